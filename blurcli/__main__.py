@@ -1,0 +1,5 @@
+"""`python -m blurcli`."""
+
+from blurcli.cli import main
+
+main()

@@ -1,0 +1,63 @@
+"""The command line: parses, calls, prints. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import blurcli
+from blurcli.cli.animate import animate
+from blurcli.cli.fid import fid
+from blurcli.cli.presets import presets
+from blurcli.cli.sample import sample
+from blurcli.cli.train import train
+from blurcli.errors import UserError
+
+app = typer.Typer(
+    name="blurdiff",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train, sample, animate, fid, presets):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"blurdiff {blurcli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere.")] = False,
+) -> None:
+    """Train, sample, animate and score blurring diffusion models.
+
+    blurdiff train --preset shapes-blur, then: blurdiff sample, blurdiff animate process.gif, blurdiff fid.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        app([argument for argument in arguments if argument != "--debug"])
+    except Exception as error:
+        from blurcli import console
+
+        if debug:
+            console.traceback()
+        if isinstance(error, UserError):
+            console.error(str(error))
+            sys.exit(error.exit_code)
+        console.error(f"{type(error).__name__}: {error} (a fault in blurdiff itself: --debug shows where)")
+        sys.exit(1)

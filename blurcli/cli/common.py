@@ -1,0 +1,111 @@
+"""What several commands share: options, and finding the model that a command means."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from blurcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blurcli.config import Config
+    from blurcli.data import Dataset
+    from blurcli.model import Model
+    from blurcli.runs import Run
+
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Run folder; its newest weights are taken. [default: the newest run]")
+]
+WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Weights file (.safetensors).")]
+SamplerOption = Annotated[
+    Literal["ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] | None,
+    typer.Option("--sampler", help="Solver. [default: the preset's]"),
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Network calls an image. [default: the preset's]")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the images.")]
+BatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images in flight at a time. [default: the preset's]")
+]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
+
+
+def show(value: dict[str, Any], text: str, as_json: bool) -> None:
+    """Print a result, for a program or for a person."""
+    from blurcli import console
+
+    if as_json:
+        console.result_json(value)
+    else:
+        console.result(text)
+
+
+def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | None]:
+    """The weights file that a command means, and the run it belongs to, if it was found by one; says which."""
+    from blurcli import console
+    from blurcli.runs import Run, newest_run
+
+    if weights is not None and run is not None:
+        raise UsageError("--run and --weights: give one of them, not both")
+    if weights is not None:
+        return weights, None
+    chosen = Run(run) if run is not None else newest_run()
+    path = chosen.newest_weights()
+    console.say(f"using {path}")
+    return path, chosen
+
+
+def load_model(path: Path, device: str) -> tuple[Model, int]:
+    """The model of a weights file, and the steps that it was trained for."""
+    from blurcli.checkpoint import load_weights
+    from blurcli.model import Model, choose_device
+
+    chosen = choose_device(device)
+    weights = load_weights(path)
+    return Model.from_weights(weights, chosen), weights.step
+
+
+def load_images(config: Config, source: str, split: str) -> Dataset:
+    """A dataset in the size and channels of a configuration, with a progress line while it is packed."""
+    from blurcli.data import load_dataset
+
+    with packing() as progress:
+        return load_dataset(
+            source,
+            split,
+            config.data.image_size,
+            config.data.channels,
+            shapes_count=config.data.shapes_count,
+            progress=progress,
+        )
+
+
+@contextmanager
+def packing() -> Iterator[Any]:
+    """A progress line for images that are read for the first time."""
+    from blurcli import console
+
+    with console.progress("packing images") as update:
+        yield update
+
+
+def own_source(config: Config, run: Run | None) -> str:
+    """The data that a model was trained on, as its run folder names it; a path inside a weights file is not trusted."""
+    from blurcli.data.dataset import NAMES
+
+    source = (run.config() if run is not None else config).data.source
+    if run is None and source not in NAMES:
+        raise UsageError("the weights file alone does not say where its training images are: give them with --data")
+    return source
+
+
+def resolve_source(data: str) -> str:
+    """A --data argument as a dataset's name or an absolute path, which stays true in other folders."""
+    from blurcli.data.dataset import NAMES
+
+    return data if data in NAMES else str(Path(data).absolute())

@@ -1,0 +1,68 @@
+"""`blurdiff train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blurcli.cli.common import DeviceOption, JsonOption, load_images, resolve_source, show
+from blurcli.errors import UsageError
+
+
+def train(
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Name of a preset, or a YAML file. [default: that of --run]")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Folder or .zip of images, or a dataset's name.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder. [default: runs/<preset>]")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value over the preset, e.g. train.steps=1000.")
+    ] = None,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model, or continue a run folder that holds one.
+
+    Ctrl-C finishes the step and saves; the same command goes on from there.
+    """
+    from blurcli.config import load_config, parse_overrides, to_json, to_yaml
+    from blurcli.runs import RUNS, Run
+
+    overrides = parse_overrides(assignments or [])
+    if data is not None:
+        overrides.append((f"--data {data}", "data.source", resolve_source(data)))
+    if preset is None and run is None:
+        raise UsageError("train needs --preset NAME (blurdiff presets lists them), or --run DIR to continue a run")
+    folder = Run(run if run is not None else RUNS / Path(str(preset)).stem)
+    if preset is None and not folder.config_path.exists():
+        raise UsageError(f"--run {folder.path}: no run to continue there; begin one with --preset NAME")
+    config = load_config(preset if preset is not None else str(folder.config_path.resolve()), overrides)
+    if dry_run:
+        print((to_json(config) if as_json else to_yaml(config)).strip())
+        return
+
+    from blurcli import console
+    from blurcli.model import choose_device
+    from blurcli.train import Interrupted, Metrics
+    from blurcli.train import train as run_training
+
+    chosen = choose_device(device)
+    dataset = load_images(config, config.data.source, "train")
+    with console.progress("training", config.train.steps) as update:
+
+        def on_log(metrics: Metrics) -> None:
+            note = f"loss {metrics.loss:.4f}  {metrics.images_per_sec:.0f} images/s"
+            update(metrics.step, note=note)
+            if not console.is_terminal():
+                console.say(f"step {metrics.step}/{config.train.steps}  {note}")
+
+        try:
+            weights = run_training(config, folder, dataset, chosen, console.say, on_log)
+        except Interrupted as stop:
+            console.say(f"{stop}; the same command goes on from there")
+            raise typer.Exit(stop.exit_code) from None
+    result = {"run": str(folder.path), "weights": str(weights), "step": config.train.steps}
+    show(result, str(weights), as_json)

@@ -1,0 +1,373 @@
+"""What a preset may say: typed sections, YAML presets with `extends`, dotted overrides. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from blurcli.errors import UsageError, did_you_mean
+
+Positive = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=4, le=4096)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _keep_booleans_apart(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would read `steps: yes` as 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false (or yes and no) are not allowed here")
+        return value
+
+
+class DataConfig(_Section):
+    """Which images are learned."""
+
+    source: str = Field(
+        "shapes", min_length=1, description="shapes, cifar10, mnist, fashion-mnist, or a folder or .zip of images"
+    )
+    image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
+    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
+    flip: bool = Field(True, description="mirror half of the images, left to right")
+    shapes_count: Positive = Field(20_000, description="how many images source: shapes draws")
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int | float | str) else value
+
+
+class ProcessConfig(_Section):
+    """The diffusion: how images turn into noise."""
+
+    blur_sigma_max: float = Field(20.0, ge=0, description="largest blur, in pixels; 0 is plain denoising diffusion")
+    min_scale: float = Field(1e-3, gt=0, le=1, description="the smallest factor that blur gives to a frequency")
+    logsnr_min: float = Field(-10.0, ge=-30, description="log signal-to-noise ratio at t = 1")
+    logsnr_max: float = Field(10.0, le=30, description="log signal-to-noise ratio at t = 0")
+
+    @model_validator(mode="after")
+    def _limits(self) -> ProcessConfig:
+        if self.logsnr_min >= self.logsnr_max:
+            raise ValueError("logsnr_min must be below logsnr_max")
+        return self
+
+
+class ModelConfig(_Section):
+    """The U-Net."""
+
+    base_channels: int = Field(128, ge=4, multiple_of=4, description="width of level 0")
+    multipliers: tuple[Positive, ...] = Field((1, 2, 2, 2), min_length=1, description="width of each level over base_channels")
+    blocks_per_level: Positive = Field(4, description="residual blocks a level on the way down")
+    attention_levels: tuple[Annotated[int, Field(ge=0)], ...] = Field((2, 3), description="levels with attention, from 0")
+    head_channels: Positive | None = Field(None, description="channels an attention head; null for one head")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout while training")
+    patch_size: Positive = Field(1, description="pixels a side folded into channels before level 0")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if any(level >= len(self.multipliers) for level in self.attention_levels):
+            raise ValueError(
+                f"attention_levels count from 0 and must be below {len(self.multipliers)}, the number of multipliers"
+            )
+        widths = {self.base_channels * multiplier for multiplier in self.multipliers}
+        if self.head_channels is not None and any(width % self.head_channels for width in widths):
+            raise ValueError(f"head_channels must divide the width of every level ({sorted(widths)})")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Both sides of an image must be multiples of this."""
+        return int(self.patch_size * 2 ** (len(self.multipliers) - 1))
+
+
+class OptimConfig(_Section):
+    """Adam, its learning rate, and the moving average of the weights."""
+
+    lr: float = Field(2e-4, gt=0, le=1, description="learning rate after warm-up")
+    beta2: float = Field(0.999, gt=0, lt=1, description="Adam's decay of the squared gradient")
+    warmup_steps: int = Field(5000, ge=0, description="steps over which the learning rate rises from 0")
+    decay_from_step: Positive | None = Field(None, description="from here lr falls as 1 / sqrt(step); null for constant")
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="decay a step of the moving average; shorter at the start")
+
+
+class TrainConfig(_Section):
+    """How long, and what is written when."""
+
+    steps: int = Field(200_000, ge=1, description="length of the training")
+    batch_size: Positive = Field(128, description="images a step")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the network; auto: bf16 where the hardware has it"
+    )
+    log_every_steps: Positive = Field(100, description="a line in metrics.jsonl and TensorBoard")
+    preview_every_steps: Positive = Field(5000, description="a grid of samples, always of the same seeds")
+    preview_images: Positive = Field(64, description="images in a preview")
+    save_every_steps: Positive = Field(5000, description="weights, and the state for an exact resume")
+
+
+class SampleConfig(_Section):
+    """How images are made from a trained network."""
+
+    sampler: Literal["ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] = Field("ab2", description="the solver")
+    steps: Positive = Field(20, description="calls of the network an image")
+    batch_size: Positive = Field(64, description="images in flight at a time")
+
+
+class ScoreConfig(_Section):
+    """How samples are scored."""
+
+    n: int = Field(50_000, ge=2, description="number of samples")
+    split: Literal["train", "test"] = Field("train", description="reference images")
+    mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] = Field(
+        "clean", description="clean-fid's resizing and network"
+    )
+    features: str = Field("inception", min_length=1, description="inception (FID), pixels, or a TorchScript file (FD)")
+
+
+class Config(_Section):
+    """A whole experiment."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, data order and noise")
+    objective: Literal["spectral", "eps"] = Field("spectral", description="what the network predicts; eps is the paper's")
+    data: DataConfig = Field(default_factory=DataConfig)
+    process: ProcessConfig = Field(default_factory=ProcessConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    sample: SampleConfig = Field(default_factory=SampleConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Config:
+        if any(side % self.model.stride for side in self.data.image_size):
+            raise ValueError(
+                f"data.image_size {list(self.data.image_size)}: both sides must be multiples of {self.model.stride} "
+                "(model.patch_size times 2 for every level after the first)"
+            )
+        return self
+
+
+# A run may continue although these differ: they do not change what is learned from which step on.
+FREE_KEYS = frozenset(
+    {"data.source", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
+    | {"train.preview_images", "train.save_every_steps"}
+    | {f"sample.{key}" for key in SampleConfig.model_fields}
+    | {f"score.{key}" for key in ScoreConfig.model_fields}
+)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Every key of a config, dotted, with its plain value."""
+    return dict(_leaves(config.model_dump(mode="json")))
+
+
+def differing_keys(old: Config, new: Config) -> list[str]:
+    """Dotted keys that change what is learned and differ, each as `key: old -> new`."""
+    ours, theirs = flatten(old), flatten(new)
+    return [f"{key}: {ours[key]} -> {theirs[key]}" for key in ours if key not in FREE_KEYS and ours[key] != theirs[key]]
+
+
+def to_yaml(config: Config) -> str:
+    """A resolved preset as YAML, each key with its description as a comment."""
+    lines = []
+    for name, field in Config.model_fields.items():
+        value = getattr(config, name)
+        if not isinstance(value, _Section):
+            lines.append(_yaml_line(name, value, field.description))
+            continue
+        lines.append(f"{name}:  # {(type(value).__doc__ or '').strip()}")
+        plain = value.model_dump(mode="json")
+        lines += ["  " + _yaml_line(key, plain[key], f.description) for key, f in type(value).model_fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(config: Config) -> str:
+    """A config as one line of JSON, for the metadata of a weights file."""
+    return config.model_dump_json()
+
+
+def from_json(text: str, origin: str) -> Config:
+    """A config from the JSON that `to_json` made; UsageError naming `origin` when it is damaged."""
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{origin}: its configuration is not JSON ({error}); the file is damaged") from None
+    return _validate(plain, lambda key: origin)
+
+
+def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> Config:
+    """Resolve a preset.
+
+    Args:
+        preset: a name, or the path of a YAML file.
+        overrides: (where it was said, dotted key, value), applied in order.
+
+    Raises:
+        UsageError: no such preset, or anything wrong in it; the text names file, key, value and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for path, layer in _layers(find_preset(preset)):
+        _merge(merged, layer, str(path), origins)
+    for origin, key, value in overrides:
+        nested: dict[str, Any] = {key.split(".")[-1]: value}
+        for part in reversed(key.split(".")[:-1]):
+            nested = {part: nested}
+        _merge(merged, nested, origin, origins)
+
+    def origin_of(key: str) -> str:
+        # Keys that contradict each other are reported for their whole section: the last one set is the likely cause.
+        inside = [origin for known, origin in origins.items() if not key or known.startswith(key + ".")]
+        return origins.get(key) or (inside[-1] if inside else preset)
+
+    return _validate(merged, origin_of)
+
+
+def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, str, Any]]:
+    """`--set a.b=value` arguments as overrides; the value is read as YAML."""
+    overrides = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            raise UsageError(f"--set {assignment}: write it as key=value, for example --set train.steps=1000")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {assignment}: {text!r} is not a YAML value") from None
+        overrides.append((f"--set {assignment}", key.strip(), value))
+    return overrides
+
+
+def preset_folder() -> Path:
+    """Where the bundled presets lie: inside an installed package, or at the top of a checkout."""
+    inside = Path(__file__).with_name("presets")
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """The bundled presets."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def preset_summary(name: str) -> str:
+    """The comment on a bundled preset's first line."""
+    return find_preset(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
+
+
+def find_preset(name: str, beside: Path | None = None) -> Path:
+    """The file of a preset, by name or path; a path in `extends` is looked for beside the file that names it."""
+    if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
+        path = (beside or Path()) / name
+        if not path.is_file():
+            raise UsageError(f"preset {path}: no such file")
+        return path
+    if name not in preset_names():
+        raise UsageError(f"preset {name!r} is unknown{did_you_mean(name, preset_names())} (known: {', '.join(preset_names())})")
+    return preset_folder() / f"{name}.yaml"
+
+
+def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The file and all that it extends, the furthest ancestor first."""
+    layers: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        if any(path.samefile(seen) for seen, _ in layers):
+            raise UsageError(f"{path}: extends: the chain of presets comes back to this file")
+        layer = _read_yaml(path)
+        parent = layer.pop("extends", None)
+        layers.append((path, layer))
+        if parent is None:
+            return layers[::-1]
+        if not isinstance(parent, str):
+            raise UsageError(f"{path}: extends: got {parent!r}; it must be the name or path of one preset")
+        path = find_preset(parent, beside=path.parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where PyYAML would let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is written twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not a text file in UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"{path}: not valid YAML{line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UsageError(f"{path}: a preset must be a mapping of keys to values")
+    return content
+
+
+def _merge(target: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = "") -> None:
+    for key, value in layer.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and isinstance(target.get(key, {}), dict):
+            _merge(target.setdefault(key, {}), value, origin, origins, f"{dotted}.")
+        else:
+            target[key] = value
+            origins.pop(dotted, None)  # so that the order of `origins` is that of the assignments
+            origins[dotted] = origin
+
+
+def _validate(plain: Any, origin_of: Any) -> Config:
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        lines = [_describe(details, origin_of) for details in error.errors()]
+    raise UsageError("\n".join(dict.fromkeys(lines)))
+
+
+def _describe(details: ErrorDetails, origin_of: Any) -> str:
+    # Locations go down to an item of a list or a member of a union: a preset's author knows keys.
+    location = [str(part) for part in details["loc"][:2]]
+    key = ".".join(location)
+    where = f"{origin_of(key)}: " + (f"{key}: " if key else "")
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "extra_forbidden":
+        same_leaf = [known for known in _ALL_KEYS if known.rpartition(".")[2] == location[-1]]
+        hint = f"; did you mean {same_leaf[0]!r}?" if same_leaf else did_you_mean(key, _ALL_KEYS)
+        return f"{where}unknown key{hint}"
+    if details["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}got {details['input']!r}; it must be a mapping of keys to values"
+    if details["type"] == "value_error" and isinstance(details["input"], dict):
+        return where + message
+    return f"{where}got {details['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _yaml_line(key: str, value: Any, comment: str | None) -> str:
+    text = yaml.safe_dump([value], default_flow_style=True, width=10_000).strip()[1:-1]
+    return f"{key}: {text}  # {comment}"
+
+
+_ALL_KEYS = (*Config.model_fields, *flatten(Config()))

@@ -1,0 +1,77 @@
+"""What a person sees: messages, progress and errors on stderr, results on stdout. The only user of rich."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+_stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+_stdout = Console(soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A message beside the result."""
+    _stderr.print(escape(text))
+
+
+def error(text: str) -> None:
+    """Why the command ends without a result."""
+    _stderr.print(f"[bold red]error:[/] {escape(text)}")
+
+
+def traceback() -> None:
+    """The exception being handled, in full."""
+    _stderr.print_exception()
+
+
+def result(text: str) -> None:
+    """A result, as text."""
+    _stdout.print(escape(text))
+
+
+def result_json(value: dict[str, Any]) -> None:
+    """A result, as one line of JSON."""
+    print(json.dumps(value))
+
+
+def table(columns: list[str], rows: list[list[str]]) -> None:
+    """A result, as a table."""
+    drawn = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    _stdout.print(drawn)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress line while the block runs, on a terminal only.
+
+    Yields `update(done, total=None, note="")`, to be called as often as one likes.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_stderr, disable=not _stderr.is_terminal, transient=True) as bars:
+        task = bars.add_task(description, total=total, note="")
+
+        def update(done: int, total: int | None = None, note: str = "") -> None:
+            bars.update(task, completed=done, total=total, note=note)  # rich keeps a total that is None
+
+        yield update
+
+
+def is_terminal() -> bool:
+    """Whether a person watches stderr."""
+    return _stderr.is_terminal

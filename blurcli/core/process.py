@@ -1,0 +1,108 @@
+"""The blurring diffusion process: what an image looks like at time t, and how one steps back from t to s.
+
+| code | paper (Hoogeboom and Salimans 2023, arXiv 2209.05557) | meaning |
+|---|---|---|
+| `x`, `z` | x, z_t | clean and diffused image, (B, C, H, W), x in [-1, 1] |
+| `u` | u_t | orthonormal DCT-II of z |
+| `t`, `s` | t, s | times in [0, 1], s < t |
+| `alpha` | alpha_t = a_t d_t | signal scale per frequency, (B, 1, H, W) |
+| `sigma` | sigma_t | noise scale, (B, 1, 1, 1) |
+| `eps` | epsilon | standard normal noise |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blurcli.core import schedule
+from blurcli.core.dct import dct2, idct2
+
+
+@dataclass(frozen=True)
+class BlurringDiffusion:
+    """Gaussian diffusion whose signal fades per DCT frequency: `u_t = alpha_t DCT(x) + sigma_t eps`.
+
+    Args:
+        image_size: side of the square images, or (height, width), in pixels.
+        blur_sigma_max: standard deviation of the blur at t = 1, in pixels; 0 is plain denoising diffusion.
+        min_scale: the smallest factor that blur gives to a frequency, in (0, 1].
+        logsnr_min: log signal-to-noise ratio of the noise schedule at t = 1.
+        logsnr_max: the same at t = 0.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    image_size: int | tuple[int, int]
+    blur_sigma_max: float = 20.0
+    min_scale: float = 1e-3
+    logsnr_min: float = -10.0
+    logsnr_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1:
+            raise ValueError(f"image_size must be positive, not {self.image_size}")
+        if not self.blur_sigma_max >= 0:
+            raise ValueError(f"blur_sigma_max must be at least 0 pixels, not {self.blur_sigma_max}")
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale must be in (0, 1], not {self.min_scale}")
+        if not self.logsnr_min < self.logsnr_max:
+            raise ValueError(f"logsnr_min ({self.logsnr_min}) must be below logsnr_max ({self.logsnr_max})")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal scale per DCT frequency (section 4 of the paper): (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
+        precise = self._times(t)
+        scaling = schedule.frequency_scaling(precise, *self.shape, self.blur_sigma_max, self.min_scale)
+        return (torch.cos(self._angle(precise))[:, None, None, None] * scaling).to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
+        return torch.sin(self._angle(self._times(t)))[:, None, None, None].to(t.dtype)
+
+    def diffuse(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The state `z_t = IDCT(alpha_t DCT(x)) + sigma_t eps`; the noise is white, so it needs no transform.
+
+        Args:
+            x: clean images (B, C, H, W) in [-1, 1].
+            t: (B,) in [0, 1].
+            eps: standard normal, like `x`.
+        """
+        return idct2(self.alpha(t).to(x.dtype) * dct2(x)) + self.sigma(t).to(x.dtype) * eps
+
+    def posterior(self, u: Tensor, x_dct: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of `q(u_s | u_t, x)`, per frequency (section 3 and appendix B of the paper, without its clips).
+
+        The precisions of the two Gaussians are combined in closed form, which is bounded at every frequency and at
+        s = 0, so that no `delta` is needed.
+
+        Args:
+            u: DCT of the state at t, (B, C, H, W).
+            x_dct: DCT of the clean image, like `u`.
+            t: (B,) the later time.
+            s: (B,) the earlier time, s < t.
+
+        Returns:
+            mean like `u`, and variance (B, 1, H, W).
+        """
+        alpha_t, sigma_t, alpha_s, sigma_s = self.alpha(t), self.sigma(t), self.alpha(s), self.sigma(s)
+        alpha_ts = alpha_t / alpha_s
+        variance_ts = sigma_t**2 - alpha_ts**2 * sigma_s**2
+        mean = alpha_ts * (sigma_s / sigma_t) ** 2 * u + alpha_s * variance_ts / sigma_t**2 * x_dct
+        return mean, variance_ts * (sigma_s / sigma_t) ** 2
+
+    def _angle(self, t: Tensor) -> Tensor:
+        return schedule.cosine_angle(t, self.logsnr_min, self.logsnr_max)
+
+    @staticmethod
+    def _times(t: Tensor) -> Tensor:
+        if t.ndim != 1 or not t.is_floating_point():
+            raise ValueError(f"times must be a floating-point tensor of shape (B,), not {t.dtype} {tuple(t.shape)}")
+        return t.double()

@@ -1,0 +1,187 @@
+"""The U-Net of denoising diffusion (Ho et al. 2020, arXiv 2006.11239), with attention at chosen levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class UNet(nn.Module):
+    """An image-to-image network conditioned on time.
+
+    Residual blocks of two 3x3 convolutions with group normalisation; strided convolutions down, nearest-neighbour and
+    convolution up; every block of the way down is concatenated on the way up. The last convolution of every block starts
+    at zero, so that a new network predicts zero.
+
+    Args:
+        channels: of the images, 1 or 3.
+        base_channels: width of level 0, a multiple of 4.
+        multipliers: width of each level over `base_channels`; level k works at 1 / 2^k of the resolution.
+        blocks_per_level: residual blocks of a level on the way down; one more on the way up.
+        attention_levels: levels, counted from 0, whose blocks are followed by self-attention.
+        head_channels: channels of an attention head; None for a single head.
+        dropout: probability, in [0, 1), between the two convolutions of a block, while training.
+        patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        base_channels: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        blocks_per_level: int = 4,
+        attention_levels: Sequence[int] = (2, 3),
+        head_channels: int | None = None,
+        dropout: float = 0.1,
+        patch_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.base_channels = base_channels
+        self.stride = patch_size * 2 ** (len(multipliers) - 1)
+        time_channels = 4 * base_channels
+        self.time = nn.Sequential(
+            nn.Linear(base_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels), nn.SiLU()
+        )
+
+        def block(level: int, inputs: int, outputs: int) -> _Stage:
+            attention = _Attention(outputs, head_channels) if level in attention_levels else None
+            return _Stage(_ResidualBlock(inputs, outputs, time_channels, dropout), attention)
+
+        width = base_channels
+        self.fold = nn.PixelUnshuffle(patch_size)
+        self.first = nn.Conv2d(channels * patch_size**2, width, 3, padding=1)
+        self.down = nn.ModuleList()
+        skips = [width]
+        for level, multiplier in enumerate(multipliers):
+            if level > 0:
+                self.down.append(_Downsample(width))
+                skips.append(width)
+            for _ in range(blocks_per_level):
+                self.down.append(block(level, width, base_channels * multiplier))
+                width = base_channels * multiplier
+                skips.append(width)
+        self.middle = nn.ModuleList(
+            [
+                _Stage(_ResidualBlock(width, width, time_channels, dropout), _Attention(width, head_channels)),
+                _Stage(_ResidualBlock(width, width, time_channels, dropout), None),
+            ]
+        )
+        self.up = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks_per_level + 1):
+                self.up.append(block(level, width + skips.pop(), base_channels * multiplier))
+                width = base_channels * multiplier
+            if level > 0:
+                self.up.append(_Upsample(width))
+        self.last = nn.Sequential(_norm(width), nn.SiLU(), _zero(nn.Conv2d(width, channels * patch_size**2, 3, padding=1)))
+        self.unfold = nn.PixelShuffle(patch_size)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """(B, C, H, W) of about unit variance and times (B,) in [0, 1] to (B, C, H, W).
+
+        Raises:
+            ValueError: height or width is no multiple of `stride`.
+        """
+        if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
+            raise ValueError(f"images of {tuple(x.shape[-2:])} pixels: both sides must be multiples of {self.stride}")
+        time = self.time(_fourier(t, self.base_channels))
+        h = self.first(self.fold(x))
+        skips = [h]
+        for stage in self.down:
+            h = stage(h, time)
+            skips.append(h)
+        for stage in self.middle:
+            h = stage(h, time)
+        for stage in self.up:
+            h = stage(h, time) if isinstance(stage, _Upsample) else stage(torch.cat([h, skips.pop()], dim=1), time)
+        return cast(Tensor, self.unfold(self.last(h)))
+
+    def parameter_count(self) -> int:
+        """Number of trained parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, time_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_1 = _norm(inputs)
+        self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.time = nn.Linear(time_channels, outputs)
+        self.norm_2 = _norm(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_2 = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv_1(F.silu(self.norm_1(x)))
+        h = h + self.time(time)[:, :, None, None]
+        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
+        return cast(Tensor, self.skip(x) + h)
+
+
+class _Attention(nn.Module):
+    def __init__(self, channels: int, head_channels: int | None) -> None:
+        super().__init__()
+        self.heads = 1 if head_channels is None else channels // head_channels
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = _zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(x.shape)
+        return cast(Tensor, x + self.project(h))
+
+
+class _Stage(nn.Module):
+    def __init__(self, block: _ResidualBlock, attention: _Attention | None) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h: Tensor = self.block(x, time)
+        return h if self.attention is None else cast(Tensor, self.attention(h))
+
+
+class _Downsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return cast(Tensor, self.conv(x))
+
+
+class _Upsample(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    # Groups of at least four channels: with fewer, small networks would lose the contrast of each feature map.
+    return nn.GroupNorm(math.gcd(channels, min(32, channels // 4)), channels)
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def _fourier(t: Tensor, channels: int) -> Tensor:
+    """Sinusoidal features (B, channels) of times (B,) in [0, 1] (Vaswani et al. 2017), in float32."""
+    frequencies = 1000.0 * torch.exp(-math.log(10000.0) * torch.arange(channels // 2, device=t.device) / (channels // 2))
+    angles = t.float()[:, None] * frequencies[None, :]
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)

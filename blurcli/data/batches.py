@@ -1,0 +1,60 @@
+"""Training batches as a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli.data.images import Images
+
+_RESIDENT_SHARE = 0.25  # of the free memory of a GPU that the images may take
+
+
+class Batches:
+    """Batch number `step` of an endless stream of epochs, each in an order of its own, without replacement.
+
+    Args:
+        images: (N, C, H, W) uint8; copied to a GPU where a quarter of its free memory holds them, else read as needed.
+        batch_size: images a batch; may exceed N.
+        seed: of the order and the flips.
+        flip: mirror half of the images, left to right.
+        device: where the batches are made.
+    """
+
+    def __init__(self, images: Images, batch_size: int, seed: int, flip: bool, device: torch.device) -> None:
+        self._images = images
+        self._batch_size = batch_size
+        self._seed = seed
+        self._flip = flip
+        self._device = device
+        self._epoch = -1
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+        self._resident: Tensor | None = None
+        if device.type == "cuda" and images.nbytes <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._resident = torch.from_numpy(np.array(images)).to(device)
+
+    def __call__(self, step: int) -> Tensor:
+        """Batch `step`, counted from 0: (B, C, H, W) float32 in [-1, 1]."""
+        indices = self.indices(step)
+        if self._resident is None:
+            pixels = torch.from_numpy(self._images[indices]).to(self._device)
+        else:
+            pixels = self._resident[torch.from_numpy(indices).to(self._device)]
+        if self._flip:
+            mirrored = np.random.default_rng([self._seed, 1, step]).random(self._batch_size) < 0.5
+            pixels = torch.where(torch.from_numpy(mirrored).to(self._device)[:, None, None, None], pixels.flip(-1), pixels)
+        return pixels.float() / 127.5 - 1
+
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """Which images are in batch `step`, (B,)."""
+        positions = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        epochs, places = np.divmod(positions, len(self._images))
+        return np.concatenate([self._permutation(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs)])
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._images))
+        return self._order

@@ -1,0 +1,86 @@
+"""Procedural images: circles, squares and triangles with soft shading on a smooth background. No download."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+KINDS = ("circle", "square", "triangle")
+_CHUNK = 1024
+_MAX_OBJECTS = 3
+
+Floats = NDArray[np.floating]
+
+
+def draw_shapes(count: int, height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8]:
+    """Draw `count` images, (count, channels, height, width) uint8; image i depends on (seed, i) and the size only.
+
+    Each image has one to three objects in separate quadrants, bright on a dark background.
+
+    Args:
+        channels: 3 for colour, 1 for its luma.
+    """
+    chunks = [_draw_chunk(np.random.default_rng([seed, c]), height, width) for c in range(-(-count // _CHUNK))]
+    images = np.concatenate(chunks)[:count]
+    if channels == 1:
+        images = (images * np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]).sum(1, keepdims=True)
+    pixels: NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
+    return pixels
+
+
+def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """`_CHUNK` images, (N, 3, H, W) in [0, 1]. Lengths are in units of the shorter side."""
+    side = min(height, width)
+    y = ((np.arange(height, dtype=np.float32) + 0.5) / side)[:, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5) / side)[None, :]
+
+    # Background: bilinear between four dark, related colours at the corners.
+    base = _colours(rng, (_CHUNK, 1, 1), saturation=(0.2, 0.6), value=(0.12, 0.32))
+    corners = np.clip(base + rng.uniform(-0.08, 0.08, (_CHUNK, 3, 2, 2)).astype(np.float32), 0, 1)
+    across, down = x * side / width, y * side / height
+    images = (corners[..., 0:1, 0:1] * (1 - across) + corners[..., 0:1, 1:2] * across) * (1 - down)
+    images += (corners[..., 1:2, 0:1] * (1 - across) + corners[..., 1:2, 1:2] * across) * down
+
+    counts = rng.integers(1, _MAX_OBJECTS + 1, _CHUNK)
+    quadrants = rng.permuted(np.tile(np.arange(4), (_CHUNK, 1)), axis=1)
+    for k in range(_MAX_OBJECTS):
+        kind = rng.integers(len(KINDS), size=_CHUNK)
+        radius = rng.uniform(0.15, 0.21, _CHUNK)
+        jitter = (0.24 - radius) * rng.uniform(-1, 1, (2, _CHUNK))
+        centre_y = (quadrants[:, k] // 2 * 0.5 + 0.25) * height / side + jitter[0]
+        centre_x = (quadrants[:, k] % 2 * 0.5 + 0.25) * width / side + jitter[1]
+        turn = rng.uniform(-0.3, 0.3, _CHUNK)
+        colour = _colours(rng, (_CHUNK, 1, 1), saturation=(0.55, 1.0), value=(0.75, 1.0))
+        light = rng.uniform(0, 2 * np.pi, _CHUNK)
+
+        dy, dx = y - _per_image(centre_y), x - _per_image(centre_x)
+        outside = _signed_distance(kind, dx, dy, _per_image(radius), turn)
+        coverage = np.clip(0.5 - outside * side, 0, 1) * _per_image(counts > k)
+        shade = 1 - 0.25 * (0.5 + (np.cos(_per_image(light)) * dx + np.sin(_per_image(light)) * dy) / _per_image(radius) / 2)
+        images = images + coverage[:, None] * (colour * np.clip(shade, 0, 1)[:, None] - images)
+    return images.astype(np.float32)
+
+
+def _signed_distance(kind: NDArray[np.int64], dx: Floats, dy: Floats, radius: Floats, turn: NDArray[np.float64]) -> Floats:
+    """Distance to the outline, negative inside; polygons are intersections of half-planes. (N, H, W)."""
+    distance = np.hypot(dx, dy) - radius
+    for corners, inradius, kind_index in ((4, 0.84, 1), (3, 0.6, 2)):
+        angles = [2 * np.pi * k / corners + np.pi / 2 + turn for k in range(corners)]
+        planes = [np.cos(_per_image(a)) * dx + np.sin(_per_image(a)) * dy for a in angles]
+        polygon = np.maximum.reduce(planes) - inradius * radius
+        distance = np.where(_per_image(kind == kind_index) > 0, polygon, distance)
+    return distance
+
+
+def _colours(
+    rng: np.random.Generator, shape: tuple[int, int, int], saturation: tuple[float, float], value: tuple[float, float]
+) -> Floats:
+    """Random colours, (N, 3, 1, 1): hue uniform, saturation and value uniform in the given ranges (HSV)."""
+    hue = rng.uniform(0, 6, shape)
+    s, v = rng.uniform(*saturation, shape), rng.uniform(*value, shape)
+    channels = [v * (1 - s * np.clip(np.minimum((n + hue) % 6, 4 - (n + hue) % 6), 0, 1)) for n in (5, 3, 1)]
+    return np.stack(channels, axis=1).astype(np.float32)
+
+
+def _per_image(values: NDArray[np.generic]) -> Floats:
+    return values.astype(np.float32)[:, None, None]

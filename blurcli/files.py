@@ -1,0 +1,58 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blurcli.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place, synced to disk, when the block ends without an error.
+
+    The temporary name keeps the suffix, by which libraries choose a format. Missing parent folders are made.
+
+    Raises:
+        UserError: the file cannot be written; what stood at `path` before is untouched.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp's files are private; these are ordinary results.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError about `path` into a UserError that names it and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedy = {errno.ENOSPC: "make room and run the command again", errno.EDQUOT: "make room and run the command again"}
+        hint = remedy.get(error.errno or 0, "choose another place, or mend its permissions")
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}): {hint}") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,184 @@
+"""From a configuration to the objects of the core, and from weights to images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli.checkpoint import Weights, fill
+from blurcli.config import Config
+from blurcli.core import BlurringDiffusion, Denoiser, EpsDenoiser, SpectralDenoiser, UNet, sample
+from blurcli.core.denoiser import Network
+from blurcli.core.rng import ImageNoise
+from blurcli.core.sampling import Observer
+from blurcli.errors import UsageError, UserError
+
+# On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees this many images.
+_CPU_LANES = 8
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device; UsageError for a GPU that is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu, or install a CUDA build of torch")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def build_process(config: Config) -> BlurringDiffusion:
+    """The diffusion process of a configuration."""
+    return BlurringDiffusion(config.data.image_size, **config.process.model_dump())
+
+
+def build_network(config: Config) -> UNet:
+    """The U-Net of a configuration, newly initialised from PyTorch's global random state."""
+    return UNet(channels=config.data.channels, **config.model.model_dump()).to(memory_format=torch.channels_last)
+
+
+def build_denoiser(config: Config, network: Network, spectrum: Tensor, mean: Tensor) -> Denoiser:
+    """The denoiser of a configuration's objective."""
+    process = build_process(config)
+    if config.objective == "eps":
+        return EpsDenoiser(network, process)
+    return SpectralDenoiser(network, process, spectrum, mean)
+
+
+def mixed_precision(network: UNet, precision: str, device: torch.device) -> Network:
+    """The network, run in bfloat16 where `precision` says so; input and output keep the caller's dtype.
+
+    `auto` is bfloat16 where the hardware multiplies it natively.
+    """
+    if precision == "auto":
+        precision = "bf16" if _has_bf16(device) else "fp32"
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            output: Tensor = network(x.float().contiguous(memory_format=torch.channels_last), t)
+        return output.to(x.dtype)
+
+    return call
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def _in_lanes(network: Network) -> Network:
+    """The network, called on `_CPU_LANES` images at a time, the last ones padded: image i is the same in any batch."""
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        padding = -len(x) % _CPU_LANES
+        padded_x, padded_t = torch.cat([x, x[:1].expand(padding, -1, -1, -1)]), torch.cat([t, t[:1].expand(padding)])
+        lanes = zip(torch.split(padded_x, _CPU_LANES), torch.split(padded_t, _CPU_LANES), strict=True)
+        return torch.cat([network(*lane) for lane in lanes])[: len(x)]
+
+    return call
+
+
+class Model:
+    """A trained model, ready to make images.
+
+    Args:
+        config: the resolved preset.
+        network: the U-Net, in evaluation mode, on `device`.
+        spectrum: mean squared DCT coefficient of the data, (C, H, W).
+        mean: mean DCT coefficient, like `spectrum`.
+        device: where it runs.
+    """
+
+    def __init__(self, config: Config, network: UNet, spectrum: Tensor, mean: Tensor, device: torch.device) -> None:
+        self.config = config
+        self.network = network
+        self.process = build_process(config)
+        self.device = device
+        self._spectrum, self._mean = spectrum.to(device), mean.to(device)
+        precise = mixed_precision(network, config.train.precision, device)
+        self.denoiser = build_denoiser(
+            config, _in_lanes(precise) if device.type == "cpu" else precise, self._spectrum, self._mean
+        )
+
+    @classmethod
+    def from_weights(cls, weights: Weights, device: torch.device) -> Model:
+        """A model from a weights file; UserError when its tensors do not fit its configuration."""
+        with torch.device("meta"):
+            network = build_network(weights.config)
+        network = network.to_empty(device=device).to(memory_format=torch.channels_last).eval()
+        fill(network, weights.network, weights.path)
+        try:
+            return cls(weights.config, network, weights.spectrum, weights.mean, device)
+        except ValueError as error:
+            raise UserError(f"{weights.path}: {error}; the file is damaged") from None
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        count: int,
+        seed: int,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        on_step: Observer | None = None,
+    ) -> Iterator[Tensor]:
+        """Images 0 to count - 1 of a seed, in batches (B, C, H, W) float32, about [-1, 1].
+
+        Image i depends on (weights, sampler, steps, seed, i) only: bit for bit on a CPU, up to rounding on a GPU.
+        Arguments left out are the preset's.
+        """
+        batch_size = batch_size or self.config.sample.batch_size
+        for first in range(0, count, batch_size):
+            indices = range(first, min(first + batch_size, count))
+            noise = ImageNoise(seed, indices)
+            like = torch.empty(len(indices), self.config.data.channels, *self.process.shape, device=self.device)
+            yield sample(
+                self.denoiser,
+                self.process,
+                noise(like),
+                steps or self.config.sample.steps,
+                sampler or self.config.sample.sampler,
+                spectrum=self._spectrum,
+                noise=noise,
+                on_step=on_step,
+                mean=self._mean,
+            )
+
+    @torch.inference_mode()
+    def trajectory(
+        self, count: int, seed: int, frames: int, *, sampler: str | None, steps: int, on_step: Callable[[int], None]
+    ) -> list[Tensor]:
+        """The reverse process of images 0 to count - 1: `frames` states at even times from t = 1 to 0, each (N, C, H, W).
+
+        The last one is what `generate` gives. `steps` is at least `frames - 1`; `on_step` gets the number of steps done.
+        """
+        states: list[Tensor] = []
+
+        def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
+            states.append(z)
+            on_step(i + 1)
+
+        states += self.generate(count, seed, sampler=sampler, steps=steps, batch_size=count, on_step=observe)
+        return [states[round(k * steps / (frames - 1))] for k in range(frames)]
+
+    @torch.inference_mode()
+    def diffusion(self, images: NDArray[np.uint8], seed: int, frames: int) -> list[Tensor]:
+        """The forward process of images (N, C, H, W) uint8: the images, then states at even times up to t = 1.
+
+        Each image keeps one noise, that from which `generate` starts with the same seed.
+        """
+        x = torch.from_numpy(images).to(self.device).float() / 127.5 - 1
+        eps = ImageNoise(seed, range(len(x)))(x)
+        times = [torch.full((len(x),), k / (frames - 1), device=self.device) for k in range(1, frames)]
+        return [x] + [self.process.diffuse(x, t, eps) for t in times]
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Images in [-1, 1] as 0..255: clipped and rounded (not truncated), on the CPU."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
