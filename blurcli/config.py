@@ -97,6 +97,9 @@ class OptimConfig(_Section):
     warmup_steps: int = Field(5000, ge=0, description="steps over which the learning rate rises from 0")
     decay_from_step: Positive | None = Field(None, description="from here lr falls as 1 / sqrt(step); null for constant")
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    loss_weight: Literal["balanced", "paper"] = Field(
+        "balanced", description="paper: every time alike; balanced: over the signal's share, so late times count"
+    )
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="decay a step of the moving average; shorter at the start")
 
 

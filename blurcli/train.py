@@ -21,11 +21,14 @@ from blurcli import checkpoint, files, render
 from blurcli.checkpoint import State, Tensors, Weights
 from blurcli.config import Config, OptimConfig, differing_keys, to_yaml
 from blurcli.core import Denoiser, UNet
+from blurcli.core.denoiser import reference_gaussian, signal_share
 from blurcli.core.rng import step_seed
 from blurcli.data import Batches, Dataset, measure_moments
 from blurcli.errors import UsageError, UserError
-from blurcli.model import Model, build_denoiser, build_network, mixed_precision, to_uint8
+from blurcli.model import Model, build_denoiser, build_network, build_process, mixed_precision, to_uint8
 from blurcli.runs import Run
+
+_BALANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Trainer:
         self.denoiser: Denoiser = build_denoiser(
             config, mixed_precision(self.network, config.train.precision, device), self.spectrum, self.mean
         )
+        self.process = build_process(config)
+        _, self.variance = reference_gaussian(self.process, self.spectrum, self.mean)
         self.step = 0
 
     def train_step(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +94,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.config.seed, self.step))
         # Stratified times: as uniform as independent ones, with less variance.
         t = (torch.arange(len(x), device=x.device) + torch.rand(1, device=x.device)) / len(x)
-        loss = self.denoiser.loss(x, t, torch.randn_like(x))
+        loss = (self.denoiser.loss(x, t, torch.randn_like(x)) * self._loss_weight(t)).mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip)
@@ -105,6 +110,13 @@ class Trainer:
         decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         return loss.detach(), grad_norm
+
+    def _loss_weight(self, t: Tensor) -> Tensor:
+        if self.config.optim.loss_weight == "paper":
+            return torch.ones_like(t)
+        # Late times, when few frequencies are alive, count for nearly nothing in the paper's loss, though they decide the
+        # coarse structure. The constant bounds the weight of the very last ones.
+        return 1 / (signal_share(self.process, self.variance, t) + _BALANCE)
 
     def state(self, data: str) -> State:
         """Everything for an exact continuation; `data` is the fingerprint of the images."""

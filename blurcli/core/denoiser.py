@@ -26,7 +26,7 @@ class Denoiser(Protocol):
         ...
 
     def loss(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """A scalar to minimise, for clean images `x` in [-1, 1], times `t` (B,) and standard normal `eps` like `x`."""
+        """The noise loss of every image, (B,): clean images `x` in [-1, 1], times `t` (B,), standard normal `eps` like `x`."""
         ...
 
 
@@ -51,8 +51,8 @@ class EpsDenoiser:
         return idct2(dct2(z - sigma * self.net(z, t)) / alpha)
 
     def loss(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise, a scalar (paper, section 3): images `x` in [-1, 1], noise `eps`."""
-        return (self.net(self.process.diffuse(x, t, eps), t) - eps).square().mean()
+        """Mean squared error of the predicted noise of every image, (B,): the paper's loss (section 3)."""
+        return (self.net(self.process.diffuse(x, t, eps), t) - eps).square().mean((1, 2, 3))
 
 
 class SpectralDenoiser:
@@ -94,7 +94,7 @@ class SpectralDenoiser:
         return idct2(mean + root_v / root_s * (signal * w + sigma * self._correction(w, t)))
 
     def loss(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Squared error of F weighted by sin(phi)^2, a scalar: exactly the noise loss of `EpsDenoiser`, better conditioned.
+        """Squared error of F weighted by sin(phi)^2, (B,): exactly the noise loss of `EpsDenoiser`, better conditioned.
 
         Equal because the implied noise is `(u - alpha X) / sigma`, so that its error is `sin(phi)` times that of F.
         """
@@ -103,7 +103,7 @@ class SpectralDenoiser:
         sin, cos = signal / root_s, sigma / root_s
         white, noise = (dct2(x) - mean) / root_v, dct2(eps)
         error = self._correction(sin * white + cos * noise, t) - (cos * white - sin * noise)
-        return (sin * error).square().mean()
+        return (sin * error).square().mean((1, 2, 3))
 
     def _correction(self, w: Tensor, t: Tensor) -> Tensor:
         return dct2(self.net(idct2(w), t))
@@ -112,6 +112,20 @@ class SpectralDenoiser:
         """M, sqrt(V), alpha sqrt(V) and sigma, broadcastable to (B, C, H, W), in the dtype and place of `like`."""
         mean, root_v = self._mean.to(like), self._variance.sqrt().to(like)
         return mean, root_v, self.process.alpha(t).to(like.dtype) * root_v, self.process.sigma(t).to(like.dtype)
+
+
+def signal_share(process: BlurringDiffusion, variance: Tensor, t: Tensor) -> Tensor:
+    """The share `alpha^2 V / (alpha^2 V + sigma^2)` of the signal in the state's power, averaged over frequencies.
+
+    Args:
+        variance: V of the data per DCT frequency, (C, H, W) or (H, W).
+        t: times (B,) in [0, 1].
+
+    Returns:
+        (B,) in (0, 1), falling with t; under blur it falls fast, since most frequencies die early.
+    """
+    signal = process.alpha(t.double()) ** 2 * variance
+    return (signal / (signal + process.sigma(t.double()) ** 2)).mean((1, 2, 3)).to(t.dtype)
 
 
 def reference_gaussian(process: BlurringDiffusion, spectrum: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:

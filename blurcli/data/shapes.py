@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 KINDS = ("circle", "square", "triangle")
 _CHUNK = 1024
-_MAX_OBJECTS = 3
+_MAX_OBJECTS = 2
 
 Floats = NDArray[np.floating]
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.floating]
 def draw_shapes(count: int, height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8]:
     """Draw `count` images, (count, channels, height, width) uint8; image i depends on (seed, i) and the size only.
 
-    Each image has one to three objects in separate quadrants, bright on a dark background.
+    Each image has one or two objects in separate quadrants, bright on a dark background.
 
     Args:
         channels: 3 for colour, 1 for its luma.
@@ -45,8 +45,8 @@ def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
     quadrants = rng.permuted(np.tile(np.arange(4), (_CHUNK, 1)), axis=1)
     for k in range(_MAX_OBJECTS):
         kind = rng.integers(len(KINDS), size=_CHUNK)
-        radius = rng.uniform(0.15, 0.21, _CHUNK)
-        jitter = (0.24 - radius) * rng.uniform(-1, 1, (2, _CHUNK))
+        radius = rng.uniform(0.16, 0.23, _CHUNK)
+        jitter = (0.245 - radius) * rng.uniform(-1, 1, (2, _CHUNK))
         centre_y = (quadrants[:, k] // 2 * 0.5 + 0.25) * height / side + jitter[0]
         centre_x = (quadrants[:, k] % 2 * 0.5 + 0.25) * width / side + jitter[1]
         turn = rng.uniform(-0.3, 0.3, _CHUNK)

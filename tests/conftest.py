@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Small enough that a step takes milliseconds; 8 px and two levels still use every kind of layer.
+TINY = (
+    "data.image_size=8",
+    "data.shapes_count=64",
+    "model.base_channels=8",
+    "model.multipliers=[1,2]",
+    "model.attention_levels=[1]",
+    "model.blocks_per_level=1",
+    "model.patch_size=1",
+    "optim.warmup_steps=2",
+    "train.batch_size=4",
+    "train.log_every_steps=1",
+    "train.preview_images=4",
+    "sample.steps=2",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["BLURDIFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command line in this process, in an empty folder."""
+    from blurcli.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def shell(*arguments: object, cwd: Path) -> Result:
+    """Run a command line as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "blurcli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def settings(*assignments: str) -> list[str]:
+    """--set arguments for a tiny model, and then the given ones."""
+    return [part for assignment in (*TINY, *assignments) for part in ("--set", assignment)]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a tiny model, trained for three steps as a user would."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = shell("train", "--preset", "shapes-blur", "--run", "tiny", *settings("train.steps=3"), cwd=folder)
+    assert done.code == 0, done.err
+    return folder / "tiny"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of ten small colour images."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 12, 16, 3), np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return folder

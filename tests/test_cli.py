@@ -1,0 +1,316 @@
+"""The command line as a user meets it."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import Cli, settings, shell
+from PIL import Image
+
+import blurcli
+from blurcli.model import choose_device
+
+COMMANDS = ("train", "sample", "animate", "fid", "presets")
+
+
+def test_help_is_light() -> None:
+    """No flag and no help text costs the seconds that torch takes to import."""
+    code = "import sys; from blurcli.cli import app; app(['{}', '--help'], standalone_mode=False); print(*sys.modules)"
+    for command in COMMANDS:
+        done = subprocess.run([sys.executable, "-c", code.format(command)], capture_output=True, text=True, check=True)
+        loaded = set(done.stdout.splitlines()[-1].split())
+        assert not loaded & {"torch", "torchvision", "numpy", "pydantic", "PIL"}
+
+
+def test_help_lists_the_commands(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.code == 0
+    assert all(command in done.out for command in COMMANDS)
+    assert cli().code == 2
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == f"blurdiff {blurcli.__version__}\n"
+
+
+def test_a_users_session(tmp_path: Path) -> None:
+    """Train, sample, animate and score, with no run named: the newest is taken, and said."""
+    assert shell("train", "--preset", "shapes-blur", "--run", "runs/old", *settings("train.steps=1"), cwd=tmp_path).code == 0
+    trained = shell("train", "--preset", "shapes-blur", *settings("train.steps=2"), cwd=tmp_path)
+    assert trained.code == 0, trained.err
+    assert trained.out == "runs/shapes-blur/weights/step-00000002.safetensors\n"
+    assert "step 2/2  loss" in trained.err
+    sampled = shell("sample", "--n", 4, cwd=tmp_path)
+    assert "using runs/shapes-blur/weights/step-00000002.safetensors" in sampled.err
+    assert Image.open(tmp_path / sampled.out.strip()).size == (17, 17)
+    assert shell("animate", "process.gif", cwd=tmp_path).out == "process.gif\n"
+    with Image.open(tmp_path / "process.gif") as animation:
+        assert animation.n_frames == 41  # type: ignore[attr-defined]
+    scored = shell("fid", "--n", 10, "--json", cwd=tmp_path)
+    assert json.loads(scored.out)["fd"] > 0
+
+
+# train
+
+
+def test_dry_run_prints_the_preset_and_does_nothing(cli: Cli, tmp_path: Path) -> None:
+    done = cli("train", "--preset", "cifar10-noblur", "--set", "train.steps=7", "--dry-run")
+    config = yaml.safe_load(done.out)
+    assert (config["process"]["blur_sigma_max"], config["train"]["steps"]) == (0, 7)
+    assert json.loads(cli("train", "--preset", "cifar10-noblur", "--dry-run", "--json").out)["process"]["blur_sigma_max"] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_goes_into_the_preset_as_an_absolute_path(cli: Cli, photos: Path) -> None:
+    config = yaml.safe_load(cli("train", "--preset", "folder-blur", "--data", "photos", "--dry-run").out)
+    assert config["data"]["source"] == str(photos)
+    assert (
+        yaml.safe_load(cli("train", "--preset", "folder-blur", "--data", "mnist", "--dry-run").out)["data"]["source"] == "mnist"
+    )
+
+
+def test_json_of_train(cli: Cli) -> None:
+    done = cli("train", "--preset", "shapes-blur", "--run", "r", "--json", *settings("train.steps=1"))
+    assert json.loads(done.out) == {"run": "r", "weights": "r/weights/step-00000001.safetensors", "step": 1}
+
+
+# sample
+
+
+def grid_of(folder: Path, count: int) -> list[bytes]:
+    assert sorted(path.name for path in folder.iterdir()) == [f"{i:06d}.png" for i in range(count)]
+    return [(folder / f"{i:06d}.png").read_bytes() for i in range(count)]
+
+
+@pytest.mark.parametrize("sampler", ["ab2", "ancestral"])
+def test_an_image_does_not_depend_on_its_batch(cli: Cli, tiny_run: Path, tmp_path: Path, sampler: str) -> None:
+    common = ["sample", "--run", tiny_run, "--seed", 1, "--sampler", sampler, "--steps", 4]
+    for size, count in ((8, 8), (3, 8), (5, 6)):
+        assert cli(*common, "--n", count, "--batch-size", size, "--out", f"b{size}").code == 0
+    whole = grid_of(tmp_path / "b8", 8)
+    assert len(set(whole)) == 8
+    assert grid_of(tmp_path / "b3", 8) == whole
+    assert grid_of(tmp_path / "b5", 6) == whole[:6]
+
+
+def test_outputs_hold_the_same_images(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    for out in ("grid.png", "folder", "x.npz"):
+        done = cli("sample", "--run", tiny_run, "--n", 3, "--out", out)
+        assert done.out == f"{out}\n"
+    with np.load(tmp_path / "x.npz") as file:
+        array = file["arr_0"]
+    assert array.shape == (3, 8, 8, 3)
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    for i, (y, x) in enumerate([(0, 0), (0, 9), (9, 0)]):
+        single = np.asarray(Image.open(tmp_path / "folder" / f"{i:06d}.png"))
+        assert np.array_equal(single, array[i])
+        assert np.array_equal(single, grid[y : y + 8, x : x + 8])
+
+
+def test_seed_steps_and_sampler_change_the_images(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    seen = set()
+    for i, extra in enumerate(([], ["--seed", 1], ["--steps", 7], ["--sampler", "euler", "--steps", 7])):
+        assert cli("sample", "--run", tiny_run, "--n", 2, "--out", f"{i}.npz", *extra).code == 0
+        with np.load(tmp_path / f"{i}.npz") as file:
+            seen.add(file["arr_0"].tobytes())
+    assert len(seen) == 4
+
+
+def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    weights = tiny_run / "weights" / "step-00000003.safetensors"
+    done = json.loads(cli("sample", "--weights", weights, "--n", 2, "--json").out)
+    assert done == {
+        "out": "step-00000003-ab2-2-seed0-n2.png",
+        "n": 2,
+        "sampler": "ab2",
+        "steps": 2,
+        "seed": 0,
+        "weights": str(weights),
+    }
+    assert (tmp_path / done["out"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--n", "0"], 2, "0 is not in the range x>=1"),
+        (["--steps", "0"], 2, "0 is not in the range x>=1"),
+        (["--sampler", "dimm"], 2, "'dimm' is not one of"),
+        (["--out", "x.jpeg"], 2, "end the name in .png (a grid) or .npz"),
+        (["--out", "full"], 2, "exists and is not an empty folder"),
+        (["--out", "full/a.txt/x.png"], 1, "cannot be written"),
+        (["--out", "full/a.txt/x"], 1, "cannot be written"),
+        (["--run", "absent"], 2, "absent: no such run folder"),
+        (["--run", "full"], 2, "full: has no weights yet"),
+        (["--weights", "absent.safetensors"], 2, "absent.safetensors: no such file"),
+        (["--weights", "full/a.txt"], 1, "not a readable safetensors file"),
+        (["--weights", "a", "--run", "b"], 2, "give one of them, not both"),
+        (["--nonsense"], 2, "No such option"),
+    ],
+)
+def test_what_sample_refuses(cli: Cli, tiny_run: Path, tmp_path: Path, arguments: list[str], code: int, text: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("precious")
+    if "--run" not in arguments and "--weights" not in arguments:
+        arguments = ["--run", str(tiny_run), *arguments]
+    done = cli("sample", *arguments)
+    assert done.code == code
+    assert text in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert (tmp_path / "full" / "a.txt").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_no_run_at_all(cli: Cli) -> None:
+    done = cli("sample")
+    assert done.code == 2
+    assert "no run with weights in runs/" in done.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_asked_for_and_absent(cli: Cli, tiny_run: Path) -> None:
+    done = cli("sample", "--run", tiny_run, "--device", "cuda")
+    assert done.code == 2
+    assert "--device cuda: PyTorch sees no CUDA GPU here; use --device cpu" in done.err
+    assert choose_device("auto").type == "cpu"
+
+
+# animate
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with Image.open(path) as animation:
+        frames = []
+        for i in range(animation.n_frames):  # type: ignore[attr-defined]
+            animation.seek(i)
+            frames.append(np.asarray(animation.convert("RGB")).copy())
+        return frames
+
+
+def test_reverse_animation_ends_in_the_sample(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    assert cli("animate", "p.png", "--run", tiny_run, "--n", 4, "--frames", 5, "--scale", 1, "--seed", 2).code == 0
+    assert cli("sample", "--run", tiny_run, "--n", 4, "--steps", 4, "--seed", 2, "--out", "s.png").code == 0
+    frames = frames_of(tmp_path / "p.png")
+    assert len(frames) == 5
+    assert np.array_equal(frames[-1], np.asarray(Image.open(tmp_path / "s.png")))
+    assert frames[0].std() > 80  # noise of standard deviation 127 grey levels, clipped
+
+
+def test_forward_animation_starts_at_the_images(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = ["--run", tiny_run, "--direction", "forward", "--images", photos / "0.png", "--frames", 4, "--scale", 1]
+    done = cli("animate", "f.png", *arguments, "--json")
+    assert json.loads(done.out)["frames"] == 4
+    frames = frames_of(tmp_path / "f.png")
+    centred = Image.open(photos / "0.png").crop((2, 0, 14, 12)).resize((8, 8), Image.Resampling.BICUBIC)
+    assert np.abs(frames[0].astype(int) - np.asarray(centred).astype(int)).max() <= 1
+    assert not np.array_equal(frames[1], frames[2])
+
+
+def test_both_directions_meet_in_the_same_noise(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    assert cli("animate", "b.png", "--run", tiny_run, "--direction", "both", "--n", 2, "--frames", 6, "--scale", 1).code == 0
+    frames = frames_of(tmp_path / "b.png")
+    # The last frame of the way there and the first of the way back differ by the signal that is left: exp(-5).
+    differences = [np.abs(a.astype(int) - b.astype(int)).mean() for a, b in itertools.pairwise(frames)]
+    assert len(frames) == 12
+    assert differences[5] < 3
+    assert min(differences[0], differences[-1]) > 3
+
+
+def test_scale_fps_steps_and_sampler(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    base = ["animate", "a.png", "--run", tiny_run, "--n", 1, "--frames", 3]
+    assert cli(*base).code == 0
+    default = frames_of(tmp_path / "a.png")
+    assert default[0].shape == (512, 512, 3)
+    assert cli(*base, "--scale", 2, "--fps", 4).code == 0
+    with Image.open(tmp_path / "a.png") as animation:
+        assert animation.size == (16, 16)
+        assert animation.info["duration"] == 250
+    for extra in (["--steps", 9], ["--sampler", "ddim"]):
+        assert cli(*base, *extra).code == 0
+        assert not np.array_equal(frames_of(tmp_path / "a.png")[-1], default[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["a.mov"], "must end in .gif, .webp, .png, .apng"),
+        (["a.gif", "--fps", "90"], "a GIF shows at most 50 frames a second"),
+        (["a.gif", "--images", "x"], "only the forward process starts from images"),
+        (["a.gif", "--steps", "3"], "41 frames need at least 40 steps"),
+        (["a.gif", "--direction", "forward", "--steps", "60"], "only the reverse process has steps"),
+        (["a.gif", "--direction", "forward", "--images", "absent"], "absent: no such file or folder"),
+        (["a.gif", "--frames", "1"], "1 is not in the range x>=2"),
+    ],
+)
+def test_what_animate_refuses(cli: Cli, tiny_run: Path, tmp_path: Path, arguments: list[str], text: str) -> None:
+    done = cli("animate", *arguments, "--run", tiny_run)
+    assert done.code == 2
+    assert text in " ".join(done.err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+# presets and errors
+
+
+def test_presets(cli: Cli) -> None:
+    listed = cli("presets").out
+    assert "cifar10-blur-paper" in listed
+    assert set(json.loads(cli("presets", "--json").out)) >= {"shapes-blur", "mnist-blur"}
+    shown = cli("presets", "shapes-blur").out
+    assert yaml.safe_load(shown)["data"]["source"] == "shapes"
+    assert "# largest blur, in pixels; 0 is plain denoising diffusion" in shown
+    assert json.loads(cli("presets", "shapes-blur", "--json").out) == yaml.safe_load(shown)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["train"], 2, "train needs --preset NAME"),
+        (["train", "--run", "absent"], 2, "no run to continue there"),
+        (["train", "--preset", "shapes-blr"], 2, "did you mean 'shapes-blur'?"),
+        (["train", "--preset", "absent.yaml"], 2, "absent.yaml: no such file"),
+        (["train", "--preset", "shapes-blur", "--set", "train.stepz=3"], 2, "did you mean 'train.steps'?"),
+        (["train", "--preset", "shapes-blur", "--set", "train.steps"], 2, "write it as key=value"),
+        (["train", "--preset", "folder-blur"], 2, "name your images with --data"),
+        (["train", "--preset", "folder-blur", "--data", "empty"], 2, "no images in it"),
+        (["train", "--preset", "folder-blur", "--data", "broken"], 1, "a.png: not a readable image"),
+        (["train", "--preset", "shapes-blur", "--run", "broken/a.png/r"], 1, "cannot be written"),
+        (["presets", "cifar"], 2, "preset 'cifar' is unknown"),
+        (["paint"], 2, "No such command 'paint'"),
+    ],
+)
+def test_wrong_usage(cli: Cli, tmp_path: Path, arguments: list[str], code: int, text: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_text("not a picture")
+    done = cli(*arguments)
+    assert done.code == code
+    assert text in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    for arguments in (["--debug", "presets", "absent"], ["presets", "absent", "--debug"]):
+        done = cli(*arguments)
+        assert done.code == 2
+        assert "Traceback" in done.err
+        assert "preset 'absent' is unknown" in done.err
+
+
+def test_a_fault_of_ours_is_said_to_be_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("blurcli.config.preset_names", fail)
+    done = cli("presets")
+    assert done.code == 1
+    assert "ZeroDivisionError: division by zero (a fault in blurdiff itself: --debug shows where)" in done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,159 @@
+"""What a preset may say, and what it is told when it says something else."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from blurcli.config import (
+    FREE_KEYS,
+    Config,
+    differing_keys,
+    flatten,
+    from_json,
+    load_config,
+    parse_overrides,
+    preset_names,
+    preset_summary,
+    to_json,
+    to_yaml,
+)
+from blurcli.errors import UsageError
+
+
+def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_bundled_presets() -> None:
+    assert set(preset_names()) >= {
+        "shapes-blur",
+        "shapes-noblur",
+        "cifar10-blur",
+        "cifar10-noblur",
+        "cifar10-blur-paper",
+        "mnist-blur",
+        "folder-blur",
+    }
+    for name in preset_names():
+        assert preset_summary(name)
+        config = load_config(name)
+        assert yaml.safe_load(to_yaml(config)) == yaml.safe_load(to_json(config))
+        assert from_json(to_json(config), "here") == config
+
+
+def test_noblur_differs_in_one_key() -> None:
+    assert differing_keys(load_config("cifar10-blur"), load_config("cifar10-noblur")) == ["process.blur_sigma_max: 20.0 -> 0.0"]
+
+
+def test_the_published_experiment() -> None:
+    config = load_config("cifar10-blur-paper")
+    assert (config.objective, config.sample.sampler, config.sample.steps) == ("eps", "ancestral", 100)
+    assert (config.train.batch_size, config.optim.lr, config.optim.warmup_steps) == (128, 2e-4, 5000)
+
+
+def test_every_key_has_a_description() -> None:
+    for line in to_yaml(Config()).splitlines():  # type: ignore[call-arg]
+        assert line.partition("  # ")[2]
+
+
+def test_later_values_win(tmp_path: Path) -> None:
+    write(tmp_path, "train: {steps: 7, batch_size: 5}\n", "base.yaml")
+    child = write(tmp_path, "extends: ./base.yaml\ntrain: {steps: 9}\n")
+    config = load_config(child, parse_overrides(["optim.lr=1e-3", "data.image_size=[16, 24]"]))
+    assert (config.train.steps, config.train.batch_size, config.optim.lr) == (9, 5, 1e-3)
+    assert config.data.image_size == (16, 24)
+
+
+def test_extends_a_bundled_preset(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "extends: mnist-blur\nseed: 3\n"))
+    assert (config.seed, config.data.channels) == (3, 1)
+
+
+def test_an_empty_preset_is_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "")) == Config()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {batch_size: 0}", "mine.yaml: train.batch_size: got 0; input should be greater than or equal to 1"),
+        ("process: {blur_sigma_mx: 3}", "mine.yaml: process.blur_sigma_mx: unknown key; did you mean 'process.blur_sigma_max'?"),
+        ("batch_size: 3", "mine.yaml: batch_size: unknown key; did you mean 'train.batch_size'?"),
+        ("zzz: 3", "mine.yaml: zzz: unknown key"),
+        ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be 'spectral' or 'eps'"),
+        ("process: {min_scale: .nan}", "mine.yaml: process.min_scale: got nan; input should be a finite number"),
+        ("process: {blur_sigma_max: -1}", "mine.yaml: process.blur_sigma_max: got -1; input should be greater than or equal to 0"),
+        ("process: {logsnr_min: 20}", "mine.yaml: process: logsnr_min must be below logsnr_max"),
+        ("train: {steps: many}", "mine.yaml: train.steps: got 'many'; input should be a valid integer"),
+        ("train: {steps: yes}", "mine.yaml: train.steps: got True; true and false (or yes and no) are not allowed"),
+        ("train: 5", "mine.yaml: train: got 5; it must be a mapping"),
+        ("data: {image_size: 30}", "data.image_size [30, 30]: both sides must be multiples of 8"),
+        ("data: {image_size: [8]}", "mine.yaml: data.image_size: got"),
+        ("model: {attention_levels: [4]}", "attention_levels count from 0 and must be below 4"),
+        ("model: {head_channels: 7}", "head_channels must divide the width of every level"),
+        ("model: {multipliers: []}", "mine.yaml: model.multipliers: got []"),
+        ("data: {channels: 2}", "mine.yaml: data.channels: got 2; input should be 1 or 3"),
+        ("extends: [a, b]", "mine.yaml: extends: got ['a', 'b']; it must be the name or path of one preset"),
+        ("extends: ./mine.yaml", "comes back to this file"),
+        ("extends: cifar-blur", "preset 'cifar-blur' is unknown; did you mean 'cifar10-blur'?"),
+        ("extends: ./absent.yaml", "absent.yaml: no such file"),
+        ("- a\n- b", "mine.yaml: a preset must be a mapping"),
+        ("3: 4", "mine.yaml: a preset must be a mapping"),
+        ("train: {steps: 1\nx", "mine.yaml: not valid YAML in line"),
+        ("seed: 1\nseed: 2", "mine.yaml: not valid YAML in line 1: key 'seed' is written twice"),
+        ("train: {steps: 1, steps: 2}", "key 'steps' is written twice"),
+        ("seed: !!python/object/apply:os.system [ls]", "mine.yaml: not valid YAML in line 1: could not determine a constructor"),
+    ],
+)  # fmt: skip
+def test_errors_name_file_key_value_and_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_config(write(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_all_errors_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        load_config(write(tmp_path, "train: {steps: 0, batch_size: 0}"))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_errors_of_overrides_name_the_override(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--set train.steps=0: train.steps: got 0; input should be greater"):
+        load_config("shapes-blur", parse_overrides(["train.steps=0"]))
+    with pytest.raises(UsageError, match=r"^--set data.image_size=30: data.image_size \[30, 30\]"):
+        load_config("shapes-blur", parse_overrides(["data.image_size=30"]))
+
+
+@pytest.mark.parametrize("assignment", ["train.steps", "=3", "train..steps=3"])
+def test_overrides_need_a_key_and_a_value(assignment: str) -> None:
+    with pytest.raises(UsageError, match="write it as key=value"):
+        parse_overrides([assignment])
+
+
+def test_override_that_is_no_yaml() -> None:
+    with pytest.raises(UsageError, match="is not a YAML value"):
+        parse_overrides(["train.steps=[1"])
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"x.yaml: not a text file in UTF-8"):
+        load_config(str(tmp_path / "x.yaml"))
+
+
+def test_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"preset 'shapes-blurr' is unknown; did you mean 'shapes-blur'\? \(known: .*cifar10"):
+        load_config("shapes-blurr")
+
+
+def test_damaged_json() -> None:
+    with pytest.raises(UsageError, match=r"w.safetensors: its configuration is not JSON"):
+        from_json("{", "w.safetensors")
+
+
+def test_free_keys_exist_and_do_not_count_as_differences() -> None:
+    assert set(flatten(Config())) >= FREE_KEYS  # type: ignore[call-arg]
+    changed = load_config("shapes-blur", parse_overrides(["train.steps=5", "sample.steps=3", "score.n=9"]))
+    assert differing_keys(load_config("shapes-blur"), changed) == []

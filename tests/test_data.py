@@ -1,0 +1,313 @@
+"""From names, folders and archives to arrays, and from arrays to batches."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blurcli.core import dct2
+from blurcli.data import Batches, load_dataset, measure_moments
+from blurcli.data.images import decode, file_size, read_npz
+from blurcli.data.shapes import draw_shapes
+from blurcli.errors import UsageError, UserError
+
+
+def encode(image: Image.Image, path: Path, **options: object) -> bytes:
+    image.save(path, **options)  # type: ignore[arg-type]
+    return path.read_bytes()
+
+
+# Shapes
+
+
+def test_shapes_are_a_function_of_the_seed_and_the_index() -> None:
+    few, many = draw_shapes(3, 16, 16, 3, seed=0), draw_shapes(1500, 16, 16, 3, seed=0)
+    assert np.array_equal(few, many[:3])
+    assert not np.array_equal(few, draw_shapes(3, 16, 16, 3, seed=1))
+    assert not np.array_equal(many[0], many[1024])
+
+
+def test_shapes_have_objects_brighter_than_their_background() -> None:
+    images = draw_shapes(200, 32, 32, 3, seed=0).max(axis=1)
+    bright = (images > 150).mean(axis=(1, 2))
+    assert images.shape == (200, 32, 32)
+    assert bright.min() > 0.02
+    assert bright.max() < 0.5
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 33)])
+def test_shapes_of_any_size_and_in_grey(size: tuple[int, int]) -> None:
+    assert draw_shapes(2, *size, 1, seed=0).shape == (2, 1, *size)
+
+
+def test_shapes_splits_differ() -> None:
+    train, test = (load_dataset("shapes", split, (8, 8), 3, shapes_count=5) for split in ("train", "test"))
+    assert train.images.shape == (5, 3, 8, 8)
+    assert train.fingerprint != test.fingerprint
+    assert not np.array_equal(train.images, test.images)
+
+
+# Files
+
+
+def test_images_of_the_size_keep_their_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
+    content = encode(Image.fromarray(pixels), tmp_path / "x.png")
+    assert np.array_equal(decode(content, "x", 8, 6, 3), pixels.transpose(2, 0, 1))
+
+
+def test_other_sizes_are_cropped_about_the_centre_and_antialiased(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 20:60] = 100  # the central square is all that may be seen
+    assert np.all(decode(encode(Image.fromarray(pixels), tmp_path / "x.png"), "x", 10, 10, 3)[:, :, 1:-1] == 100)
+    checkers = np.indices((64, 64)).sum(0) % 2 * 255
+    small = decode(encode(Image.fromarray(checkers.astype(np.uint8)), tmp_path / "y.png"), "y", 8, 8, 1)
+    assert np.abs(small.astype(int) - 127).max() < 12  # without antialiasing: 0 and 255
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    content = encode(Image.new("RGB", (9, 9), (200, 100, 50)), tmp_path / f"x.{suffix}")
+    assert np.abs(decode(content, "x", 8, 8, 3).astype(int) - np.array([200, 100, 50])[:, None, None]).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_modes(tmp_path: Path, mode: str, channels: int) -> None:
+    image = Image.new(mode, (8, 8)) if mode in ("I;16", "I") else Image.new("L", (8, 8), 255).convert(mode)
+    if mode in ("I;16", "I"):
+        image.putdata([65535] * 64)
+    assert np.all(decode(encode(image, tmp_path / "x.png"), "x", 8, 8, channels) == 255)
+
+
+def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
+    ramp = (np.arange(64).reshape(8, 8) * 1040).astype(np.uint16)
+    decoded = decode(encode(Image.fromarray(ramp), tmp_path / "x.png"), "x", 8, 8, 1)
+    np.testing.assert_array_equal(decoded[0], np.rint(ramp / 257).astype(np.uint8))
+
+
+def test_transparency_lies_over_white(tmp_path: Path) -> None:
+    content = encode(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), tmp_path / "x.png")
+    assert np.all(decode(content, "x", 8, 8, 3) == 255)
+
+
+def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+    image = Image.new("L", (8, 8))
+    image.paste(255, (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    assert decode(encode(image, tmp_path / "x.png", exif=exif), "x", 8, 8, 1)[0, :, 0].tolist() == [0] * 4 + [255] * 4
+
+
+def test_folder_zip_and_single_file_give_the_same_images(photos: Path, tmp_path: Path) -> None:
+    (photos / "nested.d").mkdir()
+    shutil.move(photos / "3.png", photos / "nested.d" / "3.png")
+    (photos / ".hidden.png").write_text("no image")
+    (photos / "notes.txt").write_text("no image")
+    folder = load_dataset(str(photos), "train", (8, 8), 3)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in photos.rglob("*.png"):
+            archive.write(path, path.relative_to(photos))
+        archive.writestr("__MACOSX/0.png", "no image")
+    zipped = load_dataset(str(tmp_path / "a.zip"), "train", (8, 8), 3)
+    assert folder.images.shape == (10, 3, 8, 8)
+    assert np.array_equal(folder.images, zipped.images)
+    assert folder.fingerprint == zipped.fingerprint
+    single = load_dataset(str(photos / "0.png"), "train", (8, 8), 3)
+    assert np.array_equal(single.images[0], folder.images[0])
+
+
+def test_packed_once_and_again_when_the_content_changes(photos: Path) -> None:
+    calls: list[int] = []
+    load = lambda: load_dataset(str(photos), "train", (8, 8), 3, progress=lambda done, total: calls.append(done))  # noqa: E731
+    first = load()
+    assert calls == list(range(1, 11))
+    assert np.array_equal(load().images, first.images)
+    assert len(calls) == 10
+    Image.new("RGB", (16, 12), "red").save(photos / "0.png")
+    assert load().fingerprint != first.fingerprint
+    assert len(calls) == 20
+
+
+def test_a_damaged_cache_is_made_anew(photos: Path) -> None:
+    images = np.array(load_dataset(str(photos), "train", (8, 8), 1).images)
+    for path in Path(load_dataset(str(photos), "train", (8, 8), 1).images.filename).parent.glob("*.npy"):  # type: ignore[attr-defined]
+        path.write_bytes(path.read_bytes()[:100])
+    assert np.array_equal(load_dataset(str(photos), "train", (8, 8), 1).images, images)
+
+
+def test_train_and_test_folders(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "both" / "train")
+    (tmp_path / "both" / "test").mkdir()
+    shutil.copy(photos / "4.png", tmp_path / "both" / "test")
+    assert len(load_dataset(str(tmp_path / "both"), "train", (8, 8), 3).images) == 10
+    assert len(load_dataset(str(tmp_path / "both"), "test", (8, 8), 3).images) == 1
+    with pytest.raises(UsageError, match="has no test images of its own"):
+        load_dataset(str(photos), "test", (8, 8), 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda p: None, UsageError, "x: no such file or folder"),
+        (lambda p: p.mkdir(), UsageError, "x: no images in it"),
+        (lambda p: p.write_text("x"), UsageError, "x: neither a folder, a .zip file nor an image"),
+    ],
+)
+def test_paths_without_images(tmp_path: Path, make, error: type[Exception], text: str) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / "x")
+    with pytest.raises(error, match=text):
+        load_dataset(str(tmp_path / "x"), "train", (8, 8), 3)
+
+
+def test_a_misspelt_dataset() -> None:
+    with pytest.raises(UsageError, match=r"data 'cifar': no such folder, .zip file or dataset; did you mean 'cifar10'"):
+        load_dataset("cifar", "train", (8, 8), 3)
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "empty", "float"])
+def test_broken_images_are_named_and_leave_no_cache(photos: Path, damage: str) -> None:
+    whole = encode(Image.new("RGB", (64, 64), "red"), photos / "5.jpg")
+    if damage == "float":
+        Image.new("F", (8, 8)).save(photos / "6.tiff")
+    else:
+        (photos / "6.jpg").write_bytes({"text": b"hello", "truncated": whole[: len(whole) // 2], "empty": b""}[damage])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"6\.(jpg|tiff): not a readable image .*; repair or remove the file"):
+            load_dataset(str(photos), "train", (8, 8), 3)
+
+
+def test_a_truncated_zip(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UserError, match=r"x.zip: not a readable zip file"):
+        load_dataset(str(tmp_path / "x.zip"), "train", (8, 8), 3)
+
+
+def test_downloads_that_fail_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
+    with pytest.raises(
+        UserError, match=r"cifar10: could not be downloaded \(no route to host\).*torchvision.*or give images with --data"
+    ):
+        load_dataset("cifar10", "train", (32, 32), 3)
+
+
+@pytest.mark.parametrize(("name", "attribute"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("cifar10", "CIFAR10")])
+def test_torchvision_datasets(monkeypatch: pytest.MonkeyPatch, name: str, attribute: str) -> None:
+    """Through a stand-in for the downloaded files: the images come as torchvision gives them, item by item."""
+    import torchvision
+
+    asked = []
+
+    class StandIn:
+        def __init__(self, root: Path, train: bool, download: bool) -> None:
+            asked.append((train, download))
+
+        def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+            return Image.new("L", (28, 28), i % 256), 0
+
+    monkeypatch.setattr(torchvision.datasets, attribute, StandIn)
+    dataset = load_dataset(name, "test", (4, 4), 1)
+    assert dataset.images.shape == (10_000, 1, 4, 4)
+    assert dataset.images[300, 0, 0, 0] == 300 % 256
+    assert asked == [(False, True)]
+
+
+def test_sizes_of_files_must_agree(photos: Path) -> None:
+    assert file_size(photos) == (12, 16)
+    Image.new("RGB", (16, 13)).save(photos / "z.png")
+    with pytest.raises(UsageError, match=r"must have one size: 0.png has \(12, 16\), z.png has \(13, 16\)"):
+        file_size(photos)
+    (photos / "z.png").write_text("no image")
+    with pytest.raises(UserError, match=r"z.png: not a readable image"):
+        file_size(photos)
+
+
+def test_npz(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", pixels)
+    assert np.array_equal(read_npz(tmp_path / "x.npz"), pixels.transpose(0, 3, 1, 2))
+    np.savez(tmp_path / "grey.npz", pixels[..., 0])
+    assert read_npz(tmp_path / "grey.npz").shape == (3, 1, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"a": np.zeros((2, 4, 4, 3)), "b": np.zeros(2)}, r"holds 2 arrays \(a, b\)"),
+        ({"a": np.zeros((2, 4, 4, 3))}, "holds float64"),
+        ({"a": np.zeros((0, 4, 4, 3), np.uint8)}, r"holds uint8 \(0, 4, 4, 3\)"),
+        ({"a": np.array([{}], object)}, "not a readable .npz"),
+    ],
+)
+def test_npz_of_something_else(tmp_path: Path, arrays: dict, text: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=text):
+        read_npz(tmp_path / "x.npz")
+
+
+# Batches
+
+
+def make_batches(count: int = 10, size: int = 4, seed: int = 0, flip: bool = False) -> Batches:
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+    return Batches(images, size, seed, flip, torch.device("cpu"))
+
+
+def test_batches_are_a_function_of_seed_and_step() -> None:
+    one, other = make_batches(flip=True), make_batches(flip=True)
+    forward = [one(step) for step in range(8)]
+    backward = [other(step) for step in reversed(range(8))][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(forward, backward, strict=True))
+    assert not torch.equal(make_batches(seed=1, flip=True)(0), forward[0])
+
+
+@pytest.mark.parametrize("size", [3, 4, 10, 25])
+def test_every_epoch_shows_every_image_once(size: int) -> None:
+    batches = make_batches(10, size)
+    stream = np.concatenate([batches.indices(step) for step in range(40)])
+    epochs = stream[: len(stream) // 10 * 10].reshape(-1, 10)
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_batches_are_scaled_to_minus_one_and_one() -> None:
+    batch = Batches(np.array([[[[0, 255]]]], np.uint8), 1, 0, False, torch.device("cpu"))(0)
+    assert batch.dtype == torch.float32
+    assert batch.flatten().tolist() == [-1.0, 1.0]
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    images = np.array([[[[0, 255]]]], np.uint8)
+    batch = Batches(images, 400, 0, True, torch.device("cpu"))(0)
+    mirrored = (batch[:, 0, 0, 0] == 1).float().mean()
+    assert 0.4 < mirrored < 0.6  # four deviations of 400 draws
+    assert torch.all(Batches(images, 400, 0, False, torch.device("cpu"))(0)[:, 0, 0, 0] == -1)
+
+
+def test_moments_against_their_definition(photos: Path) -> None:
+    images = load_dataset(str(photos), "train", (8, 8), 3).images
+    u = dct2(torch.from_numpy(np.array(images)).double() / 127.5 - 1)
+    spectrum, mean = measure_moments(images, flip=False)
+    torch.testing.assert_close(spectrum, (u**2).mean(0))
+    torch.testing.assert_close(mean, u.mean(0))
+
+
+def test_moments_with_flips_are_those_of_the_mirrored_data(photos: Path) -> None:
+    images = load_dataset(str(photos), "train", (8, 8), 3).images
+    both = np.concatenate([images, images[..., ::-1]])
+    for ours, direct in zip(measure_moments(images, flip=True), measure_moments(both, flip=False), strict=True):
+        torch.testing.assert_close(ours, direct)
+
+
+def test_constant_images_have_a_positive_variance() -> None:
+    spectrum, mean = measure_moments(np.full((5, 1, 4, 4), 7, np.uint8), flip=True)
+    assert torch.all(spectrum > mean**2)

@@ -1,0 +1,152 @@
+"""Every key of a preset does something: changed alone, it changes what a run leaves behind or how it is sampled or scored."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Cli
+from torch import Tensor
+
+from blurcli.checkpoint import load_weights
+from blurcli.config import Config, flatten, load_config, parse_overrides, preset_names
+from blurcli.data import load_dataset
+from blurcli.model import Model, build_network
+from blurcli.runs import Run
+from blurcli.train import train
+
+CPU = torch.device("cpu")
+BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12")
+
+
+class Noisy(torch.nn.Module):
+    """Features for a score: any will do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :5]
+
+
+def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
+    """All that a run, its samples and its score show."""
+    data = config.data
+    dataset = load_dataset(data.source, "train", data.image_size, data.channels, shapes_count=data.shapes_count)
+    weights_path = train(config, Run(folder), dataset, CPU)
+    weights = load_weights(weights_path)
+    batches = list(Model.from_weights(weights, CPU).generate(5, seed=0))
+    score = json.loads(cli("fid", "--run", folder, "--json").out)
+    logged = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in weights.network.values()))
+    return {
+        "weights": digest.hexdigest(),
+        "files": sorted(p.name for p in folder.rglob("*") if p.parent.name in ("weights", "samples")),
+        "preview": (folder / "samples" / f"step-{weights.step:08d}.png").read_bytes(),
+        "logged": logged,
+        "batches": [tuple(batch.shape) for batch in batches],
+        "images": hashlib.sha256(torch.cat(batches).numpy().tobytes()).hexdigest(),
+        "score": {key: score.get(key) for key in ("fd", "fid", "n", "split", "features", "sampler", "steps")},
+    }
+
+
+# Another value for every key, and the part of the outcome that must differ.
+CHANGES: dict[str, tuple[str, str]] = {
+    "seed": ("1", "weights"),
+    "objective": ("eps", "weights"),
+    "data.source": ("PHOTOS", "weights"),
+    "data.image_size": ("[8, 12]", "batches"),
+    "data.channels": ("1", "batches"),
+    "data.flip": ("false", "weights"),
+    "data.shapes_count": ("32", "weights"),
+    "process.blur_sigma_max": ("0", "weights"),
+    "process.min_scale": ("0.1", "weights"),
+    "process.logsnr_min": ("-5", "weights"),
+    "process.logsnr_max": ("5", "weights"),
+    "model.base_channels": ("12", "weights"),
+    "model.multipliers": ("[1, 1]", "weights"),
+    "model.blocks_per_level": ("2", "weights"),
+    "model.attention_levels": ("[]", "weights"),
+    "model.head_channels": ("8", "weights"),
+    "model.dropout": ("0.5", "weights"),
+    "model.patch_size": ("2", "weights"),
+    "optim.lr": ("1e-2", "weights"),
+    "optim.beta2": ("0.5", "weights"),
+    "optim.warmup_steps": ("9", "weights"),
+    "optim.decay_from_step": ("1", "weights"),
+    "optim.grad_clip": ("1e-9", "weights"),
+    "optim.loss_weight": ("paper", "weights"),
+    "optim.ema_decay": ("0", "weights"),
+    "train.steps": ("2", "files"),
+    "train.batch_size": ("5", "weights"),
+    "train.precision": ("bf16", "weights"),
+    "train.log_every_steps": ("2", "logged"),
+    "train.preview_every_steps": ("2", "files"),
+    "train.preview_images": ("9", "preview"),
+    "train.save_every_steps": ("2", "files"),
+    "sample.sampler": ("ddim", "images"),
+    "sample.steps": ("3", "images"),
+    "sample.batch_size": ("2", "batches"),
+    "score.n": ("13", "score"),
+    "score.split": ("test", "score"),
+    "score.mode": ("legacy_pytorch", "score"),
+    "score.features": ("FEATURES", "score"),
+}
+
+
+def test_the_table_has_every_key() -> None:
+    assert set(CHANGES) == set(flatten(Config()))  # type: ignore[call-arg]
+
+
+@pytest.fixture(scope="module")
+def unchanged() -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_key_does_something(
+    key: str, tmp_path: Path, photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, unchanged: dict[str, Any]
+) -> None:
+    value, part = CHANGES[key]
+    torch.jit.script(Noisy()).save(str(tmp_path / "f.pt"))
+    value = {"PHOTOS": str(photos), "FEATURES": str(tmp_path / "f.pt")}.get(value, value)
+    base = list(BASE)
+    if key == "score.mode":
+        import cleanfid.features
+
+        monkeypatch.setattr(cleanfid.features, "build_feature_extractor", lambda mode, *a, **k: lambda x: x.flatten(1)[:, :5])
+        base.append("score.features=inception")
+    basis = "inception" if key == "score.mode" else "pixels"
+    if basis not in unchanged:
+        unchanged[basis] = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli)
+    changed = outcome(load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"])), tmp_path / "changed", cli)
+    assert changed[part] != unchanged[basis][part]
+    if part != "weights":
+        return
+    again = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "again", cli) if key == "seed" else None
+    assert again is None or again["weights"] == unchanged[basis]["weights"]  # or any difference would be worth nothing
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_loads_and_trains_a_step(preset: str, cli: Cli, photos: Path, tmp_path: Path) -> None:
+    full = load_config(preset)
+    with torch.device("meta"):
+        build_network(full)
+    small = [
+        "model.base_channels=8",
+        "model.blocks_per_level=1",
+        "train.steps=1",
+        "train.batch_size=2",
+        "train.preview_images=1",
+    ]
+    assignments = [part for assignment in (*small, "sample.steps=2") for part in ("--set", assignment)]
+    source = [] if full.data.source == "shapes" else ["--data", photos]
+    done = cli("train", "--preset", preset, "--run", "r", *source, "--set", "data.shapes_count=32", *assignments)
+    assert done.code == 0, done.err
+    weights = load_weights(Run(tmp_path / "r").weights_path(1))
+    assert weights.config.process == full.process
+    assert weights.config.objective == full.objective
+
+
+def test_the_published_network_is_what_the_preset_builds() -> None:
+    with torch.device("meta"):
+        assert build_network(load_config("cifar10-blur")).parameter_count() == 61_060_867

@@ -1,0 +1,81 @@
+"""Grids and animations, read back with Pillow."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blurcli import render
+from blurcli.errors import UsageError
+
+
+def images(count: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, channels, 4, 6), np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_hold_every_image(channels: int) -> None:
+    batch = images(7, channels)
+    tiled = render.tile(batch)
+    assert tiled.shape == (3 * 5 - 1, 3 * 7 - 1, channels)
+    for i in range(7):
+        y, x = i // 3 * 5, i % 3 * 7
+        assert np.array_equal(tiled[y : y + 4, x : x + 6], batch[i].transpose(1, 2, 0))
+    assert render.tile(batch, columns=7).shape == (4, 7 * 7 - 1, channels)
+
+
+def test_grid_is_enlarged_by_whole_pixels(tmp_path: Path) -> None:
+    batch = images(1)
+    render.save_grid(batch, tmp_path / "x.png", scale=3)
+    pixels = np.asarray(Image.open(tmp_path / "x.png"))
+    assert np.array_equal(pixels, batch[0].transpose(1, 2, 0).repeat(3, 0).repeat(3, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "apng"])
+def test_animations(tmp_path: Path, suffix: str, channels: int) -> None:
+    frames = [images(2, channels, seed) for seed in range(5)]
+    path = tmp_path / f"x.{suffix}"
+    render.save_animation(frames, path, fps=8, scale=2, hold_sec=1.0)
+    with Image.open(path) as animation:
+        assert animation.n_frames == 5  # type: ignore[attr-defined]
+        assert animation.info["loop"] == 0
+        durations = []
+        for i, frame in enumerate(frames):
+            animation.seek(i)
+            durations.append(animation.info["duration"])
+            expected = np.asarray(render.picture(render.tile(frame), 2).convert("RGB")).astype(int)
+            error = np.abs(np.asarray(animation.convert("RGB")).astype(int) - expected)
+            # 256 colours for five frames of pure noise: the worst that a palette can meet.
+            assert error.max() == 0 if suffix != "gif" or channels == 1 else error.mean() < 25
+    assert durations == ([120, 130, 120, 130, 1000] if suffix == "gif" else [125, 125, 125, 125, 1000])
+
+
+def test_one_palette_for_all_frames(tmp_path: Path) -> None:
+    frames = [images(2, 3, seed) for seed in range(4)]
+    frames[1][:] = frames[0]
+    frames[1][0, :, 0, 0] ^= 255
+    render.save_animation(frames, tmp_path / "x.gif", fps=10, scale=1)
+    with Image.open(tmp_path / "x.gif") as animation:
+        first = np.asarray(animation.convert("RGB")).copy()
+        animation.seek(1)
+        second = np.asarray(animation.convert("RGB"))
+    # What did not change in the images does not change on the screen: no flicker.
+    assert np.array_equal(first.reshape(-1, 3)[1:], second.reshape(-1, 3)[1:])
+
+
+def test_names_and_speeds_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x.mov: the name of an animation must end in .gif, .webp"):
+        render.save_animation([images(1)], tmp_path / "x.mov", fps=10, scale=1)
+    with pytest.raises(UsageError, match=r"--fps 60: a GIF shows at most 50 frames a second"):
+        render.save_animation([images(1)], tmp_path / "x.gif", fps=60, scale=1)
+    render.save_animation([images(1), images(1, seed=1)], tmp_path / "x.webp", fps=60, scale=1)
+
+
+def test_arrays_have_the_usual_layout(tmp_path: Path) -> None:
+    batches = [images(2), images(1, seed=1)]
+    render.write_npz(batches, tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        assert file.files == ["arr_0"]
+        assert np.array_equal(file["arr_0"], np.concatenate(batches).transpose(0, 2, 3, 1))

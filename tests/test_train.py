@@ -1,0 +1,241 @@
+"""Training: resume, stops, health, and the files of a run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Cli, settings
+from PIL import Image
+
+from blurcli.checkpoint import Tensors, load_state, load_weights
+from blurcli.config import Config, OptimConfig, load_config, parse_overrides
+from blurcli.data import Dataset, load_dataset
+from blurcli.errors import UserError
+from blurcli.runs import Run
+from blurcli.train import Trainer, learning_rate, train
+
+CPU = torch.device("cpu")
+
+
+def tiny_config(*assignments: str) -> Config:
+    return load_config("shapes-blur", parse_overrides([*TINY, *assignments]))
+
+
+def tiny_data(config: Config) -> Dataset:
+    data = config.data
+    return load_dataset(data.source, "train", data.image_size, data.channels, shapes_count=data.shapes_count)
+
+
+def run_training(folder: Path, *assignments: str) -> Tensors:
+    config = tiny_config(*assignments)
+    train(config, Run(folder), tiny_data(config), CPU)
+    return load_state(Run(folder).state_path).tensors
+
+
+def equal(a: Tensors, b: Tensors) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("options", [(), ("objective=eps",), ("model.dropout=0.3", "optim.decay_from_step=3")])
+def test_resumed_equals_uninterrupted(tmp_path: Path, options: tuple[str, ...]) -> None:
+    at_once = run_training(tmp_path / "a", "train.steps=12", *options)
+    run_training(tmp_path / "b", "train.steps=5", *options)
+    in_two = run_training(tmp_path / "b", "train.steps=12", *options)
+    assert equal(at_once, in_two)
+    a, b = (load_weights(Run(tmp_path / name).weights_path(12)) for name in "ab")
+    assert equal(a.network, b.network)
+    lines = [json.loads(line)["step"] for line in Run(tmp_path / "b").metrics_path.read_text().splitlines()]
+    assert lines == list(range(1, 13))
+
+
+def test_interrupted_by_a_signal_and_resumed(tmp_path: Path) -> None:
+    """As a user does it: Ctrl-C in the middle, the same command again, bit for bit the same weights."""
+    command = [sys.executable, "-m", "blurcli", "train", "--preset", "shapes-blur", "--run", "b", *settings("train.steps=40")]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "b" / "metrics.jsonl"
+    deadline = time.time() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
+        assert time.time() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "stopped by SIGINT after step" in message
+    assert "the same command goes on from there" in message
+    stopped_at = load_state(tmp_path / "b" / "state.safetensors").step
+    assert 5 <= stopped_at < 40
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert f"continuing b from step {stopped_at}" in again.stderr
+    assert equal(run_training(tmp_path / "a", "train.steps=40"), load_state(tmp_path / "b" / "state.safetensors").tensors)
+
+
+def test_the_signal_may_come_at_any_time(tmp_path: Path) -> None:
+    """SIGTERM between the last log and the end of a step: the step is finished and saved."""
+    from blurcli.train import Interrupted
+
+    config = tiny_config("train.steps=30", "train.save_every_steps=1000")
+    with pytest.raises(Interrupted) as stop:
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, on_log=lambda m: os.kill(os.getpid(), signal.SIGTERM))
+    assert stop.value.exit_code == 143
+    assert load_state(tmp_path / "r" / "state.safetensors").step == 1
+
+
+def test_files_of_a_run(tiny_run: Path) -> None:
+    names = {path.relative_to(tiny_run).as_posix() for path in tiny_run.rglob("*") if path.is_file()}
+    events = {name for name in names if name.startswith("events.")}
+    assert len(events) == 1
+    assert names - events == {
+        "config.yaml",
+        "metrics.jsonl",
+        "state.safetensors",
+        "weights/step-00000003.safetensors",
+        "samples/step-00000003.png",
+    }
+    assert Image.open(tiny_run / "samples" / "step-00000003.png").size == (34, 34)
+    metrics = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [1, 2, 3]
+    assert set(metrics[0]) == {"step", "loss", "grad_norm", "lr", "images_per_sec"}
+    assert load_config(str(tiny_run / "config.yaml")).train.steps == 3
+
+
+def test_tensorboard_has_the_metrics(tiny_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tiny_run))
+    board.Reload()
+    assert set(board.Tags()["scalars"]) == {"loss", "grad_norm", "lr", "images_per_sec"}
+    assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
+    assert board.Tags()["images"] == ["samples"]
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    run_training(tmp_path / "r", "train.steps=60", "optim.lr=3e-3", "train.log_every_steps=20", "train.batch_size=16")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+
+
+def test_a_non_finite_loss_leaves_the_weights_untouched() -> None:
+    config = tiny_config()
+    spectrum = torch.ones(3, 8, 8)
+    trainer = Trainer(config, spectrum, torch.zeros(3, 8, 8), CPU)
+    trainer.train_step(torch.zeros(4, 3, 8, 8))
+    before = {name: tensor.clone() for name, tensor in trainer.state("").tensors.items()}
+    with pytest.raises(UserError, match=r"step 1: the loss \(nan\) or its gradient \(nan\) is not finite.*lower optim.lr"):
+        trainer.train_step(torch.full((4, 3, 8, 8), torch.nan))
+    assert equal(before, trainer.state("").tensors)
+    assert trainer.step == 1
+
+
+def test_previews_do_not_disturb_training(tmp_path: Path) -> None:
+    options = ("train.steps=6", "model.dropout=0.5")
+    often = run_training(tmp_path / "a", *options, "train.preview_every_steps=1", "train.save_every_steps=1")
+    assert equal(often, run_training(tmp_path / "b", *options))
+    assert len(list((tmp_path / "a" / "samples").iterdir())) == 6
+
+
+def test_moving_average(tmp_path: Path) -> None:
+    """Against the recursion written out: e <- e + (1 - d) (w - e), d = min(decay, (1 + n) / (10 + n))."""
+    trainer = Trainer(tiny_config("optim.ema_decay=0.25"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
+    weight, average = trainer.network.first.weight, trainer.average.first.weight
+    expected = weight.detach().clone()
+    for n in range(1, 6):
+        trainer.train_step(torch.randn(4, 3, 8, 8))
+        decay = min(0.25, (1 + n) / (10 + n))
+        expected += (1 - decay) * (weight.detach() - expected)
+        torch.testing.assert_close(average, expected)
+    assert not torch.equal(weight, average)
+
+
+def test_learning_rate() -> None:
+    optim = OptimConfig(lr=1.0, warmup_steps=4, decay_from_step=100)  # type: ignore[call-arg]
+    assert [learning_rate(optim, step) for step in (0, 1, 3, 50, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert learning_rate(optim, 399) == pytest.approx(0.5)
+    assert learning_rate(OptimConfig(lr=1.0, warmup_steps=0), 10**6) == 1.0  # type: ignore[call-arg]
+
+
+def test_gradients_are_clipped() -> None:
+    trainer = Trainer(tiny_config("optim.grad_clip=1e-3"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
+    trainer.train_step(100 * torch.randn(4, 3, 8, 8))
+    norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.network.parameters() if p.grad is not None])
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+# Refusals
+
+
+def start(cli: Cli, *arguments: str) -> None:
+    assert cli("train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=2"), *arguments).code == 0
+
+
+def test_refuses_another_configuration(cli: Cli, tmp_path: Path) -> None:
+    start(cli)
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    again = cli("train", "--preset", "shapes-noblur", "--run", "r", *settings("train.steps=9", "optim.lr=0.5"))
+    assert again.code == 2
+    assert "holds a run with another configuration" in again.err
+    assert "process.blur_sigma_max: 20.0 -> 0.0" in again.err
+    assert "optim.lr: 0.001 -> 0.5" in again.err
+    assert "train.steps" not in again.err
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
+
+
+def test_refuses_what_is_trained_already(cli: Cli) -> None:
+    start(cli)
+    again = cli("train", "--run", "r")
+    assert again.code == 2
+    assert "is trained already (2 steps); to go on: --set train.steps=4" in again.err
+    assert cli("train", "--run", "r", "--set", "train.steps=4").code == 0
+
+
+def test_refuses_other_images(cli: Cli, photos: Path) -> None:
+    start(cli)
+    again = cli("train", "--run", "r", "--data", photos, "--set", "train.steps=4")
+    assert again.code == 2
+    assert "was trained on other images" in again.err
+
+
+def test_refuses_a_folder_of_something_else(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "thesis.tex").write_text("precious")
+    done = cli("train", "--preset", "shapes-blur", "--run", "r", *settings())
+    assert done.code == 2
+    assert "is no run folder, and not empty" in done.err
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "optimizer", "shape"])
+def test_a_damaged_state_is_an_error(cli: Cli, tmp_path: Path, damage: str) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    start(cli)
+    path = tmp_path / "r" / "state.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-10])
+    else:
+        with safe_open(path, framework="pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if damage == "optimizer":
+            del tensors["adam.exp_avg.first.bias"]
+        else:
+            tensors["ema.first.bias"] = torch.zeros(1)
+        save_file(tensors, path, metadata)
+    done = cli("train", "--run", "r", "--set", "train.steps=4")
+    assert done.code == 1
+    assert "state.safetensors" in done.err
+
+
+def test_a_metrics_line_cut_short_is_dropped(cli: Cli, tmp_path: Path) -> None:
+    start(cli)
+    with (tmp_path / "r" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "loss": 1}\n{"st')
+    assert cli("train", "--run", "r", "--set", "train.steps=3").code == 0
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert "grad_norm" in lines[-1]
