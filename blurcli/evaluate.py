@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,11 +164,20 @@ def _as_colour(images: Tensor) -> Tensor:
 def moments_of(batches: Iterable[Tensor], features: Features, on_batch: Callable[[int], None]) -> Moments:
     """The moments of the features of uint8 batches (B, C, H, W); `on_batch` gets the number of images so far."""
     moments = Moments()
-    for batch in batches:
-        for part in torch.split(batch, _BATCH):
-            moments.add(features.extract(part))
+    for batch in _rebatched(batches):
+        moments.add(features.extract(batch))
         on_batch(moments.count)
     return moments
+
+
+def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same images, `_BATCH` at a time, however they come: the last digits of a sum depend on how it is grouped."""
+    waiting = torch.empty(0)
+    for batch in batches:
+        waiting = torch.cat([waiting, batch]) if len(waiting) else batch
+        *full, waiting = torch.split(waiting, _BATCH)
+        yield from full
+    yield waiting
 
 
 def array_batches(images: Images) -> Iterable[Tensor]:

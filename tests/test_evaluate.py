@@ -220,7 +220,7 @@ def test_existing_images(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path)
         (["--samples", "photos", "--data", "photos", "--steps", "3"], "do not go with it"),
         (["--samples", "absent", "--data", "photos"], "absent: no such file or folder"),
         (["--samples", "photos", "--data", "absent"], "absent: no such file or folder"),
-        (["--n", "1"], "1 is not in the range x>=2"),
+        (["--n", "1"], "Invalid value for '--n'"),
     ],
 )
 def test_wrong_usage(cli: Cli, photos: Path, arguments: list[str], text: str) -> None:

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     try:
-        app([argument for argument in arguments if argument != "--debug"])
+        app([argument for argument in arguments if argument != "--debug"], prog_name="blurdiff")
     except Exception as error:
         from blurcli import console
 

@@ -89,7 +89,7 @@ class UNet(nn.Module):
         """
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
             raise ValueError(f"images of {tuple(x.shape[-2:])} pixels: both sides must be multiples of {self.stride}")
-        time = self.time(_fourier(t, self.base_channels))
+        time = self.time(_fourier(t, self.base_channels).to(x.dtype))
         h = self.first(self.fold(x))
         skips = [h]
         for stage in self.down:

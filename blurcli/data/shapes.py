@@ -35,8 +35,8 @@ def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
     x = ((np.arange(width, dtype=np.float32) + 0.5) / side)[None, :]
 
     # Background: bilinear between four dark, related colours at the corners.
-    base = _colours(rng, (_CHUNK, 1, 1), saturation=(0.2, 0.6), value=(0.12, 0.32))
-    corners = np.clip(base + rng.uniform(-0.08, 0.08, (_CHUNK, 3, 2, 2)).astype(np.float32), 0, 1)
+    base = _colours(rng, (_CHUNK, 1, 1), saturation=(0.1, 0.5), value=(0.1, 0.25))
+    corners = np.clip(base + rng.uniform(-0.05, 0.05, (_CHUNK, 3, 2, 2)).astype(np.float32), 0, 1)
     across, down = x * side / width, y * side / height
     images = (corners[..., 0:1, 0:1] * (1 - across) + corners[..., 0:1, 1:2] * across) * (1 - down)
     images += (corners[..., 1:2, 0:1] * (1 - across) + corners[..., 1:2, 1:2] * across) * down
@@ -50,7 +50,7 @@ def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
         centre_y = (quadrants[:, k] // 2 * 0.5 + 0.25) * height / side + jitter[0]
         centre_x = (quadrants[:, k] % 2 * 0.5 + 0.25) * width / side + jitter[1]
         turn = rng.uniform(-0.3, 0.3, _CHUNK)
-        colour = _colours(rng, (_CHUNK, 1, 1), saturation=(0.55, 1.0), value=(0.75, 1.0))
+        colour = _colours(rng, (_CHUNK, 1, 1), saturation=(0.4, 0.85), value=(0.75, 1.0))
         light = rng.uniform(0, 2 * np.pi, _CHUNK)
 
         dy, dx = y - _per_image(centre_y), x - _per_image(centre_x)
