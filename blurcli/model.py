@@ -17,8 +17,11 @@ from blurcli.core.rng import ImageNoise
 from blurcli.core.sampling import Observer
 from blurcli.errors import UsageError, UserError
 
-# On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees this many images.
-_CPU_LANES = 8
+# On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees the same number of
+# images. Small networks are bound by the overhead of a call, which many images share; large ones by arithmetic, where
+# images that only fill up a call cost as much as any.
+_LANES_SMALL, _LANES_LARGE = 32, 4
+_LARGE_PARAMETERS = 10_000_000
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,7 +40,12 @@ def build_process(config: Config) -> BlurringDiffusion:
 
 def build_network(config: Config) -> UNet:
     """The U-Net of a configuration, newly initialised from PyTorch's global random state."""
-    return UNet(channels=config.data.channels, **config.model.model_dump()).to(memory_format=torch.channels_last)
+    return UNet(channels=config.data.channels, **config.model.model_dump())
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The layout of images in which convolutions and normalisations are fastest: channels last on GPUs, not on CPUs."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def build_denoiser(config: Config, network: Network, spectrum: Tensor, mean: Tensor) -> Denoiser:
@@ -58,7 +66,7 @@ def mixed_precision(network: UNet, precision: str, device: torch.device) -> Netw
 
     def call(x: Tensor, t: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            output: Tensor = network(x.float().contiguous(memory_format=torch.channels_last), t)
+            output: Tensor = network(x.float().contiguous(memory_format=memory_format(device)), t)
         return output.to(x.dtype)
 
     return call
@@ -71,13 +79,13 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
-def _in_lanes(network: Network) -> Network:
-    """The network, called on `_CPU_LANES` images at a time, the last ones padded: image i is the same in any batch."""
+def _in_lanes(network: Network, count: int) -> Network:
+    """The network, called on `count` images at a time, the last ones padded: image i is the same in any batch."""
 
     def call(x: Tensor, t: Tensor) -> Tensor:
-        padding = -len(x) % _CPU_LANES
+        padding = -len(x) % count
         padded_x, padded_t = torch.cat([x, x[:1].expand(padding, -1, -1, -1)]), torch.cat([t, t[:1].expand(padding)])
-        lanes = zip(torch.split(padded_x, _CPU_LANES), torch.split(padded_t, _CPU_LANES), strict=True)
+        lanes = zip(torch.split(padded_x, count), torch.split(padded_t, count), strict=True)
         return torch.cat([network(*lane) for lane in lanes])[: len(x)]
 
     return call
@@ -100,17 +108,17 @@ class Model:
         self.process = build_process(config)
         self.device = device
         self._spectrum, self._mean = spectrum.to(device), mean.to(device)
-        precise = mixed_precision(network, config.train.precision, device)
-        self.denoiser = build_denoiser(
-            config, _in_lanes(precise) if device.type == "cpu" else precise, self._spectrum, self._mean
-        )
+        call = mixed_precision(network, config.train.precision, device)
+        if device.type == "cpu":
+            call = _in_lanes(call, _LANES_LARGE if network.parameter_count() > _LARGE_PARAMETERS else _LANES_SMALL)
+        self.denoiser = build_denoiser(config, call, self._spectrum, self._mean)
 
     @classmethod
     def from_weights(cls, weights: Weights, device: torch.device) -> Model:
         """A model from a weights file; UserError when its tensors do not fit its configuration."""
         with torch.device("meta"):
             network = build_network(weights.config)
-        network = network.to_empty(device=device).to(memory_format=torch.channels_last).eval()
+        network = network.to_empty(device=device).to(memory_format=memory_format(device)).eval()
         fill(network, weights.network, weights.path)
         try:
             return cls(weights.config, network, weights.spectrum, weights.mean, device)

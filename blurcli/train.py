@@ -25,7 +25,7 @@ from blurcli.core.denoiser import reference_gaussian, signal_share
 from blurcli.core.rng import step_seed
 from blurcli.data import Batches, Dataset, measure_moments
 from blurcli.errors import UsageError, UserError
-from blurcli.model import Model, build_denoiser, build_network, build_process, mixed_precision, to_uint8
+from blurcli.model import Model, build_denoiser, build_network, build_process, memory_format, mixed_precision, to_uint8
 from blurcli.runs import Run
 
 _BALANCE = 0.1
@@ -73,7 +73,7 @@ class Trainer:
         self.config = config
         self.device = device
         self.spectrum, self.mean = spectrum.to(device), mean.to(device)
-        self.network: UNet = build_network(config).to(device)
+        self.network: UNet = build_network(config).to(device).to(memory_format=memory_format(device))
         self.average: UNet = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.network.parameters(), betas=(0.9, config.optim.beta2), fused=True)
         self.denoiser: Denoiser = build_denoiser(

@@ -49,7 +49,7 @@ def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
         jitter = (0.245 - radius) * rng.uniform(-1, 1, (2, _CHUNK))
         centre_y = (quadrants[:, k] // 2 * 0.5 + 0.25) * height / side + jitter[0]
         centre_x = (quadrants[:, k] % 2 * 0.5 + 0.25) * width / side + jitter[1]
-        turn = rng.uniform(-0.3, 0.3, _CHUNK)
+        turn = rng.uniform(-0.15, 0.15, _CHUNK)
         colour = _colours(rng, (_CHUNK, 1, 1), saturation=(0.4, 0.85), value=(0.75, 1.0))
         light = rng.uniform(0, 2 * np.pi, _CHUNK)
 
