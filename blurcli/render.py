@@ -24,7 +24,8 @@ _FORMATS: dict[str, dict[str, Any]] = {
     ".apng": {"format": "PNG"},
 }
 _GAP = 1  # pixels between images, before enlargement
-_PALETTE_FRAMES = 16  # frames that the palette of a GIF is chosen from: enough to see every phase of the process
+_SMOOTH_COLOURS = 192  # of the 256 of a GIF
+_PALETTE_FRAMES = 16  # frames that the other colours are chosen from: enough to see every phase of the process
 _GIF_MIN_SEC = 0.02  # viewers show shorter GIF frames at a tenth of a second
 
 
@@ -116,9 +117,18 @@ def _durations_ms(count: int, fps: float, hold_sec: float, unit_ms: int) -> list
 
 
 def _one_palette(pictures: list[Image.Image]) -> list[Image.Image]:
-    """All pictures in one set of 256 colours: a palette a frame would flicker, and dither would crawl."""
+    """All pictures in one set of 256 colours: a palette a frame would flicker, and dither would crawl.
+
+    Most colours are those of the smoothest frame, where bands would show; in noise, which has every colour, nobody sees them.
+    """
     if pictures[0].mode == "L":
         return pictures
-    chosen = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES))]
-    palette = Image.fromarray(np.concatenate([np.asarray(p) for p in chosen])).quantize(256, Image.Quantize.MEDIANCUT)
+    smoothest = min(pictures, key=lambda p: np.abs(np.diff(np.asarray(p).astype(np.int16), axis=0)).mean())
+    others = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES))]
+    pool = Image.fromarray(np.concatenate([np.asarray(p) for p in others]))
+    colours: list[int] = []
+    for source, count in ((smoothest, _SMOOTH_COLOURS), (pool, 256 - _SMOOTH_COLOURS)):
+        colours += (source.quantize(count, Image.Quantize.MEDIANCUT).getpalette() or [])[: 3 * count]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
     return [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
