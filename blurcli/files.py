@@ -39,6 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raise the UserError of `replacing` now, rather than after the work, if a file cannot be made at `path`."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn an OSError about `path` into a UserError that names it and says what to do."""

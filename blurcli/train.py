@@ -108,7 +108,8 @@ class Trainer:
         self.step += 1
         # A short average while the weights still move far, as in Karras et al. (2024, arXiv 2312.02696) and before.
         decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         return loss.detach(), grad_norm
 
     def _loss_weight(self, t: Tensor) -> Tensor:
@@ -222,8 +223,6 @@ def _loop(
         report()
     if trainer.step % settings.save_every_steps:
         _save(trainer, run, dataset.fingerprint)
-    if trainer.step % settings.preview_every_steps and not stops:
-        _preview(trainer, run, board)
 
 
 class _Meter:

@@ -23,6 +23,7 @@ TINY = (
     "optim.warmup_steps=2",
     "train.batch_size=4",
     "train.log_every_steps=1",
+    "train.preview_every_steps=3",
     "train.preview_images=4",
     "sample.steps=2",
 )

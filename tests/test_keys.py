@@ -41,7 +41,7 @@ def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
     return {
         "weights": digest.hexdigest(),
         "files": sorted(p.name for p in folder.rglob("*") if p.parent.name in ("weights", "samples")),
-        "preview": (folder / "samples" / f"step-{weights.step:08d}.png").read_bytes(),
+        "previews": [path.read_bytes() for path in sorted((folder / "samples").glob("*.png"))],
         "logged": logged,
         "batches": [tuple(batch.shape) for batch in batches],
         "images": hashlib.sha256(torch.cat(batches).numpy().tobytes()).hexdigest(),
@@ -81,7 +81,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "train.precision": ("bf16", "weights"),
     "train.log_every_steps": ("2", "logged"),
     "train.preview_every_steps": ("2", "files"),
-    "train.preview_images": ("9", "preview"),
+    "train.preview_images": ("9", "previews"),
     "train.save_every_steps": ("2", "files"),
     "sample.sampler": ("ddim", "images"),
     "sample.steps": ("3", "images"),

@@ -150,6 +150,7 @@ def test_moving_average(tmp_path: Path) -> None:
         expected += (1 - decay) * (weight.detach() - expected)
         torch.testing.assert_close(average, expected)
     assert not torch.equal(weight, average)
+    assert not average.requires_grad  # or every step would lengthen a graph that is never used
 
 
 def test_learning_rate() -> None:

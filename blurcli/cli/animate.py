@@ -61,22 +61,23 @@ def animate(
 
     The reverse process needs a step for every frame but the first: more are taken when the preset has fewer.
     """
-    from blurcli import console, render
+    from blurcli import console, files, render
     from blurcli.model import to_uint8
 
     render.check_animation(out, fps)
     if images is not None and direction == "reverse":
         raise UsageError("--images: only the forward process starts from images; add --direction forward, or both")
-    if steps is not None and direction == "forward":
-        raise UsageError("--steps: only the reverse process has steps; --frames sets the number of frames")
+    if (steps is not None or sampler is not None) and direction == "forward":
+        raise UsageError("--steps, --sampler: only the reverse process is sampled; --frames sets the number of frames")
     if steps is not None and steps < frames - 1:
         raise UsageError(f"--steps {steps}: {frames} frames need at least {frames - 1} steps; lower --frames, or raise --steps")
+    files.check_writable(out)
     path, chosen_run = find_weights(run, weights)
     model, _ = load_model(path, device)
 
     shown: list[Tensor] = []
     if direction in ("forward", "both"):
-        source = str(images.absolute()) if images is not None else own_source(model.config, chosen_run)
+        source = str(images.absolute()) if images is not None else own_source(model.config, chosen_run, "--images")
         x = _clean_images(model, source, n, seed)
         shown += model.diffusion(x, seed, frames)
         n = len(x)

@@ -94,13 +94,16 @@ def packing() -> Iterator[Any]:
         yield update
 
 
-def own_source(config: Config, run: Run | None) -> str:
-    """The data that a model was trained on, as its run folder names it; a path inside a weights file is not trusted."""
+def own_source(config: Config, run: Run | None, option: str) -> str:
+    """The data that a model was trained on, as its run folder names it; a path inside a weights file is not trusted.
+
+    Without a run folder, and for data that are no known dataset, the user is asked to name them with `option`.
+    """
     from blurcli.data.dataset import NAMES
 
     source = (run.config() if run is not None else config).data.source
     if run is None and source not in NAMES:
-        raise UsageError("the weights file alone does not say where its training images are: give them with --data")
+        raise UsageError(f"the weights file alone does not say where its training images are: give them with {option}")
     return source
 
 

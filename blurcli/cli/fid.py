@@ -161,7 +161,7 @@ def _model_images(
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device)
     config = model.config
-    source = resolve_source(data) if data is not None else own_source(config, chosen_run)
+    source = resolve_source(data) if data is not None else own_source(config, chosen_run, "--data")
     split = split or config.score.split
     reference = load_images(config, source, split)
     count = n or config.score.n
@@ -180,10 +180,13 @@ def _existing_images(samples: Path, run: Path | None, data: str | None, n: int |
     from blurcli.runs import Run
 
     config = Run(run).config() if run is not None else None
-    if data is None and config is None:
+    if data is not None:
+        source = resolve_source(data)
+    elif config is not None:
+        source = config.data.source
+    else:
         raise UsageError("--samples needs something to compare with: give --data, or --run for that run's data")
     split = split or (config.score.split if config else "train")
-    source = resolve_source(data) if data is not None else config.data.source if config else ""
     with packing() as progress:
         if samples.suffix.lower() == ".npz":
             images = read_npz(samples)

@@ -74,8 +74,9 @@ def sample(
 
 
 def _writer(out: Path) -> Callable[[Iterable[Images], Path], None]:
-    from blurcli import render
+    from blurcli import files, render
 
+    files.check_writable(out)
     if out.suffix.lower() == ".png":
         return render.write_grid
     if out.suffix.lower() == ".npz":

@@ -12,7 +12,7 @@ import numpy as np
 
 from blurcli import files
 from blurcli.data.images import ImageFiles, Images, Progress, decode_all, fit, open_images
-from blurcli.data.shapes import draw_shapes
+from blurcli.data.shapes import VERSION, draw_shapes
 from blurcli.errors import UsageError, UserError, did_you_mean
 
 _TORCHVISION = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
@@ -67,7 +67,7 @@ def load_dataset(
         def draw(out: Images) -> None:
             out[:] = draw_shapes(shapes_count, height, width, channels, seed)
 
-        fingerprint = _digest(f"shapes/{split}/{shapes_count}/{form}")
+        fingerprint = _digest(f"shapes-{VERSION}/{split}/{shapes_count}/{form}")
         return Dataset(_packed(fingerprint, (shapes_count, channels, height, width), draw), fingerprint, f"shapes {split}")
     if source in _TORCHVISION:
         return _torchvision_dataset(source, split, form, (channels, height, width), progress)
