@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ def _torchscript(path: Path, device: torch.device) -> Features:
         raise UsageError(f"--features {path}: no such file; give a TorchScript file, or: pixels, inception")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     try:
-        network = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PyTorch's advice to authors of such files
+            network = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--features {path}: not a readable TorchScript file ({str(error).splitlines()[0]})") from None
 

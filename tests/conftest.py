@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,12 +75,17 @@ def settings(*assignments: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of a tiny model, trained for three steps as a user would."""
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     done = shell("train", "--preset", "shapes-blur", "--run", "tiny", *settings("train.steps=3"), cwd=folder)
     assert done.code == 0, done.err
     return folder / "tiny"
+
+
+@pytest.fixture
+def tiny_run(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a tiny model, trained for three steps as a user would; each test has a copy of its own."""
+    return Path(shutil.copytree(trained_once, tmp_path_factory.mktemp("run") / "tiny"))
 
 
 @pytest.fixture
