@@ -1,11 +1,13 @@
 """Weights and training state as safetensors: never pickled, and whole or not there at all.
 
-A weights file is enough to sample: EMA weights `net.*`, the data's moments `spectrum` and `mean` (per DCT frequency), and,
-in its metadata, the configuration as JSON, the step and the format version.
+A weights file is enough to sample: EMA weights `net.*`, the data's moments `spectrum` and `mean` (per DCT frequency), for the
+eps objective the `gain` of its estimates (per time and frequency band), and, in its metadata, the configuration as JSON, the
+step and the format version.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ class Weights:
         network: EMA parameters by name.
         spectrum: mean squared DCT coefficient of the data, (C, H, W) float64.
         mean: mean DCT coefficient, like `spectrum`.
+        gain: what the network's departure from the Wiener filter is worth, (times, bands), see `CalibratedDenoiser`; or None.
         path: the file, for messages.
     """
 
@@ -42,6 +45,7 @@ class Weights:
     network: Tensors
     spectrum: Tensor
     mean: Tensor
+    gain: Tensor | None
     path: Path
 
 
@@ -66,6 +70,8 @@ def save_weights(weights: Weights) -> None:
     """Write a weights file to `weights.path`, atomically."""
     tensors = {f"net.{name}": tensor for name, tensor in weights.network.items()}
     tensors |= {"spectrum": weights.spectrum, "mean": weights.mean}
+    if weights.gain is not None:
+        tensors["gain"] = weights.gain
     _save(weights.path, tensors, {"kind": "weights", "config": to_json(weights.config), "step": str(weights.step)})
 
 
@@ -81,8 +87,15 @@ def load_weights(path: Path) -> Weights:
         spectrum, mean = tensors.pop("spectrum"), tensors.pop("mean")
     except KeyError as missing:
         raise UserError(f"{path}: the tensor {missing} is missing; the file is damaged") from None
+    gain = tensors.pop("gain", None)
     network = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
-    return Weights(from_json(metadata["config"], str(path)), _step(metadata, path), network, spectrum, mean, path)
+    return Weights(from_json(metadata["config"], str(path)), _step(metadata, path), network, spectrum, mean, gain, path)
+
+
+def digest(path: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def save_state(path: Path, state: State) -> None:

@@ -120,9 +120,16 @@ class TrainConfig(_Section):
 class SampleConfig(_Section):
     """How images are made from a trained network."""
 
-    sampler: Literal["ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] = Field("ab2", description="the solver")
+    sampler: Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] = Field("abm", description="the solver")
     steps: Positive = Field(20, description="calls of the network an image")
+    eta: float = Field(0.0, ge=0, le=1, description="noise of ddim's steps: 0 none, 1 as much as ancestral's")
     batch_size: Positive = Field(64, description="images in flight at a time")
+
+    @model_validator(mode="after")
+    def _noise_for_ddim_only(self) -> SampleConfig:
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta is for sampler: ddim; {self.sampler} has no use for it")
+        return self
 
 
 class ScoreConfig(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+import blurcli
 from blurcli import files
 from blurcli.data import Dataset
 from blurcli.data.dataset import cache_folder
@@ -203,7 +205,68 @@ def reference_moments(dataset: Dataset, features: Features, on_batch: Callable[[
     return mean, covariance
 
 
+@dataclass(frozen=True)
+class Judge:
+    """A measure and a reference: what turns images into a line of evaluations.jsonl.
+
+    Attributes:
+        features: what the images are seen by.
+        dataset: the reference images.
+        moments: mean and covariance of the reference's features.
+    """
+
+    features: Features
+    dataset: Dataset
+    moments: tuple[Tensor, Tensor]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What a score must name of the measure and the reference, to be compared with another."""
+        return {
+            "reference": self.dataset.name,
+            "reference_images": len(self.dataset.images),
+            "reference_fingerprint": self.dataset.fingerprint,
+            "features": self.features.key,
+        }
+
+    def score(self, batches: Iterable[Tensor], protocol: dict[str, Any], on_batch: Callable[[int], None]) -> dict[str, Any]:
+        """The score of uint8 batches (B, C, H, W), and all that must be known of it; `protocol` says how they were made."""
+        started = time.perf_counter()
+        moments = moments_of(batches, self.features, on_batch)
+        distance = frechet_distance(*moments.finish(), *self.moments)
+        return {
+            self.features.metric: distance,
+            "n": moments.count,
+            **protocol,
+            **self.protocol,
+            "seconds": round(time.perf_counter() - started, 1),
+            **stamp(),
+        }
+
+
+def stamp() -> dict[str, Any]:
+    """When, and by which versions, a score was taken."""
+    return {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "blurdiff": blurcli.__version__, "torch": torch.__version__}
+
+
 def record(path: Path, score: dict[str, Any]) -> None:
     """Append a score with its whole protocol to evaluations.jsonl, as one line in one write."""
     with files.explained(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(score) + "\n")
+
+
+def recorded(path: Path) -> list[dict[str, Any]]:
+    """The scores in an evaluations.jsonl, oldest first; none when there is no such file. Lines cut short are left out."""
+    if not path.exists():
+        return []
+    scores = []
+    with files.explained(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        try:
+            score = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(score, dict):
+            scores.append(score)
+    return scores

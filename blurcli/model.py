@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +14,12 @@ from torch import Tensor
 from blurcli.checkpoint import Weights, fill
 from blurcli.config import Config
 from blurcli.core import BlurringDiffusion, Denoiser, EpsDenoiser, SpectralDenoiser, UNet, sample
+from blurcli.core.calibration import BANDS_PER_OCTAVE as CALIBRATION_BANDS
+from blurcli.core.calibration import CALIBRATION_TIMES, CalibratedDenoiser, DenoiserErrors, measure_errors
 from blurcli.core.denoiser import Network
+from blurcli.core.likelihood import Bound, variational_bound
 from blurcli.core.rng import ImageNoise
-from blurcli.core.sampling import Observer
+from blurcli.core.sampling import Noise, Observer
 from blurcli.errors import UsageError, UserError
 
 # On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees the same number of
@@ -91,6 +96,21 @@ def _in_lanes(network: Network, count: int) -> Network:
     return call
 
 
+@dataclass(frozen=True)
+class Init:
+    """A photo to begin with, instead of noise.
+
+    Attributes:
+        image: (C, H, W) uint8.
+        strength: the time in (0, 1] to which it is diffused; 1 leaves next to nothing of it.
+        blurred: whether it is blurred already, as much as that time blurs.
+    """
+
+    image: NDArray[np.uint8]
+    strength: float
+    blurred: bool = False
+
+
 class Model:
     """A trained model, ready to make images.
 
@@ -100,9 +120,18 @@ class Model:
         spectrum: mean squared DCT coefficient of the data, (C, H, W).
         mean: mean DCT coefficient, like `spectrum`.
         device: where it runs.
+        gain: of the network's estimates, see `CalibratedDenoiser`; None to take them as they are.
     """
 
-    def __init__(self, config: Config, network: UNet, spectrum: Tensor, mean: Tensor, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Config,
+        network: UNet,
+        spectrum: Tensor,
+        mean: Tensor,
+        device: torch.device,
+        gain: Tensor | None = None,
+    ) -> None:
         self.config = config
         self.network = network
         self.process = build_process(config)
@@ -111,19 +140,37 @@ class Model:
         call = mixed_precision(network, config.train.precision, device)
         if device.type == "cpu":
             call = _in_lanes(call, _LANES_LARGE if network.parameter_count() > _LARGE_PARAMETERS else _LANES_SMALL)
-        self.denoiser = build_denoiser(config, call, self._spectrum, self._mean)
+        self.denoiser: Callable[[Tensor, Tensor], Tensor] = build_denoiser(config, call, self._spectrum, self._mean)
+        self.calibrated = gain is not None
+        if gain is not None:
+            self.denoiser = CalibratedDenoiser(self.denoiser, self.process, gain.to(device), self._spectrum, self._mean)
 
     @classmethod
-    def from_weights(cls, weights: Weights, device: torch.device) -> Model:
-        """A model from a weights file; UserError when its tensors do not fit its configuration."""
+    def from_weights(cls, weights: Weights, device: torch.device, calibrated: bool = True) -> Model:
+        """A model from a weights file, with the gain that was measured for it unless `calibrated` is false.
+
+        Raises:
+            UserError: the file's tensors do not fit its configuration.
+        """
         with torch.device("meta"):
             network = build_network(weights.config)
         network = network.to_empty(device=device).to(memory_format=memory_format(device)).eval()
         fill(network, weights.network, weights.path)
         try:
-            return cls(weights.config, network, weights.spectrum, weights.mean, device)
+            gain = weights.gain if calibrated else None
+            return cls(weights.config, network, weights.spectrum, weights.mean, device, gain)
         except ValueError as error:
             raise UserError(f"{weights.path}: {error}; the file is damaged") from None
+
+    def solver(self, sampler: str | None, steps: int | None, eta: float | None) -> dict[str, Any]:
+        """`sampler`, `steps` and `eta` for `generate`, those left out being the preset's; UsageError when they disagree."""
+        own = self.config.sample
+        sampler = sampler or own.sampler
+        if eta and sampler != "ddim":
+            raise UsageError(f"--eta {eta:g}: only --sampler ddim takes a share of noise; {sampler} has no use for it")
+        if eta is None:
+            eta = own.eta if sampler == "ddim" else 0.0
+        return {"sampler": sampler, "steps": steps or own.steps, "eta": eta}
 
     @torch.inference_mode()
     def generate(
@@ -133,38 +180,102 @@ class Model:
         *,
         sampler: str | None = None,
         steps: int | None = None,
+        eta: float | None = None,
         batch_size: int | None = None,
+        noise: Callable[[Sequence[int]], Noise] | None = None,
+        init: Init | None = None,
         on_step: Observer | None = None,
     ) -> Iterator[Tensor]:
         """Images 0 to count - 1 of a seed, in batches (B, C, H, W) float32, about [-1, 1].
 
         Image i depends on (weights, sampler, steps, seed, i) only: bit for bit on a CPU, up to rounding on a GPU.
         Arguments left out are the preset's.
+
+        Args:
+            noise: `noise(indices)` is the source of noise for these images, its first draw their start; by default
+                every image has a stream of its own.
+            init: a photo to vary, instead of pure noise.
         """
+        solver = self.solver(sampler, steps, eta)
         batch_size = batch_size or self.config.sample.batch_size
         for first in range(0, count, batch_size):
             indices = range(first, min(first + batch_size, count))
-            noise = ImageNoise(seed, indices)
+            source = noise(indices) if noise is not None else ImageNoise(seed, indices)
             like = torch.empty(len(indices), self.config.data.channels, *self.process.shape, device=self.device)
+            start = source(like)
             yield sample(
                 self.denoiser,
                 self.process,
-                noise(like),
-                steps or self.config.sample.steps,
-                sampler or self.config.sample.sampler,
+                start if init is None else self._diffused(init, start),
                 spectrum=self._spectrum,
-                noise=noise,
+                noise=source,
                 on_step=on_step,
                 mean=self._mean,
+                start=None if init is None else init.strength,
+                **solver,
             )
+
+    def _diffused(self, init: Init, eps: Tensor) -> Tensor:
+        x = self._centred(init.image).expand_as(eps)
+        t = torch.full((len(eps),), init.strength, device=self.device)
+        return self.process.add_noise(x, t, eps) if init.blurred else self.process.diffuse(x, t, eps)
+
+    @torch.inference_mode()
+    def errors(
+        self,
+        images: NDArray[np.uint8],
+        count: int,
+        seed: int,
+        *,
+        times: int = CALIBRATION_TIMES,
+        per_octave: int = CALIBRATION_BANDS,
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> DenoiserErrors:
+        """How wrong the denoiser is on `count` of the images (N, C, H, W) uint8, evenly spaced; see `measure_errors`."""
+        chosen, size = _spread(count, len(images)), self.config.sample.batch_size
+        parts = []
+        for first in range(0, count, size):
+            indices = range(first, min(first + size, count))
+            x, noise = self._centred(images[chosen[indices]]), ImageNoise(seed, indices)
+            moments = self._spectrum, self._mean
+            parts.append(measure_errors(self.denoiser, self.process, x, noise, *moments, times, per_octave))
+            on_batch(indices.stop)
+        return DenoiserErrors.mean(parts, [min(size, count - first) for first in range(0, count, size)])
+
+    @torch.inference_mode()
+    def bound(
+        self,
+        images: NDArray[np.uint8],
+        count: int,
+        seed: int,
+        *,
+        calls: int,
+        steps: int | None,
+        on_batch: Callable[[int], None] = lambda done: None,
+    ) -> Bound:
+        """The likelihood bound of `count` of the images (N, C, H, W) uint8, evenly spaced; see `variational_bound`."""
+        chosen, parts = _spread(count, len(images)), []
+        for first in range(0, count, self.config.sample.batch_size):
+            indices = range(first, min(first + self.config.sample.batch_size, count))
+            noise = ImageNoise(seed, indices)
+            x, offset = self._centred(images[chosen[indices]]), noise.uniform()
+            moments = self._spectrum, self._mean
+            bound = variational_bound(self.denoiser, self.process, x, noise, offset, *moments, calls=calls, steps=steps)
+            parts.append(bound)
+            on_batch(indices.stop)
+        return Bound(*(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Bound)))
+
+    def _centred(self, images: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.array(images)).to(self.device).float() / 127.5 - 1
 
     @torch.inference_mode()
     def trajectory(
         self, count: int, seed: int, frames: int, *, sampler: str | None, steps: int, on_step: Callable[[int], None]
     ) -> list[Tensor]:
-        """The reverse process of images 0 to count - 1: `frames` states at even times from t = 1 to 0, each (N, C, H, W).
+        """The reverse process of images 0 to count - 1: `frames` states from t = 1 to 0, each (N, C, H, W).
 
-        The last one is what `generate` gives. `steps` is at least `frames - 1`; `on_step` gets the number of steps done.
+        They are even in the sampler's steps, which `abm` takes where something happens; the last one is what `generate`
+        gives. `steps` is at least `frames - 1`; `on_step` gets the number of steps done.
         """
         states: list[Tensor] = []
 
@@ -181,10 +292,15 @@ class Model:
 
         Each image keeps one noise, that from which `generate` starts with the same seed.
         """
-        x = torch.from_numpy(images).to(self.device).float() / 127.5 - 1
+        x = self._centred(images)
         eps = ImageNoise(seed, range(len(x)))(x)
         times = [torch.full((len(x),), k / (frames - 1), device=self.device) for k in range(1, frames)]
         return [x] + [self.process.diffuse(x, t, eps) for t in times]
+
+
+def _spread(count: int, total: int) -> NDArray[np.int64]:
+    """`count` of `total` indices, evenly spaced."""
+    return np.linspace(0, total - 1, count).astype(np.int64)
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from blurcli.model import Model, build_denoiser, build_network, build_process, m
 from blurcli.runs import Run
 
 _BALANCE = 0.1
+_CALIBRATION_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -216,13 +217,13 @@ def _loop(
             report()
         with meter.paused():
             if trainer.step % settings.save_every_steps == 0:
-                _save(trainer, run, dataset.fingerprint)
+                _save(trainer, run, dataset)
             if trainer.step % settings.preview_every_steps == 0:
-                _preview(trainer, run, board)
+                _preview(trainer, run, dataset, board)
     if meter.steps:
         report()
     if trainer.step % settings.save_every_steps:
-        _save(trainer, run, dataset.fingerprint)
+        _save(trainer, run, dataset)
 
 
 class _Meter:
@@ -296,19 +297,31 @@ def _check_agreement(old: Config, new: Config, run: Run) -> None:
         )
 
 
-def _save(trainer: Trainer, run: Run, data: str) -> None:
+def _save(trainer: Trainer, run: Run, dataset: Dataset) -> None:
+    path = run.weights_path(trainer.step)
     network = dict(trainer.average.state_dict())
-    checkpoint.save_weights(
-        Weights(trainer.config, trainer.step, network, trainer.spectrum, trainer.mean, run.weights_path(trainer.step))
-    )
-    checkpoint.save_state(run.state_path, trainer.state(data))
+    gain = _gain(trainer, dataset)
+    checkpoint.save_weights(Weights(trainer.config, trainer.step, network, trainer.spectrum, trainer.mean, gain, path))
+    checkpoint.save_state(run.state_path, trainer.state(dataset.fingerprint))
 
 
-def _preview(trainer: Trainer, run: Run, board: SummaryWriter) -> None:
-    model = Model(trainer.config, trainer.average, trainer.spectrum, trainer.mean, trainer.device)
+def _preview(trainer: Trainer, run: Run, dataset: Dataset, board: SummaryWriter) -> None:
+    model = _averaged(trainer, _gain(trainer, dataset))
     images = torch.cat([to_uint8(x) for x in model.generate(trainer.config.train.preview_images, seed=0)]).numpy()
     render.save_grid(images, run.preview_path(trainer.step), scale=2)
     board.add_image("samples", render.tile(images), trainer.step, dataformats="HWC")
+
+
+def _averaged(trainer: Trainer, gain: Tensor | None = None) -> Model:
+    return Model(trainer.config, trainer.average, trainer.spectrum, trainer.mean, trainer.device, gain)
+
+
+def _gain(trainer: Trainer, dataset: Dataset) -> Tensor | None:
+    """What the averaged network's estimates are worth, for the objective whose errors a division by alpha magnifies."""
+    if trainer.config.objective != "eps":
+        return None
+    count = min(_CALIBRATION_IMAGES, len(dataset.images))
+    return _averaged(trainer).errors(dataset.images, count, trainer.config.seed).gain
 
 
 def _log(metrics: Metrics, run: Run, board: SummaryWriter) -> None:

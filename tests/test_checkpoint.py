@@ -102,6 +102,7 @@ def test_strange_metadata(weights_file: Path, change, text: str) -> None:  # typ
         (lambda t: t.update({"net.first.bias": torch.zeros(3)}), r"net.first.bias has shape \(3,\), the network needs \(8,\)"),
         (lambda t: t.update(spectrum=-t["spectrum"]), "spectrum must be finite, positive"),
         (lambda t: t.update(spectrum=torch.ones(3, 4, 4)), "does not fit images"),
+        (lambda t: t.update(gain=torch.ones(3, 2)), r"gain of shape \(3, 2\) must be .* the file is damaged"),
     ],
 )
 def test_strange_tensors(weights_file: Path, change, text: str) -> None:  # type: ignore[no-untyped-def]

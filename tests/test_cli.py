@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 import torch
 import yaml
 from conftest import Cli, settings, shell
+from numpy.typing import NDArray
 from PIL import Image
 
 import blurcli
 from blurcli.model import choose_device
 
-COMMANDS = ("train", "sample", "animate", "fid", "presets")
+COMMANDS = ("train", "sample", "animate", "fid", "likelihood", "sweep", "diagnose", "presets")
 
 
 def test_help_is_light() -> None:
@@ -88,7 +90,7 @@ def grid_of(folder: Path, count: int) -> list[bytes]:
     return [(folder / f"{i:06d}.png").read_bytes() for i in range(count)]
 
 
-@pytest.mark.parametrize("sampler", ["ab2", "ancestral"])
+@pytest.mark.parametrize("sampler", ["abm", "ab2", "ancestral"])
 def test_an_image_does_not_depend_on_its_batch(cli: Cli, tiny_run: Path, tmp_path: Path, sampler: str) -> None:
     common = ["sample", "--run", tiny_run, "--seed", 1, "--sampler", sampler, "--steps", 4]
     for size, count in ((8, 8), (3, 8), (5, 6)):
@@ -126,10 +128,11 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     weights = tiny_run / "weights" / "step-00000003.safetensors"
     done = json.loads(cli("sample", "--weights", weights, "--n", 2, "--json").out)
     assert done == {
-        "out": "step-00000003-ab2-2-seed0-n2.png",
+        "out": "step-00000003-abm-2-seed0-n2.png",
         "n": 2,
-        "sampler": "ab2",
+        "sampler": "abm",
         "steps": 2,
+        "eta": 0.0,
         "seed": 0,
         "weights": str(weights),
     }
@@ -152,6 +155,19 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         (["--weights", "full/a.txt"], 1, "not a readable safetensors file"),
         (["--weights", "a", "--run", "b"], 2, "give one of them, not both"),
         (["--nonsense"], 2, "No such option"),
+        (["--eta", "0.5"], 2, "only --sampler ddim takes a share of noise"),
+        (["--sampler", "ddim", "--eta", "2"], 2, "Invalid value for '--eta'"),
+        (["--strength", "0.5"], 2, "add --init-image"),
+        (["--init-blurred"], 2, "add --init-image"),
+        (["--init-image", "absent.png"], 2, "absent.png: cannot be read (No such file or directory)"),
+        (["--init-image", "full/a.txt"], 1, "full/a.txt: not a readable image"),
+        (["--init-image", "full/a.txt", "--strength", "0"], 2, "--strength 0: must be above 0"),
+        (["--interpolate", "1", "--n", "1"], 2, "needs at least two images"),
+        (["--interpolate", "1", "--same-init"], 2, "give one of them"),
+        (["--same-init", "--share-noise", "--sampler", "ancestral"], 2, "give one of them"),
+        (["--same-init"], 2, "abm draws no noise on the way"),
+        (["--share-noise", "--sampler", "ddim"], 2, "ddim draws no noise on the way"),
+        (["--no-calibration"], 2, "has no calibration; only models of objective eps have one"),
     ],
 )
 def test_what_sample_refuses(cli: Cli, tiny_run: Path, tmp_path: Path, arguments: list[str], code: int, text: str) -> None:
@@ -166,6 +182,190 @@ def test_what_sample_refuses(cli: Cli, tiny_run: Path, tmp_path: Path, arguments
     assert done.out == ""
     assert (tmp_path / "full" / "a.txt").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+# where samples begin
+
+
+@pytest.fixture
+def arrays(cli: Cli, tiny_run: Path, tmp_path: Path) -> Callable[..., NDArray[np.uint8]]:
+    """The images that `blurdiff sample` makes, (N, H, W, C)."""
+
+    def make(*arguments: object) -> NDArray[np.uint8]:
+        done = cli("sample", "--run", tiny_run, "--out", "x.npz", "--steps", 5, *arguments)
+        assert done.code == 0, done.err
+        with np.load(tmp_path / "x.npz") as file:
+            return file["arr_0"]
+
+    return make
+
+
+Arrays = Callable[..., NDArray[np.uint8]]
+
+
+def test_init_image_stays_near_the_photo_at_little_strength(arrays: Arrays, tmp_path: Path) -> None:
+    ramp = np.linspace(40, 215, 8)
+    photo = np.stack([np.add.outer(ramp, ramp) / 2] * 3, axis=-1).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "ramp.png")
+    distance = [
+        np.abs(arrays("--init-image", "ramp.png", "--strength", strength, "--n", 8).astype(int) - photo).mean()
+        for strength in (0.02, 0.2, 1)
+    ]
+    assert distance[0] < 5
+    assert distance[0] < distance[1] < distance[2]
+    several = arrays("--init-image", "ramp.png", "--n", 3)
+    assert len({image.tobytes() for image in several}) == 3
+    assert np.array_equal(several, arrays("--init-image", "ramp.png", "--n", 3, "--strength", 0.6, "--batch-size", 2))
+
+
+def test_a_blurred_photo_is_not_blurred_again(arrays: Arrays, tmp_path: Path) -> None:
+    """A photo with fine detail, taken as blurred already, keeps it; taken as sharp, loses it to the blur."""
+    stripes = np.zeros((8, 8, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    contrast = [
+        np.abs(np.diff(arrays("--init-image", "stripes.png", "--strength", 0.3, "--n", 8, *extra).astype(int), axis=2)).mean()
+        for extra in ([], ["--init-blurred"])
+    ]
+    assert contrast[1] > 1.5 * contrast[0]
+
+
+@pytest.mark.parametrize("sampler", ["abm", "ancestral"])
+def test_interpolation_goes_from_one_seed_to_another(arrays: Arrays, sampler: str) -> None:
+    between = arrays("--interpolate", 9, "--seed", 4, "--n", 6, "--sampler", sampler)
+    start, end = (arrays("--seed", seed, "--n", 1, "--sampler", sampler)[0] for seed in (4, 9))
+    # The way back from float64 may round the last of 8 bits differently.
+    assert np.abs(between[0].astype(int) - start).max() <= 1
+    assert np.abs(between[-1].astype(int) - end).max() <= 1
+    steps = [np.abs(a.astype(int) - b).mean() for a, b in itertools.pairwise(between)]
+    assert max(steps) < 0.5 * np.abs(start.astype(int) - end).mean()
+
+
+@pytest.mark.parametrize("solver", [["--sampler", "ancestral"], ["--sampler", "ddim", "--eta", 1]])
+def test_one_start_and_one_noise(arrays: Arrays, solver: list[object]) -> None:
+    """Image 0 is the same in all: its start and its noise are those that the others share."""
+    own, same_init, shared = (arrays("--n", 4, *solver, *extra) for extra in ([], ["--same-init"], ["--share-noise"]))
+    for variant in (same_init, shared):
+        assert np.array_equal(variant[0], own[0])
+        assert len({image.tobytes() for image in variant}) == 4
+        assert not np.array_equal(variant[1:], own[1:])
+    assert not np.array_equal(same_init[1:], shared[1:])
+
+
+def test_the_name_of_a_grid_tells_how_it_was_made(cli: Cli, tiny_run: Path, photos: Path) -> None:
+    names = set()
+    for extra in (
+        [],
+        ["--sampler", "ddim", "--eta", 1],
+        ["--sampler", "ddim", "--eta", 1, "--same-init"],
+        ["--sampler", "ddim", "--eta", 1, "--share-noise"],
+        ["--interpolate", 5],
+        ["--init-image", photos / "0.png"],
+        ["--init-image", photos / "0.png", "--strength", 0.3],
+        ["--init-image", photos / "0.png", "--init-blurred"],
+    ):
+        names.add(cli("sample", "--run", tiny_run, "--n", 2, *extra).out)
+    assert len(names) == 8
+
+
+# measuring
+
+
+def test_likelihood_adds_up_and_is_recorded(cli: Cli, tiny_run: Path) -> None:
+    arguments = ["likelihood", "--run", tiny_run, "--n", 20, "--calls", 4]
+    score = json.loads(cli(*arguments, "--json").out)
+    assert score["bits_per_dim"] == pytest.approx(score["prior"] + score["diffusion"] + score["reconstruction"])
+    assert sum(score["bands"].values()) == pytest.approx(score["prior"] + score["diffusion"])
+    assert 0 < score["standard_error"] < 1
+    assert json.loads((tiny_run / "evaluations.jsonl").read_text().splitlines()[-1]) == score
+    text = cli(*arguments)
+    assert f"{score['bits_per_dim']:.4f}" in text.out
+    assert "continuous time, 20 images of shapes train" in text.out
+    for change in (["--steps", 10], ["--split", "test"], ["--seed", 1], ["--calls", 5], ["--n", 21]):
+        assert json.loads(cli(*arguments, *change, "--json").out)["bits_per_dim"] != score["bits_per_dim"], change
+
+
+def test_noise_is_less_likely_than_the_data(cli: Cli, tiny_run: Path, photos: Path) -> None:
+    """The photos of the fixture are uniform noise, but shrunk: less of it."""
+    own, noise = (
+        json.loads(cli("likelihood", "--run", tiny_run, "--n", 10, "--calls", 4, "--json", *extra).out)["bits_per_dim"]
+        for extra in ([], ["--data", photos])
+    )
+    assert noise > own
+
+
+def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) -> None:
+    base = ["sweep", "--run", tiny_run, "--n", 20, "--json"]
+    first = json.loads(cli(*base, "--steps", "2,3", "--samplers", "abm,ddim", "--seeds", 2).out)
+    assert [(row["sampler"], row["steps"], row["seeds"]) for row in first["rows"]] == [
+        ("abm", 2, 2),
+        ("abm", 3, 2),
+        ("ddim", 2, 2),
+        ("ddim", 3, 2),
+    ]
+    assert all(row["min"] < row["mean"] < row["max"] for row in first["rows"])
+    assert (tiny_run / "sweep.png").exists()
+    lines = (tiny_run / "evaluations.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+    alone = json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--sampler", "ddim", "--steps", 3, "--json").out)["fd"]
+    assert alone in [json.loads(line)["fd"] for line in lines]
+
+    # Nothing is scored twice; a score taken by `fid` counts too; another protocol does not.
+    (tiny_run / "evaluations.jsonl").open("a").write("cut sh")
+    more = cli(*base, "--steps", "3,4", "--samplers", "ddim")
+    assert [(row["sampler"], row["steps"], row["seeds"]) for row in json.loads(more.out)["rows"]] == [
+        ("ddim", 2, 2),
+        ("ddim", 3, 2),
+        ("ddim", 4, 1),
+    ]
+    assert more.err.count("FD") == 1
+    other = cli("sweep", "--run", tiny_run, "--n", 21, "--steps", 2, "--samplers", "abm", "--out", tiny_run / "s.svg")
+    assert other.out.splitlines()[1].split()[:2] == ["abm", "2"]
+    assert "sweep" not in other.out
+    assert (tiny_run / "s.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["sweep", "--steps", "5,x"], "give whole numbers from 1 up with commas"),
+        (["sweep", "--steps", "0"], "give whole numbers from 1 up with commas"),
+        (["sweep", "--samplers", "abm,dimm"], "unknown sampler 'dimm'; did you mean 'ddim'?"),
+        (["sweep", "--out", "s.gif"], "must end in .png or .svg"),
+        (["diagnose", "--out", "s.gif"], "must end in .png or .svg"),
+        (["diagnose", "--n", "65"], "--n 65: shapes train has 64 images"),
+        (["likelihood", "--n", "65"], "--n 65: shapes train has 64 images"),
+        (["likelihood", "--steps", "0"], "Invalid value for '--steps'"),
+    ],
+)
+def test_what_the_measuring_commands_refuse(cli: Cli, tiny_run: Path, arguments: list[str], text: str) -> None:
+    done = cli(*arguments, "--run", tiny_run)
+    assert done.code == 2
+    assert text in " ".join(done.err.split())
+    assert not (tiny_run / "evaluations.jsonl").exists()
+
+
+def test_a_model_of_noise_is_calibrated(cli: Cli, tmp_path: Path) -> None:
+    """Raw, three steps of training leave errors that a division by alpha magnifies; calibrated, they do no harm."""
+    train = ["train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=3", "objective=eps")]
+    assert cli(*train).code == 0
+    worst = []
+    for extra in ([], ["--no-calibration"]):
+        done = cli("diagnose", "--run", "r", "--n", 32, "--json", *extra)
+        errors = json.loads(done.out)
+        assert len(errors["relative_error"]) == len(errors["times"])
+        worst.append(max(max(row) for row in errors["relative_error"]))
+    assert worst[0] < 2
+    assert worst[1] > 1e4
+    assert (tmp_path / "r" / "diagnose.png").exists()
+    table = cli("diagnose", "--run", "r", "--n", 8).out.splitlines()
+    assert table[0].split()[:2] == ["t", "mean"]
+    assert table[1].startswith("0.000")
+    for command in (["sample", "--out", "x.png"], ["fid", "--n", 12, "--json"], ["likelihood", "--n", 12, "--json"]):
+        ours, raw = (cli(*command, "--run", "r", *extra) for extra in ([], ["--no-calibration"]))
+        assert ours.code == raw.code == 0
+        if command[0] == "fid":
+            assert json.loads(ours.out)["fd"] < json.loads(raw.out)["fd"]
 
 
 def test_no_run_at_all(cli: Cli) -> None:
@@ -225,7 +425,7 @@ def test_both_directions_meet_in_the_same_noise(cli: Cli, tiny_run: Path, tmp_pa
 
 
 def test_scale_fps_steps_and_sampler(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
-    base = ["animate", "a.png", "--run", tiny_run, "--n", 1, "--frames", 3]
+    base = ["animate", "a.png", "--run", tiny_run, "--n", 1, "--frames", 3, "--sampler", "ab2"]
     assert cli(*base).code == 0
     default = frames_of(tmp_path / "a.png")
     assert default[0].shape == (512, 512, 3)

@@ -31,3 +31,11 @@ def test_train_resume_sample_animate_and_score(cli: Cli, tmp_path: Path) -> None
     assert cli("animate", "p.gif", "--run", "r", "--device", "cuda").code == 0
     assert cli("fid", "--run", "r", "--n", 20, "--device", "cuda").code == 0
     assert cli("sample", "--run", "r", "--n", 3, "--device", "cpu", "--out", "cpu.png").code == 0
+
+
+def test_measuring_a_calibrated_model(cli: Cli) -> None:
+    train = ["train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=2", "objective=eps")]
+    assert cli(*train, "--device", "cuda").code == 0
+    for command in (["likelihood", "--n", 20], ["diagnose", "--n", 20], ["sweep", "--n", 20, "--steps", 3]):
+        done = cli(*command, "--run", "r", "--device", "cuda", "--json")
+        assert done.code == 0, done.err

@@ -170,7 +170,7 @@ def test_score_of_a_run_and_its_protocol(cli: Cli, tiny_run: Path) -> None:
     score = json.loads(done.out)
     assert score["fd"] > 0
     assert "fid" not in score
-    expected = {"name": "trial", "n": 50, "seed": 3, "sampler": "ab2", "steps": 2, "step": 3, "features": "pixels-8x8"}
+    expected = {"name": "trial", "n": 50, "seed": 3, "sampler": "abm", "steps": 2, "step": 3, "features": "pixels-8x8"}
     assert {key: score[key] for key in expected} == expected
     assert json.loads((tiny_run / "evaluations.jsonl").read_text().splitlines()[-1]) == score
     text = cli("fid", "--run", tiny_run, "--n", 50, "--seed", 3)
@@ -187,6 +187,7 @@ def test_score_depends_on_what_is_asked(cli: Cli, tiny_run: Path, feature_file: 
         ["--seed", 1],
         ["--steps", 5],
         ["--sampler", "ddim"],
+        ["--sampler", "ddim", "--eta", 1],
         ["--split", "test"],
         ["--features", feature_file],
         ["--data", photos],
@@ -218,6 +219,7 @@ def test_existing_images(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path)
         (["--samples", "photos"], "--samples needs something to compare with"),
         (["--samples", "photos", "--data", "photos", "--n", "11"], "holds 10 images; --n 11 cannot be scored"),
         (["--samples", "photos", "--data", "photos", "--steps", "3"], "do not go with it"),
+        (["--samples", "photos", "--data", "photos", "--seed", "3"], "do not go with it"),
         (["--samples", "absent", "--data", "photos"], "absent: no such file or folder"),
         (["--samples", "photos", "--data", "absent"], "absent: no such file or folder"),
         (["--n", "1"], "Invalid value for '--n'"),

@@ -85,6 +85,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "train.save_every_steps": ("2", "files"),
     "sample.sampler": ("ddim", "images"),
     "sample.steps": ("3", "images"),
+    "sample.eta": ("0.5", "images"),
     "sample.batch_size": ("2", "batches"),
     "score.n": ("13", "score"),
     "score.split": ("test", "score"),
@@ -115,7 +116,9 @@ def test_key_does_something(
 
         monkeypatch.setattr(cleanfid.features, "build_feature_extractor", lambda mode, *a, **k: lambda x: x.flatten(1)[:, :5])
         base.append("score.features=inception")
-    basis = "inception" if key == "score.mode" else "pixels"
+    if key == "sample.eta":
+        base.append("sample.sampler=ddim")
+    basis = key if key in ("score.mode", "sample.eta") else "usual"
     if basis not in unchanged:
         unchanged[basis] = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli)
     changed = outcome(load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"])), tmp_path / "changed", cli)

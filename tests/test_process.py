@@ -5,7 +5,7 @@ import pytest
 import scipy.fft
 import torch
 
-from blurcli.core import BlurringDiffusion, dct2
+from blurcli.core import BlurringDiffusion, dct2, idct2
 
 TIMES = [0.0, 0.013, 0.25, 0.5, 0.77, 1.0]
 
@@ -87,6 +87,23 @@ def test_one_exact_ancestral_step_keeps_the_marginal(blur: float) -> None:
     spread = process.posterior(process.alpha(t) * x + process.sigma(t), x, t, s)[0] - centre
     torch.testing.assert_close(centre, process.alpha(s) * x)
     torch.testing.assert_close(spread**2 + variance, (process.sigma(s) ** 2).expand_as(spread))
+
+
+@pytest.mark.parametrize("blur", [0.0, 20.0])
+def test_snr_and_its_rate(blur: float) -> None:
+    process, h = BlurringDiffusion((6, 9), blur), 1e-6
+    t = torch.tensor([0.001, 0.2, 0.5, 0.999], dtype=torch.float64)
+    snr, rate = process.snr(t)
+    torch.testing.assert_close(snr, (process.alpha(t) / process.sigma(t)) ** 2)
+    torch.testing.assert_close(rate, (process.snr(t + h)[0] - process.snr(t - h)[0]) / (2 * h), rtol=1e-6, atol=0)
+
+
+def test_noise_on_a_blurred_image_makes_the_same_state() -> None:
+    process, t = BlurringDiffusion((6, 9), 5.0), torch.tensor([0.4], dtype=torch.float64)
+    x, eps = torch.randn(2, 1, 3, 6, 9, dtype=torch.float64)
+    scaling = process.alpha(t) / process.alpha(t)[..., :1, :1]
+    blurred = idct2(scaling * dct2(x))
+    torch.testing.assert_close(process.add_noise(blurred, t, eps), process.diffuse(x, t, eps))
 
 
 def test_no_blur_leaves_all_frequencies_alike() -> None:

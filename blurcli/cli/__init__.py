@@ -9,9 +9,12 @@ import typer
 
 import blurcli
 from blurcli.cli.animate import animate
+from blurcli.cli.diagnose import diagnose
 from blurcli.cli.fid import fid
+from blurcli.cli.likelihood import likelihood
 from blurcli.cli.presets import presets
 from blurcli.cli.sample import sample
+from blurcli.cli.sweep import sweep
 from blurcli.cli.train import train
 from blurcli.errors import UserError
 
@@ -22,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sample, animate, fid, presets):
+for command in (train, sample, animate, fid, likelihood, sweep, diagnose, presets):
     app.command()(command)
 
 

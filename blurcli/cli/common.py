@@ -13,8 +13,12 @@ from blurcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from blurcli.config import Config
     from blurcli.data import Dataset
+    from blurcli.evaluate import Judge
     from blurcli.model import Model
     from blurcli.runs import Run
 
@@ -23,13 +27,37 @@ RunOption = Annotated[
 ]
 WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Weights file (.safetensors).")]
 SamplerOption = Annotated[
-    Literal["ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] | None,
+    Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] | None,
     typer.Option("--sampler", help="Solver. [default: the preset's]"),
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Network calls an image. [default: the preset's]")]
+EtaOption = Annotated[
+    float | None,
+    typer.Option("--eta", min=0, max=1, help="Noise of ddim, 0 to 1: 1 is as ancestral. [default: the preset's]"),
+]
+CalibrationOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibration/--no-calibration", help="For eps: scale the network's estimates by what they were measured to be worth."
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the images.")]
 BatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Images in flight at a time. [default: the preset's]")
+]
+ReferenceOption = Annotated[
+    str | None, typer.Option("--data", help="Reference: folder, .zip or dataset's name. [default: the run's own]")
+]
+SplitOption = Annotated[
+    Literal["train", "test"] | None, typer.Option("--split", help="Reference images. [default: the preset's]")
+]
+ModeOption = Annotated[
+    Literal["clean", "legacy_tensorflow", "legacy_pytorch"] | None,
+    typer.Option("--mode", help="clean-fid's resizing and network, for Inception. [default: the preset's]"),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option("--features", help="inception, pixels, or a TorchScript file (code: it is run). [default: the preset's]"),
 ]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
@@ -60,14 +88,16 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
     return path, chosen
 
 
-def load_model(path: Path, device: str) -> tuple[Model, int]:
+def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Model, int]:
     """The model of a weights file, and the steps that it was trained for."""
     from blurcli.checkpoint import load_weights
     from blurcli.model import Model, choose_device
 
     chosen = choose_device(device)
     weights = load_weights(path)
-    return Model.from_weights(weights, chosen), weights.step
+    if not calibrated and weights.gain is None:
+        raise UsageError(f"--no-calibration: {path} has no calibration; only models of objective eps have one")
+    return Model.from_weights(weights, chosen, calibrated), weights.step
 
 
 def load_images(config: Config, source: str, split: str) -> Dataset:
@@ -83,6 +113,32 @@ def load_images(config: Config, source: str, split: str) -> Dataset:
             shapes_count=config.data.shapes_count,
             progress=progress,
         )
+
+
+def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
+    """The images that a model is compared with: those of --data, or else the run's own."""
+    return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "--data"), split)
+
+
+def build_judge(reference: Dataset, features: str, mode: str, device: str) -> Judge:
+    """What scores images against a reference, which is measured now, with a progress line, or was before."""
+    from blurcli import console, evaluate
+    from blurcli.model import choose_device
+
+    chosen = evaluate.load_features(features, mode, choose_device(device))
+    with console.progress("reference", len(reference.images)) as update:
+        return evaluate.Judge(chosen, reference, evaluate.reference_moments(reference, chosen, update))
+
+
+def read_photo(path: Path, config: Config) -> NDArray[np.uint8]:
+    """One image file, (C, H, W), in the size and channels of a configuration."""
+    from blurcli.data.images import decode
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    return decode(content, str(path), *config.data.image_size, config.data.channels)
 
 
 @contextmanager

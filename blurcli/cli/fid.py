@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from blurcli.cli.common import (
     BatchSizeOption,
+    CalibrationOption,
     DeviceOption,
+    EtaOption,
+    FeaturesOption,
     JsonOption,
+    ModeOption,
+    ReferenceOption,
     RunOption,
     SamplerOption,
     SeedOption,
+    SplitOption,
     StepsOption,
     WeightsOption,
+    build_judge,
     find_weights,
-    load_images,
     load_model,
-    own_source,
     packing,
+    reference_images,
     resolve_source,
     show,
 )
@@ -44,27 +49,19 @@ def fid(
     samples: Annotated[
         Path | None, typer.Option("--samples", help="Score these images (folder, .zip or .npz) instead of a model.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="Reference: folder, .zip or dataset's name. [default: the run's own]")
-    ] = None,
+    data: ReferenceOption = None,
     n: Annotated[
         int | None, typer.Option("--n", min=2, help="Number of images. [default: the preset's, or all of --samples]")
     ] = None,
-    split: Annotated[
-        Literal["train", "test"] | None, typer.Option("--split", help="Reference images. [default: the preset's]")
-    ] = None,
-    mode: Annotated[
-        Literal["clean", "legacy_tensorflow", "legacy_pytorch"] | None,
-        typer.Option("--mode", help="clean-fid's resizing and network, for Inception. [default: the preset's]"),
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option("--features", help="inception, pixels, or a TorchScript file (code: it is run). [default: the preset's]"),
-    ] = None,
+    split: SplitOption = None,
+    mode: ModeOption = None,
+    features: FeaturesOption = None,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
+    eta: EtaOption = None,
     seed: SeedOption = 0,
     batch_size: BatchSizeOption = None,
+    calibrated: CalibrationOption = True,
     name: Annotated[str, typer.Option("--name", help="A label for the line in evaluations.jsonl.")] = "",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -74,58 +71,37 @@ def fid(
     In Inception's features this is the FID; in any others it is called FD, since the two do not compare.
     """
     if samples is not None:
-        if any(option is not None for option in (weights, sampler, steps, batch_size)):
+        if any(option is not None for option in (weights, sampler, steps, eta, batch_size)) or seed or not calibrated:
             raise UsageError(
-                "--samples scores images that exist: --weights, --sampler, --steps and --batch-size do not go with it"
+                "--samples scores images that exist: --weights, --sampler, --steps, --eta, --seed, --batch-size and "
+                "--no-calibration do not go with it"
             )
         scored = _existing_images(samples, run, data, n, split)
     else:
-        scored = _model_images(run, weights, data, n, split, sampler, steps, seed, batch_size, device)
+        scored = _model_images(run, weights, data, n, split, sampler, steps, eta, seed, batch_size, calibrated, device)
     config = scored.config
-    started = time.perf_counter()
 
-    import torch
-
-    import blurcli
     from blurcli import console, evaluate
-    from blurcli.model import choose_device
 
-    chosen_features = evaluate.load_features(
+    judge = build_judge(
+        scored.reference,
         features or (config.score.features if config else "inception"),
         mode or (config.score.mode if config else "clean"),
-        choose_device(device),
+        device,
     )
-    with console.progress("reference", len(scored.reference.images)) as update:
-        reference = evaluate.reference_moments(scored.reference, chosen_features, update)
     with console.progress("scoring", scored.count) as update:
-        moments = evaluate.moments_of(scored.batches, chosen_features, update)
-    distance = evaluate.frechet_distance(*moments.finish(), *reference)
-    dimensions = len(reference[0])
-    if moments.count <= dimensions:
+        score = judge.score(scored.batches, {"name": name, **scored.protocol}, update)
+    dimensions = len(judge.moments[0])
+    if scored.count <= dimensions:
         console.say(
-            f"warning: {moments.count} images for {dimensions} features: their covariance is singular, and the score too high"
+            f"warning: {scored.count} images for {dimensions} features: their covariance is singular, and the score too high"
         )
-
-    metric = chosen_features.metric
-    score: dict[str, Any] = {
-        metric: distance,
-        "name": name,
-        "n": moments.count,
-        **scored.protocol,
-        "reference": scored.reference.name,
-        "reference_images": len(scored.reference.images),
-        "reference_fingerprint": scored.reference.fingerprint,
-        "features": chosen_features.key,
-        "seconds": round(time.perf_counter() - started, 1),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "blurdiff": blurcli.__version__,
-        "torch": torch.__version__,
-    }
     if scored.run is not None:
         evaluate.record(scored.run.evaluations_path, score)
+    metric = judge.features.metric
     show(
         score,
-        f"{metric.upper()} {distance:.4f}  ({chosen_features.key}; {moments.count:,} images against "
+        f"{metric.upper()} {score[metric]:.4f}  ({judge.features.key}; {scored.count:,} images against "
         f"{len(scored.reference.images):,} of {scored.reference.name})",
         as_json,
     )
@@ -151,24 +127,34 @@ def _model_images(
     split: str | None,
     sampler: str | None,
     steps: int | None,
+    eta: float | None,
     seed: int,
     batch_size: int | None,
+    calibrated: bool,
     device: str,
 ) -> _Scored:
     """Images that a model will make while they are scored."""
+    from blurcli.checkpoint import digest
     from blurcli.model import to_uint8
 
     path, chosen_run = find_weights(run, weights)
-    model, step = load_model(path, device)
+    model, step = load_model(path, device, calibrated)
     config = model.config
-    source = resolve_source(data) if data is not None else own_source(config, chosen_run, "--data")
     split = split or config.score.split
-    reference = load_images(config, source, split)
+    reference = reference_images(config, chosen_run, data, split)
     count = n or config.score.n
-    sampler, steps = sampler or config.sample.sampler, steps or config.sample.steps
-    batches = (to_uint8(x) for x in model.generate(count, seed, sampler=sampler, steps=steps, batch_size=batch_size))
-    protocol = {"weights": str(path), "step": step, "sampler": sampler, "steps": steps, "seed": seed, "split": split}
-    protocol["device"] = str(model.device)
+    solver = model.solver(sampler, steps, eta)
+    batches = (to_uint8(x) for x in model.generate(count, seed, **solver, batch_size=batch_size))
+    protocol = {
+        "weights": str(path),
+        "weights_sha256": digest(path),
+        "step": step,
+        **solver,
+        "calibrated": model.calibrated,
+        "seed": seed,
+        "split": split,
+        "device": str(model.device),
+    }
     return _Scored(batches, count, reference, config, chosen_run, protocol)
 
 

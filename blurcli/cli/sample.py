@@ -9,7 +9,9 @@ import typer
 
 from blurcli.cli.common import (
     BatchSizeOption,
+    CalibrationOption,
     DeviceOption,
+    EtaOption,
     JsonOption,
     RunOption,
     SamplerOption,
@@ -18,13 +20,15 @@ from blurcli.cli.common import (
     WeightsOption,
     find_weights,
     load_model,
+    read_photo,
     show,
 )
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from blurcli.core.sampling import Noise
     from blurcli.render import Images
 
 
@@ -34,8 +38,27 @@ def sample(
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 64,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
+    eta: EtaOption = None,
     seed: SeedOption = 0,
+    init_image: Annotated[
+        Path | None, typer.Option("--init-image", help="Begin with this photo, diffused, instead of noise.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="Time in (0, 1] to which the photo is diffused. [default: 0.6]")
+    ] = None,
+    init_blurred: Annotated[
+        bool, typer.Option("--init-blurred", help="The photo is blurred already, as much as that time blurs.")
+    ] = False,
+    interpolate: Annotated[
+        int | None,
+        typer.Option("--interpolate", min=0, help="From image 0 of --seed to image 0 of this seed, in --n images."),
+    ] = None,
+    same_init: Annotated[bool, typer.Option("--same-init", help="All images from one start, each by its own noise.")] = False,
+    share_noise: Annotated[
+        bool, typer.Option("--share-noise", help="All images by one noise, each from a start of its own.")
+    ] = False,
     batch_size: BatchSizeOption = None,
+    calibrated: CalibrationOption = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="grid.png, a folder for single images, or x.npz. [default: a grid in the run's samples/]"),
@@ -43,34 +66,73 @@ def sample(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Make images.
+    """Make images: from noise, from a photo, or on the way from one seed to another.
 
     Image i depends on the weights, the sampler, its steps, the seed and i, and not on the batch size.
     """
+    if init_image is None and (strength is not None or init_blurred):
+        raise UsageError("--strength, --init-blurred: need the photo that they speak of; add --init-image")
+    strength = 0.6 if strength is None else strength
+    if not 0 < strength <= 1:
+        raise UsageError(f"--strength {strength:g}: must be above 0 (the photo itself) and at most 1 (noise)")
+    if interpolate is not None and n < 2:
+        raise UsageError("--interpolate: needs at least two images, its ends; raise --n")
+    if (interpolate is not None) + same_init + share_noise > 1:
+        raise UsageError("--interpolate, --same-init, --share-noise: each says where the noise comes from; give one of them")
+
     path, chosen_run = find_weights(run, weights)
-    model, step = load_model(path, device)
-    sampler = sampler or model.config.sample.sampler
-    steps = steps or model.config.sample.steps
+    model, step = load_model(path, device, calibrated)
+    solver = model.solver(sampler, steps, eta)
+    if (same_init or share_noise) and not (solver["sampler"] == "ancestral" or solver["eta"]):
+        raise UsageError(
+            f"--same-init, --share-noise: {solver['sampler']} draws no noise on the way, so that this would change nothing, or "
+            "make all images the same; add --sampler ancestral (or --sampler ddim --eta 1)"
+        )
     if out is None:
-        folder = chosen_run.path / "samples" if chosen_run is not None else Path()
-        out = folder / f"step-{step:08d}-{sampler}-{steps}-seed{seed}-n{n}.png"
+        out = _default_out(
+            chosen_run.path / "samples" if chosen_run is not None else Path(),
+            f"step-{step:08d}-{solver['sampler']}-{solver['steps']}-seed{seed}-n{n}",
+            {
+                f"-eta{solver['eta']:g}": solver["eta"],
+                f"-{init_image.stem if init_image else ''}{strength:g}": init_image,
+                "-blurred": init_blurred,
+                f"-to{interpolate}": interpolate is not None,
+                "-same-init": same_init,
+                "-share-noise": share_noise,
+                "-uncalibrated": not calibrated,
+            },
+        )
 
     from blurcli import console
-    from blurcli.model import to_uint8
+    from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
+    from blurcli.model import Init, to_uint8
 
+    def noise(indices: Sequence[int]) -> Noise:
+        own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
+        if interpolate is not None:
+            return InterpolatedNoise((seed, 0), (interpolate, 0), n, indices)
+        if same_init:
+            return SharedNoise(first, own)
+        return SharedNoise(own, first) if share_noise else own
+
+    init = Init(read_photo(init_image, model.config), strength, init_blurred) if init_image is not None else None
     write = _writer(out)
     with console.progress("sampling", n) as update:
 
         def batches() -> Iterator[Images]:
             done = 0
-            for x in model.generate(n, seed, sampler=sampler, steps=steps, batch_size=batch_size):
+            for x in model.generate(n, seed, **solver, batch_size=batch_size, noise=noise, init=init):
                 done += len(x)
                 update(done)
                 yield to_uint8(x).numpy()
 
         write(batches(), out)
-    result = {"out": str(out), "n": n, "sampler": sampler, "steps": steps, "seed": seed, "weights": str(path)}
-    show(result, str(out), as_json)
+    show({"out": str(out), "n": n, **solver, "seed": seed, "weights": str(path)}, str(out), as_json)
+
+
+def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
+    """A name that tells how the images were made: `stem`, and the marks that hold."""
+    return folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png")
 
 
 def _writer(out: Path) -> Callable[[Iterable[Images], Path], None]:

@@ -3,7 +3,7 @@
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.denoiser import Denoiser, EpsDenoiser, SpectralDenoiser
 from blurcli.core.process import BlurringDiffusion
-from blurcli.core.sampling import SAMPLERS, sample
+from blurcli.core.sampling import SAMPLERS, encode, sample
 from blurcli.core.unet import UNet
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SpectralDenoiser",
     "UNet",
     "dct2",
+    "encode",
     "idct2",
     "sample",
 ]

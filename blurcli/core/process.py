@@ -67,6 +67,24 @@ class BlurringDiffusion:
         """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
         return torch.sin(self._angle(self._times(t)))[:, None, None, None].to(t.dtype)
 
+    def snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The signal-to-noise ratio `(alpha / sigma)^2` per DCT frequency and its derivative by t.
+
+        Args:
+            t: (B,) in [0, 1].
+
+        Returns:
+            Two tensors (B, 1, H, W) float64, the second negative.
+        """
+        precise = self._times(t)
+        blur = (precise, *self.shape, self.blur_sigma_max, self.min_scale)
+        angle = self._angle(precise)[:, None, None, None]
+        speed = schedule.cosine_angle(precise + 1, self.logsnr_min, self.logsnr_max)[:, None, None, None] - angle
+        scaling, scaling_rate = schedule.frequency_scaling(*blur), schedule.frequency_scaling_rate(*blur)
+        snr = (scaling / torch.tan(angle)) ** 2
+        # d log snr = 2 d log(d_t cos / sin)
+        return snr, 2 * snr * (scaling_rate / scaling - 2 * speed / torch.sin(2 * angle))
+
     def diffuse(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The state `z_t = IDCT(alpha_t DCT(x)) + sigma_t eps`; the noise is white, so it needs no transform.
 
@@ -76,6 +94,17 @@ class BlurringDiffusion:
             eps: standard normal, like `x`.
         """
         return idct2(self.alpha(t).to(x.dtype) * dct2(x)) + self.sigma(t).to(x.dtype) * eps
+
+    def add_noise(self, y: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The state z_t of images that are blurred already, as much as time `t` blurs: only faded and noised.
+
+        Args:
+            y: blurred images (B, C, H, W) in [-1, 1].
+            t: (B,) in [0, 1].
+            eps: standard normal, like `y`.
+        """
+        fading = self.alpha(t)[..., :1, :1]  # the mean of an image is not blurred
+        return fading.to(y.dtype) * y + self.sigma(t).to(y.dtype) * eps
 
     def posterior(self, u: Tensor, x_dct: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of `q(u_s | u_t, x)`, per frequency (section 3 and appendix B of the paper, without its clips).

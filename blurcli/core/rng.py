@@ -26,6 +26,57 @@ class ImageNoise:
         rows = [stream.standard_normal(tuple(like.shape[1:]), dtype=np.float32) for stream in self._streams]
         return torch.from_numpy(np.stack(rows)).to(like)
 
+    def uniform(self) -> Tensor:
+        """The next uniform number in [0, 1) of every stream, (B,) float64."""
+        return torch.tensor([stream.random() for stream in self._streams], dtype=torch.float64)
+
+
+class InterpolatedNoise:
+    """Noise on the great circles from one stream to another (Shoemake 1985): image k stands at k / (count - 1) of the way.
+
+    A straight line would leave the sphere on which normal noise lies. The first image's noise is exactly that of `start`,
+    the last one's that of `end`.
+
+    Args:
+        start: (seed, index) of the stream at the beginning.
+        end: the same at the end.
+        count: images from the one to the other, ends included; at least 2.
+        indices: which of them stand at each place of the batch.
+    """
+
+    def __init__(self, start: tuple[int, int], end: tuple[int, int], count: int, indices: Sequence[int]) -> None:
+        self._start, self._end = ImageNoise(start[0], [start[1]]), ImageNoise(end[0], [end[1]])
+        self._way = torch.tensor([index / (count - 1) for index in indices], dtype=torch.float64)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """The next noise, as `ImageNoise` gives it."""
+        one = torch.empty(1, *like.shape[1:], dtype=torch.float64)
+        start, end = self._start(one), self._end(one)
+        angle = torch.acos((start * end).sum() / (start.norm() * end.norm()))
+        way = self._way[:, None, None, None]
+        return ((torch.sin((1 - way) * angle) * start + torch.sin(way * angle) * end) / torch.sin(angle)).to(like)
+
+
+class SharedNoise:
+    """The first noise of one source and all later noise of another: one start for many images, or one path from many.
+
+    Args:
+        first: gives the noise from which the images start.
+        rest: gives the noise of the steps; its first draw, which belongs to a start, is left out.
+    """
+
+    def __init__(self, first: ImageNoise, rest: ImageNoise) -> None:
+        self._first: ImageNoise | None = first
+        self._rest = rest
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """The next noise, as `ImageNoise` gives it."""
+        rest = self._rest(like)
+        if self._first is None:
+            return rest
+        first, self._first = self._first(like), None
+        return first
+
 
 def step_seed(seed: int, step: int) -> int:
     """A seed for training step `step`: everything random in a step follows from it, so a resumed run needs no random state."""

@@ -41,6 +41,14 @@ def frequency_scaling(t: Tensor, height: int, width: int, blur_sigma_max: float,
     return (1 - min_scale) * torch.exp(-laplacian(height, width, t.device) * dissipation_time) + min_scale
 
 
+def frequency_scaling_rate(t: Tensor, height: int, width: int, blur_sigma_max: float, min_scale: float) -> Tensor:
+    """The derivative of `frequency_scaling` by t: `-lambda sigma_B sigma_B' (d_t - min_scale)`, (B, 1, H, W)."""
+    speed = blur_sigma_max * torch.pi / 2 * torch.sin(torch.pi * t)
+    rate = (blur_sigma(t, blur_sigma_max) * speed)[:, None, None, None]
+    scaling = frequency_scaling(t, height, width, blur_sigma_max, min_scale)
+    return -laplacian(height, width, t.device) * rate * (scaling - min_scale)
+
+
 @functools.lru_cache(maxsize=64)
 def laplacian(height: int, width: int, device: torch.device) -> Tensor:
     """Eigenvalues `lambda_ij = (pi i / H)^2 + (pi j / W)^2` of the negative Laplacian in the DCT basis, (H, W) float64."""

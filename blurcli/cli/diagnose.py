@@ -1,0 +1,69 @@
+"""`blurdiff diagnose`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blurcli.cli.common import (
+    CalibrationOption,
+    DeviceOption,
+    JsonOption,
+    ReferenceOption,
+    RunOption,
+    SeedOption,
+    SplitOption,
+    WeightsOption,
+    find_weights,
+    load_model,
+    reference_images,
+)
+from blurcli.errors import UsageError
+
+_TIMES = 33
+_ROWS = 9  # of the table: every fourth time
+
+
+def diagnose(
+    run: RunOption = None,
+    weights: WeightsOption = None,
+    data: ReferenceOption = None,
+    split: SplitOption = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of images, evenly spaced in the data.")] = 256,
+    seed: SeedOption = 0,
+    calibrated: CalibrationOption = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: diagnose.png in the run folder]")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Show how wrong the network is, by time and by frequency band.
+
+    The figures are squared errors of x_hat, relative to the best linear (Wiener) filter: 1 is no better than that filter,
+    0 is perfect, and above 1 the network does harm.
+    """
+    from blurcli import console, plots
+    from blurcli.core.bands import band_names, frequency_bands
+
+    path, chosen_run = find_weights(run, weights)
+    out = out or (chosen_run.path if chosen_run is not None else Path()) / "diagnose.png"
+    plots.check_plot(out)
+    model, _ = load_model(path, device, calibrated)
+    dataset = reference_images(model.config, chosen_run, data, split or model.config.score.split)
+    if n > len(dataset.images):
+        raise UsageError(f"--n {n}: {dataset.name} has {len(dataset.images)} images")
+    with console.progress("measuring", n) as update:
+        errors = model.errors(dataset.images, n, seed, times=_TIMES, per_octave=1, on_batch=update)
+    names = band_names(frequency_bands(*model.process.shape, 1)[1])
+    relative = errors.relative
+    plots.save_errors(errors.times, relative, names, out)
+    if as_json:
+        rows = relative.tolist()
+        console.result_json({"times": errors.times.tolist(), "bands": names, "relative_error": rows, "out": str(out)})
+        return
+    shown = range(0, _TIMES, (_TIMES - 1) // (_ROWS - 1))
+    console.table(["t", *names], [[f"{errors.times[k]:.3f}", *(f"{value:.3g}" for value in relative[k])] for k in shown])
+    console.result(str(out))

@@ -1,0 +1,103 @@
+"""`blurdiff likelihood`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blurcli.cli.common import (
+    CalibrationOption,
+    DeviceOption,
+    JsonOption,
+    ReferenceOption,
+    RunOption,
+    SeedOption,
+    SplitOption,
+    WeightsOption,
+    find_weights,
+    load_model,
+    reference_images,
+)
+from blurcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def likelihood(
+    run: RunOption = None,
+    weights: WeightsOption = None,
+    data: ReferenceOption = None,
+    split: SplitOption = None,
+    n: Annotated[int, typer.Option("--n", min=2, help="Number of images, evenly spaced in the data.")] = 256,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Bound that of so many ancestral steps. [default: continuous time]")
+    ] = None,
+    calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls an image; more are more precise.")] = 32,
+    seed: SeedOption = 0,
+    calibrated: CalibrationOption = True,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Bound the negative log-likelihood of images, in bits per dimension; lower is better.
+
+    The bound is split into prior, diffusion and reconstruction, and by frequency band. Score images that were not
+    trained on: --split test, where the data have one.
+    """
+    from blurcli import console, evaluate
+    from blurcli.checkpoint import digest
+    from blurcli.core.bands import band_names, frequency_bands
+    from blurcli.core.likelihood import BANDS_PER_OCTAVE
+
+    path, chosen_run = find_weights(run, weights)
+    model, step = load_model(path, device, calibrated)
+    split = split or model.config.score.split
+    dataset = reference_images(model.config, chosen_run, data, split)
+    if n > len(dataset.images):
+        raise UsageError(f"--n {n}: {dataset.name} has {len(dataset.images)} images")
+    started = time.perf_counter()
+    with console.progress("likelihood", n) as update:
+        bound = model.bound(dataset.images, n, seed, calls=calls, steps=steps, on_batch=update)
+
+    names = band_names(frequency_bands(*model.process.shape, BANDS_PER_OCTAVE)[1])
+    parts = {"prior": bound.prior, "diffusion": bound.diffusion, "reconstruction": bound.reconstruction}
+    score: dict[str, Any] = {
+        "bits_per_dim": float(bound.total.mean()),
+        "standard_error": _standard_error(bound.total),
+        **{name: float(part.mean()) for name, part in parts.items()},
+        "bands": dict(zip(names, bound.bands.mean(0).tolist(), strict=True)),
+        "n": n,
+        "steps": steps,
+        "calls": calls,
+        "seed": seed,
+        "weights": str(path),
+        "weights_sha256": digest(path),
+        "step": step,
+        "calibrated": model.calibrated,
+        "split": split,
+        "reference": dataset.name,
+        "reference_fingerprint": dataset.fingerprint,
+        "device": str(model.device),
+        "seconds": round(time.perf_counter() - started, 1),
+        **evaluate.stamp(),
+    }
+    if chosen_run is not None:
+        evaluate.record(chosen_run.evaluations_path, score)
+    if as_json:
+        console.result_json(score)
+        return
+    rows = [[name, f"{part.mean():.4f}", f"{_standard_error(part):.4f}"] for name, part in parts.items()]
+    rows += [["total", f"{bound.total.mean():.4f}", f"{_standard_error(bound.total):.4f}"]]
+    rows += [
+        [f"  {name}", f"{band.mean():.4f}", f"{_standard_error(band):.4f}"]
+        for name, band in zip(names, bound.bands.T, strict=True)
+    ]
+    process = "continuous time" if steps is None else f"{steps} ancestral steps"
+    console.result(f"{process}, {n} images of {dataset.name}; the bands are those of prior + diffusion")
+    console.table(["", "bits/dim", "standard error"], rows)
+
+
+def _standard_error(values: Tensor) -> float:
+    return float(values.std() / len(values) ** 0.5)

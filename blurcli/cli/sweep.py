@@ -1,0 +1,150 @@
+"""`blurdiff sweep`."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from blurcli.cli.common import (
+    BatchSizeOption,
+    CalibrationOption,
+    DeviceOption,
+    FeaturesOption,
+    JsonOption,
+    ModeOption,
+    ReferenceOption,
+    RunOption,
+    SeedOption,
+    SplitOption,
+    WeightsOption,
+    build_judge,
+    find_weights,
+    load_model,
+    reference_images,
+)
+from blurcli.errors import UsageError, did_you_mean
+
+_COLUMNS = ("steps", "mean", "min", "max", "seeds")
+
+
+def sweep(
+    run: RunOption = None,
+    weights: WeightsOption = None,
+    steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, with commas.")] = "5,10,20,50,100",
+    samplers: Annotated[str, typer.Option("--samplers", help="Solvers, with commas.")] = "abm,ab2,dpmpp-2m,ddim,ancestral",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Sets of images a point, from --seed on.")] = 1,
+    seed: SeedOption = 0,
+    data: ReferenceOption = None,
+    n: Annotated[int | None, typer.Option("--n", min=2, help="Images a score. [default: the preset's]")] = None,
+    split: SplitOption = None,
+    mode: ModeOption = None,
+    features: FeaturesOption = None,
+    batch_size: BatchSizeOption = None,
+    calibrated: CalibrationOption = True,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: sweep.png in the run folder]")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Score samplers against their numbers of steps: a table, JSON and a plot.
+
+    Scores that the run's evaluations.jsonl has by the same protocol are not taken again, so that a sweep can be stopped and
+    continued, or extended; the table and the plot show all that are there for these samplers.
+    """
+    from blurcli import console, evaluate, plots
+    from blurcli.checkpoint import digest
+    from blurcli.model import to_uint8
+
+    chosen_samplers, chosen_steps = _samplers(samplers), _steps(steps)
+    path, chosen_run = find_weights(run, weights)
+    out = out or (chosen_run.path if chosen_run is not None else Path()) / "sweep.png"
+    plots.check_plot(out)
+    model, step = load_model(path, device, calibrated)
+    config = model.config
+    split = split or config.score.split
+    reference = reference_images(config, chosen_run, data, split)
+    judge = build_judge(reference, features or config.score.features, mode or config.score.mode, device)
+    metric = judge.features.metric
+    count = n or config.score.n
+    common = {"weights_sha256": digest(path), "n": count, "calibrated": model.calibrated, "split": split, **judge.protocol}
+
+    known = evaluate.recorded(chosen_run.evaluations_path) if chosen_run is not None else []
+    scores = [score for score in known if metric in score and _agree(score, common)]
+    points = [
+        {**model.solver(name, number, None), "seed": s}
+        for name, number, s in itertools.product(chosen_samplers, chosen_steps, range(seed, seed + seeds))
+    ]
+    missing = [point for point in points if not any(_agree(score, point) for score in scores)]
+    for done, point in enumerate(missing, start=1):
+        label = f"{point['sampler']}, {point['steps']} steps, seed {point['seed']} ({done} of {len(missing)})"
+        with console.progress(label, count) as update:
+            batches = (to_uint8(x) for x in model.generate(count, **point, batch_size=batch_size))
+            protocol = {"name": "", "weights": str(path), "step": step, "device": str(model.device), **common, **point}
+            score = judge.score(batches, protocol, update)
+        console.say(f"{label}: {metric.upper()} {score[metric]:.4f}")
+        scores.append(score)
+        if chosen_run is not None:
+            evaluate.record(chosen_run.evaluations_path, score)
+
+    rows = _summary([score for score in scores if score["sampler"] in chosen_samplers], metric)
+    plots.save_sweep(rows, metric.upper(), out)
+    if as_json:
+        console.result_json({"metric": metric, "rows": rows, "out": str(out), **common})
+        return
+    console.table(
+        ["sampler", "steps", metric.upper(), "from", "to", "seeds"],
+        [
+            [row["sampler"], *(f"{row[key]:.4f}" if key in ("mean", "min", "max") else str(row[key]) for key in _COLUMNS)]
+            for row in rows
+        ],
+    )
+    console.result(str(out))
+
+
+def _agree(score: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(score.get(key) == value for key, value in wanted.items())
+
+
+def _summary(scores: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Mean, least and largest score of every sampler (ddim also by eta) and number of steps, over seeds."""
+    groups: dict[tuple[str, int], dict[int, float]] = {}
+    for score in scores:
+        name = score["sampler"] + (f" eta {score['eta']:g}" if score.get("eta") else "")
+        groups.setdefault((name, score["steps"]), {})[score["seed"]] = score[metric]
+    return [
+        {
+            "sampler": name,
+            "steps": steps,
+            "mean": sum(values.values()) / len(values),
+            "min": min(values.values()),
+            "max": max(values.values()),
+            "seeds": len(values),
+        }
+        for (name, steps), values in sorted(groups.items())
+    ]
+
+
+def _steps(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise UsageError(f"--steps {text}: give whole numbers from 1 up with commas, such as 5,10,20")
+    return list(dict.fromkeys(counts))
+
+
+def _samplers(text: str) -> list[str]:
+    from blurcli.core import SAMPLERS
+
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in SAMPLERS:
+            raise UsageError(
+                f"--samplers: unknown sampler {name!r}{did_you_mean(name, SAMPLERS)} (known: {', '.join(SAMPLERS)})"
+            )
+    return list(dict.fromkeys(names))

@@ -1,0 +1,140 @@
+"""How wrong a denoiser is, per frequency band and time; and the correction that this knowledge allows.
+
+Errors are those of F (see `SpectralDenoiser`), `F = 0` being the Wiener filter, so that a relative error of 1 means: no better
+than the best linear filter for data of this mean and spectrum, and everything above 1 is harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blurcli.core.bands import band_means, frequency_bands
+from blurcli.core.dct import dct2, idct2
+from blurcli.core.denoiser import reference_gaussian
+from blurcli.core.process import BlurringDiffusion
+from blurcli.core.whitened import WhitenedSpace
+
+CALIBRATION_TIMES = 33
+BANDS_PER_OCTAVE = 2
+
+
+@dataclass(frozen=True)
+class DenoiserErrors:
+    """Mean products of the true F and the denoiser's F_hat per time and frequency band, each (T, bands).
+
+    Attributes:
+        times: (T,) in [0, 1].
+        true_power: mean of F^2.
+        power: mean of F_hat^2.
+        product: mean of F F_hat.
+    """
+
+    times: Tensor
+    true_power: Tensor
+    power: Tensor
+    product: Tensor
+
+    @classmethod
+    def mean(cls, parts: Sequence[DenoiserErrors], counts: Sequence[int]) -> DenoiserErrors:
+        """One measurement from several, made on `counts` images at the same times and bands."""
+        weights = torch.tensor(counts, dtype=torch.float64, device=parts[0].times.device) / sum(counts)
+        products = ("true_power", "power", "product")
+        means = (torch.tensordot(weights, torch.stack([getattr(part, name) for part in parts]), 1) for name in products)
+        return cls(parts[0].times, *means)
+
+    @property
+    def relative(self) -> Tensor:
+        """Mean squared error of F_hat over that of the Wiener filter, (T, bands)."""
+        return (self.power - 2 * self.product + self.true_power) / self.true_power
+
+    @property
+    def gain(self) -> Tensor:
+        """The factor in [0, 1] on F_hat that makes its error least, (T, bands): the regression of F on F_hat."""
+        return (self.product / self.power.clamp(min=torch.finfo(self.power.dtype).tiny)).clamp(0, 1)
+
+
+def measure_errors(
+    denoiser: Callable[[Tensor, Tensor], Tensor],
+    process: BlurringDiffusion,
+    x: Tensor,
+    noise: Callable[[Tensor], Tensor],
+    spectrum: Tensor,
+    mean: Tensor | None = None,
+    times: int = CALIBRATION_TIMES,
+    per_octave: int = BANDS_PER_OCTAVE,
+) -> DenoiserErrors:
+    """Compare a denoiser with the truth on images that are known.
+
+    Args:
+        denoiser: `x_hat = denoiser(z, t)`; called once a time.
+        process: the diffusion process.
+        x: clean images (B, C, H, W) in [-1, 1].
+        noise: `noise(x)` gives standard normal noise like x; called once a time.
+        spectrum: P of the data, (H, W) or (C, H, W).
+        mean: M of the data, like `spectrum`; None for 0.
+        times: how many, even in [0, 1].
+        per_octave: bands an octave.
+    """
+    space = WhitenedSpace(process, *(tensor.to(x.device) for tensor in reference_gaussian(process, spectrum, mean)))
+    band = frequency_bands(*process.shape, per_octave)[0].to(x.device)
+    x_dct = dct2(x.double())
+    rows = []
+    grid = torch.linspace(0, 1, times, dtype=torch.float64, device=x.device)
+    for t in torch.chunk(grid, times):
+        z = process.diffuse(x, t.to(x.dtype).expand(len(x)), noise(x))
+        w = space.whiten(dct2(z.double()), t)
+        estimate = dct2(denoiser(z, t.to(x.dtype).expand(len(x))).double())
+        true, guessed = space.slope(w, x_dct, t), space.slope(w, estimate, t)
+        rows.append([band_means(product.mean(0), band) for product in (true**2, guessed**2, true * guessed)])
+    return DenoiserErrors(grid, *(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+class CalibratedDenoiser:
+    """A denoiser whose departure from the Wiener filter is scaled, per frequency band and time, by what it is worth.
+
+    `X = X_wiener + g (X_hat - X_wiener)`, with the gain g of `DenoiserErrors`: the least squared error that such a
+    factor allows. For a network that predicts eps under blur, whose X_hat is wrong by orders of magnitude wherever alpha
+    is small, it is the difference between noise and images.
+
+    Args:
+        denoiser: any denoiser.
+        process: the diffusion process.
+        gain: (T, bands) in [0, 1], at T even times in [0, 1], for the bands of `frequency_bands` at `BANDS_PER_OCTAVE`.
+        spectrum: P of the data, (H, W) or (C, H, W).
+        mean: M of the data, like `spectrum`; None for 0.
+
+    Raises:
+        ValueError: a gain of the wrong shape or not in [0, 1], or moments as `SpectralDenoiser` refuses them.
+    """
+
+    def __init__(
+        self,
+        denoiser: Callable[[Tensor, Tensor], Tensor],
+        process: BlurringDiffusion,
+        gain: Tensor,
+        spectrum: Tensor,
+        mean: Tensor | None = None,
+    ) -> None:
+        band, bands = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
+        if gain.ndim != 2 or len(gain) < 2 or gain.shape[1] != len(bands) or not bool(((gain >= 0) & (gain <= 1)).all()):
+            raise ValueError(f"gain of shape {tuple(gain.shape)} must be (times, {len(bands)}), in [0, 1]")
+        self.spectrum, self.mean = spectrum, mean
+        self._denoiser = denoiser
+        self._band = band.to(gain.device)
+        self._gain = gain.double()
+        self._space = WhitenedSpace(process, *reference_gaussian(process, spectrum, mean))
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        """The estimate x_hat, (B, C, H, W), of the clean image, given the state `z` (B, C, H, W) at times `t` (B,)."""
+        precise = t.double()
+        w = self._space.whiten(dct2(z.double()), precise)
+        wiener = self._space.wiener(w, 0.0, precise)
+        place = precise * (len(self._gain) - 1)
+        below = place.floor().clamp(0, len(self._gain) - 2).long()
+        gain = torch.lerp(self._gain[below], self._gain[below + 1], (place - below)[:, None])[:, self._band]
+        x_hat = wiener + gain[:, None] * (dct2(self._denoiser(z, t).double()) - wiener)
+        return idct2(x_hat).to(z.dtype)

@@ -1,0 +1,113 @@
+"""The space in which the data are white, per DCT frequency: where the samplers of blurdiff take their steps.
+
+With the mean M and variance V of the data per frequency, every frequency has an angle and a state of unit variance,
+
+    phi = atan2(alpha sqrt(V), sigma)     S = alpha^2 V + sigma^2     w = (u - alpha M) / sqrt(S)
+
+and the probability-flow ODE (Song et al. 2021, arXiv 2011.13456) is `dw/dphi = F`, with F as in `SpectralDenoiser`:
+zero for Gaussian data of these moments, slowly varying for others. Each frequency has its own clock phi, but F depends on
+the whole image, so that what F does is told best on the one clock that all share, the time t.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurcli.core.process import BlurringDiffusion
+
+_QUADRATURE_NODES = 16
+_GRID_CELLS = 256
+_GRID_SHARE = 2 / 3  # of the steps that go where the image moves; the rest are even in time
+
+
+@dataclass(frozen=True)
+class WhitenedSpace:
+    """Coordinates (w, phi) of one process for data of given moments.
+
+    Args:
+        process: the diffusion process.
+        mean: M per DCT frequency, (H, W) or (C, H, W), float64.
+        variance: V, like `mean`, positive.
+    """
+
+    process: BlurringDiffusion
+    mean: Tensor
+    variance: Tensor
+
+    def angle(self, t: Tensor) -> Tensor:
+        """phi at times (B,): (B, 1 or C, H, W), growing from nearly 0 at t = 1 to nearly pi / 2 at t = 0."""
+        return torch.atan2(self.process.alpha(t) * self._root_v, self.process.sigma(t))
+
+    def whiten(self, u: Tensor, t: Tensor) -> Tensor:
+        """w of the DCT `u` (B, C, H, W) of a state at times `t` (B,)."""
+        return (u - self.process.alpha(t) * self.mean) / self._root_s(t)
+
+    def unwhiten(self, w: Tensor, t: Tensor) -> Tensor:
+        """u of w: the inverse of `whiten`."""
+        return self.process.alpha(t) * self.mean + w * self._root_s(t)
+
+    def slope(self, w: Tensor, x_dct: Tensor, t: Tensor) -> Tensor:
+        """`F = ((X - M) / sqrt(V) - sin(phi) w) / cos(phi)` from the DCT X of an image; X may be x itself, or x_hat."""
+        root_s = self._root_s(t)
+        sin, cos = self.process.alpha(t) * self._root_v / root_s, self.process.sigma(t) / root_s
+        return ((x_dct - self.mean) / self._root_v - sin * w) / cos
+
+    def wiener(self, w: Tensor, slope: Tensor | float, t: Tensor) -> Tensor:
+        """`X = M + sqrt(V) (sin(phi) w + cos(phi) F)`, the inverse of `slope`; with F = 0 the Wiener filter of the state."""
+        root_s = self._root_s(t)
+        sin, cos = self.process.alpha(t) * self._root_v / root_s, self.process.sigma(t) / root_s
+        return self.mean + self._root_v * (sin * w + cos * slope)
+
+    def clock_moments(self, t: float, s: float) -> tuple[Tensor, Tensor, Tensor]:
+        """`integral of (tau - t)^k dphi(tau)` from t to s for k = 0, 1, 2, each (1, 1 or C, H, W).
+
+        By parts, so that the quadrature (Gauss-Legendre) sees the angle and not its derivative.
+        """
+        nodes, weights = _gauss_legendre(_QUADRATURE_NODES)
+        tau = torch.tensor([*(t + (s - t) * nodes), s, t], dtype=torch.float64, device=self.mean.device)
+        phi = self.angle(tau)
+        passed, total = phi[:-2] - phi[-1], (phi[-2] - phi[-1])[None]
+        offset = (tau[:-2] - t)[:, None, None, None]
+        weight = torch.tensor((s - t) * weights, device=self.mean.device)[:, None, None, None]
+        first = (s - t) * total - (weight * passed).sum(0, keepdim=True)
+        second = (s - t) ** 2 * total - 2 * (weight * offset * passed).sum(0, keepdim=True)
+        return total, first, second
+
+    def time_grid(self, steps: int, start: float) -> list[float]:
+        """`steps + 1` times from `start` to 0, dense where the image forms.
+
+        They are even in `2/3 L + 1/3 (1 - t)`, L the share of the path from t = 1 to t that is done, its length measured by
+        `dL^2 = sum_f sqrt(V_f) dphi_f^2`. Where no frequency turns, F hardly changes what the image becomes; the root of the
+        variance makes large structure count more than fine detail, but less than its power would.
+        """
+        edges = torch.linspace(1, 0, _GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
+        length = torch.zeros(_GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
+        phi = self.angle(edges[:1])
+        for k in range(1, _GRID_CELLS + 1):  # one at a time: all at once would not fit for large images
+            phi, before = self.angle(edges[k : k + 1]), phi
+            length[k] = (self._root_v * (phi - before) ** 2).sum().sqrt()
+        done = length.cumsum(0) / length.sum()
+        ticks = (_GRID_SHARE * done + (1 - _GRID_SHARE) * (1 - edges)).cpu().numpy()
+        descending = edges.cpu().numpy()
+        first = np.interp(1 - start, 1 - descending, ticks)
+        inner = np.interp(np.linspace(first, 1, steps + 1)[1:-1], ticks, descending)
+        return [start, *(float(t) for t in inner), 0.0]
+
+    @functools.cached_property
+    def _root_v(self) -> Tensor:
+        return self.variance.sqrt()
+
+    def _root_s(self, t: Tensor) -> Tensor:
+        return torch.hypot(self.process.alpha(t) * self._root_v, self.process.sigma(t))
+
+
+@functools.lru_cache(maxsize=8)
+def _gauss_legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return (nodes + 1) / 2, weights / 2
