@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+_UNLIMITED = 10_000  # characters a line
 _stdout = Console(soft_wrap=True, highlight=False)
 
 
@@ -46,7 +47,8 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     drawn = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         drawn.add_row(*map(escape, row))
-    _stdout.print(drawn)
+    # Whoever reads a pipe wants every digit; a terminal has its width.
+    _stdout.print(drawn, width=None if _stdout.is_terminal else _UNLIMITED)
 
 
 @contextmanager

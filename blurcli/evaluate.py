@@ -240,19 +240,23 @@ class Judge:
             **protocol,
             **self.protocol,
             "seconds": round(time.perf_counter() - started, 1),
-            **stamp(),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **versions(),
         }
 
 
-def stamp() -> dict[str, Any]:
-    """When, and by which versions, a score was taken."""
-    return {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "blurdiff": blurcli.__version__, "torch": torch.__version__}
+def versions() -> dict[str, str]:
+    """Versions of what a score depends on."""
+    return {"blurdiff": blurcli.__version__, "torch": torch.__version__}
 
 
 def record(path: Path, score: dict[str, Any]) -> None:
     """Append a score with its whole protocol to evaluations.jsonl, as one line in one write."""
-    with files.explained(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(score) + "\n")
+    with files.explained(path), path.open("a+b") as file:
+        # A line that a crash cut short must not take this one with it.
+        file.seek(max(0, file.tell() - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * torn + json.dumps(score).encode() + b"\n")
 
 
 def recorded(path: Path) -> list[dict[str, Any]]:
@@ -260,8 +264,10 @@ def recorded(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     scores = []
-    with files.explained(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
     for line in lines:
         try:
             score = json.loads(line)

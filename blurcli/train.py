@@ -29,7 +29,7 @@ from blurcli.model import Model, build_denoiser, build_network, build_process, m
 from blurcli.runs import Run
 
 _BALANCE = 0.1
-_CALIBRATION_IMAGES = 64
+_CALIBRATION_IMAGES = 32
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,10 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         "eta": 0.0,
         "seed": 0,
         "weights": str(weights),
+        "calibrated": False,
+        "interpolate": None,
+        "same_init": False,
+        "share_noise": False,
     }
     assert (tmp_path / done["out"]).exists()
 
@@ -164,9 +168,10 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         (["--init-image", "full/a.txt", "--strength", "0"], 2, "--strength 0: must be above 0"),
         (["--interpolate", "1", "--n", "1"], 2, "needs at least two images"),
         (["--interpolate", "1", "--same-init"], 2, "give one of them"),
+        (["--interpolate", "5", "--seed", "5"], 2, "--interpolate 5: is --seed itself"),
+        (["--seed", str(2**64)], 2, "Invalid value for '--seed'"),
+        (["--eta", "nan", "--sampler", "ddim"], 2, "Invalid value for '--eta'"),
         (["--same-init", "--share-noise", "--sampler", "ancestral"], 2, "give one of them"),
-        (["--same-init"], 2, "abm draws no noise on the way"),
-        (["--share-noise", "--sampler", "ddim"], 2, "ddim draws no noise on the way"),
         (["--no-calibration"], 2, "has no calibration; only models of objective eps have one"),
     ],
 )
@@ -252,6 +257,16 @@ def test_one_start_and_one_noise(arrays: Arrays, solver: list[object]) -> None:
     assert not np.array_equal(same_init[1:], shared[1:])
 
 
+def test_a_deterministic_sampler_has_no_noise_to_share(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    same = cli("sample", "--run", tiny_run, "--n", 3, "--same-init", "--out", "same")
+    assert "abm draws no noise on the way: all images will be the same" in same.err
+    assert len(set(grid_of(tmp_path / "same", 3))) == 1
+    shared = cli("sample", "--run", tiny_run, "--n", 3, "--share-noise", "--sampler", "ddim", "--out", "shared")
+    assert "ddim draws no noise on the way: --share-noise changes nothing" in shared.err
+    assert cli("sample", "--run", tiny_run, "--n", 3, "--sampler", "ddim", "--out", "own").err.count("warning") == 0
+    assert grid_of(tmp_path / "shared", 3) == grid_of(tmp_path / "own", 3)
+
+
 def test_the_name_of_a_grid_tells_how_it_was_made(cli: Cli, tiny_run: Path, photos: Path) -> None:
     names = set()
     for extra in (
@@ -304,7 +319,7 @@ def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) ->
         ("ddim", 3, 2),
     ]
     assert all(row["min"] < row["mean"] < row["max"] for row in first["rows"])
-    assert (tiny_run / "sweep.png").exists()
+    assert Path(first["out"]).exists()
     lines = (tiny_run / "evaluations.jsonl").read_text().splitlines()
     assert len(lines) == 8
     alone = json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--sampler", "ddim", "--steps", 3, "--json").out)["fd"]
@@ -314,11 +329,12 @@ def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) ->
     (tiny_run / "evaluations.jsonl").open("a").write("cut sh")
     more = cli(*base, "--steps", "3,4", "--samplers", "ddim")
     assert [(row["sampler"], row["steps"], row["seeds"]) for row in json.loads(more.out)["rows"]] == [
-        ("ddim", 2, 2),
-        ("ddim", 3, 2),
+        ("ddim", 2, 1),
+        ("ddim", 3, 1),
         ("ddim", 4, 1),
     ]
     assert more.err.count("FD") == 1
+    assert cli(*base, "--steps", "4", "--samplers", "ddim").err.count("FD") == 0  # the cut line took no score with it
     other = cli("sweep", "--run", tiny_run, "--n", 21, "--steps", 2, "--samplers", "abm", "--out", tiny_run / "s.svg")
     assert other.out.splitlines()[1].split()[:2] == ["abm", "2"]
     assert "sweep" not in other.out
@@ -333,8 +349,8 @@ def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) ->
         (["sweep", "--samplers", "abm,dimm"], "unknown sampler 'dimm'; did you mean 'ddim'?"),
         (["sweep", "--out", "s.gif"], "must end in .png or .svg"),
         (["diagnose", "--out", "s.gif"], "must end in .png or .svg"),
-        (["diagnose", "--n", "65"], "--n 65: shapes train has 64 images"),
-        (["likelihood", "--n", "65"], "--n 65: shapes train has 64 images"),
+        (["diagnose", "--n", "65"], "--n 65: shapes train has 64 images; give at most that"),
+        (["likelihood", "--n", "65"], "--n 65: shapes train has 64 images; give at most that"),
         (["likelihood", "--steps", "0"], "Invalid value for '--steps'"),
     ],
 )
@@ -357,7 +373,10 @@ def test_a_model_of_noise_is_calibrated(cli: Cli, tmp_path: Path) -> None:
         worst.append(max(max(row) for row in errors["relative_error"]))
     assert worst[0] < 2
     assert worst[1] > 1e4
-    assert (tmp_path / "r" / "diagnose.png").exists()
+    assert [path.name for path in sorted((tmp_path / "r").glob("*.png"))] == [
+        "diagnose-00000003-train-uncalibrated.png",
+        "diagnose-00000003-train.png",
+    ]
     table = cli("diagnose", "--run", "r", "--n", 8).out.splitlines()
     assert table[0].split()[:2] == ["t", "mean"]
     assert table[1].startswith("0.000")

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from blurcli.config import preset_names
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_runs() -> None:
@@ -20,6 +23,8 @@ def test_the_table_has_every_preset() -> None:
     assert sorted(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == preset_names()
 
 
-def test_linked_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (Path(__file__).parent.parent / target).is_file(), target
+@pytest.mark.parametrize("page", ["README.md", "docs/samplers.md"])
+def test_linked_files_exist(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (path.parent / target).is_file(), target

@@ -88,6 +88,13 @@ def test_ddim_with_eta_1_is_the_ancestral_sampler(blur: float) -> None:
     torch.testing.assert_close(ddim, ancestral, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_ddim_with_eta_1_is_finite_where_the_signal_vanishes(steps: int) -> None:
+    process = BlurringDiffusion(32, 20.0, 1e-6, -13.0, 13.0)
+    z = torch.randn(1, 1, 32, 32, dtype=torch.float64)
+    assert torch.isfinite(sample(Gaussian(process, power_law()), process, z, steps, "ddim", eta=1.0)).all()
+
+
 def test_eta_lies_between_ddim_and_ancestral() -> None:
     denoiser = Gaussian(BlurringDiffusion(8, 5.0), power_law(8))
     target = denoiser.final_variance().sqrt()
@@ -340,7 +347,11 @@ def test_refusals() -> None:
     for sampler, eta in (("ddim", 1.5), ("ddim", -0.1), ("abm", 0.5)):
         with pytest.raises(ValueError, match="eta must be"):
             sample(denoiser, process, z, 2, sampler, eta=eta)
-    for start in (0.0, 1.1):
+    with pytest.raises(ValueError, match="a mean needs the spectrum"):
+        sample(denoiser, process, z, 2, mean=power_law(8))
+    with pytest.raises(ValueError, match="spectrum of 3 channels does not fit images of 1"):
+        sample(denoiser, process, z, 2, spectrum=power_law(8).expand(3, 8, 8))
+    for start in (0.0, 1e-9, 1.1):
         with pytest.raises(ValueError, match="start must be"):
             sample(denoiser, process, z, 2, start=start)
 

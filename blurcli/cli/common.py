@@ -41,7 +41,7 @@ CalibrationOption = Annotated[
         "--calibration/--no-calibration", help="For eps: scale the network's estimates by what they were measured to be worth."
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the images.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**64 - 1, help="Seed of the images.")]
 BatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Images in flight at a time. [default: the preset's]")
 ]
@@ -58,6 +58,9 @@ ModeOption = Annotated[
 FeaturesOption = Annotated[
     str | None,
     typer.Option("--features", help="inception, pixels, or a TorchScript file (code: it is run). [default: the preset's]"),
+]
+CountOption = Annotated[
+    int | None, typer.Option("--n", min=2, help="Number of images, evenly spaced in the data. [default: 256, or all]")
 ]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
@@ -128,6 +131,23 @@ def build_judge(reference: Dataset, features: str, mode: str, device: str) -> Ju
     chosen = evaluate.load_features(features, mode, choose_device(device))
     with console.progress("reference", len(reference.images)) as update:
         return evaluate.Judge(chosen, reference, evaluate.reference_moments(reference, chosen, update))
+
+
+def warn_of_few(count: int, judge: Judge) -> None:
+    """Say so when there are too few images for the features that they are scored by."""
+    from blurcli import console
+
+    dimensions = len(judge.moments[0])
+    if count <= dimensions:
+        console.say(f"warning: {count} images for {dimensions} features: their covariance is singular, and the score too high")
+
+
+def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
+    """How many images of a dataset to measure: --n, or by default 256, or all where there are fewer."""
+    total = len(dataset.images)
+    if n is not None and n > total:
+        raise UsageError(f"--n {n}: {dataset.name} has {total} images; give at most that")
+    return n or min(default, total)
 
 
 def read_photo(path: Path, config: Config) -> NDArray[np.uint8]:

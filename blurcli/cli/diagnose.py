@@ -9,6 +9,7 @@ import typer
 
 from blurcli.cli.common import (
     CalibrationOption,
+    CountOption,
     DeviceOption,
     JsonOption,
     ReferenceOption,
@@ -16,11 +17,11 @@ from blurcli.cli.common import (
     SeedOption,
     SplitOption,
     WeightsOption,
+    chosen_count,
     find_weights,
     load_model,
     reference_images,
 )
-from blurcli.errors import UsageError
 
 _TIMES = 33
 _ROWS = 9  # of the table: every fourth time
@@ -31,11 +32,11 @@ def diagnose(
     weights: WeightsOption = None,
     data: ReferenceOption = None,
     split: SplitOption = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Number of images, evenly spaced in the data.")] = 256,
+    n: CountOption = None,
     seed: SeedOption = 0,
     calibrated: CalibrationOption = True,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: diagnose.png in the run folder]")
+        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: diagnose-*.png in the run folder]")
     ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -49,14 +50,15 @@ def diagnose(
     from blurcli.core.bands import band_names, frequency_bands
 
     path, chosen_run = find_weights(run, weights)
-    out = out or (chosen_run.path if chosen_run is not None else Path()) / "diagnose.png"
+    model, step = load_model(path, device, calibrated)
+    split = split or model.config.score.split
+    name = f"diagnose-{step:08d}-{split}{'' if calibrated else '-uncalibrated'}.png"
+    out = out or (chosen_run.path if chosen_run is not None else Path()) / name
     plots.check_plot(out)
-    model, _ = load_model(path, device, calibrated)
-    dataset = reference_images(model.config, chosen_run, data, split or model.config.score.split)
-    if n > len(dataset.images):
-        raise UsageError(f"--n {n}: {dataset.name} has {len(dataset.images)} images")
-    with console.progress("measuring", n) as update:
-        errors = model.errors(dataset.images, n, seed, times=_TIMES, per_octave=1, on_batch=update)
+    dataset = reference_images(model.config, chosen_run, data, split)
+    count = chosen_count(n, dataset)
+    with console.progress("measuring", count) as update:
+        errors = model.errors(dataset.images, count, seed, times=_TIMES, per_octave=1, on_batch=update)
     names = band_names(frequency_bands(*model.process.shape, 1)[1])
     relative = errors.relative
     plots.save_errors(errors.times, relative, names, out)

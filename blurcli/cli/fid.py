@@ -30,6 +30,7 @@ from blurcli.cli.common import (
     reference_images,
     resolve_source,
     show,
+    warn_of_few,
 )
 from blurcli.errors import UsageError
 
@@ -91,11 +92,7 @@ def fid(
     )
     with console.progress("scoring", scored.count) as update:
         score = judge.score(scored.batches, {"name": name, **scored.protocol}, update)
-    dimensions = len(judge.moments[0])
-    if scored.count <= dimensions:
-        console.say(
-            f"warning: {scored.count} images for {dimensions} features: their covariance is singular, and the score too high"
-        )
+    warn_of_few(scored.count, judge)
     if scored.run is not None:
         evaluate.record(scored.run.evaluations_path, score)
     metric = judge.features.metric

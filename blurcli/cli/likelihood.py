@@ -9,6 +9,7 @@ import typer
 
 from blurcli.cli.common import (
     CalibrationOption,
+    CountOption,
     DeviceOption,
     JsonOption,
     ReferenceOption,
@@ -16,6 +17,7 @@ from blurcli.cli.common import (
     SeedOption,
     SplitOption,
     WeightsOption,
+    chosen_count,
     find_weights,
     load_model,
     reference_images,
@@ -31,7 +33,7 @@ def likelihood(
     weights: WeightsOption = None,
     data: ReferenceOption = None,
     split: SplitOption = None,
-    n: Annotated[int, typer.Option("--n", min=2, help="Number of images, evenly spaced in the data.")] = 256,
+    n: CountOption = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Bound that of so many ancestral steps. [default: continuous time]")
     ] = None,
@@ -55,11 +57,12 @@ def likelihood(
     model, step = load_model(path, device, calibrated)
     split = split or model.config.score.split
     dataset = reference_images(model.config, chosen_run, data, split)
-    if n > len(dataset.images):
-        raise UsageError(f"--n {n}: {dataset.name} has {len(dataset.images)} images")
+    count = chosen_count(n, dataset)
+    if count < 2:
+        raise UsageError(f"{dataset.name}: holds one image; a standard error needs at least two: give more with --data")
     started = time.perf_counter()
-    with console.progress("likelihood", n) as update:
-        bound = model.bound(dataset.images, n, seed, calls=calls, steps=steps, on_batch=update)
+    with console.progress("likelihood", count) as update:
+        bound = model.bound(dataset.images, count, seed, calls=calls, steps=steps, on_batch=update)
 
     names = band_names(frequency_bands(*model.process.shape, BANDS_PER_OCTAVE)[1])
     parts = {"prior": bound.prior, "diffusion": bound.diffusion, "reconstruction": bound.reconstruction}
@@ -68,7 +71,7 @@ def likelihood(
         "standard_error": _standard_error(bound.total),
         **{name: float(part.mean()) for name, part in parts.items()},
         "bands": dict(zip(names, bound.bands.mean(0).tolist(), strict=True)),
-        "n": n,
+        "n": count,
         "steps": steps,
         "calls": calls,
         "seed": seed,
@@ -81,7 +84,8 @@ def likelihood(
         "reference_fingerprint": dataset.fingerprint,
         "device": str(model.device),
         "seconds": round(time.perf_counter() - started, 1),
-        **evaluate.stamp(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **evaluate.versions(),
     }
     if chosen_run is not None:
         evaluate.record(chosen_run.evaluations_path, score)
@@ -95,7 +99,7 @@ def likelihood(
         for name, band in zip(names, bound.bands.T, strict=True)
     ]
     process = "continuous time" if steps is None else f"{steps} ancestral steps"
-    console.result(f"{process}, {n} images of {dataset.name}; the bands are those of prior + diffusion")
+    console.result(f"{process}, {count} images of {dataset.name}; the bands are those of prior + diffusion")
     console.table(["", "bits/dim", "standard error"], rows)
 
 

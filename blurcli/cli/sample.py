@@ -51,7 +51,7 @@ def sample(
     ] = False,
     interpolate: Annotated[
         int | None,
-        typer.Option("--interpolate", min=0, help="From image 0 of --seed to image 0 of this seed, in --n images."),
+        typer.Option("--interpolate", min=0, max=2**64 - 1, help="Go to image 0 of this seed in --n images."),
     ] = None,
     same_init: Annotated[bool, typer.Option("--same-init", help="All images from one start, each by its own noise.")] = False,
     share_noise: Annotated[
@@ -73,21 +73,18 @@ def sample(
     if init_image is None and (strength is not None or init_blurred):
         raise UsageError("--strength, --init-blurred: need the photo that they speak of; add --init-image")
     strength = 0.6 if strength is None else strength
-    if not 0 < strength <= 1:
+    if not 1e-6 <= strength <= 1:
         raise UsageError(f"--strength {strength:g}: must be above 0 (the photo itself) and at most 1 (noise)")
     if interpolate is not None and n < 2:
         raise UsageError("--interpolate: needs at least two images, its ends; raise --n")
+    if interpolate == seed:
+        raise UsageError(f"--interpolate {interpolate}: is --seed itself, so that there is no way to go; give another seed")
     if (interpolate is not None) + same_init + share_noise > 1:
         raise UsageError("--interpolate, --same-init, --share-noise: each says where the noise comes from; give one of them")
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated)
     solver = model.solver(sampler, steps, eta)
-    if (same_init or share_noise) and not (solver["sampler"] == "ancestral" or solver["eta"]):
-        raise UsageError(
-            f"--same-init, --share-noise: {solver['sampler']} draws no noise on the way, so that this would change nothing, or "
-            "make all images the same; add --sampler ancestral (or --sampler ddim --eta 1)"
-        )
     if out is None:
         out = _default_out(
             chosen_run.path / "samples" if chosen_run is not None else Path(),
@@ -106,6 +103,10 @@ def sample(
     from blurcli import console
     from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
     from blurcli.model import Init, to_uint8
+
+    if (same_init or share_noise) and not (solver["sampler"] == "ancestral" or solver["eta"]):
+        effect = "all images will be the same" if same_init else "--share-noise changes nothing"
+        console.say(f"warning: {solver['sampler']} draws no noise on the way: {effect}; --sampler ancestral does")
 
     def noise(indices: Sequence[int]) -> Noise:
         own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
@@ -127,7 +128,11 @@ def sample(
                 yield to_uint8(x).numpy()
 
         write(batches(), out)
-    show({"out": str(out), "n": n, **solver, "seed": seed, "weights": str(path)}, str(out), as_json)
+    result = {"out": str(out), "n": n, **solver, "seed": seed, "weights": str(path), "calibrated": model.calibrated}
+    if init is not None:
+        result |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}
+    result |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
+    show(result, str(out), as_json)
 
 
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:

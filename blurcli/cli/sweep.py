@@ -24,6 +24,7 @@ from blurcli.cli.common import (
     find_weights,
     load_model,
     reference_images,
+    warn_of_few,
 )
 from blurcli.errors import UsageError, did_you_mean
 
@@ -45,15 +46,15 @@ def sweep(
     batch_size: BatchSizeOption = None,
     calibrated: CalibrationOption = True,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: sweep.png in the run folder]")
+        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: sweep-*.png in the run folder]")
     ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Score samplers against their numbers of steps: a table, JSON and a plot.
 
-    Scores that the run's evaluations.jsonl has by the same protocol are not taken again, so that a sweep can be stopped and
-    continued, or extended; the table and the plot show all that are there for these samplers.
+    Scores that the run's evaluations.jsonl has by the same protocol and versions are not taken again, so that a sweep can be
+    stopped and continued, or extended; the table and the plot show all that are there for these samplers and seeds.
     """
     from blurcli import console, evaluate, plots
     from blurcli.checkpoint import digest
@@ -61,8 +62,6 @@ def sweep(
 
     chosen_samplers, chosen_steps = _samplers(samplers), _steps(steps)
     path, chosen_run = find_weights(run, weights)
-    out = out or (chosen_run.path if chosen_run is not None else Path()) / "sweep.png"
-    plots.check_plot(out)
     model, step = load_model(path, device, calibrated)
     config = model.config
     split = split or config.score.split
@@ -70,7 +69,11 @@ def sweep(
     judge = build_judge(reference, features or config.score.features, mode or config.score.mode, device)
     metric = judge.features.metric
     count = n or config.score.n
+    out = out or (chosen_run.path if chosen_run is not None else Path()) / f"sweep-{step:08d}-{judge.features.key}-n{count}.png"
+    plots.check_plot(out)
+    warn_of_few(count, judge)
     common = {"weights_sha256": digest(path), "n": count, "calibrated": model.calibrated, "split": split, **judge.protocol}
+    common |= {"device": str(model.device), **evaluate.versions()}
 
     known = evaluate.recorded(chosen_run.evaluations_path) if chosen_run is not None else []
     scores = [score for score in known if metric in score and _agree(score, common)]
@@ -83,14 +86,15 @@ def sweep(
         label = f"{point['sampler']}, {point['steps']} steps, seed {point['seed']} ({done} of {len(missing)})"
         with console.progress(label, count) as update:
             batches = (to_uint8(x) for x in model.generate(count, **point, batch_size=batch_size))
-            protocol = {"name": "", "weights": str(path), "step": step, "device": str(model.device), **common, **point}
+            protocol = {"name": "", "weights": str(path), "step": step, **common, **point}
             score = judge.score(batches, protocol, update)
         console.say(f"{label}: {metric.upper()} {score[metric]:.4f}")
         scores.append(score)
         if chosen_run is not None:
             evaluate.record(chosen_run.evaluations_path, score)
 
-    rows = _summary([score for score in scores if score["sampler"] in chosen_samplers], metric)
+    shown = [score for score in scores if score["sampler"] in chosen_samplers and seed <= score["seed"] < seed + seeds]
+    rows = _summary(shown, metric)
     plots.save_sweep(rows, metric.upper(), out)
     if as_json:
         console.result_json({"metric": metric, "rows": rows, "out": str(out), **common})

@@ -18,7 +18,7 @@ from blurcli.core.denoiser import reference_gaussian
 from blurcli.core.process import BlurringDiffusion
 from blurcli.core.whitened import WhitenedSpace
 
-CALIBRATION_TIMES = 33
+CALIBRATION_TIMES = 17
 BANDS_PER_OCTAVE = 2
 
 
@@ -103,7 +103,8 @@ class CalibratedDenoiser:
     Args:
         denoiser: any denoiser.
         process: the diffusion process.
-        gain: (T, bands) in [0, 1], at T even times in [0, 1], for the bands of `frequency_bands` at `BANDS_PER_OCTAVE`.
+        gain: (T, bands) in [0, 1], at T even times in [0, 1], for the bands of `frequency_bands` at `BANDS_PER_OCTAVE`; on the
+            device of the images, like the moments.
         spectrum: P of the data, (H, W) or (C, H, W).
         mean: M of the data, like `spectrum`; None for 0.
 

@@ -7,9 +7,9 @@ with a signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
                + 1/2 sum over steps of sum_f (snr_f(s) - snr_f(t)) (x - x_hat(z_t))_f^2      diffusion, T steps
                - log p(x | z_0)                                                              reconstruction
 
-where the sum over steps becomes `1/2 integral of sum_f -dsnr_f/dt (x - x_hat(z_t))_f^2 dt` in continuous time. p(z_1) is the
-Gaussian of the data's moments, from which the samplers start. At t = 0 nothing is blurred, so the reconstruction factorises
-over pixels: a softmax over the 256 levels (ibid., equation 6).
+where the sum over steps becomes `1/2 integral of sum_f -dsnr_f/dt (x - x_hat(z_t))_f^2 dt` in continuous time. p(z_1) is what
+the samplers start from: the Gaussian of the data's moments in continuous time, N(0, I) for the ancestral sampler's T steps.
+At t = 0 nothing is blurred, so the reconstruction factorises over pixels: a softmax over the 256 levels (ibid., equation 6).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def variational_bound(
     space = WhitenedSpace(process, *(tensor.to(x.device) for tensor in reference_gaussian(process, spectrum, mean)))
     x_dct = dct2(x.double())
     channels = x.shape[1]
-    edges, information = _information(space, channels)
+    edges, information = _information(space)
     diffusion = torch.zeros_like(x_dct)
     for k in range(calls):
         position = (k + offset.to(x.device, torch.float64)) / calls
@@ -104,7 +104,7 @@ def variational_bound(
         error = x_dct - dct2(denoiser(z, t.to(x.dtype)).double())
         diffusion += difference * error**2 / (2 * calls)
 
-    prior = _prior(space, x_dct)
+    prior = _prior(space, x_dct, exact=steps is None)
     band, _ = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
     per_band = band_means(prior + diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * channels
     nats = [part.sum((1, 2, 3)) for part in (prior, diffusion)]
@@ -112,7 +112,7 @@ def variational_bound(
     return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, noise) / unit, per_band / unit)
 
 
-def _information(space: WhitenedSpace, channels: int) -> tuple[Tensor, Tensor]:
+def _information(space: WhitenedSpace) -> tuple[Tensor, Tensor]:
     """Times growing from 0 to 1, and the share of the Gaussian's information that is lost by then, from 0 to 1."""
     # Even in the angle of the noise's log-SNR, since information is lost at a rate of about 1 / t near t = 0.
     process = space.process
@@ -146,13 +146,16 @@ def _interpolate(t: Tensor, times: Tensor, lost: Tensor) -> Tensor:
     return torch.lerp(lost[cell - 1], lost[cell], share)
 
 
-def _prior(space: WhitenedSpace, x_dct: Tensor) -> Tensor:
-    """KL of q(z_1 | x) from the Gaussian of the data's moments at t = 1, per frequency, in nats."""
+def _prior(space: WhitenedSpace, x_dct: Tensor, exact: bool) -> Tensor:
+    """KL per frequency, in nats, of q(z_1 | x) from the Gaussian of the data's moments at t = 1, or else from N(0, I)."""
     one = torch.ones(1, dtype=torch.float64, device=x_dct.device)
     alpha, sigma = space.process.alpha(one), space.process.sigma(one)
     variance = alpha**2 * space.variance + sigma**2
+    centre = space.mean
+    if not exact:
+        variance, centre = torch.ones_like(variance), torch.zeros_like(centre)
     ratio = sigma**2 / variance
-    return (ratio - 1 - ratio.log() + (alpha * (x_dct - space.mean)) ** 2 / variance) / 2
+    return (ratio - 1 - ratio.log() + (alpha * (x_dct - centre)) ** 2 / variance) / 2
 
 
 def _reconstruction(process: BlurringDiffusion, x: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:

@@ -35,7 +35,7 @@ class InterpolatedNoise:
     """Noise on the great circles from one stream to another (Shoemake 1985): image k stands at k / (count - 1) of the way.
 
     A straight line would leave the sphere on which normal noise lies. The first image's noise is exactly that of `start`,
-    the last one's that of `end`.
+    the last one's that of `end`, which must be another stream.
 
     Args:
         start: (seed, index) of the stream at the beginning.

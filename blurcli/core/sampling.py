@@ -26,6 +26,7 @@ Observer = Callable[[int, float, Tensor, Tensor], None]
 Estimate = Callable[[Tensor, Tensor], Tensor]
 
 SAMPLERS = ("abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m")
+_EARLIEST_START = 1e-6  # any nearer to 0, the times of a grid could not be told apart
 PIXEL_VARIANCE = 0.25  # of pixels in [-1, 1] that are neither flat nor extreme
 
 
@@ -60,21 +61,21 @@ def sample(
         on_step: called as `on_step(i, t, z, x_hat)` after each call of the denoiser, with the state that it saw.
         mean: M, the data's mean DCT coefficients, like `spectrum` and with it; None for 0.
         eta: for `ddim`, the share of the ancestral sampler's noise, in [0, 1]: 0 is deterministic, 1 is `ancestral`.
-        start: the time, in (0, 1], of a state `z` from which to go on, such as a diffused photo; None to begin with noise.
+        start: the time, in [1e-6, 1], of a state `z` from which to go on, such as a diffused photo; None to begin with noise.
 
     Returns:
         The images at t = 0, (B, C, H, W), about [-1, 1], in the dtype of `z`.
 
     Raises:
-        ValueError: unknown sampler, `steps` below 1, `eta` or `start` out of range, `eta` without `ddim`, or shapes that do not
-            fit.
+        ValueError: unknown sampler, `steps` below 1, `eta` or `start` out of range, `eta` without `ddim`, `mean` without
+            `spectrum`, or shapes that do not fit.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
     if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
         raise ValueError(f"eta must be in [0, 1], and 0 but for ddim, not {eta} for {sampler}")
-    if start is not None and not 0 < start <= 1:
-        raise ValueError(f"start must be in (0, 1], not {start}")
+    if start is not None and not _EARLIEST_START <= start <= 1:
+        raise ValueError(f"start must be in [{_EARLIEST_START:g}, 1], not {start}")
     _check(process, z, steps)
     u = dct2(z).double()
     first = 1.0 if start is None else start
@@ -105,7 +106,7 @@ def encode(
     spectrum: Tensor | None = None,
     mean: Tensor | None = None,
 ) -> Tensor:
-    """The noise z from which the deterministic samplers make the images x: `abm` backwards in time.
+    """The noise z from which `abm`, or `ab2` and `euler` with the same spectrum, make the images x: `abm` backwards in time.
 
     As DDIM inverts images (Song et al. 2021, arXiv 2010.02502, section 5.4), but in the whitened space.
 
@@ -252,7 +253,8 @@ def _ddim_step(process: BlurringDiffusion, eta: float, noise: Noise, like: Tenso
         if not eta:
             return alpha_s * x_dct + sigma_s * eps_hat
         _, variance = process.posterior(u, x_dct, _time(t, u), _time(s, u))
-        kept = (sigma_s**2 - eta**2 * variance).sqrt()
+        # sigma_s^2 - eta^2 v, without the difference of near equals where the signal vanishes
+        kept = sigma_s * (1 - eta**2 + (eta * alpha_t / alpha_s * sigma_s / sigma_t) ** 2).sqrt()
         return alpha_s * x_dct + kept * eps_hat + eta * variance.sqrt() * dct2(noise(like).double())
 
     return step
@@ -275,13 +277,17 @@ def _whitened_space(
     denoiser: Estimate, process: BlurringDiffusion, like: Tensor, spectrum: Tensor | None, mean: Tensor | None, power_law: bool
 ) -> WhitenedSpace:
     if spectrum is None:
+        if mean is not None:
+            raise ValueError("a mean needs the spectrum that it belongs to")
         spectrum, mean = getattr(denoiser, "spectrum", None), getattr(denoiser, "mean", None)
     if spectrum is None:
-        spectrum = torch.full(process.shape, PIXEL_VARIANCE, dtype=torch.float64)
+        spectrum = torch.full(process.shape, PIXEL_VARIANCE, dtype=torch.float64, device="cpu")
         if power_law:
             lowest = (torch.pi / max(process.shape)) ** 2
             falling = 1 / (laplacian(*process.shape, torch.device("cpu")) + lowest)
             spectrum *= falling / falling.mean()
+    if spectrum.ndim == 3 and spectrum.shape[0] not in (1, like.shape[1]):
+        raise ValueError(f"a spectrum of {spectrum.shape[0]} channels does not fit images of {like.shape[1]}")
     centre, variance = reference_gaussian(process, spectrum, mean)
     return WhitenedSpace(process, centre.to(like.device), variance.to(like.device))
 

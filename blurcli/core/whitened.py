@@ -100,7 +100,8 @@ class WhitenedSpace:
 
     @functools.cached_property
     def _root_v(self) -> Tensor:
-        return self.variance.sqrt()
+        with torch.inference_mode(False):  # cached: see dct_matrix
+            return self.variance.sqrt()
 
     def _root_s(self, t: Tensor) -> Tensor:
         return torch.hypot(self.process.alpha(t) * self._root_v, self.process.sigma(t))
