@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogFormatter, NullLocator
+from matplotlib.ticker import FormatStrFormatter, NullLocator
 from torch import Tensor
 
 from blurcli import files
@@ -44,7 +44,7 @@ def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     for ticks in (axes.xaxis, axes.yaxis):
         ticks.set_major_formatter(FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2468" else "")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     _save(figure, path)
