@@ -7,7 +7,6 @@ step and the format version.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +89,6 @@ def load_weights(path: Path) -> Weights:
     gain = tensors.pop("gain", None)
     network = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
     return Weights(from_json(metadata["config"], str(path)), _step(metadata, path), network, spectrum, mean, gain, path)
-
-
-def digest(path: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def save_state(path: Path, state: State) -> None:

@@ -115,6 +115,9 @@ class TrainConfig(_Section):
     preview_every_steps: Positive = Field(5000, description="a grid of samples, always of the same seeds")
     preview_images: Positive = Field(64, description="images in a preview")
     save_every_steps: Positive = Field(5000, description="weights, and the state for an exact resume")
+    score_every_steps: Positive | None = Field(None, description="a line in evaluations.jsonl and TensorBoard; null for none")
+    score_images: int = Field(1000, ge=2, description="samples in such a score, against the training images")
+    score_features: str = Field("pixels", min_length=1, description="of such a score, as score.features; pixels are cheap")
 
 
 class SampleConfig(_Section):
@@ -140,7 +143,7 @@ class ScoreConfig(_Section):
     mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] = Field(
         "clean", description="clean-fid's resizing and network"
     )
-    features: str = Field("inception", min_length=1, description="inception (FID), pixels, or a TorchScript file (FD)")
+    features: str = Field("inception", min_length=1, description="inception (FID), pixels, or a network's file (FD)")
 
 
 class Config(_Section):
@@ -170,6 +173,7 @@ class Config(_Section):
 FREE_KEYS = frozenset(
     {"data.source", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
     | {"train.preview_images", "train.save_every_steps"}
+    | {"train.score_every_steps", "train.score_images", "train.score_features"}
     | {f"sample.{key}" for key in SampleConfig.model_fields}
     | {f"score.{key}" for key in ScoreConfig.model_fields}
 )

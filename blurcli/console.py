@@ -48,7 +48,7 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         drawn.add_row(*map(escape, row))
     # Whoever reads a pipe wants every digit; a terminal has its width.
-    _stdout.print(drawn, width=None if _stdout.is_terminal else _UNLIMITED)
+    Console(highlight=False, width=None if _stdout.is_terminal else _UNLIMITED).print(drawn)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -161,6 +163,16 @@ class Model:
             return cls(weights.config, network, weights.spectrum, weights.mean, device, gain)
         except ValueError as error:
             raise UserError(f"{weights.path}: {error}; the file is damaged") from None
+
+    @cached_property
+    def digest(self) -> str:
+        """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
+        digest = hashlib.sha256()
+        tensors = {**self.network.state_dict(), "spectrum": self._spectrum, "mean": self._mean}
+        for name, tensor in sorted(tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
 
     def solver(self, sampler: str | None, steps: int | None, eta: float | None) -> dict[str, Any]:
         """`sampler`, `steps` and `eta` for `generate`, those left out being the preset's; UsageError when they disagree."""

@@ -12,7 +12,9 @@ from matplotlib.ticker import FormatStrFormatter, NullLocator
 from torch import Tensor
 
 from blurcli import files
+from blurcli.core.bands import frequency_bands
 from blurcli.errors import UsageError
+from blurcli.evaluate.distances import BANDS_PER_OCTAVE
 
 _SUFFIXES = (".png", ".svg")
 _DECADES = 2  # of relative error that the colours tell apart, on either side of 1
@@ -75,6 +77,37 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path) -
     colours = figure.colorbar(image, label="squared error over that of the Wiener filter")
     ticks = range(-_DECADES, _DECADES + 1)
     colours.set_ticks(list(ticks), labels=[f"{10.0**k:g}" for k in ticks])
+    _save(figure, path)
+
+
+def save_spectrum(score: dict[str, Any], path: Path) -> None:
+    """Radial power spectra of samples and data, and below them their ratio, against wavelength.
+
+    Args:
+        score: a line of evaluations.jsonl: spectrum, reference_spectrum (None where it is not known), size, reference.
+        path: .png or .svg.
+    """
+    height, width = score["size"]
+    bands = frequency_bands(height, width, BANDS_PER_OCTAVE)[1][1:]
+    wavelength = np.array([2 / (low + high) for low, high in bands])
+    ours = np.array(score["spectrum"][1:])
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    if score["reference_spectrum"] is not None:
+        reference = np.array(score["reference_spectrum"][1:])
+        upper.plot(wavelength, reference, label=score["reference"], color="black", marker="o", markersize=3)
+        lower.plot(wavelength, 10 * np.log10(ours / reference), color="C1", marker="o", markersize=3)
+    upper.plot(wavelength, ours, label="samples", color="C1", marker="o", markersize=3)
+    lower.axhline(0, color="black", linewidth=1)
+    upper.set(xscale="log", yscale="log", ylabel="mean squared DCT coefficient")
+    upper.invert_xaxis()
+    upper.legend()
+    lower.set(xlabel="wavelength (px)", ylabel="samples over data (dB)")
+    lower.set_xticks([2.0**k for k in range(1, int(np.log2(wavelength[0])) + 1)])
+    lower.xaxis.set_minor_locator(NullLocator())
+    lower.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    for axes in (upper, lower):
+        axes.grid(visible=True, which="both", alpha=0.3)
     _save(figure, path)
 
 

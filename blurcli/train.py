@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from blurcli import checkpoint, files, render
+from blurcli import checkpoint, evaluate, files, render
 from blurcli.checkpoint import State, Tensors, Weights
 from blurcli.config import Config, OptimConfig, differing_keys, to_yaml
 from blurcli.core import Denoiser, UNet
@@ -187,20 +187,28 @@ def train(
         UserError: a non-finite loss, or a file that cannot be written.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
+    judge = _judge(config, dataset, device, say)
     trainer = _prepare(config, run, dataset, device, say)
     millions = trainer.network.parameter_count() / 1e6
     say(f"{millions:.2f} M parameters, {len(dataset.images):,} images ({dataset.name}), on {device.type}")
     with files.explained(run.metrics_path):
         _forget_after(run.metrics_path, trainer.step)
         with _stop_signals() as stops, SummaryWriter(run.path, purge_step=trainer.step) as board:
-            _loop(trainer, run, dataset, board, stops, on_log)
+            _loop(trainer, run, dataset, judge, board, stops, say, on_log)
     if stops:
         raise Interrupted(stops[0], trainer.step)
     return run.weights_path(trainer.step)
 
 
 def _loop(
-    trainer: Trainer, run: Run, dataset: Dataset, board: SummaryWriter, stops: list[int], on_log: Callable[[Metrics], None]
+    trainer: Trainer,
+    run: Run,
+    dataset: Dataset,
+    judge: evaluate.Judge | None,
+    board: SummaryWriter,
+    stops: list[int],
+    say: Callable[[str], None],
+    on_log: Callable[[Metrics], None],
 ) -> None:
     settings = trainer.config.train
     batches = Batches(dataset.images, settings.batch_size, trainer.config.seed, trainer.config.data.flip, trainer.device)
@@ -220,6 +228,8 @@ def _loop(
                 _save(trainer, run, dataset)
             if trainer.step % settings.preview_every_steps == 0:
                 _preview(trainer, run, dataset, board)
+            if judge is not None and trainer.step % (settings.score_every_steps or 1) == 0:
+                say(_score(trainer, run, dataset, judge, board))
     if meter.steps:
         report()
     if trainer.step % settings.save_every_steps:
@@ -310,6 +320,29 @@ def _preview(trainer: Trainer, run: Run, dataset: Dataset, board: SummaryWriter)
     images = torch.cat([to_uint8(x) for x in model.generate(trainer.config.train.preview_images, seed=0)]).numpy()
     render.save_grid(images, run.preview_path(trainer.step), scale=2)
     board.add_image("samples", render.tile(images), trainer.step, dataformats="HWC")
+
+
+def _judge(config: Config, dataset: Dataset, device: torch.device, say: Callable[[str], None]) -> evaluate.Judge | None:
+    """What scores samples against the training images on the way, where the preset wants that."""
+    if config.train.score_every_steps is None:
+        return None
+    say("measuring the training images for scores")
+    features = evaluate.load_features(config.train.score_features, config.score.mode, device)
+    reference = evaluate.image_reference(dataset, features, lambda done: None)
+    judge = evaluate.Judge(features, reference, "train")
+    judge.check_enough(config.train.score_images, "train.score_images", "or set train.score_every_steps=null")
+    return judge
+
+
+def _score(trainer: Trainer, run: Run, dataset: Dataset, judge: evaluate.Judge, board: SummaryWriter) -> str:
+    """Score samples, always of the same seeds; a message that says how they did."""
+    model = _averaged(trainer, _gain(trainer, dataset))
+    count = trainer.config.train.score_images
+    protocol = evaluate.model_protocol(model, trainer.step, count, seed=0, solver=model.solver(None, None, None))
+    score = judge.score_model(model, protocol, lambda done: None, name="training")
+    evaluate.record(run.evaluations_path, score)
+    board.add_scalar(judge.metric, score[judge.metric], trainer.step)
+    return f"step {trainer.step}: {judge.metric.upper()} {score[judge.metric]:.4f} ({judge.features.key}, {count:,} images)"
 
 
 def _averaged(trainer: Trainer, gain: Tensor | None = None) -> Model:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 # Small enough that a step takes milliseconds; 8 px and two levels still use every kind of layer.
@@ -33,6 +34,7 @@ TINY = (
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["BLURDIFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.pop("BLURDIFF_INCEPTION", None)
 
 
 @dataclass
@@ -86,6 +88,36 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a tiny model, trained for three steps as a user would; each test has a copy of its own."""
     return Path(shutil.copytree(trained_once, tmp_path_factory.mktemp("run") / "tiny"))
+
+
+class StandIn(torch.nn.Module):
+    """Inception's interface, which clean-fid and blurcli rely on, over arithmetic that takes a millisecond."""
+
+    class Layers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            generator = torch.Generator().manual_seed(0)
+            self.mix = torch.nn.Buffer(torch.randn(192, 2048, generator=generator) / 14)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(torch.nn.functional.adaptive_max_pool2d(x, 8).flatten(1) @ self.mix)[:, :, None, None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = StandIn.Layers()
+
+    def forward(self, img: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        assert return_features
+        x = torch.nn.functional.interpolate(img, size=[299, 299], mode="bilinear", align_corners=False)
+        return self.layers.forward((x - 128) / 128)
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in for Inception's TorchScript file, which cannot be had without the internet."""
+    path = tmp_path_factory.mktemp("inception") / "inception-2015-12-05.pt"
+    torch.jit.script(StandIn().eval()).save(str(path))
+    return path
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from PIL import Image
 import blurcli
 from blurcli.model import choose_device
 
-COMMANDS = ("train", "sample", "animate", "fid", "likelihood", "sweep", "diagnose", "presets")
+COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "presets", "prefetch")
 
 
 def test_help_is_light() -> None:
@@ -54,7 +54,7 @@ def test_a_users_session(tmp_path: Path) -> None:
     assert shell("animate", "process.gif", cwd=tmp_path).out == "process.gif\n"
     with Image.open(tmp_path / "process.gif") as animation:
         assert animation.n_frames == 41  # type: ignore[attr-defined]
-    scored = shell("fid", "--n", 10, "--json", cwd=tmp_path)
+    scored = shell("fid", "--n", 10, "--force", "--json", cwd=tmp_path)
     assert json.loads(scored.out)["fd"] > 0
 
 

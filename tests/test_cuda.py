@@ -29,7 +29,7 @@ def test_train_resume_sample_animate_and_score(cli: Cli, tmp_path: Path) -> None
     assert "on cuda" in done.err
     assert cli("sample", "--run", "r", "--n", 3, "--device", "cuda").code == 0
     assert cli("animate", "p.gif", "--run", "r", "--device", "cuda").code == 0
-    assert cli("fid", "--run", "r", "--n", 20, "--device", "cuda").code == 0
+    assert cli("fid", "--run", "r", "--n", 20, "--force", "--device", "cuda").code == 0
     assert cli("sample", "--run", "r", "--n", 3, "--device", "cpu", "--out", "cpu.png").code == 0
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from blurcli.core import dct2
 from blurcli.data import Batches, load_dataset, measure_moments
-from blurcli.data.images import decode, file_size, read_npz
+from blurcli.data.images import decode
 from blurcli.data.shapes import draw_shapes
 from blurcli.errors import UsageError, UserError
 
@@ -222,39 +222,6 @@ def test_torchvision_datasets(monkeypatch: pytest.MonkeyPatch, name: str, attrib
     assert dataset.images.shape == (10_000, 1, 4, 4)
     assert dataset.images[300, 0, 0, 0] == 300 % 256
     assert asked == [(False, True)]
-
-
-def test_sizes_of_files_must_agree(photos: Path) -> None:
-    assert file_size(photos) == (12, 16)
-    Image.new("RGB", (16, 13)).save(photos / "z.png")
-    with pytest.raises(UsageError, match=r"must have one size: 0.png has \(12, 16\), z.png has \(13, 16\)"):
-        file_size(photos)
-    (photos / "z.png").write_text("no image")
-    with pytest.raises(UserError, match=r"z.png: not a readable image"):
-        file_size(photos)
-
-
-def test_npz(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8)
-    np.savez(tmp_path / "x.npz", pixels)
-    assert np.array_equal(read_npz(tmp_path / "x.npz"), pixels.transpose(0, 3, 1, 2))
-    np.savez(tmp_path / "grey.npz", pixels[..., 0])
-    assert read_npz(tmp_path / "grey.npz").shape == (3, 1, 4, 5)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "text"),
-    [
-        ({"a": np.zeros((2, 4, 4, 3)), "b": np.zeros(2)}, r"holds 2 arrays \(a, b\)"),
-        ({"a": np.zeros((2, 4, 4, 3))}, "holds float64"),
-        ({"a": np.zeros((0, 4, 4, 3), np.uint8)}, r"holds uint8 \(0, 4, 4, 3\)"),
-        ({"a": np.array([{}], object)}, "not a readable .npz"),
-    ],
-)
-def test_npz_of_something_else(tmp_path: Path, arrays: dict, text: str) -> None:
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(UserError, match=text):
-        read_npz(tmp_path / "x.npz")
 
 
 # Batches

@@ -1,185 +1,67 @@
-"""Scores: the Frechet distance, the features, and the command's protocol."""
+"""`blurdiff fid` and `blurdiff results`: what is scored, by what protocol, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
-from conftest import Cli
+from conftest import Cli, settings
 from PIL import Image
 from torch import Tensor
 
-from blurcli import evaluate
-from blurcli.data import load_dataset
-from blurcli.data.dataset import cache_folder
 from blurcli.errors import UserError
-from blurcli.evaluate import Features, Moments, array_batches, frechet_distance, load_features, moments_of, reference_moments
-
-CPU = torch.device("cpu")
+from blurcli.evaluate import comparable, record, recorded
 
 
-def random_moments(seed: int, dimensions: int = 6) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    root = torch.randn(dimensions, dimensions, dtype=torch.float64, generator=generator)
-    return torch.randn(dimensions, dtype=torch.float64, generator=generator), root @ root.T
+class FewPixels(torch.nn.Module):
+    """Features few enough for a handful of images."""
 
-
-def test_frechet_distance_against_a_matrix_square_root() -> None:
-    (m1, s1), (m2, s2) = random_moments(1), random_moments(2)
-    root = scipy.linalg.sqrtm((s1 @ s2).numpy()).real
-    expected = ((m1 - m2) ** 2).sum().item() + (s1 + s2).trace().item() - 2 * np.trace(root)
-    assert frechet_distance(m1, s1, m2, s2) == pytest.approx(expected, rel=1e-8)
-    assert frechet_distance(m2, s2, m1, s1) == pytest.approx(expected, rel=1e-8)
-
-
-def test_frechet_distance_of_commuting_covariances() -> None:
-    a, b = torch.tensor([1.0, 4.0, 0.0], dtype=torch.float64), torch.tensor([9.0, 1.0, 0.0], dtype=torch.float64)
-    zero = torch.zeros(3, dtype=torch.float64)
-    assert frechet_distance(zero, a.diag(), zero + 2, b.diag()) == pytest.approx(12 + (1 - 3) ** 2 + (2 - 1) ** 2)
-
-
-def test_a_distance_to_oneself_is_zero() -> None:
-    mean, covariance = random_moments(3)
-    assert frechet_distance(mean, covariance, mean, covariance) == pytest.approx(0, abs=1e-9)
-
-
-def test_moments_do_not_depend_on_the_batches() -> None:
-    features = 1e4 + torch.randn(500, 5, dtype=torch.float64)
-    expected = features.mean(0), torch.from_numpy(np.cov(features.numpy(), rowvar=False))
-    for size in (1, 7, 500):
-        moments = Moments()
-        for part in torch.split(features, size):
-            moments.add(part)
-        assert moments.count == 500
-        for ours, theirs in zip(moments.finish(), expected, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-
-
-def test_a_covariance_needs_two_images() -> None:
-    moments = Moments()
-    moments.add(torch.zeros(1, 3))
-    with pytest.raises(ValueError, match="at least two"):
-        moments.finish()
-
-
-def test_pixels_are_averages_of_blocks() -> None:
-    images = torch.randint(0, 256, (3, 3, 32, 16), dtype=torch.uint8)
-    expected = (images.double() / 127.5 - 1).reshape(3, 3, 8, 4, 8, 2).mean((3, 5)).flatten(1)
-    torch.testing.assert_close(load_features("pixels", "clean", CPU).extract(images), expected)
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 @pytest.fixture
-def feature_file(tmp_path: Path) -> Path:
-    """A TorchScript network: mean and spread of each colour, values 0..255."""
-
-    class Statistics(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.cat([x.mean((2, 3)), x.std((2, 3))], dim=1)
-
-    path = tmp_path / "statistics.pt"
-    torch.jit.script(Statistics()).save(str(path))
+def few(tmp_path: Path) -> Path:
+    path = tmp_path / "few.pt"
+    torch.jit.script(FewPixels()).save(str(path))
     return path
 
 
-def test_torchscript_sees_colour_in_0_to_255(feature_file: Path) -> None:
-    features = load_features(str(feature_file), "clean", CPU)
-    grey = torch.full((2, 1, 4, 4), 200, dtype=torch.uint8)
-    assert features.extract(grey).tolist() == [[200.0] * 3 + [0.0] * 3] * 2
-    assert features.metric == "fd"
-    assert features.key.startswith("torchscript-")
-
-
-def test_torchscript_that_is_none_or_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--features .*absent.pt: no such file; .* pixels, inception"):
-        load_features(str(tmp_path / "absent.pt"), "clean", CPU)
-    (tmp_path / "text.pt").write_text("no network")
-    with pytest.raises(UserError, match="not a readable TorchScript file"):
-        load_features(str(tmp_path / "text.pt"), "clean", CPU)
-    for name, network in (("flat", torch.nn.Linear(5, 2)), ("image", torch.nn.Identity())):
-        torch.jit.script(network).save(str(tmp_path / f"{name}.pt"))
-        with pytest.raises(UserError, match=rf"{name}.pt: (fails on images of \(3, 4, 4\)|gives features of shape)"):
-            load_features(str(tmp_path / f"{name}.pt"), "clean", CPU).extract(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("mode", ["clean", "legacy_tensorflow", "legacy_pytorch"])
-def test_inception_is_fed_as_clean_fid_feeds_it(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
-    """A stand-in for the network, which cannot be had without the internet: it hands back the pixels that it was given."""
-    import cleanfid.features
-    from cleanfid.resize import build_resizer
-
-    monkeypatch.setattr(cleanfid.features, "build_feature_extractor", lambda *a, **k: lambda x: x.flatten(1))
-    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
-    features = load_features("inception", mode, CPU)
-    expected = np.stack([build_resizer(mode)(image) for image in images.permute(0, 2, 3, 1).numpy()])
-    assert features.metric == "fid"
-    np.testing.assert_array_equal(features.extract(images).numpy(), expected.transpose(0, 3, 1, 2).reshape(2, -1))
-
-
-def test_inception_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    import cleanfid.features
-
-    def fail(*arguments: object, **options: object) -> None:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(cleanfid.features, "build_feature_extractor", fail)
-    with pytest.raises(UserError, match=r"Inception network .* cannot be had: no route to host.*--features pixels"):
-        load_features("inception", "clean", CPU)
-
-
-def test_reference_is_measured_once(photos: Path) -> None:
-    dataset = load_dataset(str(photos), "train", (8, 8), 3)
-    calls: list[int] = []
-
-    def extract(images: Tensor) -> Tensor:
-        calls.append(len(images))
-        return images.double().flatten(1)[:, :4]
-
-    features = Features(extract, "test-features", "fd")
-    first = reference_moments(dataset, features, lambda done: None)
-    again = reference_moments(dataset, features, lambda done: None)
-    assert calls == [10]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    for path in (cache_folder() / "moments").iterdir():
-        path.write_bytes(b"damaged")
-    reference_moments(dataset, features, lambda done: None)
-    assert calls == [10, 10]
-    reference_moments(dataset, Features(extract, "other-features", "fd"), lambda done: None)
-    assert calls == [10, 10, 10]
-
-
-def test_data_against_itself_noise_and_more_noise() -> None:
-    images = np.array(load_dataset("shapes", "train", (16, 16), 3, shapes_count=1500).images)
-    features = load_features("pixels", "clean", CPU)
-    moments = lambda array: moments_of(array_batches(array), features, lambda done: None).finish()  # noqa: E731
-    noise = np.random.default_rng(0).normal(0, 1, images[:750].shape)
-    scores = [
-        frechet_distance(*moments((images[:750] + std * noise).clip(0, 255).astype(np.uint8)), *moments(images[750:]))
-        for std in (0, 30, 90)
-    ]
-    assert scores[0] < scores[1] < scores[2]
-
-
-# The command
-
-
-def test_score_of_a_run_and_its_protocol(cli: Cli, tiny_run: Path) -> None:
-    done = cli("fid", "--run", tiny_run, "--n", 50, "--seed", 3, "--name", "trial", "--json")
+def test_score_of_a_run_and_its_protocol(cli: Cli, tiny_run: Path, few: Path) -> None:
+    command = ["fid", "--run", tiny_run, "--n", 50, "--seed", 3, "--features", few]
+    done = cli(*command, "--name", "trial", "--json")
     assert done.code == 0, done.err
     score = json.loads(done.out)
     assert score["fd"] > 0
     assert "fid" not in score
-    expected = {"name": "trial", "n": 50, "seed": 3, "sampler": "abm", "steps": 2, "step": 3, "features": "pixels-8x8"}
+    assert "kid" not in score
+    expected = {
+        "name": "trial",
+        "n": 50,
+        "seed": 3,
+        "images": "0-49",
+        "sampler": "abm",
+        "steps": 2,
+        "step": 3,
+        "split": "train",
+    }
     assert {key: score[key] for key in expected} == expected
-    assert json.loads((tiny_run / "evaluations.jsonl").read_text().splitlines()[-1]) == score
-    text = cli("fid", "--run", tiny_run, "--n", 50, "--seed", 3)
-    assert text.out.startswith(f"FD {score['fd']:.4f}  (pixels-8x8; 50 images against 64 of shapes train)")
-    assert "50 images for 192 features" in text.err
+    assert set(score) >= {"kd", "kd_std", "precision", "recall", "log_spectral_distance", "seconds", "hardware", "versions"}
+    assert len(score["weights_sha256"]) == 16
+    assert len(score["features_sha256"]) == 64
+    assert (score["reference"], score["reference_images"], len(score["reference_hash"])) == ("shapes train", 64, 32)
+    assert score["mode"] is None
+    assert recorded(tiny_run / "evaluations.jsonl") == [score]
+    assert (tiny_run / "spectrum-00000003.png").exists()
+    text = cli(*command, "--plot", "s.svg")
+    assert text.out.startswith(f"FD {score['fd']:.4f}  ({score['features']}; 50 images against 64 of shapes train)\nKD ")
+    assert Path("s.svg").exists()
 
 
-def test_score_depends_on_what_is_asked(cli: Cli, tiny_run: Path, feature_file: Path, photos: Path) -> None:
-    score = lambda *a: json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--json", *a).out)["fd"]  # noqa: E731
+def test_score_depends_on_what_is_asked(cli: Cli, tiny_run: Path, few: Path, photos: Path) -> None:
+    score = lambda *a: json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--force", "--json", *a).out)["fd"]  # noqa: E731
     base = score()
     assert score() == base
     assert score("--batch-size", 3) == base
@@ -189,28 +71,101 @@ def test_score_depends_on_what_is_asked(cli: Cli, tiny_run: Path, feature_file: 
         ["--sampler", "ddim"],
         ["--sampler", "ddim", "--eta", 1],
         ["--split", "test"],
-        ["--features", feature_file],
+        ["--features", few],
         ["--data", photos],
         ["--n", 21],
     ):
         assert score(*change) != base, change
 
 
+def test_repeats(cli: Cli, tiny_run: Path, few: Path) -> None:
+    command = ["fid", "--run", tiny_run, "--n", 20, "--features", few]
+    singles = [json.loads(cli(*command, "--seed", seed, "--json").out)["fd"] for seed in (1, 2, 3)]
+    result = json.loads(cli(*command, "--seed", 1, "--repeats", 3, "--json").out)
+    assert [score["fd"] for score in result["scores"]] == singles
+    assert result["fd"] == pytest.approx(np.mean(singles))
+    assert (result["fd_min"], result["fd_max"]) == (min(singles), max(singles))
+    assert result["fd_std"] == pytest.approx(np.std(singles, ddof=1))
+    assert result["seed"] == [1, 2, 3]
+    assert len(recorded(tiny_run / "evaluations.jsonl")) == 6
+    text = cli(*command, "--seed", 1, "--repeats", 3).out
+    assert f"(mean of 3 seeds; least {min(singles):.4f}, standard deviation" in text
+
+
+def test_a_score_names_the_weights_by_their_tensors(cli: Cli, tiny_run: Path, few: Path, tmp_path: Path) -> None:
+    """Not by their file, whose metadata safetensors writes in any order; and not by the run that they came from."""
+    train = ["train", "--preset", "shapes-blur", *settings("train.steps=3")]
+    assert cli(*train, "--run", "same").code == cli(*train, "--run", "other", "--set", "seed=1").code == 0
+    hashes = [
+        json.loads(cli("fid", "--run", run, "--n", 8, "--features", few, "--json").out)["weights_sha256"]
+        for run in (tiny_run, "same", "other")
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_too_few_images_are_refused(cli: Cli, tiny_run: Path, photos: Path, few: Path, tmp_path: Path) -> None:
+    refused = cli("fid", "--run", tiny_run, "--n", 192)
+    assert refused.code == 2
+    message = " ".join(refused.err.split())
+    assert (
+        "--n 192: too few for the 192 features of pixels-8x8: the covariance of no more than 192 images is singular" in message
+    )
+    assert "--force scores all the same" in message
+    assert not (tiny_run / "evaluations.jsonl").exists()
+    reference = cli("fid", "--run", tiny_run, "--n", 193)
+    assert "shapes train: 64 images: too few" in " ".join(reference.err.split())
+    forced = cli("fid", "--run", tiny_run, "--n", 20, "--force")
+    assert forced.code == 0
+    assert "warning: --n 20: too few" in forced.err
+    assert cli("fid", "--run", tiny_run, "--n", 20, "--features", few).code == 0
+    assert cli("sweep", "--run", tiny_run, "--n", 20).code == 2
+    files = cli("fid", "--samples", photos, "--data", photos, "--features", "pixels")
+    assert (files.code, "--n 10: too few" in files.err) == (2, True)
+
+
+def test_a_score_that_is_no_number_is_refused(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3)) / 0 * 0
+
+    torch.jit.script(Broken()).save(str(tmp_path / "nan.pt"))
+    done = cli("fid", "--run", tiny_run, "--n", 8, "--features", tmp_path / "nan.pt")
+    assert done.code == 1
+    assert "are not finite" in done.err
+    assert not (tiny_run / "evaluations.jsonl").exists()
+
+
+# Existing images
+
+
 def test_existing_images(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path) -> None:
     """A folder, a zip and an array of the same images get the same score, by any route to the reference."""
     assert cli("sample", "--run", tiny_run, "--n", 20, "--out", "folder").code == 0
     assert cli("sample", "--run", tiny_run, "--n", 20, "--out", "x.npz").code == 0
-    import shutil
-
     shutil.make_archive("folder", "zip", "folder")
-    model = json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--json").out)["fd"]
+    keys = ("fd", "kd", "precision", "recall", "log_spectral_distance")
+    model = json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--force", "--json").out)
     for samples in ("folder", "folder.zip", "x.npz"):
-        done = cli("fid", "--samples", samples, "--run", tiny_run, "--json")
-        assert json.loads(done.out)["fd"] == pytest.approx(model, rel=1e-9), samples
-    other = cli("fid", "--samples", photos, "--data", photos, "--features", "pixels", "--json")
-    assert json.loads(other.out)["fd"] == pytest.approx(0, abs=1e-9)
-    fewer = cli("fid", "--samples", photos, "--data", photos, "--features", "pixels", "--n", 5, "--json")
-    assert json.loads(fewer.out)["n"] == 5
+        done = cli("fid", "--samples", samples, "--run", tiny_run, "--force", "--json")
+        score = json.loads(done.out)
+        assert [score[key] for key in keys] == pytest.approx([model[key] for key in keys], rel=1e-9), samples
+        assert recorded(tiny_run / "evaluations.jsonl")[-1] == score
+    itself = ["fid", "--samples", photos, "--data", photos, "--features", "pixels", "--force", "--json"]
+    other = json.loads(cli(*itself).out)
+    assert other["fd"] == pytest.approx(0, abs=1e-9)
+    assert (other["precision"], other["recall"], other["log_spectral_distance"]) == (1, 1, 0)
+    assert recorded(tmp_path / "runs" / "evaluations.jsonl") == [other]
+    fewer = json.loads(cli(*itself, "--n", 5).out)
+    assert (fewer["n"], fewer["samples_found"]) == (5, 10)
+
+
+def test_existing_images_of_many_sizes(cli: Cli, photos: Path) -> None:
+    Image.new("RGB", (40, 30)).save(photos / "large.png")
+    command = ["fid", "--samples", photos, "--data", photos, "--features", "pixels", "--force", "--json"]
+    refused = cli(*command)
+    assert (refused.code, "--size 12 resizes and crops all" in " ".join(refused.err.split())) == (2, True)
+    score = json.loads(cli(*command, "--size", 16).out)
+    assert (score["fd"], score["size"]) == (pytest.approx(0, abs=1e-9), [16, 16])
 
 
 @pytest.mark.parametrize(
@@ -220,27 +175,30 @@ def test_existing_images(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path)
         (["--samples", "photos", "--data", "photos", "--n", "11"], "holds 10 images; --n 11 cannot be scored"),
         (["--samples", "photos", "--data", "photos", "--steps", "3"], "do not go with it"),
         (["--samples", "photos", "--data", "photos", "--seed", "3"], "do not go with it"),
+        (["--samples", "photos", "--data", "photos", "--repeats", "3"], "do not go with it"),
         (["--samples", "absent", "--data", "photos"], "absent: no such file or folder"),
         (["--samples", "photos", "--data", "absent"], "absent: no such file or folder"),
+        (["--samples", "absent.npz", "--data", "photos"], "absent.npz: no such file"),
+        (["--size", "8"], "--size: resizes --samples"),
+        (["--plot", "x.gif"], "must end in .png or .svg"),
         (["--n", "1"], "Invalid value for '--n'"),
     ],
 )
-def test_wrong_usage(cli: Cli, photos: Path, arguments: list[str], text: str) -> None:
-    done = cli("fid", *arguments)
+def test_wrong_usage(cli: Cli, tiny_run: Path, photos: Path, arguments: list[str], text: str) -> None:
+    where = [] if "--samples" in arguments else ["--run", tiny_run, "--force"]
+    done = cli("fid", *arguments, *where, *([] if "absent" in arguments[-1] else ["--features", "pixels"]))
     assert done.code == 2
     assert text in " ".join(done.err.split())
 
 
 def test_a_weights_file_alone_does_not_name_its_data(cli: Cli, photos: Path, tmp_path: Path) -> None:
-    from conftest import settings
-
     assert cli("train", "--preset", "shapes-blur", "--data", photos, "--run", "r", *settings("train.steps=1")).code == 0
     weights = tmp_path / "r" / "weights" / "step-00000001.safetensors"
-    done = cli("fid", "--weights", weights, "--n", 4)
+    done = cli("fid", "--weights", weights, "--n", 4, "--force")
     assert done.code == 2
     assert "give them with --data" in done.err
-    assert cli("fid", "--weights", weights, "--n", 4, "--data", photos).code == 0
-    assert cli("fid", "--run", "r", "--n", 4).code == 0
+    assert cli("fid", "--weights", weights, "--n", 4, "--force", "--data", photos).code == 0
+    assert cli("fid", "--run", "r", "--n", 4, "--force").code == 0
 
 
 def test_to_uint8_rounds() -> None:
@@ -252,11 +210,92 @@ def test_to_uint8_rounds() -> None:
 
 def test_evaluations_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
-        evaluate.record(tmp_path / "absent" / "evaluations.jsonl", {})
+        record(tmp_path / "absent" / "evaluations.jsonl", {})
 
 
-def test_images_are_read_as_they_are(photos: Path) -> None:
-    """The scored pixels of a folder are its files' pixels: no resizing on the way."""
-    dataset = load_dataset(str(photos), "train", (12, 16), 3)
-    first = np.asarray(Image.open(photos / "0.png")).transpose(2, 0, 1)
-    assert np.array_equal(dataset.images[0], first)
+# Scores while training
+
+
+def test_training_scores_itself(cli: Cli, few: Path, tmp_path: Path) -> None:
+    keys = ["train.steps=4", "train.score_every_steps=2", "train.score_images=12", f"train.score_features={few}"]
+    done = cli("train", "--preset", "shapes-blur", "--run", "r", *settings(*keys))
+    assert done.code == 0, done.err
+    scores = recorded(tmp_path / "r" / "evaluations.jsonl")
+    assert [(score["step"], score["n"], score["name"]) for score in scores] == [(2, 12, "training"), (4, 12, "training")]
+    assert f"step 4: FD {scores[1]['fd']:.4f} ({scores[1]['features']}, 12 images)" in done.err
+    again = json.loads(cli("fid", "--run", "r", "--n", 12, "--features", few, "--json").out)
+    assert {key: again[key] for key in ("fd", "kd", "weights_sha256")} == {
+        key: scores[1][key] for key in ("fd", "kd", "weights_sha256")
+    }
+
+
+def test_training_that_could_not_be_scored_does_not_begin(cli: Cli, tmp_path: Path) -> None:
+    done = cli("train", "--preset", "shapes-blur", "--run", "r", *settings("train.score_every_steps=2"))
+    assert done.code == 2
+    assert "shapes train: 64 images: too few for the 192 features" in " ".join(done.err.split())
+    assert "or set train.score_every_steps=null" in " ".join(done.err.split())
+    assert not (tmp_path / "r").exists()
+
+
+# blurdiff results
+
+
+def line(**changes: object) -> dict:
+    base = {"fd": 1.0, "kd": 0.1, "n": 100, "features": "pixels-8x8", "reference": "data", "reference_hash": "abc"}
+    return {
+        **base,
+        "run": "r",
+        "weights_sha256": "w",
+        "step": 5,
+        "sampler": "abm",
+        "steps": 20,
+        "eta": 0.0,
+        "seed": 0,
+        **changes,
+    }
+
+
+def test_only_like_protocols_are_ranked_together() -> None:
+    unlike = [{"n": 200}, {"features": "other"}, {"reference_hash": "def"}, {"fid": 3.0, "fd": None}]
+    groups = comparable([line(), *(line(**change) for change in unlike), line(fd=0.5, sampler="ddim")])
+    assert [len(group.rows) for group in groups] == [2, 1, 1, 1, 1]
+    assert [(row["sampler"], row["fd"]) for row in groups[0].rows] == [("ddim", 0.5), ("abm", 1.0)]
+    assert [group.metric for group in groups] == ["fd", "fd", "fd", "fd", "fid"]
+    bits = [{"bits_per_dim": 4.0, "n": 100, "steps": steps, "seed": 0} for steps in (None, 10)]
+    assert [group.metric for group in comparable(bits)] == ["bits_per_dim"] * 2
+
+
+def test_seeds_of_one_subject_are_one_row() -> None:
+    (group,) = comparable([line(fd=1.0), line(fd=9.0, seed=1), line(fd=3.0, seed=1), line(fd=2.5, name="other")])
+    assert [(row["fd"], row["seeds"], row["min"]) for row in group.rows] == [(2.0, 2, 1.0), (2.5, 1, 2.5)]
+    assert group.rows[0]["std"] == pytest.approx(2**0.5)
+    assert group.rows[1]["std"] is None
+
+
+def test_results_show_what_was_scored(cli: Cli, tiny_run: Path, photos: Path, few: Path, tmp_path: Path) -> None:
+    assert cli("results").code == 2
+    shutil.copytree(tiny_run, tmp_path / "runs" / "a")
+    for arguments in (["--repeats", 2], ["--sampler", "ddim"], ["--n", 9]):
+        assert cli("fid", "--n", 8, "--features", few, *arguments).code == 0
+    assert cli("likelihood", "--n", 4, "--calls", 2).code == 0
+    assert cli("fid", "--samples", photos, "--data", photos, "--features", few).code == 0
+    done = cli("results")
+    blocks = done.out.split("\n\n")
+    assert len(blocks) == 4
+    assert sorted(block.split(":")[0].split()[0] for block in blocks) == ["FD", "FD", "FD", "bits/dim"]
+    (block,) = [block for block in blocks if "8 images" in block]
+    assert "reference shapes train (" in block
+    head, *rows = block.splitlines()[1:]
+    assert head.split()[:6] == ["run", "step", "sampler", "steps", "FD", "+-"]
+    assert sorted(row.split()[2] for row in rows) == ["abm", "ddim"]
+    assert any(str(photos) in block for block in blocks)
+    told = json.loads(cli("results", "runs/a", "--json").out)
+    assert [len(group["rows"]) for group in told["groups"]] == [2, 1, 1]
+    assert cli("results", "absent").code == 2
+
+    # Lines of anybody's making do not bring it down.
+    (tmp_path / "odd.jsonl").write_text(
+        '{"fd": 1, "n": 1, "features": {}, "eta": []}\n{"fd": 1, "n": [1]}\nnot json\n{"fd": "x"}\n[1]\n'
+    )
+    assert len(json.loads(cli("results", "odd.jsonl", "--json").out)["groups"]) == 1
+    assert cli("results", "odd.jsonl").code == 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from blurcli.checkpoint import load_weights
 from blurcli.config import Config, flatten, load_config, parse_overrides, preset_names
 from blurcli.data import load_dataset
+from blurcli.evaluate import recorded
 from blurcli.model import Model, build_network
 from blurcli.runs import Run
 from blurcli.train import train
@@ -21,11 +22,15 @@ CPU = torch.device("cpu")
 BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12")
 
 
-class Noisy(torch.nn.Module):
+class FewPixels(torch.nn.Module):
     """Features for a score: any will do."""
 
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)[:, :5]
+        return x.flatten(1)[:, : self.count]
 
 
 def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
     weights_path = train(config, Run(folder), dataset, CPU)
     weights = load_weights(weights_path)
     batches = list(Model.from_weights(weights, CPU).generate(5, seed=0))
-    score = json.loads(cli("fid", "--run", folder, "--json").out)
+    score = json.loads(cli("fid", "--run", folder, "--force", "--json").out)
     logged = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in weights.network.values()))
     return {
@@ -45,6 +50,11 @@ def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
         "logged": logged,
         "batches": [tuple(batch.shape) for batch in batches],
         "images": hashlib.sha256(torch.cat(batches).numpy().tobytes()).hexdigest(),
+        "training_scores": [
+            (line["step"], line["n"], line["features"])
+            for line in recorded(folder / "evaluations.jsonl")
+            if line["name"] == "training"
+        ],
         "score": {key: score.get(key) for key in ("fd", "fid", "n", "split", "features", "sampler", "steps")},
     }
 
@@ -83,13 +93,16 @@ CHANGES: dict[str, tuple[str, str]] = {
     "train.preview_every_steps": ("2", "files"),
     "train.preview_images": ("9", "previews"),
     "train.save_every_steps": ("2", "files"),
+    "train.score_every_steps": ("2", "training_scores"),
+    "train.score_images": ("11", "training_scores"),
+    "train.score_features": ("FEATURES", "training_scores"),
     "sample.sampler": ("ddim", "images"),
     "sample.steps": ("3", "images"),
     "sample.eta": ("0.5", "images"),
     "sample.batch_size": ("2", "batches"),
     "score.n": ("13", "score"),
     "score.split": ("test", "score"),
-    "score.mode": ("legacy_pytorch", "score"),
+    "score.mode": ("legacy_tensorflow", "score"),
     "score.features": ("FEATURES", "score"),
 }
 
@@ -105,16 +118,21 @@ def unchanged() -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_key_does_something(
-    key: str, tmp_path: Path, photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, unchanged: dict[str, Any]
+    key: str,
+    tmp_path: Path,
+    photos: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    inception_file: Path,
+    unchanged: dict[str, Any],
 ) -> None:
     value, part = CHANGES[key]
-    torch.jit.script(Noisy()).save(str(tmp_path / "f.pt"))
-    value = {"PHOTOS": str(photos), "FEATURES": str(tmp_path / "f.pt")}.get(value, value)
-    base = list(BASE)
+    for name, count in (("f.pt", 5), ("g.pt", 6)):
+        torch.jit.script(FewPixels(count)).save(str(tmp_path / name))
+    value = {"PHOTOS": str(photos), "FEATURES": str(tmp_path / "g.pt")}.get(value, value)
+    base = [*BASE, "train.score_every_steps=3", "train.score_images=12", f"train.score_features={tmp_path / 'f.pt'}"]
     if key == "score.mode":
-        import cleanfid.features
-
-        monkeypatch.setattr(cleanfid.features, "build_feature_extractor", lambda mode, *a, **k: lambda x: x.flatten(1)[:, :5])
+        monkeypatch.setenv("BLURDIFF_INCEPTION", str(inception_file))
         base.append("score.features=inception")
     if key == "sample.eta":
         base.append("sample.sampler=ddim")

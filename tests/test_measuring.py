@@ -31,7 +31,7 @@ def test_noise_is_less_likely_than_the_data(cli: Cli, tiny_run: Path, photos: Pa
 
 
 def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) -> None:
-    base = ["sweep", "--run", tiny_run, "--n", 20, "--json"]
+    base = ["sweep", "--run", tiny_run, "--n", 20, "--force", "--json"]
     first = json.loads(cli(*base, "--steps", "2,3", "--samplers", "abm,ddim", "--seeds", 2).out)
     assert [(row["sampler"], row["steps"], row["seeds"]) for row in first["rows"]] == [
         ("abm", 2, 2),
@@ -43,7 +43,9 @@ def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) ->
     assert Path(first["out"]).exists()
     lines = (tiny_run / "evaluations.jsonl").read_text().splitlines()
     assert len(lines) == 8
-    alone = json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--sampler", "ddim", "--steps", 3, "--json").out)["fd"]
+    alone = json.loads(cli("fid", "--run", tiny_run, "--n", 20, "--force", "--sampler", "ddim", "--steps", 3, "--json").out)[
+        "fd"
+    ]
     assert alone in [json.loads(line)["fd"] for line in lines]
 
     # Nothing is scored twice; a score taken by `fid` counts too; another protocol does not.
@@ -56,7 +58,9 @@ def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) ->
     ]
     assert more.err.count("FD") == 1
     assert cli(*base, "--steps", "4", "--samplers", "ddim").err.count("FD") == 0  # the cut line took no score with it
-    other = cli("sweep", "--run", tiny_run, "--n", 21, "--steps", 2, "--samplers", "abm", "--out", tiny_run / "s.svg")
+    other = cli(
+        "sweep", "--run", tiny_run, "--n", 21, "--force", "--steps", 2, "--samplers", "abm", "--out", tiny_run / "s.svg"
+    )
     assert other.out.splitlines()[1].split()[:2] == ["abm", "2"]
     assert "sweep" not in other.out
     assert (tiny_run / "s.svg").exists()
@@ -101,7 +105,7 @@ def test_a_model_of_noise_is_calibrated(cli: Cli, tmp_path: Path) -> None:
     table = cli("diagnose", "--run", "r", "--n", 8).out.splitlines()
     assert table[0].split()[:2] == ["t", "mean"]
     assert table[1].startswith("0.000")
-    for command in (["sample", "--out", "x.png"], ["fid", "--n", 12, "--json"], ["likelihood", "--n", 12, "--json"]):
+    for command in (["sample", "--out", "x.png"], ["fid", "--n", 12, "--force", "--json"], ["likelihood", "--n", 12, "--json"]):
         ours, raw = (cli(*command, "--run", "r", *extra) for extra in ([], ["--no-calibration"]))
         assert ours.code == raw.code == 0
         if command[0] == "fid":

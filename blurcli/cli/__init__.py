@@ -12,7 +12,9 @@ from blurcli.cli.animate import animate
 from blurcli.cli.diagnose import diagnose
 from blurcli.cli.fid import fid
 from blurcli.cli.likelihood import likelihood
+from blurcli.cli.prefetch import prefetch
 from blurcli.cli.presets import presets
+from blurcli.cli.results import results
 from blurcli.cli.sample import sample
 from blurcli.cli.sweep import sweep
 from blurcli.cli.train import train
@@ -25,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sample, animate, fid, likelihood, sweep, diagnose, presets):
+for command in (train, sample, animate, fid, results, likelihood, sweep, diagnose, presets, prefetch):
     app.command()(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,17 +12,24 @@ import typer
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
     from blurcli.config import Config
     from blurcli.data import Dataset
-    from blurcli.evaluate import Judge
+    from blurcli.evaluate import Features, Judge, Reference
     from blurcli.model import Model
     from blurcli.runs import Run
 
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="Name of a preset, or a YAML file. [default: that of --run]")
+]
+TrainingDataOption = Annotated[
+    str | None, typer.Option("--data", help="Folder or .zip of images, or a dataset's name. [default: the preset's]")
+]
+AssignmentsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset, e.g. train.steps=1000.")]
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run folder; its newest weights are taken. [default: the newest run]")
 ]
@@ -57,8 +65,19 @@ ModeOption = Annotated[
 ]
 FeaturesOption = Annotated[
     str | None,
-    typer.Option("--features", help="inception, pixels, or a TorchScript file (code: it is run). [default: the preset's]"),
+    typer.Option(
+        "--features", help="inception, pixels, or a TorchScript or torch.export file (code: it is run). [default: the preset's]"
+    ),
 ]
+InceptionOption = Annotated[
+    Path | None,
+    typer.Option("--inception", help="Inception's file, or its folder. [default: $BLURDIFF_INCEPTION, else fetched once]"),
+]
+PublishedOption = Annotated[
+    str | None,
+    typer.Option("--reference", help="Statistics that clean-fid publishes, instead of images: cleanfid:NAME[:SIZE[:SPLIT]]."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Score even too few images for the features.")]
 CountOption = Annotated[
     int | None, typer.Option("--n", min=2, help="Number of images, evenly spaced in the data. [default: 256, or all]")
 ]
@@ -74,6 +93,16 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
         console.result_json(value)
     else:
         console.result(text)
+
+
+def resolve_preset(preset: str, data: str | None, assignments: list[str] | None) -> Config:
+    """A preset with what --set and --data say over it."""
+    from blurcli.config import load_config, parse_overrides
+
+    overrides = parse_overrides(assignments or [])
+    if data is not None:
+        overrides.append((f"--data {data}", "data.source", resolve_source(data)))
+    return load_config(preset, overrides)
 
 
 def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | None]:
@@ -123,23 +152,102 @@ def reference_images(config: Config, run: Run | None, data: str | None, split: s
     return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "--data"), split)
 
 
-def build_judge(reference: Dataset, features: str, mode: str, device: str) -> Judge:
-    """What scores images against a reference, which is measured now, with a progress line, or was before."""
+@dataclass(frozen=True)
+class Standard:
+    """What images are to be scored by, as the options say; what they leave open is the preset's, or else the default.
+
+    Attributes:
+        features, mode, split, data, inception, device: the options of these names.
+        published: the option --reference.
+    """
+
+    features: str | None
+    mode: str | None
+    split: str | None
+    data: str | None
+    published: str | None
+    inception: Path | None
+    device: str
+
+    def judge(self, config: Config | None, run: Run | None, shape: tuple[int, int, int]) -> Judge:
+        """Features, and a reference for images of `shape` (C, H, W): measured now, with a progress line, or before."""
+        from blurcli import console, evaluate
+        from blurcli.config import ScoreConfig
+
+        if self.published is not None and self.data is not None:
+            raise UsageError("--reference and --data: each says what to compare with; give one of them")
+        preset = config.score if config is not None else ScoreConfig()
+        split = self.split or preset.split
+        if self.published is None and self.data is None and config is None:
+            raise UsageError(
+                "--samples needs something to compare with: give --data, --reference, or --run for that run's data"
+            )
+        name, mode = self.features or preset.features, self.mode or preset.mode
+        features = fetch_features(name, mode, self.device, self.inception)
+        if self.published is not None:
+            reference = fetch_reference(self.published, features, shape[1], split)
+        else:
+            dataset = self._images(config, run, split, shape)
+            with console.progress("reference", len(dataset.images)) as update:
+                reference = evaluate.image_reference(dataset, features, update)
+        return evaluate.Judge(features, reference, split)
+
+    def _images(self, config: Config | None, run: Run | None, split: str, shape: tuple[int, int, int]) -> Dataset:
+        from blurcli.data import load_dataset
+
+        channels, *size = shape
+        if self.data is not None:
+            source = resolve_source(self.data)
+        else:
+            assert config is not None
+            source = own_source(config, run, "--data")
+        options = {"shapes_count": config.data.shapes_count} if config is not None else {}
+        with packing() as progress:
+            return load_dataset(source, split, (size[0], size[1]), channels, **options, progress=progress)
+
+
+def fetch_features(name: str, mode: str, device: str, inception: Path | None) -> Features:
+    """The features of that name, with a progress line while a network is fetched, and a warning where there is cause."""
     from blurcli import console, evaluate
     from blurcli.model import choose_device
 
-    chosen = evaluate.load_features(features, mode, choose_device(device))
-    with console.progress("reference", len(reference.images)) as update:
-        return evaluate.Judge(chosen, reference, evaluate.reference_moments(reference, chosen, update))
+    with console.progress("fetching Inception (MiB)") as update:
+        features = evaluate.load_features(name, mode, choose_device(device), inception, _in_units(update, 20))
+    if features.warning:
+        console.say(f"warning: {features.warning}")
+    return features
 
 
-def warn_of_few(count: int, judge: Judge) -> None:
-    """Say so when there are too few images for the features that they are scored by."""
+def fetch_reference(published: str, features: Features, height: int, split: str) -> Reference:
+    """Published statistics, with a progress line while they are fetched."""
+    from blurcli import console, evaluate
+
+    with console.progress("fetching statistics (KiB)") as update:
+        return evaluate.file_reference(published, features, height, split, _in_units(update, 10))
+
+
+def _in_units(update: Callable[..., None], shift: int) -> Callable[[int, int], None]:
+    """A progress in bytes as one in units of 2^shift of them; a total of 0 is unknown."""
+    return lambda done, total: update(done >> shift, (total >> shift) or None)
+
+
+def check_enough(judge: Judge, count: int, force: bool) -> None:
+    """Refuse, or with `force` only warn of, fewer images than a covariance of these features needs."""
     from blurcli import console
 
-    dimensions = len(judge.moments[0])
-    if count <= dimensions:
-        console.say(f"warning: {count} images for {dimensions} features: their covariance is singular, and the score too high")
+    try:
+        judge.check_enough(count)
+    except UsageError as error:
+        if not force:
+            raise
+        console.say(f"warning: {error}")
+
+
+def evaluations_path(run: Run | None) -> Path:
+    """Where the scores of a run are kept, or those of images and weights that belong to none."""
+    from blurcli.runs import RUNS
+
+    return run.evaluations_path if run is not None else RUNS / "evaluations.jsonl"
 
 
 def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:

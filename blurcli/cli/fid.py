@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,34 +16,28 @@ from blurcli.cli.common import (
     DeviceOption,
     EtaOption,
     FeaturesOption,
+    ForceOption,
+    InceptionOption,
     JsonOption,
     ModeOption,
+    PublishedOption,
     ReferenceOption,
     RunOption,
     SamplerOption,
     SeedOption,
     SplitOption,
+    Standard,
     StepsOption,
     WeightsOption,
-    build_judge,
+    check_enough,
+    evaluations_path,
     find_weights,
     load_model,
-    packing,
-    reference_images,
-    resolve_source,
-    show,
-    warn_of_few,
 )
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from torch import Tensor
-
-    from blurcli.config import Config
-    from blurcli.data import Dataset
-    from blurcli.runs import Run
+    from blurcli.evaluate import Judge
 
 
 def fid(
@@ -50,136 +46,170 @@ def fid(
     samples: Annotated[
         Path | None, typer.Option("--samples", help="Score these images (folder, .zip or .npz) instead of a model.")
     ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", min=4, help="Resize and crop --samples to this square. [default: as they are]")
+    ] = None,
     data: ReferenceOption = None,
+    published: PublishedOption = None,
     n: Annotated[
-        int | None, typer.Option("--n", min=2, help="Number of images. [default: the preset's, or all of --samples]")
+        int | None,
+        typer.Option("--n", min=2, help="Number of images; of --samples, evenly spaced. [default: the preset's, or all]"),
     ] = None,
     split: SplitOption = None,
     mode: ModeOption = None,
     features: FeaturesOption = None,
+    inception: InceptionOption = None,
+    force: ForceOption = False,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
     eta: EtaOption = None,
     seed: SeedOption = 0,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Sets of images, from --seed on: mean and spread.")] = 1,
     batch_size: BatchSizeOption = None,
     calibrated: CalibrationOption = True,
     name: Annotated[str, typer.Option("--name", help="A label for the line in evaluations.jsonl.")] = "",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Plot of power spectra, .png or .svg. [default: spectrum-*.png in the run folder]"),
+    ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Score images against reference images by their Frechet distance.
+    """Score images against reference images: FID, KID, precision, recall, and how far their power spectra are apart.
 
-    In Inception's features this is the FID; in any others it is called FD, since the two do not compare.
+    In Inception's features the distances are the FID and the KID; in any others they are called FD and KD, since they do not
+    compare. Every score is a line in evaluations.jsonl of its run, or in runs/ without one: blurdiff results shows them.
     """
+    standard = Standard(features, mode, split, data, published, inception, device)
     if samples is not None:
-        if any(option is not None for option in (weights, sampler, steps, eta, batch_size)) or seed or not calibrated:
+        making = (weights, sampler, steps, eta, batch_size)
+        if any(option is not None for option in making) or seed or repeats > 1 or not calibrated:
             raise UsageError(
-                "--samples scores images that exist: --weights, --sampler, --steps, --eta, --seed, --batch-size and "
+                "--samples scores images that exist: --weights, --sampler, --steps, --eta, --seed, --repeats, --batch-size and "
                 "--no-calibration do not go with it"
             )
-        scored = _existing_images(samples, run, data, n, split)
+        subject = _existing_images(samples, size, n, run, standard)
     else:
-        scored = _model_images(run, weights, data, n, split, sampler, steps, eta, seed, batch_size, calibrated, device)
-    config = scored.config
+        if size is not None:
+            raise UsageError("--size: resizes --samples; a model makes images of one size")
+        subject = _model_images(run, weights, n, sampler, steps, eta, batch_size, calibrated, standard)
 
-    from blurcli import console, evaluate
+    from blurcli import console, evaluate, files, plots
 
-    judge = build_judge(
-        scored.reference,
-        features or (config.score.features if config else "inception"),
-        mode or (config.score.mode if config else "clean"),
-        device,
-    )
-    with console.progress("scoring", scored.count) as update:
-        score = judge.score(scored.batches, {"name": name, **scored.protocol}, update)
-    warn_of_few(scored.count, judge)
-    if scored.run is not None:
-        evaluate.record(scored.run.evaluations_path, score)
-    metric = judge.features.metric
-    show(
-        score,
-        f"{metric.upper()} {score[metric]:.4f}  ({judge.features.key}; {scored.count:,} images against "
-        f"{len(scored.reference.images):,} of {scored.reference.name})",
-        as_json,
-    )
+    plot = plot or subject.plot
+    if plot is not None:
+        plots.check_plot(plot)
+    files.check_writable(subject.record)
+    check_enough(subject.judge, subject.count, force)
+    scores = []
+    for number in range(seed, seed + repeats):
+        label = "scoring" if repeats == 1 else f"scoring seed {number}"
+        with console.progress(label, subject.count) as update:
+            scores.append({"name": name, **subject.score(number, update)})
+        evaluate.record(subject.record, scores[-1])
+    if plot is not None:
+        plots.save_spectrum(scores[0], plot)
+    console.say(f"recorded in {subject.record}" + (f", spectra in {plot}" if plot is not None else ""))
+    _show(scores, subject.judge, as_json)
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """What is scored, against what, and how it came about."""
+class _Subject:
+    """What is scored.
 
-    batches: Iterable[Tensor]
+    Attributes:
+        judge: by whom.
+        count: images in a score.
+        score: from a seed and a progress to a score with its protocol.
+        record: the file that keeps it.
+        plot: where its spectra go unless they are asked for elsewhere; None for nowhere.
+    """
+
+    judge: Judge
     count: int
-    reference: Dataset
-    config: Config | None
-    run: Run | None
-    protocol: dict[str, Any]
+    score: Callable[[int, Callable[[int], None]], dict[str, Any]]
+    record: Path
+    plot: Path | None
 
 
 def _model_images(
     run: Path | None,
     weights: Path | None,
-    data: str | None,
     n: int | None,
-    split: str | None,
     sampler: str | None,
     steps: int | None,
     eta: float | None,
-    seed: int,
     batch_size: int | None,
     calibrated: bool,
-    device: str,
-) -> _Scored:
+    standard: Standard,
+) -> _Subject:
     """Images that a model will make while they are scored."""
-    from blurcli.checkpoint import digest
-    from blurcli.model import to_uint8
-
     path, chosen_run = find_weights(run, weights)
-    model, step = load_model(path, device, calibrated)
-    config = model.config
-    split = split or config.score.split
-    reference = reference_images(config, chosen_run, data, split)
-    count = n or config.score.n
+    model, step = load_model(path, standard.device, calibrated)
     solver = model.solver(sampler, steps, eta)
-    batches = (to_uint8(x) for x in model.generate(count, seed, **solver, batch_size=batch_size))
-    protocol = {
-        "weights": str(path),
-        "weights_sha256": digest(path),
-        "step": step,
-        **solver,
-        "calibrated": model.calibrated,
-        "seed": seed,
-        "split": split,
-        "device": str(model.device),
-    }
-    return _Scored(batches, count, reference, config, chosen_run, protocol)
+    judge = standard.judge(model.config, chosen_run, (model.config.data.channels, *model.config.data.image_size))
+    count = n or model.config.score.n
+
+    def score(seed: int, update: Callable[[int], None]) -> dict[str, Any]:
+        from blurcli.evaluate import model_protocol
+
+        protocol = model_protocol(model, step, count, seed, solver)
+        return judge.score_model(model, protocol, update, batch_size=batch_size, weights=str(path))
+
+    plot = chosen_run.path / f"spectrum-{step:08d}.png" if chosen_run is not None else None
+    return _Subject(judge, count, score, evaluations_path(chosen_run), plot)
 
 
-def _existing_images(samples: Path, run: Path | None, data: str | None, n: int | None, split: str | None) -> _Scored:
+def _existing_images(samples: Path, size: int | None, n: int | None, run: Path | None, standard: Standard) -> _Subject:
     """Images from files, against a reference brought to their size."""
-    from blurcli.data import load_dataset
-    from blurcli.data.images import file_size, read_npz
-    from blurcli.evaluate import array_batches
+    from blurcli.data.stream import open_stream
     from blurcli.runs import Run
 
-    config = Run(run).config() if run is not None else None
-    if data is not None:
-        source = resolve_source(data)
-    elif config is not None:
-        source = config.data.source
-    else:
-        raise UsageError("--samples needs something to compare with: give --data, or --run for that run's data")
-    split = split or (config.score.split if config else "train")
-    with packing() as progress:
-        if samples.suffix.lower() == ".npz":
-            images = read_npz(samples)
-        else:
-            channels = config.data.channels if config else 3
-            images = load_dataset(str(samples.absolute()), "train", file_size(samples), channels, progress=progress).images
-        size = (images.shape[2], images.shape[3])
-        options = {"shapes_count": config.data.shapes_count} if config else {}
-        reference = load_dataset(source, split, size, images.shape[1], **options, progress=progress)
-    count = n or len(images)
-    if not 2 <= count <= len(images):
-        raise UsageError(f"{samples}: holds {len(images)} images; --n {count} cannot be scored (at least 2, at most all)")
-    return _Scored(array_batches(images[:count]), count, reference, config, None, {"samples": str(samples), "split": split})
+    chosen_run = Run(run) if run is not None else None
+    config = chosen_run.config() if chosen_run is not None else None
+    stream = open_stream(samples, config.data.channels if config else 3, (size, size) if size else None)
+    count = n or stream.count
+    if not 2 <= count <= stream.count:
+        raise UsageError(f"{samples}: holds {stream.count} images; --n {count} cannot be scored (at least 2, at most all)")
+    judge = standard.judge(config, chosen_run, stream.shape)
+
+    def score(seed: int, update: Callable[[int], None]) -> dict[str, Any]:
+        import torch
+
+        protocol = {"samples": str(samples), "samples_found": stream.count}
+        return judge.score(map(torch.from_numpy, stream.batches(count)), count, protocol, update)
+
+    return _Subject(judge, count, score, evaluations_path(chosen_run), None)
+
+
+def _show(scores: list[dict[str, Any]], judge: Judge, as_json: bool) -> None:
+    """One score as it is; of several, the mean of every measure, and least, largest and standard deviation of the first."""
+    from blurcli import console
+    from blurcli.evaluate import MEASURES
+
+    metric, kernel = judge.metric, judge.features.kernel_metric
+    result = dict(scores[0])
+    values = [score[metric] for score in scores]
+    if len(scores) > 1:
+        result |= {key: fmean(score[key] for score in scores) for key in MEASURES if result.get(key) is not None}
+        spread = {"min": min(values), "max": max(values), "std": stdev(values)}
+        result |= {f"{metric}_{key}": value for key, value in spread.items()}
+        result |= {"seed": [score["seed"] for score in scores], "scores": scores}
+    if as_json:
+        console.result_json(result)
+        return
+    text = f"{metric.upper()} {result[metric]:.4f}"
+    if len(scores) > 1:
+        text += f" (mean of {len(scores)} seeds; least {min(values):.4f}, standard deviation {stdev(values):.4f})"
+    known = judge.reference.statistics.count
+    against = f"{known:,} of {judge.reference.name}" if known else judge.reference.name
+    console.result(f"{text}  ({judge.features.key}; {result['n']:,} images against {against})")
+    others = {
+        kernel.upper(): kernel,
+        "precision": "precision",
+        "recall": "recall",
+        "log-spectral distance": "log_spectral_distance",
+    }
+    shown = [f"{title} {result[key]:.4g}" for title, key in others.items() if result[key] is not None]
+    if shown:
+        console.result(", ".join(shown))

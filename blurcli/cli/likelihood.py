@@ -49,7 +49,6 @@ def likelihood(
     trained on: --split test, where the data have one.
     """
     from blurcli import console, evaluate
-    from blurcli.checkpoint import digest
     from blurcli.core.bands import band_names, frequency_bands
     from blurcli.core.likelihood import BANDS_PER_OCTAVE
 
@@ -76,16 +75,17 @@ def likelihood(
         "calls": calls,
         "seed": seed,
         "weights": str(path),
-        "weights_sha256": digest(path),
+        "weights_sha256": model.digest,
         "step": step,
         "calibrated": model.calibrated,
         "split": split,
         "reference": dataset.name,
-        "reference_fingerprint": dataset.fingerprint,
+        "reference_hash": dataset.fingerprint,
         "device": str(model.device),
         "seconds": round(time.perf_counter() - started, 1),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **evaluate.versions(),
+        "hardware": evaluate.hardware(),
+        "versions": evaluate.versions(),
     }
     if chosen_run is not None:
         evaluate.record(chosen_run.evaluations_path, score)

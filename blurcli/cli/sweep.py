@@ -13,18 +13,21 @@ from blurcli.cli.common import (
     CalibrationOption,
     DeviceOption,
     FeaturesOption,
+    ForceOption,
+    InceptionOption,
     JsonOption,
     ModeOption,
+    PublishedOption,
     ReferenceOption,
     RunOption,
     SeedOption,
     SplitOption,
+    Standard,
     WeightsOption,
-    build_judge,
+    check_enough,
+    evaluations_path,
     find_weights,
     load_model,
-    reference_images,
-    warn_of_few,
 )
 from blurcli.errors import UsageError, did_you_mean
 
@@ -40,9 +43,12 @@ def sweep(
     seed: SeedOption = 0,
     data: ReferenceOption = None,
     n: Annotated[int | None, typer.Option("--n", min=2, help="Images a score. [default: the preset's]")] = None,
+    published: PublishedOption = None,
     split: SplitOption = None,
     mode: ModeOption = None,
     features: FeaturesOption = None,
+    inception: InceptionOption = None,
+    force: ForceOption = False,
     batch_size: BatchSizeOption = None,
     calibrated: CalibrationOption = True,
     out: Annotated[
@@ -56,42 +62,37 @@ def sweep(
     Scores that the run's evaluations.jsonl has by the same protocol and versions are not taken again, so that a sweep can be
     stopped and continued, or extended; the table and the plot show all that are there for these samplers and seeds.
     """
-    from blurcli import console, evaluate, plots
-    from blurcli.checkpoint import digest
-    from blurcli.model import to_uint8
+    from blurcli import console, evaluate, files, plots
 
     chosen_samplers, chosen_steps = _samplers(samplers), _steps(steps)
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated)
     config = model.config
-    split = split or config.score.split
-    reference = reference_images(config, chosen_run, data, split)
-    judge = build_judge(reference, features or config.score.features, mode or config.score.mode, device)
-    metric = judge.features.metric
-    count = n or config.score.n
+    standard = Standard(features, mode, split, data, published, inception, device)
+    judge = standard.judge(config, chosen_run, (config.data.channels, *config.data.image_size))
+    metric, count = judge.metric, n or config.score.n
     out = out or (chosen_run.path if chosen_run is not None else Path()) / f"sweep-{step:08d}-{judge.features.key}-n{count}.png"
     plots.check_plot(out)
-    warn_of_few(count, judge)
-    common = {"weights_sha256": digest(path), "n": count, "calibrated": model.calibrated, "split": split, **judge.protocol}
-    common |= {"device": str(model.device), **evaluate.versions()}
+    check_enough(judge, count, force)
+    record = evaluations_path(chosen_run)
+    files.check_writable(record)
 
-    known = evaluate.recorded(chosen_run.evaluations_path) if chosen_run is not None else []
-    scores = [score for score in known if metric in score and _agree(score, common)]
     points = [
-        {**model.solver(name, number, None), "seed": s}
-        for name, number, s in itertools.product(chosen_samplers, chosen_steps, range(seed, seed + seeds))
+        evaluate.model_protocol(model, step, count, number, model.solver(name, calls, None))
+        for name, calls, number in itertools.product(chosen_samplers, chosen_steps, range(seed, seed + seeds))
     ]
+    common = {key: value for key, value in points[0].items() if key not in ("sampler", "steps", "eta", "seed")}
+    common |= {**judge.protocol, "versions": evaluate.versions()}
+    scores = [score for score in evaluate.recorded(record) if metric in score and _agree(score, common)]
     missing = [point for point in points if not any(_agree(score, point) for score in scores)]
     for done, point in enumerate(missing, start=1):
         label = f"{point['sampler']}, {point['steps']} steps, seed {point['seed']} ({done} of {len(missing)})"
         with console.progress(label, count) as update:
-            batches = (to_uint8(x) for x in model.generate(count, **point, batch_size=batch_size))
-            protocol = {"name": "", "weights": str(path), "step": step, **common, **point}
-            score = judge.score(batches, protocol, update)
+            labels = {"name": "", "weights": str(path)}
+            score = judge.score_model(model, point, update, batch_size=batch_size, **labels)
         console.say(f"{label}: {metric.upper()} {score[metric]:.4f}")
         scores.append(score)
-        if chosen_run is not None:
-            evaluate.record(chosen_run.evaluations_path, score)
+        evaluate.record(record, score)
 
     shown = [score for score in scores if score["sampler"] in chosen_samplers and seed <= score["seed"] < seed + seeds]
     rows = _summary(shown, metric)

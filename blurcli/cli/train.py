@@ -7,19 +7,24 @@ from typing import Annotated
 
 import typer
 
-from blurcli.cli.common import DeviceOption, JsonOption, load_images, resolve_source, show
+from blurcli.cli.common import (
+    AssignmentsOption,
+    DeviceOption,
+    JsonOption,
+    PresetOption,
+    TrainingDataOption,
+    load_images,
+    resolve_preset,
+    show,
+)
 from blurcli.errors import UsageError
 
 
 def train(
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Name of a preset, or a YAML file. [default: that of --run]")
-    ] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Folder or .zip of images, or a dataset's name.")] = None,
+    preset: PresetOption = None,
+    data: TrainingDataOption = None,
     run: Annotated[Path | None, typer.Option("--run", help="Run folder. [default: runs/<preset>]")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value over the preset, e.g. train.steps=1000.")
-    ] = None,
+    assignments: AssignmentsOption = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
@@ -28,18 +33,15 @@ def train(
 
     Ctrl-C finishes the step and saves; the same command goes on from there.
     """
-    from blurcli.config import load_config, parse_overrides, to_json, to_yaml
+    from blurcli.config import to_json, to_yaml
     from blurcli.runs import RUNS, Run
 
-    overrides = parse_overrides(assignments or [])
-    if data is not None:
-        overrides.append((f"--data {data}", "data.source", resolve_source(data)))
     if preset is None and run is None:
         raise UsageError("train needs --preset NAME (blurdiff presets lists them), or --run DIR to continue a run")
     folder = Run(run if run is not None else RUNS / Path(str(preset)).stem)
     if preset is None and not folder.config_path.exists():
         raise UsageError(f"--run {folder.path}: no run to continue there; begin one with --preset NAME")
-    config = load_config(preset if preset is not None else str(folder.config_path.resolve()), overrides)
+    config = resolve_preset(preset if preset is not None else str(folder.config_path.resolve()), data, assignments)
     if dry_run:
         print((to_json(config) if as_json else to_yaml(config)).strip())
         return

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,12 @@ class ImageFiles:
 
     place: Path
     names: tuple[str, ...]
-    read: Callable[[str], bytes]
+    open: Callable[[str], IO[bytes]]
+
+    def read(self, name: str) -> bytes:
+        """The content of one of them."""
+        with self.open(name) as file:
+            return file.read()
 
 
 @contextmanager
@@ -43,29 +49,29 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
     """
     if path.is_dir():
         names = [str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        yield _image_files(path, names, lambda name: (path / name).read_bytes())
+        yield _image_files(path, names, lambda name: (path / name).open("rb"))
     elif path.is_file() and path.suffix.lower() == ".zip":
         try:
             with zipfile.ZipFile(path) as archive:
-                yield _image_files(path, archive.namelist(), archive.read)
+                yield _image_files(path, archive.namelist(), archive.open)
         except zipfile.BadZipFile as error:
             raise UserError(f"{path}: not a readable zip file ({error}); it may be cut short: fetch it again") from None
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
-        yield ImageFiles(path.parent, (path.name,), lambda name: path.read_bytes())
+        yield ImageFiles(path.parent, (path.name,), lambda name: path.open("rb"))
     elif path.exists():
         raise UsageError(f"{path}: neither a folder, a .zip file nor an image ({', '.join(SUFFIXES)})")
     else:
         raise UsageError(f"{path}: no such file or folder")
 
 
-def _image_files(place: Path, names: list[str], read: Callable[[str], bytes]) -> ImageFiles:
+def _image_files(place: Path, names: list[str], open_: Callable[[str], IO[bytes]]) -> ImageFiles:
     # Hidden files and the resource forks that macOS puts into archives look like images by their names only.
     usable = [
         n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__MACOSX")) for p in n.split("/"))
     ]
     if not usable:
         raise UsageError(f"{place}: no images in it (looked for {', '.join(SUFFIXES)}, in sub-folders too)")
-    return ImageFiles(place, tuple(sorted(usable)), read)
+    return ImageFiles(place, tuple(sorted(usable)), open_)
 
 
 def decode_all(files: ImageFiles, out: Images, progress: Progress) -> None:
@@ -116,40 +122,3 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         opaque = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
     return image
-
-
-def file_size(path: Path) -> tuple[int, int]:
-    """Height and width of the first image of a folder or archive, which all its others must share.
-
-    Raises:
-        UsageError: two images differ in size.
-    """
-    sizes: dict[tuple[int, int], str] = {}
-    with open_images(path) as files:
-        for name in files.names:
-            try:
-                with Image.open(io.BytesIO(files.read(name)), formats=FORMATS) as image:
-                    sizes.setdefault((image.height, image.width), name)
-            except Exception as error:
-                raise UserError(f"{path / name}: not a readable image ({error}); repair or remove the file") from None
-            if len(sizes) > 1:
-                (a, first), (b, second) = sizes.items()
-                raise UsageError(f"{path}: all images to be scored must have one size: {first} has {a}, {second} has {b}")
-    return next(iter(sizes))
-
-
-def read_npz(path: Path) -> Images:
-    """The images of an .npz file, (N, H, W) or (N, H, W, C) uint8 in its only array, as (N, C, H, W)."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays.files)
-            array = arrays[names[0]] if len(names) == 1 else None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz file ({error})") from None
-    if array is None:
-        raise UsageError(f"{path}: holds {len(names)} arrays ({', '.join(names)}); one array of images is needed")
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
-        raise UsageError(f"{path}: holds {array.dtype} {array.shape}; uint8 images (N, H, W, 1 or 3) are needed")
-    return np.ascontiguousarray(array.transpose(0, 3, 1, 2))

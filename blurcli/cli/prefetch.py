@@ -1,0 +1,56 @@
+"""`blurdiff prefetch`."""
+
+from __future__ import annotations
+
+from blurcli.cli.common import (
+    AssignmentsOption,
+    JsonOption,
+    ModeOption,
+    PresetOption,
+    PublishedOption,
+    TrainingDataOption,
+    fetch_features,
+    fetch_reference,
+    load_images,
+    resolve_preset,
+)
+from blurcli.errors import UsageError
+
+
+def prefetch(
+    preset: PresetOption = None,
+    data: TrainingDataOption = None,
+    mode: ModeOption = None,
+    published: PublishedOption = None,
+    assignments: AssignmentsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring all that a preset needs onto this machine, data and Inception, so that it can then do without a network.
+
+    Downloads go into the cache: ~/.cache/blurdiff, or $BLURDIFF_CACHE.
+    """
+    if preset is None:
+        raise UsageError("prefetch needs --preset NAME (blurdiff presets lists them)")
+    config = resolve_preset(preset, data, assignments)
+
+    from blurcli import console
+    from blurcli.data.dataset import cache_folder
+
+    result = {"cache": str(cache_folder())}
+    for split in dict.fromkeys(("train", config.score.split)):
+        dataset = load_images(config, config.data.source, split)
+        result[f"data_{split}"] = f"{len(dataset.images):,} images of {dataset.name}"
+    if "inception" in (config.score.features, config.train.score_features if config.train.score_every_steps else None):
+        features = fetch_features("inception", mode or config.score.mode, "cpu", None)
+        result["inception"] = features.key
+        if published is not None:
+            height = config.data.image_size[0]
+            result["reference"] = fetch_reference(published, features, height, config.score.split).name
+    elif published is not None:
+        raise UsageError(
+            f"--reference {published}: is for Inception's features, and the preset scores by {config.score.features}"
+        )
+    if as_json:
+        console.result_json(result)
+    else:
+        console.table(["what", "where or which"], [[key, value] for key, value in result.items()])

@@ -1,0 +1,26 @@
+"""Scores: images -> features -> distances to reference images, each with its whole protocol."""
+
+from blurcli.evaluate.features import Features, load_features
+from blurcli.evaluate.judge import Judge, Reference, file_reference, hardware, image_reference, model_protocol, versions
+from blurcli.evaluate.records import MEASURES, Group, comparable, record, recorded
+from blurcli.evaluate.statistics import Statistics, array_batches, measure
+
+__all__ = [
+    "MEASURES",
+    "Features",
+    "Group",
+    "Judge",
+    "Reference",
+    "Statistics",
+    "array_batches",
+    "comparable",
+    "file_reference",
+    "hardware",
+    "image_reference",
+    "load_features",
+    "measure",
+    "model_protocol",
+    "record",
+    "recorded",
+    "versions",
+]

@@ -1,0 +1,108 @@
+"""Distances between two sets of images, from what was kept of them: pure functions of tensors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurcli.core.bands import Bands, band_means, frequency_bands
+
+SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance; clean-fid's
+NEIGHBOURS = 3  # of precision and recall; the paper's
+_CHUNK = 1000  # rows of a matrix of distances at a time
+BANDS_PER_OCTAVE = 4
+# Variance of rounding to 8 bits, in units of [-1, 1]: no image has less, and an empty band would have a logarithm of 0.
+_ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
+
+
+def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
+    """Squared Frechet distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500), float64.
+
+    `|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`, where `tr sqrt(S1 S2)` is the sum of the square roots of the eigenvalues of
+    `A S2 A`, `A = sqrt(S1)`: symmetric, so no matrix square root of a general matrix is needed.
+    """
+    values, vectors = torch.linalg.eigh(covariance_1)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp(min=0).sqrt().sum()
+    distance = (mean_1 - mean_2).square().sum() + covariance_1.trace() + covariance_2.trace() - 2 * cross
+    return max(0.0, float(distance))
+
+
+def kernel_distance(ours: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Squared maximum mean discrepancy under the kernel `(x.y / D + 1)^3`: KID, in Inception's features.
+
+    The unbiased estimate of Binkowski et al. (2018, arXiv 1801.01401), mean and standard deviation over 100 random subsets of
+    at most 1,000: the subsets that clean-fid draws after `numpy.random.seed(0)`.
+
+    Args:
+        ours: features (N, D), N > 1.
+        reference: features (M, D), M > 1.
+    """
+    size = min(len(ours), len(reference), SUBSET_SIZE)
+    draw = np.random.RandomState(0)
+    estimates = []
+    for _ in range(SUBSETS):
+        x = reference[torch.from_numpy(draw.choice(len(reference), size, replace=False))]
+        y = ours[torch.from_numpy(draw.choice(len(ours), size, replace=False))]
+        within = _kernel(x, x) + _kernel(y, y)
+        between = _kernel(x, y).sum() / size**2
+        estimates.append((within.sum() - within.trace()) / (size * (size - 1)) - 2 * between)
+    values = torch.stack(estimates)
+    return float(values.mean()), float(values.std())
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    # The product in the features' own precision, the sum of a million terms that nearly cancel in double.
+    return ((x @ y.T).double() / x.shape[1] + 1) ** 3
+
+
+def precision_recall(ours: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+    """Precision and recall of Kynkaanniemi et al. (2019, arXiv 1904.06991), in any features.
+
+    Precision is the share of our features that lie within the manifold of the reference: no further from one of its points than
+    that point's `neighbours`-th nearest other one; recall the share of the reference's features within ours.
+
+    Args:
+        ours: features (N, D), N > neighbours.
+        reference: features (M, D), M > neighbours.
+    """
+    centre = reference.mean(0)  # distances from a large common offset would lose their digits
+    ours, reference = ours - centre, reference - centre
+    our_radii, reference_radii = _radii(ours, neighbours), _radii(reference, neighbours)
+    covered = torch.zeros(len(reference), dtype=torch.bool)
+    hits = 0
+    for chunk in torch.split(torch.arange(len(ours)), _CHUNK):
+        distances = torch.cdist(ours[chunk], reference)
+        hits += int((distances <= reference_radii).any(1).sum())
+        covered |= (distances <= our_radii[chunk, None]).any(0)
+    return hits / len(ours), float(covered.double().mean())
+
+
+def _radii(features: Tensor, neighbours: int) -> Tensor:
+    """The distance of every row to its k-th nearest other one, (N,)."""
+    chunks = torch.split(features, _CHUNK)
+    # Its own distance, zero, is the nearest of all.
+    return torch.cat([torch.cdist(chunk, features).kthvalue(neighbours + 1, dim=1).values for chunk in chunks])
+
+
+def radial_spectrum(power: Tensor) -> tuple[Tensor, Bands]:
+    """Mean power per frequency ring of a quarter octave, (bands,), and the rings; band 0 is the mean of the image.
+
+    Args:
+        power: mean squared orthonormal DCT coefficient of images in [-1, 1], (H, W).
+    """
+    band, bands = frequency_bands(power.shape[0], power.shape[1], BANDS_PER_OCTAVE)
+    return band_means(power[None], band).clamp(min=_ROUNDING_VARIANCE), bands
+
+
+def log_spectral_distance(ours: Tensor, reference: Tensor) -> float:
+    """Root mean square over frequency rings of the logarithm (natural) of the ratio of two power spectra (H, W).
+
+    What blurring is about, and what features hardly see: 0.1 is a tenth too much or too little power in every ring, and
+    a model whose finest detail is missing or noisy has several times that. After Gray and Markel (1976).
+    """
+    ratio = torch.log(radial_spectrum(ours)[0] / radial_spectrum(reference)[0])
+    return math.sqrt(float(ratio.square().mean()))

@@ -1,0 +1,157 @@
+"""What is kept of a set of images: one pass, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli import files
+from blurcli.core.dct import dct2
+from blurcli.errors import UserError
+from blurcli.evaluate.features import Features
+
+Images = NDArray[np.uint8]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+BATCH = 64
+KEPT = 10_000  # features that are kept as they are, for the distances that moments are not enough for
+_WORKERS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is kept of N images with D features each.
+
+    Attributes:
+        count: N.
+        mean: of the features, (D,) float64.
+        covariance: of the features, unbiased, (D, D) float64.
+        features: of at most 10,000 of the images, evenly spaced, (K, D) float32; None where only moments are known.
+        power: mean squared DCT coefficient of the images in [-1, 1] over channels, (H, W) float64; None likewise.
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+    features: Tensor | None = None
+    power: Tensor | None = None
+
+    def save(self, path: Path) -> None:
+        """Write all of it as an .npz file, atomically."""
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        with files.replacing(path) as temporary:
+            np.savez(temporary, **arrays, count=np.int64(self.count))
+
+    @classmethod
+    def load(cls, path: Path) -> Statistics | None:
+        """What `save` wrote; None where there is no such file, or a damaged one."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                tensors = {name: torch.from_numpy(arrays[name]) for name in ("mean", "covariance", "features", "power")}
+                return cls(int(arrays["count"]), **tensors)
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+            return None
+
+
+class Moments:
+    """Mean and covariance of features, from running sums in float64: memory does not grow with the number of images.
+
+    The first batch's mean is taken off before squaring, so that a large common offset costs no digits.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._shift = self._sum = self._outer = torch.empty(0)
+
+    def add(self, features: Tensor) -> None:
+        """Take in features (B, D)."""
+        features = features.double()
+        if not self.count:
+            self._shift = features.mean(0)
+            self._sum = torch.zeros_like(self._shift)
+            self._outer = torch.zeros(len(self._shift), len(self._shift), dtype=torch.float64)
+        centred = features - self._shift
+        self.count += len(features)
+        self._sum += centred.sum(0)
+        self._outer.addmm_(centred.T, centred)
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and unbiased covariance (D, D); ValueError below two images."""
+        if self.count < 2:
+            raise ValueError("a covariance needs at least two images")
+        offset = self._sum / self.count
+        covariance = (self._outer - self.count * torch.outer(offset, offset)) / (self.count - 1)
+        return self._shift + offset, covariance
+
+
+@torch.inference_mode()
+def measure(batches: Iterable[Tensor], count: int, features: Features, on_batch: Callable[[int], None]) -> Statistics:
+    """The statistics of `count` images, given as uint8 batches (B, C, H, W) of any size.
+
+    The result does not depend on how they were batched. `on_batch` gets the number of images so far.
+    """
+    moments = Moments()
+    wanted = torch.zeros(count, dtype=torch.bool)
+    wanted[torch.from_numpy(np.linspace(0, count - 1, min(count, KEPT)).astype(np.int64))] = True
+    kept, filled = torch.empty(0), 0
+    power = torch.zeros(())
+    for prepared, batch_power in _ahead(_rebatched(batches), lambda batch: (features.prepare(batch), _power(batch))):
+        embedded = features.embed(prepared)
+        if not embedded.isfinite().all():
+            raise UserError(f"{features.key}: its features of some images are not finite; score with other --features")
+        chosen = embedded[wanted[moments.count : moments.count + len(embedded)]]
+        if not moments.count:
+            kept = torch.empty(min(count, KEPT), embedded.shape[1])
+        kept[filled : filled + len(chosen)] = chosen
+        filled += len(chosen)
+        moments.add(embedded)
+        power = power + batch_power
+        on_batch(moments.count)
+    if moments.count != count:
+        raise ValueError(f"{moments.count} images came where {count} were announced")
+    return Statistics(count, *moments.finish(), kept, power / count)
+
+
+def array_batches(images: Images) -> Iterator[Tensor]:
+    """An array (N, C, H, W) uint8 in batches."""
+    for first in range(0, len(images), BATCH):
+        yield torch.from_numpy(np.array(images[first : first + BATCH]))
+
+
+def _power(images: Tensor) -> Tensor:
+    """The sum over images of their squared DCT coefficients, mean over channels, (H, W) float64."""
+    return dct2(images.float() / 127.5 - 1).square().mean(1).sum(0, dtype=torch.float64)
+
+
+def _ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:
+    """`map(make, items)`, in order, made by threads a little ahead of where they are needed."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        waiting: deque[Future[Made]] = deque()
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > _WORKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same images, `BATCH` at a time, however they come: the last digits of a sum depend on how it is grouped."""
+    waiting = torch.empty(0)
+    for batch in batches:
+        waiting = torch.cat([waiting, batch]) if len(waiting) else batch
+        *full, waiting = torch.split(waiting, BATCH)
+        yield from full
+    yield waiting
