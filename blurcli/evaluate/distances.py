@@ -59,19 +59,20 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return ((x @ y.T).double() / x.shape[1] + 1) ** 3
 
 
-def precision_recall(ours: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+def precision_recall(ours: Tensor, our_radii: Tensor, reference: Tensor, reference_radii: Tensor) -> tuple[float, float]:
     """Precision and recall of Kynkaanniemi et al. (2019, arXiv 1904.06991), in any features.
 
     Precision is the share of our features that lie within the manifold of the reference: no further from one of its points than
-    that point's `neighbours`-th nearest other one; recall the share of the reference's features within ours.
+    that point's third nearest other one; recall the share of the reference's features within ours.
 
     Args:
-        ours: features (N, D), N > neighbours.
-        reference: features (M, D), M > neighbours.
+        ours: features (N, D).
+        our_radii: theirs, from `manifold_radii`.
+        reference: features (M, D).
+        reference_radii: theirs.
     """
-    centre = reference.mean(0)  # distances from a large common offset would lose their digits
+    centre = reference.mean(0)
     ours, reference = ours - centre, reference - centre
-    our_radii, reference_radii = _radii(ours, neighbours), _radii(reference, neighbours)
     covered = torch.zeros(len(reference), dtype=torch.bool)
     hits = 0
     for chunk in torch.split(torch.arange(len(ours)), _CHUNK):
@@ -81,11 +82,12 @@ def precision_recall(ours: Tensor, reference: Tensor, neighbours: int = NEIGHBOU
     return hits / len(ours), float(covered.double().mean())
 
 
-def _radii(features: Tensor, neighbours: int) -> Tensor:
-    """The distance of every row to its k-th nearest other one, (N,)."""
+def manifold_radii(features: Tensor) -> Tensor:
+    """The distance of every row of features (N, D) to its third nearest other one, (N,); N > 3."""
+    features = features - features.mean(0)  # distances from a large common offset would lose their digits
     chunks = torch.split(features, _CHUNK)
     # Its own distance, zero, is the nearest of all.
-    return torch.cat([torch.cdist(chunk, features).kthvalue(neighbours + 1, dim=1).values for chunk in chunks])
+    return torch.cat([torch.cdist(chunk, features).kthvalue(NEIGHBOURS + 1, dim=1).values for chunk in chunks])
 
 
 def radial_spectrum(power: Tensor) -> tuple[Tensor, Bands]:

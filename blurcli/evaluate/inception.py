@@ -133,11 +133,39 @@ def load(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tens
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path}: not the Inception network of mode {mode}, {_published(mode).name} ({reason})") from None
     network = network.to(device).eval()
-    if mode == "legacy_pytorch":
-        return lambda x: network(x / 255)[0].squeeze(-1).squeeze(-1)
     if mode == "legacy_tensorflow":
         return lambda x: network(x, return_features=True).view(len(x), _DIMENSIONS)
-    return lambda x: network.layers.forward((x - 128) / 128).view(len(x), _DIMENSIONS)
+
+    def features(x: Tensor) -> Tensor:
+        if mode == "legacy_pytorch":
+            result: Tensor = network(x / 255)[0].squeeze(-1).squeeze(-1)
+        else:
+            result = network.layers.forward((x - 128) / 128).view(len(x), _DIMENSIONS)
+        return result
+
+    return _channels_last(features) if device.type == "cpu" and _is_deep(network, mode) else features
+
+
+def _is_deep(network: Any, mode: str) -> bool:
+    """Whether it is made of convolutions, as Inception is (94 of them), and not a stand-in for it."""
+    if mode == "legacy_pytorch":
+        return True
+    graph = network.layers.inlined_graph
+    return sum(len(graph.findAllNodes(kind)) for kind in ("aten::conv2d", "aten::_convolution")) > 8
+
+
+def _channels_last(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The network, given its images channels last, which nearly halves its time on a CPU; as they are, where it cannot."""
+
+    def reordered(x: Tensor) -> Tensor:
+        return network(x.contiguous(memory_format=torch.channels_last))
+
+    try:
+        with torch.inference_mode():
+            reordered(torch.zeros(1, 3, _SIDE, _SIDE))
+    except RuntimeError:  # a script may rely on the order of memory
+        return network
+    return reordered
 
 
 def load_torchscript(path: Path, device: torch.device) -> Any:

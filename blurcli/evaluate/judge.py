@@ -28,6 +28,7 @@ from blurcli.evaluate.features import Features
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 from blurcli.model import Model, to_uint8
 
+_VERSION = "1"  # of cached statistics: raise it when more is kept, or other values
 _PUBLISHED_NAME = re.compile(r"cleanfid:(?P<data>[\w-]+)(:(?P<size>\d+|na))?(:(?P<split>\w+))?")
 _PUBLISHED_URL = "https://www.cs.cmu.edu/~clean-fid/stats/"
 
@@ -148,8 +149,9 @@ class Judge:
         values |= dict.fromkeys((kernel, f"{kernel}_std", "precision", "recall", "log_spectral_distance"))
         if ours.features is not None and reference.features is not None:
             values[kernel], values[f"{kernel}_std"] = distances.kernel_distance(ours.features, reference.features)
-            if min(len(ours.features), len(reference.features)) > distances.NEIGHBOURS:
-                values["precision"], values["recall"] = distances.precision_recall(ours.features, reference.features)
+            if ours.radii is not None and reference.radii is not None:
+                manifolds = ours.features, ours.radii, reference.features, reference.radii
+                values["precision"], values["recall"] = distances.precision_recall(*manifolds)
         if ours.power is not None and reference.power is not None and ours.power.shape == reference.power.shape:
             values["log_spectral_distance"] = distances.log_spectral_distance(ours.power, reference.power)
         return values
@@ -181,7 +183,7 @@ def _rounded(power: Tensor | None) -> list[float] | None:
 
 def image_reference(dataset: Dataset, features: Features, on_batch: Callable[[int], None]) -> Reference:
     """The statistics of a dataset, kept in the cache under the hash of (data, split, size, features)."""
-    key = hashlib.blake2b(f"{dataset.fingerprint}/{features.key}".encode(), digest_size=16).hexdigest()
+    key = hashlib.blake2b(f"{_VERSION}/{dataset.fingerprint}/{features.key}".encode(), digest_size=16).hexdigest()
     path = cache_folder() / "statistics" / f"{key}.npz"
     statistics = Statistics.load(path)
     if statistics is None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from blurcli import files
 from blurcli.core.dct import dct2
 from blurcli.errors import UserError
+from blurcli.evaluate.distances import NEIGHBOURS, manifold_radii
 from blurcli.evaluate.features import Features
 
 Images = NDArray[np.uint8]
@@ -39,6 +40,7 @@ class Statistics:
         mean: of the features, (D,) float64.
         covariance: of the features, unbiased, (D, D) float64.
         features: of at most 10,000 of the images, evenly spaced, (K, D) float32; None where only moments are known.
+        radii: their distances to the third nearest other one, (K,) float32; None for fewer than four.
         power: mean squared DCT coefficient of the images in [-1, 1] over channels, (H, W) float64; None likewise.
     """
 
@@ -46,6 +48,7 @@ class Statistics:
     mean: Tensor
     covariance: Tensor
     features: Tensor | None = None
+    radii: Tensor | None = None
     power: Tensor | None = None
 
     def save(self, path: Path) -> None:
@@ -59,7 +62,7 @@ class Statistics:
         """What `save` wrote; None where there is no such file, or a damaged one."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                tensors = {name: torch.from_numpy(arrays[name]) for name in ("mean", "covariance", "features", "power")}
+                tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "count"}
                 return cls(int(arrays["count"]), **tensors)
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
             return None
@@ -121,7 +124,8 @@ def measure(batches: Iterable[Tensor], count: int, features: Features, on_batch:
         on_batch(moments.count)
     if moments.count != count:
         raise ValueError(f"{moments.count} images came where {count} were announced")
-    return Statistics(count, *moments.finish(), kept, power / count)
+    radii = manifold_radii(kept) if len(kept) > NEIGHBOURS else None
+    return Statistics(count, *moments.finish(), kept, radii, power / count)
 
 
 def array_batches(images: Images) -> Iterator[Tensor]:
