@@ -329,7 +329,7 @@ def _judge(config: Config, dataset: Dataset, device: torch.device, say: Callable
     say("measuring the training images for scores")
     features = evaluate.load_features(config.train.score_features, config.score.mode, device)
     reference = evaluate.image_reference(dataset, features, lambda done: None)
-    judge = evaluate.Judge(features, reference, "train")
+    judge = evaluate.Judge(features, reference, "train", device)
     judge.check_enough(config.train.score_images, "train.score_images", "or set train.score_every_steps=null")
     return judge
 

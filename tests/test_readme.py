@@ -23,7 +23,7 @@ def test_the_table_has_every_preset() -> None:
     assert sorted(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == preset_names()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/samplers.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/samplers.md", "docs/scores.md"])
 def test_linked_files_exist(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from blurcli.config import Config
@@ -173,6 +174,7 @@ class Standard:
         """Features, and a reference for images of `shape` (C, H, W): measured now, with a progress line, or before."""
         from blurcli import console, evaluate
         from blurcli.config import ScoreConfig
+        from blurcli.model import choose_device
 
         if self.published is not None and self.data is not None:
             raise UsageError("--reference and --data: each says what to compare with; give one of them")
@@ -183,14 +185,15 @@ class Standard:
                 "--samples needs something to compare with: give --data, --reference, or --run for that run's data"
             )
         name, mode = self.features or preset.features, self.mode or preset.mode
-        features = fetch_features(name, mode, self.device, self.inception)
+        device = choose_device(self.device)
+        features = fetch_features(name, mode, device, self.inception)
         if self.published is not None:
             reference = fetch_reference(self.published, features, shape[1], split)
         else:
             dataset = self._images(config, run, split, shape)
             with console.progress("reference", len(dataset.images)) as update:
                 reference = evaluate.image_reference(dataset, features, update)
-        return evaluate.Judge(features, reference, split)
+        return evaluate.Judge(features, reference, split, device)
 
     def _images(self, config: Config | None, run: Run | None, split: str, shape: tuple[int, int, int]) -> Dataset:
         from blurcli.data import load_dataset
@@ -206,13 +209,12 @@ class Standard:
             return load_dataset(source, split, (size[0], size[1]), channels, **options, progress=progress)
 
 
-def fetch_features(name: str, mode: str, device: str, inception: Path | None) -> Features:
+def fetch_features(name: str, mode: str, device: torch.device, inception: Path | None) -> Features:
     """The features of that name, with a progress line while a network is fetched, and a warning where there is cause."""
     from blurcli import console, evaluate
-    from blurcli.model import choose_device
 
     with console.progress("fetching Inception (MiB)") as update:
-        features = evaluate.load_features(name, mode, choose_device(device), inception, _in_units(update, 20))
+        features = evaluate.load_features(name, mode, device, inception, _in_units(update, 20))
     if features.warning:
         console.say(f"warning: {features.warning}")
     return features

@@ -84,7 +84,7 @@ def likelihood(
         "device": str(model.device),
         "seconds": round(time.perf_counter() - started, 1),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "hardware": evaluate.hardware(),
+        "hardware": evaluate.hardware(model.device),
         "versions": evaluate.versions(),
     }
     if chosen_run is not None:

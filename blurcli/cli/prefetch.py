@@ -33,6 +33,8 @@ def prefetch(
         raise UsageError("prefetch needs --preset NAME (blurdiff presets lists them)")
     config = resolve_preset(preset, data, assignments)
 
+    import torch
+
     from blurcli import console
     from blurcli.data.dataset import cache_folder
 
@@ -41,7 +43,7 @@ def prefetch(
         dataset = load_images(config, config.data.source, split)
         result[f"data_{split}"] = f"{len(dataset.images):,} images of {dataset.name}"
     if "inception" in (config.score.features, config.train.score_features if config.train.score_every_steps else None):
-        features = fetch_features("inception", mode or config.score.mode, "cpu", None)
+        features = fetch_features("inception", mode or config.score.mode, torch.device("cpu"), None)
         result["inception"] = features.key
         if published is not None:
             height = config.data.image_size[0]

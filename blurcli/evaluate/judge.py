@@ -56,11 +56,13 @@ class Judge:
         features: what the images are seen by.
         reference: what they are compared with.
         split: `train` or `test`, of the reference.
+        device: where networks run.
     """
 
     features: Features
     reference: Reference
     split: str
+    device: torch.device
 
     @property
     def metric(self) -> str:
@@ -69,7 +71,7 @@ class Judge:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What a score must name of the measure and the reference, to be compared with another."""
+        """What a score must name of the measure and the reference, to be taken again."""
         return {
             "reference": self.reference.name,
             "reference_images": self.reference.statistics.count or None,
@@ -78,6 +80,7 @@ class Judge:
             "features": self.features.key,
             "features_sha256": self.features.sha256,
             "mode": self.features.mode,
+            "device": str(self.device),
         }
 
     def check_enough(self, count: int, what: str = "--n", otherwise: str = "--force scores all the same") -> None:
@@ -115,7 +118,7 @@ class Judge:
             **self.protocol,
             "seconds": round(time.perf_counter() - started, 1),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "hardware": hardware(),
+            "hardware": hardware(self.device),
             "versions": versions(),
             "size": list(statistics.power.shape) if statistics.power is not None else None,
             "spectrum": _rounded(statistics.power),
@@ -172,7 +175,6 @@ def model_protocol(model: Model, step: int, n: int, seed: int, solver: dict[str,
         "calibrated": model.calibrated,
         "seed": seed,
         "images": f"0-{n - 1}",
-        "device": str(model.device),
     }
 
 
@@ -238,10 +240,10 @@ def versions() -> dict[str, str]:
     return {"blurdiff": blurcli.__version__, **packages}
 
 
-def hardware() -> str:
+def hardware(device: torch.device) -> str:
     """The processor that does the arithmetic, as its maker calls it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

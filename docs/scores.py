@@ -1,0 +1,101 @@
+"""Scores beside clean-fid's: the same folders, the same network, who is faster, and whether they agree.
+
+    python docs/scores.py SAMPLES REFERENCE [COUNT]
+
+Inception itself need not be there: a network of its architecture with random weights takes as long.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from cleanfid import fid as clean_fid
+from cleanfid import inception_pytorch
+from cleanfid.inception_torchscript import InceptionV3W
+from torch import Tensor, nn
+
+from blurcli.data.stream import open_stream
+from blurcli.evaluate import load_features, measure
+from blurcli.evaluate.distances import frechet_distance, kernel_distance
+
+CPU = torch.device("cpu")
+
+
+class Layers(nn.Module):
+    """Inception's layers, with random weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with (
+            mock.patch.object(inception_pytorch, "load_state_dict_from_url"),
+            mock.patch.object(nn.Module, "load_state_dict"),
+        ):
+            self.network = inception_pytorch.InceptionV3([3], resize_input=False, normalize_input=False)
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, 299, 299) to (B, 2048)."""
+        return self.network(x)[0].squeeze(-1).squeeze(-1)
+
+
+class StandIn(nn.Module):
+    """What clean-fid expects of Inception's file in its mode `clean`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.jit.trace(Layers().eval(), torch.randn(2, 3, 299, 299))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Not called in this mode."""
+        return x
+
+
+def main(samples: Path, reference: Path, count: int) -> None:
+    """Print both tools' FID and KID, and their seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        path = Path(folder) / "inception-2015-12-05.pt"
+        torch.jit.script(StandIn().eval()).save(str(path))
+
+        started = time.perf_counter()
+        network = InceptionV3W(folder, download=False).eval()
+        theirs = [
+            clean_fid.get_folder_features(
+                str(place), network, num=count, device=CPU, num_workers=2, batch_size=64, verbose=False
+            )
+            for place in (samples, reference)
+        ]
+        fid = clean_fid.fid_from_feats(*theirs)
+        seconds = time.perf_counter() - started
+        np.random.seed(0)  # noqa: NPY002  the generator that clean-fid draws from
+        kid = clean_fid.kernel_distance(*theirs)
+        print(f"clean-fid  FID {fid:.6f}  KID {kid:.8f}  {seconds:.1f} s")
+
+        started = time.perf_counter()
+        features = load_features("inception", "clean", CPU, path)
+        ours = []
+        for place in (samples, reference):
+            stream = open_stream(place, 3)
+            first = stream.read(np.arange(count))  # clean-fid takes the first ones
+            ours.append(measure(map(torch.from_numpy, first), count, features, lambda done: None))
+        a, b = ours
+        fid = frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
+        own_seconds = time.perf_counter() - started
+        assert a.features is not None
+        assert b.features is not None
+        kid = kernel_distance(a.features, b.features)[0]
+        print(f"blurdiff   FID {fid:.6f}  KID {kid:.8f}  {own_seconds:.1f} s: {seconds / own_seconds:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 500)
