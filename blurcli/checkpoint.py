@@ -2,11 +2,12 @@
 
 A weights file is enough to sample: EMA weights `net.*`, the data's moments `spectrum` and `mean` (per DCT frequency), for the
 eps objective the `gain` of its estimates (per time and frequency band), and, in its metadata, the configuration as JSON, the
-step and the format version.
+step, the format version and a SHA-256 over all of these: a file that a disk has damaged is not taken for a model.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from blurcli.config import Config, from_json, to_json
 from blurcli.errors import UsageError, UserError
 
 _FORMAT_VERSION = "1"
+_LONGEST_HEADER = 1 << 23  # bytes; those of our networks have some 100 kB
 
 Tensors = dict[str, Tensor]
 
@@ -91,10 +93,10 @@ def load_weights(path: Path) -> Weights:
     return Weights(from_json(metadata["config"], str(path)), _step(metadata, path), network, spectrum, mean, gain, path)
 
 
-def save_state(path: Path, state: State) -> None:
-    """Write a training state, atomically."""
+def save_state(path: Path, state: State, keep: Path) -> None:
+    """Write a training state, atomically; the one that was at `path` goes to `keep`."""
     metadata = {"kind": "state", "config": to_json(state.config), "step": str(state.step), "data": state.data}
-    _save(path, state.tensors, metadata)
+    _save(path, state.tensors, metadata, keep)
 
 
 def load_state(path: Path) -> State:
@@ -103,33 +105,42 @@ def load_state(path: Path) -> State:
     return State(from_json(metadata["config"], str(path)), _step(metadata, path), metadata.get("data", ""), tensors)
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into a module's parameters by name.
-
-    Raises:
-        UserError: a name is missing or unknown, or a shape differs; the module is as before.
-    """
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """UserError where the names and shapes of `tensors` are not those of a module's parameters, which may be on `meta`."""
     parameters = module.state_dict()
     for name in sorted(parameters.keys() ^ tensors.keys()):
         raise UserError(
             f"{path}: its tensors do not fit its configuration (net.{name} is {'missing' if name in parameters else 'unknown'})"
         )
     for name, tensor in tensors.items():
-        if tensor.shape != parameters[name].shape:
+        if tensor.shape != parameters[name].shape or tensor.dtype != parameters[name].dtype:
             raise UserError(
-                f"{path}: its tensors do not fit its configuration (net.{name} has shape {tuple(tensor.shape)}, "
-                f"the network needs {tuple(parameters[name].shape)})"
+                f"{path}: its tensors do not fit its configuration (net.{name} is {_form(tensor)}, "
+                f"the network needs {_form(parameters[name])})"
             )
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
 
 
-def _save(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+def _form(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
+
+
+def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """The SHA-256, in hex, over tensors (names, dtypes, shapes, bytes) and metadata: the same in whatever order they are."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        sha256.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for key, value in sorted((metadata or {}).items()):
+        sha256.update(f"{key}={value}\0".encode())
+    return sha256.hexdigest()
+
+
+def _save(path: Path, tensors: Tensors, metadata: dict[str, str], keep: Path | None = None) -> None:
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    with files.replacing(path) as temporary:
+    metadata = {"format": "blurdiff", "format_version": _FORMAT_VERSION, **metadata}
+    with files.replacing(path, keep) as temporary:
         try:
-            save_file(plain, temporary, {"format": "blurdiff", "format_version": _FORMAT_VERSION, **metadata})
+            save_file(plain, temporary, {**metadata, "sha256": content_hash(plain, metadata)})
         except SafetensorError as error:
             # safetensors wraps what the system said, a full disk included, in its own exception.
             raise UserError(f"{path}: cannot be written ({error}): make room, or choose another place") from error
@@ -139,6 +150,7 @@ def _load(path: Path, kind: str) -> tuple[dict[str, str], Tensors]:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             if metadata.get("format") != "blurdiff" or metadata.get("kind") != kind or "config" not in metadata:
@@ -146,9 +158,21 @@ def _load(path: Path, kind: str) -> tuple[dict[str, str], Tensors]:
             if metadata.get("format_version") != _FORMAT_VERSION:
                 version = metadata.get("format_version")
                 raise UsageError(f"{path}: has format version {version}; this blurdiff reads {_FORMAT_VERSION}: update it")
-            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); it may be cut short: use another copy") from None
+    recorded = metadata.pop("sha256", "")
+    if content_hash(tensors, metadata) != recorded:
+        raise UserError(f"{path}: its content does not have the checksum that was recorded; it is damaged: use another copy")
+    return metadata, tensors
+
+
+def _check_header(path: Path) -> None:
+    """ValueError for a header that is longer than any of ours: it is not read at all."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(_LONGEST_HEADER, path.stat().st_size - 8):
+        raise ValueError(f"its header claims {length:,} bytes")
 
 
 def _step(metadata: Mapping[str, str], path: Path) -> int:

@@ -8,13 +8,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from blurcli.errors import UsageError, did_you_mean
 
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
+Multiplier = Annotated[int, Field(ge=1, le=64)]
+Level = Annotated[int, Field(ge=0)]
+
+
+def _no_file(value: Any) -> Any:
+    # A network's file is code, and a preset may be anybody's.
+    if isinstance(value, str) and value not in ("inception", "pixels"):
+        raise ValueError("only inception or pixels; a network's file is code, and named by the flag --features of blurdiff fid")
+    return value
+
+
+Features = Annotated[Literal["inception", "pixels"], BeforeValidator(_no_file)]
 
 
 class _Section(BaseModel):
@@ -64,13 +85,15 @@ class ProcessConfig(_Section):
 class ModelConfig(_Section):
     """The U-Net."""
 
-    base_channels: int = Field(128, ge=4, multiple_of=4, description="width of level 0")
-    multipliers: tuple[Positive, ...] = Field((1, 2, 2, 2), min_length=1, description="width of each level over base_channels")
-    blocks_per_level: Positive = Field(4, description="residual blocks a level on the way down")
-    attention_levels: tuple[Annotated[int, Field(ge=0)], ...] = Field((2, 3), description="levels with attention, from 0")
+    base_channels: int = Field(128, ge=4, le=4096, multiple_of=4, description="width of level 0")
+    multipliers: tuple[Multiplier, ...] = Field(
+        (1, 2, 2, 2), min_length=1, max_length=10, description="width of each level over base_channels"
+    )
+    blocks_per_level: int = Field(4, ge=1, le=64, description="residual blocks a level on the way down")
+    attention_levels: tuple[Level, ...] = Field((2, 3), max_length=10, description="levels with attention, from 0")
     head_channels: Positive | None = Field(None, description="channels an attention head; null for one head")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout while training")
-    patch_size: Positive = Field(1, description="pixels a side folded into channels before level 0")
+    patch_size: int = Field(1, ge=1, le=64, description="pixels a side folded into channels before level 0")
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -115,9 +138,17 @@ class TrainConfig(_Section):
     preview_every_steps: Positive = Field(5000, description="a grid of samples, always of the same seeds")
     preview_images: Positive = Field(64, description="images in a preview")
     save_every_steps: Positive = Field(5000, description="weights, and the state for an exact resume")
+    keep: Positive | None = Field(None, description="weights files that stay, the newest ones; null for all")
+    health_every_steps: Positive | None = Field(
+        1000, description="the loss by time and frequency band, in health.jsonl and TensorBoard; null for none"
+    )
+    max_bad_steps: Positive = Field(
+        10, description="steps in a row without a finite loss that are skipped before the last saved state is restored"
+    )
+    deterministic: bool = Field(False, description="deterministic algorithms, for an exact resume on a GPU too; slower there")
     score_every_steps: Positive | None = Field(None, description="a line in evaluations.jsonl and TensorBoard; null for none")
     score_images: int = Field(1000, ge=2, description="samples in such a score, against the training images")
-    score_features: str = Field("pixels", min_length=1, description="of such a score, as score.features; pixels are cheap")
+    score_features: Features = Field("pixels", description="of such a score, as score.features; pixels are cheap")
 
 
 class SampleConfig(_Section):
@@ -143,7 +174,7 @@ class ScoreConfig(_Section):
     mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] = Field(
         "clean", description="clean-fid's resizing and network"
     )
-    features: str = Field("inception", min_length=1, description="inception (FID), pixels, or a network's file (FD)")
+    features: Features = Field("inception", description="inception (FID) or pixels (FD)")
 
 
 class Config(_Section):
@@ -172,7 +203,8 @@ class Config(_Section):
 # A run may continue although these differ: they do not change what is learned from which step on.
 FREE_KEYS = frozenset(
     {"data.source", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
-    | {"train.preview_images", "train.save_every_steps"}
+    | {"train.preview_images", "train.save_every_steps", "train.keep", "train.health_every_steps", "train.max_bad_steps"}
+    | {"train.deterministic"}
     | {"train.score_every_steps", "train.score_images", "train.score_features"}
     | {f"sample.{key}" for key in SampleConfig.model_fields}
     | {f"score.{key}" for key in ScoreConfig.model_fields}

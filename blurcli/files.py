@@ -11,19 +11,26 @@ from pathlib import Path
 
 from blurcli.errors import UserError
 
+PARTIAL = ".partial-"
+"""How the names of unfinished files begin."""
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, synced to disk, when the block ends without an error.
 
     The temporary name keeps the suffix, by which libraries choose a format. Missing parent folders are made.
+
+    Args:
+        path: the file.
+        keep: where the file that was at `path` goes; None to replace it.
 
     Raises:
         UserError: the file cannot be written; what stood at `path` before is untouched.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{PARTIAL}{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -33,17 +40,26 @@ def replacing(path: Path) -> Iterator[Path]:
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
             _sync(temporary)
+            if keep is not None and path.exists():
+                path.replace(keep)
             temporary.replace(path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what `replacing` left below a folder when it was killed; nobody else may be writing there."""
+    with explained(folder):
+        for path in folder.rglob(f"{PARTIAL}*"):
+            path.unlink(missing_ok=True)
+
+
 def check_writable(path: Path) -> None:
-    """Raise the UserError of `replacing` now, rather than after the work, if a file cannot be made at `path`."""
+    """Raise a UserError now, rather than after the work, if a file at `path` cannot be made, or added to."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.checkpoint import Weights, fill
+from blurcli.checkpoint import Weights, check_fit, content_hash
 from blurcli.config import Config
 from blurcli.core import BlurringDiffusion, Denoiser, EpsDenoiser, SpectralDenoiser, UNet, sample
 from blurcli.core.calibration import BANDS_PER_OCTAVE as CALIBRATION_BANDS
@@ -156,8 +155,10 @@ class Model:
         """
         with torch.device("meta"):
             network = build_network(weights.config)
+        # Before any memory is taken: a file may say that it is huge.
+        check_fit(network, weights.network, weights.path)
         network = network.to_empty(device=device).to(memory_format=memory_format(device)).eval()
-        fill(network, weights.network, weights.path)
+        network.load_state_dict(weights.network)
         try:
             gain = weights.gain if calibrated else None
             return cls(weights.config, network, weights.spectrum, weights.mean, device, gain)
@@ -167,12 +168,7 @@ class Model:
     @cached_property
     def digest(self) -> str:
         """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
-        digest = hashlib.sha256()
-        tensors = {**self.network.state_dict(), "spectrum": self._spectrum, "mean": self._mean}
-        for name, tensor in sorted(tensors.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        return content_hash({**self.network.state_dict(), "spectrum": self._spectrum, "mean": self._mean})[:16]
 
     def solver(self, sampler: str | None, steps: int | None, eta: float | None) -> dict[str, Any]:
         """`sampler`, `steps` and `eta` for `generate`, those left out being the preset's; UsageError when they disagree."""
@@ -215,7 +211,7 @@ class Model:
             source = noise(indices) if noise is not None else ImageNoise(seed, indices)
             like = torch.empty(len(indices), self.config.data.channels, *self.process.shape, device=self.device)
             start = source(like)
-            yield sample(
+            images = sample(
                 self.denoiser,
                 self.process,
                 start if init is None else self._diffused(init, start),
@@ -226,6 +222,12 @@ class Model:
                 start=None if init is None else init.strength,
                 **solver,
             )
+            if not images.isfinite().all():
+                raise UserError(
+                    f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
+                    "when these weights were saved; use earlier ones (--weights)"
+                )
+            yield images
 
     def _diffused(self, init: Init, eps: Tensor) -> Tensor:
         x = self._centred(init.image).expand_as(eps)

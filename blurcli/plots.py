@@ -20,10 +20,10 @@ _SUFFIXES = (".png", ".svg")
 _DECADES = 2  # of relative error that the colours tell apart, on either side of 1
 
 
-def check_plot(path: Path) -> None:
-    """Raise the error of saving a plot now, rather than after the work."""
+def check_plot(path: Path, option: str = "--out") -> None:
+    """Raise the error of saving a plot now, rather than after the work; `option` is how the user named it."""
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--out {path}: the name of a plot must end in {' or '.join(_SUFFIXES)}")
+        raise UsageError(f"{option} {path}: the name of a plot must end in {' or '.join(_SUFFIXES)}")
     files.check_writable(path)
 
 

@@ -149,7 +149,7 @@ def test_train_and_test_folders(photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "4.png", tmp_path / "both" / "test")
     assert len(load_dataset(str(tmp_path / "both"), "train", (8, 8), 3).images) == 10
     assert len(load_dataset(str(tmp_path / "both"), "test", (8, 8), 3).images) == 1
-    with pytest.raises(UsageError, match="has no test images of its own"):
+    with pytest.raises(UsageError, match="has no sub-folders train and test"):
         load_dataset(str(photos), "test", (8, 8), 3)
 
 

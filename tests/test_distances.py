@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,6 +204,21 @@ def test_statistics_survive_the_disk(shapes: np.ndarray, tmp_path_factory: pytes
     assert Statistics.load(path) is None
 
 
+def test_statistics_that_do_not_fit_are_measured_anew(tmp_path: Path) -> None:
+    """A cached file of sizes that disagree, or with a number that is none, is as good as no file."""
+    good = {"mean": np.zeros(3), "covariance": np.eye(3), "count": np.int64(9)}
+    for change in ({}, {"mean": np.zeros(2)}, {"mean": np.full(3, np.nan)}, {"features": np.zeros((4, 2))}):
+        np.savez(tmp_path / "s.npz", **good | change)
+        assert (Statistics.load(tmp_path / "s.npz") is None) == bool(change)
+
+
+def test_kernel_distance_of_features_far_from_zero() -> None:
+    """A common offset enters the kernel, and must not cost the differences their digits."""
+    x, y = torch.randn(200, 50, dtype=torch.float64) + 1000, 1.5 * torch.randn(200, 50, dtype=torch.float64) + 1000
+    exact = kernel_distance(x, y)[0]
+    assert kernel_distance(x.float(), y.float())[0] == pytest.approx(exact, rel=1e-4)
+
+
 def test_power_is_that_of_the_images(shapes: np.ndarray) -> None:
     expected = dct2(torch.from_numpy(shapes[:70]).double() / 127.5 - 1).square().mean((0, 1))
     power = statistics(shapes[:70]).power
@@ -216,7 +232,7 @@ from blurcli.evaluate import Features, measure
 
 def peak(count):
     batches = (torch.zeros(100, 3, 8, 8, dtype=torch.uint8) for _ in range(count // 100))
-    measure(batches, count, Features(lambda x: x, lambda x: torch.randn(len(x), 1024).double(), "noise"), lambda done: None)
+    measure(batches, count, Features(lambda x: x, lambda x: torch.randn(len(x), 1024).double(), "noise", "noise"), lambda done: None)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 print(peak(5_000), peak(50_000))
@@ -231,7 +247,9 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
 
 def test_kept_features_are_evenly_spaced() -> None:
     numbers = torch.arange(2 * KEPT, dtype=torch.float64)
-    features = Features(lambda x: x, lambda x: torch.stack([x[:, 0, 0, 0].double() * 256 + x[:, 1, 0, 0]] * 2, 1), "number")
+    features = Features(
+        lambda x: x, lambda x: torch.stack([x[:, 0, 0, 0].double() * 256 + x[:, 1, 0, 0]] * 2, 1), "number", "number"
+    )
     images = torch.stack([numbers // 256, numbers % 256, numbers * 0], 1).to(torch.uint8)[:, :, None, None].expand(-1, -1, 2, 2)
     kept = measure(torch.split(images, 999), 2 * KEPT, features, lambda done: None).features
     assert kept is not None

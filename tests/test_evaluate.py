@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,35 @@ def test_a_score_names_the_weights_by_their_tensors(cli: Cli, tiny_run: Path, fe
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_what_is_found_out_before_the_work(cli: Cli, tiny_run: Path, photos: Path, few: Path, tmp_path: Path) -> None:
+    """And what a file of images may be that cannot be read."""
+    samples = ["fid", "--samples", "photos", "--data", "photos", "--features", few]
+    for arguments, code, text in (
+        (["--plot", "x.txt"], 2, "--plot x.txt: the name of a plot must end in .png or .svg"),
+        (["--run", "absent"], 2, "absent: no such run folder"),
+        (["--split", "test"], 2, "has no sub-folders train and test"),
+    ):
+        done = cli(*samples, *arguments)
+        assert done.code == code
+        assert text in " ".join(done.err.split())
+    last = cli("fid", "--run", tiny_run, "--seed", 2**64 - 1, "--repeats", 2)
+    assert last.code == 2
+    assert "the last seed must be below 2^64" in last.err
+    assert "the last seed" in cli("sweep", "--run", tiny_run, "--seed", 2**64 - 1, "--seeds", 2).err
+    (tiny_run / "evaluations.jsonl").mkdir()
+    blocked = cli("fid", "--run", tiny_run, "--n", 10**9, "--features", few)
+    assert blocked.code == 1
+    assert "evaluations.jsonl: cannot be written (Is a directory)" in " ".join(blocked.err.split())
+    with zipfile.ZipFile("odd.zip", "w") as archive:
+        archive.write(photos / "0.png", "0.png")
+    content = bytearray(Path("odd.zip").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # says that it is encrypted
+    Path("odd.zip").write_bytes(content)
+    odd = cli("fid", "--samples", "photos", "--data", "odd.zip", "--features", few)
+    assert odd.code == 1
+    assert "odd.zip/0.png: cannot be read" in " ".join(odd.err.split())
+
+
 def test_too_few_images_are_refused(cli: Cli, tiny_run: Path, photos: Path, few: Path, tmp_path: Path) -> None:
     refused = cli("fid", "--run", tiny_run, "--n", 192)
     assert refused.code == 2
@@ -172,7 +202,7 @@ def test_existing_images_of_many_sizes(cli: Cli, photos: Path) -> None:
     ("arguments", "text"),
     [
         (["--samples", "photos"], "--samples needs something to compare with"),
-        (["--samples", "photos", "--data", "photos", "--n", "11"], "holds 10 images; --n 11 cannot be scored"),
+        (["--samples", "photos", "--data", "photos", "--n", "11"], "holds 10 images; --n 11 cannot be taken of them"),
         (["--samples", "photos", "--data", "photos", "--steps", "3"], "do not go with it"),
         (["--samples", "photos", "--data", "photos", "--seed", "3"], "do not go with it"),
         (["--samples", "photos", "--data", "photos", "--repeats", "3"], "do not go with it"),
@@ -216,14 +246,14 @@ def test_evaluations_that_cannot_be_written(tmp_path: Path) -> None:
 # Scores while training
 
 
-def test_training_scores_itself(cli: Cli, few: Path, tmp_path: Path) -> None:
-    keys = ["train.steps=4", "train.score_every_steps=2", "train.score_images=12", f"train.score_features={few}"]
+def test_training_scores_itself(cli: Cli, tmp_path: Path) -> None:
+    keys = ["train.steps=4", "train.score_every_steps=2", "train.score_images=193", "data.shapes_count=200"]
     done = cli("train", "--preset", "shapes-blur", "--run", "r", *settings(*keys))
     assert done.code == 0, done.err
     scores = recorded(tmp_path / "r" / "evaluations.jsonl")
-    assert [(score["step"], score["n"], score["name"]) for score in scores] == [(2, 12, "training"), (4, 12, "training")]
-    assert f"step 4: FD {scores[1]['fd']:.4f} ({scores[1]['features']}, 12 images)" in done.err
-    again = json.loads(cli("fid", "--run", "r", "--n", 12, "--features", few, "--json").out)
+    assert [(score["step"], score["n"], score["name"]) for score in scores] == [(2, 193, "training"), (4, 193, "training")]
+    assert f"step 4: FD {scores[1]['fd']:.4f} ({scores[1]['features']}, 193 images)" in done.err
+    again = json.loads(cli("fid", "--run", "r", "--n", 193, "--features", "pixels", "--json").out)
     assert {key: again[key] for key in ("fd", "kd", "weights_sha256")} == {
         key: scores[1][key] for key in ("fd", "kd", "weights_sha256")
     }
@@ -234,7 +264,7 @@ def test_training_that_could_not_be_scored_does_not_begin(cli: Cli, tmp_path: Pa
     assert done.code == 2
     assert "shapes train: 64 images: too few for the 192 features" in " ".join(done.err.split())
     assert "or set train.score_every_steps=null" in " ".join(done.err.split())
-    assert not (tmp_path / "r").exists()
+    assert [path.name for path in (tmp_path / "r").iterdir()] == [".lock"]
 
 
 # blurdiff results
@@ -244,6 +274,7 @@ def line(**changes: object) -> dict:
     base = {"fd": 1.0, "kd": 0.1, "n": 100, "features": "pixels-8x8", "reference": "data", "reference_hash": "abc"}
     return {
         **base,
+        "size": [8, 8],
         "run": "r",
         "weights_sha256": "w",
         "step": 5,
@@ -256,13 +287,16 @@ def line(**changes: object) -> dict:
 
 
 def test_only_like_protocols_are_ranked_together() -> None:
-    unlike = [{"n": 200}, {"features": "other"}, {"reference_hash": "def"}, {"fid": 3.0, "fd": None}]
+    unlike = [{"n": 200}, {"features": "other"}, {"reference_hash": "def"}, {"size": [9, 9]}, {"fid": 3.0, "fd": None}]
     groups = comparable([line(), *(line(**change) for change in unlike), line(fd=0.5, sampler="ddim")])
-    assert [len(group.rows) for group in groups] == [2, 1, 1, 1, 1]
+    assert [len(group.rows) for group in groups] == [2, 1, 1, 1, 1, 1]
     assert [(row["sampler"], row["fd"]) for row in groups[0].rows] == [("ddim", 0.5), ("abm", 1.0)]
-    assert [group.metric for group in groups] == ["fd", "fd", "fd", "fd", "fid"]
-    bits = [{"bits_per_dim": 4.0, "n": 100, "steps": steps, "seed": 0} for steps in (None, 10)]
+    assert [group.metric for group in groups] == ["fd", "fd", "fd", "fd", "fd", "fid"]
+    bits = [line(fd=None, bits_per_dim=4.0, steps=steps) for steps in (None, 10)]
     assert [group.metric for group in comparable(bits)] == ["bits_per_dim"] * 2
+    # What does not say what it was compared with compares with nothing; and a file may hold anything.
+    strange = [{"reference_hash": None}, {"fd": float("nan")}, {"fd": float("inf")}, {"fd": 10**400}, {"fd": True}, {"n": "9"}]
+    assert comparable([line(**change) for change in strange]) == []
 
 
 def test_seeds_of_one_subject_are_one_row() -> None:
@@ -295,7 +329,10 @@ def test_results_show_what_was_scored(cli: Cli, tiny_run: Path, photos: Path, fe
 
     # Lines of anybody's making do not bring it down.
     (tmp_path / "odd.jsonl").write_text(
-        '{"fd": 1, "n": 1, "features": {}, "eta": []}\n{"fd": 1, "n": [1]}\nnot json\n{"fd": "x"}\n[1]\n'
+        '{"fd": 1, "n": 1, "features": {}, "eta": [], "reference_hash": [], "name": 3, "sampler": 4, "samples": []}\n'
+        '{"fd": 1, "n": 1, "features": {}, "eta": [], "reference_hash": 1, "name": 3, "sampler": 4, "samples": [5]}\n'
+        '{"fd": 2, "n": 1, "features": {}, "eta": 7, "reference_hash": 1, "name": "\\ud800"}\n'
+        '{"fd": 1, "n": [1]}\nnot json\n{"fd": "x"}\n[1]\n' + "[" * 200_000
     )
     assert len(json.loads(cli("results", "odd.jsonl", "--json").out)["groups"]) == 1
     assert cli("results", "odd.jsonl").code == 0

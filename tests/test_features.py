@@ -85,6 +85,50 @@ def test_a_file_that_is_no_network_or_does_not_fit(tmp_path: Path) -> None:
 # Inception
 
 
+class Tuple(torch.nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+class Whole(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).int()
+
+
+class Nothing(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :0]
+
+
+class Raising(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2] == 7, "only sevens"
+        return x.flatten(1)
+
+
+class Huge(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).double() * 1e200
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        (Tuple, "gives a tuple; one floating-point tensor is needed"),
+        (Whole, "gives torch.int32; one"),
+        (Nothing, r"gives features of shape \(2, 0\)"),
+        (Raising, r"fails on a batch of \(2, 3, 8, 8\) \(.*only sevens"),
+        (Huge, "its features of some images are not finite"),
+    ],
+)
+def test_networks_that_are_of_no_use(tmp_path: Path, network: type[torch.nn.Module], text: str) -> None:
+    path = tmp_path / "n.pt"
+    torch.jit.script(network()).save(str(path))
+    features = load_features(str(path), "clean", CPU)
+    with pytest.raises(UserError, match=f"n.pt: {text}"):
+        measure([torch.full((2, 3, 8, 8), 9, dtype=torch.uint8)], 2, features, lambda done: None)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (40, 24), (350, 310), (299, 299)])
 @pytest.mark.parametrize("mode", ["clean", "legacy_tensorflow", "legacy_pytorch"])
 def test_resized_pixels_are_those_of_clean_fid(tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
@@ -197,7 +241,9 @@ def test_reference_is_measured_once(photos: Path) -> None:
         return images.double().flatten(1)[:, :4]
 
     def reference(key: str) -> Tensor:
-        return image_reference(dataset, Features(lambda x: x, embed, key), lambda done: None).statistics.covariance
+        return image_reference(
+            dataset, "train", Features(lambda x: x, embed, key, key), lambda done: None
+        ).statistics.covariance
 
     first = reference("test-features")
     assert torch.equal(reference("test-features"), first)

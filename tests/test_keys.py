@@ -8,46 +8,43 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Cli
-from torch import Tensor
 
 from blurcli.checkpoint import load_weights
 from blurcli.config import Config, flatten, load_config, parse_overrides, preset_names
 from blurcli.data import load_dataset
+from blurcli.errors import UsageError
 from blurcli.evaluate import recorded
 from blurcli.model import Model, build_network
 from blurcli.runs import Run
-from blurcli.train import train
+from blurcli.train import Trainer, train
 
 CPU = torch.device("cpu")
-BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12")
-
-
-class FewPixels(torch.nn.Module):
-    """Features for a score: any will do."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)[:, : self.count]
+BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12", "score.features=pixels")
 
 
 def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
     """All that a run, its samples and its score show."""
     data = config.data
     dataset = load_dataset(data.source, "train", data.image_size, data.channels, shapes_count=data.shapes_count)
-    weights_path = train(config, Run(folder), dataset, CPU)
+    deterministic: list[bool] = []
+    weights_path = train(
+        config, Run(folder), dataset, CPU, on_log=lambda m: deterministic.append(torch.are_deterministic_algorithms_enabled())
+    )
     weights = load_weights(weights_path)
     batches = list(Model.from_weights(weights, CPU).generate(5, seed=0))
     score = json.loads(cli("fid", "--run", folder, "--force", "--json").out)
-    logged = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged, health = (
+        [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+        for path in (folder / "metrics.jsonl", folder / "health.jsonl")
+    )
     digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in weights.network.values()))
     return {
         "weights": digest.hexdigest(),
         "files": sorted(p.name for p in folder.rglob("*") if p.parent.name in ("weights", "samples")),
         "previews": [path.read_bytes() for path in sorted((folder / "samples").glob("*.png"))],
         "logged": logged,
+        "health": health,
+        "deterministic": deterministic,
         "batches": [tuple(batch.shape) for batch in batches],
         "images": hashlib.sha256(torch.cat(batches).numpy().tobytes()).hexdigest(),
         "training_scores": [
@@ -94,8 +91,12 @@ CHANGES: dict[str, tuple[str, str]] = {
     "train.preview_images": ("9", "previews"),
     "train.save_every_steps": ("2", "files"),
     "train.score_every_steps": ("2", "training_scores"),
-    "train.score_images": ("11", "training_scores"),
-    "train.score_features": ("FEATURES", "training_scores"),
+    "train.keep": ("1", "files"),
+    "train.health_every_steps": ("2", "health"),
+    "train.max_bad_steps": ("2", "weights"),
+    "train.deterministic": ("true", "deterministic"),
+    "train.score_images": ("195", "training_scores"),
+    "train.score_features": ("inception", "training_scores"),
     "sample.sampler": ("ddim", "images"),
     "sample.steps": ("3", "images"),
     "sample.eta": ("0.5", "images"),
@@ -103,7 +104,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "score.n": ("13", "score"),
     "score.split": ("test", "score"),
     "score.mode": ("legacy_tensorflow", "score"),
-    "score.features": ("FEATURES", "score"),
+    "score.features": ("inception", "score"),
 }
 
 
@@ -126,20 +127,32 @@ def test_key_does_something(
     inception_file: Path,
     unchanged: dict[str, Any],
 ) -> None:
+    monkeypatch.setenv("BLURDIFF_INCEPTION", str(inception_file))
     value, part = CHANGES[key]
-    for name, count in (("f.pt", 5), ("g.pt", 6)):
-        torch.jit.script(FewPixels(count)).save(str(tmp_path / name))
-    value = {"PHOTOS": str(photos), "FEATURES": str(tmp_path / "g.pt")}.get(value, value)
-    base = [*BASE, "train.score_every_steps=3", "train.score_images=12", f"train.score_features={tmp_path / 'f.pt'}"]
+    value = str(photos) if value == "PHOTOS" else value
+    base = list(BASE)
+    if key.startswith("train.score"):
+        # More images than the features have dimensions.
+        base += ["data.shapes_count=200", "train.score_every_steps=3", "train.score_images=193"]
     if key == "score.mode":
-        monkeypatch.setenv("BLURDIFF_INCEPTION", str(inception_file))
         base.append("score.features=inception")
+    if key == "train.max_bad_steps":
+        step = Trainer.train_step
+        monkeypatch.setattr(Trainer, "train_step", lambda t, x: step(t, x.log() if t.step and not t.restores else x))
+        base += ["train.save_every_steps=1"]
+    if key == "train.keep":
+        base.append("train.save_every_steps=1")
     if key == "sample.eta":
         base.append("sample.sampler=ddim")
-    basis = key if key in ("score.mode", "sample.eta") else "usual"
+    basis = " ".join(base)
     if basis not in unchanged:
         unchanged[basis] = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli)
-    changed = outcome(load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"])), tmp_path / "changed", cli)
+    config = load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"]))
+    if key == "train.score_features":
+        with pytest.raises(UsageError, match=r"193: too few for the 2,048 features of inception"):
+            outcome(config, tmp_path / "changed", cli)
+        return
+    changed = outcome(config, tmp_path / "changed", cli)
     assert changed[part] != unchanged[basis][part]
     if part != "weights":
         return

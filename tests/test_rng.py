@@ -38,6 +38,12 @@ def test_an_image_on_the_way_does_not_depend_on_its_batch() -> None:
     assert torch.equal(part, whole[3:5])
 
 
+def test_the_largest_seeds_are_seeds_of_their_own() -> None:
+    one = torch.empty(1, 1, 4, 4)
+    seeds = (0, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1)
+    assert len({ImageNoise(seed, [3])(one).sum().item() for seed in seeds}) == len(seeds)
+
+
 def test_one_start_for_all() -> None:
     first, second = rows(SharedNoise(ImageNoise(4, [0] * 5), ImageNoise(4, range(5))))
     own_first, own_second = rows(ImageNoise(4, range(5)))

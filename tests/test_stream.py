@@ -54,6 +54,20 @@ def test_sizes_of_files_must_agree_unless_one_is_given(photos: Path) -> None:
         open_stream(photos, 3)
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".png", ".webp"])
+def test_turned_images_have_the_size_that_is_seen(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "turned"
+    folder.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(folder / f"a{suffix}", exif=exif)
+    stream = open_stream(folder, 3)
+    assert stream.shape == (3, 32, 24)
+    if suffix in (".tif", ".png"):
+        assert np.array_equal(contents(stream)[0].transpose(1, 2, 0), np.rot90(np.asarray(image), -1))
+
+
 def test_grey_array_without_a_channel(tmp_path: Path) -> None:
     np.savez(tmp_path / "grey.npz", np.zeros((3, 4, 5), np.uint8))
     assert contents(open_stream(tmp_path / "grey.npz", 3)).shape == (3, 1, 4, 5)
@@ -68,6 +82,7 @@ def test_grey_array_without_a_channel(tmp_path: Path) -> None:
         ({"a": np.zeros((2, 4, 4, 3))}, "holds float64"),
         ({"a": np.zeros((2, 3, 4, 4), np.uint8)}, r"holds uint8 \(2, 3, 4, 4\)"),
         ({"a": np.zeros((0, 4, 4, 3), np.uint8)}, r"holds uint8 \(0, 4, 4, 3\)"),
+        ({"a": np.zeros((2, 0, 4, 3), np.uint8)}, r"holds uint8 \(2, 0, 4, 3\)"),
         ({"a": np.zeros((3, 4, 4, 2), np.uint8).T}, "column by column"),
         ({"a": np.array([{}], object)}, "holds object"),
     ],

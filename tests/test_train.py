@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,9 @@ import torch
 from conftest import TINY, Cli, settings
 from PIL import Image
 
-from blurcli.checkpoint import Tensors, load_state, load_weights
+from blurcli.checkpoint import State, Tensors, load_state, load_weights, save_state
 from blurcli.config import Config, OptimConfig, load_config, parse_overrides
 from blurcli.data import Dataset, load_dataset
-from blurcli.errors import UserError
 from blurcli.runs import Run
 from blurcli.train import Trainer, learning_rate, train
 
@@ -91,6 +91,7 @@ def test_files_of_a_run(tiny_run: Path) -> None:
     events = {name for name in names if name.startswith("events.")}
     assert len(events) == 1
     assert names - events == {
+        ".lock",
         "config.yaml",
         "metrics.jsonl",
         "state.safetensors",
@@ -100,7 +101,7 @@ def test_files_of_a_run(tiny_run: Path) -> None:
     assert Image.open(tiny_run / "samples" / "step-00000003.png").size == (34, 34)
     metrics = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [1, 2, 3]
-    assert set(metrics[0]) == {"step", "loss", "grad_norm", "lr", "images_per_sec"}
+    assert set(metrics[0]) == {"step", "loss", "grad_norm", "lr", "images_per_sec", "skipped"}
     assert load_config(str(tiny_run / "config.yaml")).train.steps == 3
 
 
@@ -109,7 +110,7 @@ def test_tensorboard_has_the_metrics(tiny_run: Path) -> None:
 
     board = EventAccumulator(str(tiny_run))
     board.Reload()
-    assert set(board.Tags()["scalars"]) == {"loss", "grad_norm", "lr", "images_per_sec"}
+    assert set(board.Tags()["scalars"]) == {"loss", "grad_norm", "lr", "images_per_sec", "skipped"}
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
     assert board.Tags()["images"] == ["samples"]
 
@@ -120,16 +121,22 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_a_non_finite_loss_leaves_the_weights_untouched() -> None:
-    config = tiny_config()
-    spectrum = torch.ones(3, 8, 8)
-    trainer = Trainer(config, spectrum, torch.zeros(3, 8, 8), CPU)
+def test_a_step_without_a_finite_loss_is_skipped() -> None:
+    """Parameters and optimizer stay bit for bit as they were; the step counts, and so does the fault."""
+    trainer = Trainer(tiny_config(), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
     trainer.train_step(torch.zeros(4, 3, 8, 8))
-    before = {name: tensor.clone() for name, tensor in trainer.state("").tensors.items()}
-    with pytest.raises(UserError, match=r"step 1: the loss \(nan\) or its gradient \(nan\) is not finite.*lower optim.lr"):
-        trainer.train_step(torch.full((4, 3, 8, 8), torch.nan))
-    assert equal(before, trainer.state("").tensors)
-    assert trainer.step == 1
+    before = {name: tensor.clone() for name, tensor in trainer.state("").tensors.items() if name.startswith(("net.", "adam."))}
+    for in_row in (1, 2):
+        loss, _ = trainer.train_step(torch.full((4, 3, 8, 8), torch.nan))
+        assert loss.isnan()
+        assert trainer.skipped_in_row == in_row
+        after = trainer.state("").tensors
+        assert equal(before, {name: after[name] for name in before})
+    trainer.train_step(torch.zeros(4, 3, 8, 8))
+    assert trainer.step == 4
+    assert (int(trainer.skipped), int(trainer.skipped_in_row)) == (2, 0)
+    assert not torch.equal(before["net.first.weight"], trainer.network.first.weight)
+    assert all(parameter.isfinite().all() for parameter in trainer.average.parameters())
 
 
 def test_previews_do_not_disturb_training(tmp_path: Path) -> None:
@@ -210,26 +217,27 @@ def test_refuses_a_folder_of_something_else(cli: Cli, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "optimizer", "shape"])
-def test_a_damaged_state_is_an_error(cli: Cli, tmp_path: Path, damage: str) -> None:
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+def without(tensors: Tensors, name: str) -> Tensors:
+    return {key: tensor for key, tensor in tensors.items() if key != name}
 
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda t: without(t, "adam.exp_avg.first.bias"), "optimizer's state is incomplete"),
+        (lambda t: t | {"ema.first.bias": torch.zeros(1)}, r"net.first.bias is torch.float32 \(1,\), the network needs"),
+        (lambda t: without(t, "health.skipped"), "'skipped'; the file is damaged"),
+        (lambda t: t | {"spectrum": -t["spectrum"]}, "spectrum must be finite, positive"),
+    ],
+)
+def test_a_strange_state_is_an_error(cli: Cli, tmp_path: Path, change, text: str) -> None:  # type: ignore[no-untyped-def]
     start(cli)
     path = tmp_path / "r" / "state.safetensors"
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-10])
-    else:
-        with safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if damage == "optimizer":
-            del tensors["adam.exp_avg.first.bias"]
-        else:
-            tensors["ema.first.bias"] = torch.zeros(1)
-        save_file(tensors, path, metadata)
+    state = load_state(path)
+    save_state(path, State(state.config, state.step, state.data, change(state.tensors)), tmp_path / "before.safetensors")
     done = cli("train", "--run", "r", "--set", "train.steps=4")
     assert done.code == 1
-    assert "state.safetensors" in done.err
+    assert re.search(f"state.safetensors: .*{text}", done.err)
 
 
 def test_a_metrics_line_cut_short_is_dropped(cli: Cli, tmp_path: Path) -> None:

@@ -192,8 +192,10 @@ class Standard:
         else:
             dataset = self._images(config, run, split, shape)
             with console.progress("reference", len(dataset.images)) as update:
-                reference = evaluate.image_reference(dataset, features, update)
-        return evaluate.Judge(features, reference, split, device)
+                reference = evaluate.image_reference(dataset, split, features, update)
+        if self.split not in (None, reference.split):
+            raise UsageError(f"--split {self.split}: {self.published} is of the split {reference.split}")
+        return evaluate.Judge(features, reference, device)
 
     def _images(self, config: Config | None, run: Run | None, split: str, shape: tuple[int, int, int]) -> Dataset:
         from blurcli.data import load_dataset

@@ -80,6 +80,12 @@ def fid(
     In Inception's features the distances are the FID and the KID; in any others they are called FD and KD, since they do not
     compare. Every score is a line in evaluations.jsonl of its run, or in runs/ without one: blurdiff results shows them.
     """
+    from blurcli import console, evaluate, plots
+
+    if seed + repeats > 2**64:
+        raise UsageError(f"--seed {seed} --repeats {repeats}: the last seed must be below 2^64")
+    if plot is not None:
+        plots.check_plot(plot, "--plot")
     standard = Standard(features, mode, split, data, published, inception, device)
     if samples is not None:
         making = (weights, sampler, steps, eta, batch_size)
@@ -94,12 +100,7 @@ def fid(
             raise UsageError("--size: resizes --samples; a model makes images of one size")
         subject = _model_images(run, weights, n, sampler, steps, eta, batch_size, calibrated, standard)
 
-    from blurcli import console, evaluate, files, plots
-
     plot = plot or subject.plot
-    if plot is not None:
-        plots.check_plot(plot)
-    files.check_writable(subject.record)
     check_enough(subject.judge, subject.count, force)
     scores = []
     for number in range(seed, seed + repeats):
@@ -144,7 +145,10 @@ def _model_images(
     standard: Standard,
 ) -> _Subject:
     """Images that a model will make while they are scored."""
+    from blurcli import files
+
     path, chosen_run = find_weights(run, weights)
+    files.check_writable(evaluations_path(chosen_run))
     model, step = load_model(path, standard.device, calibrated)
     solver = model.solver(sampler, steps, eta)
     judge = standard.judge(model.config, chosen_run, (model.config.data.channels, *model.config.data.image_size))
@@ -162,15 +166,18 @@ def _model_images(
 
 def _existing_images(samples: Path, size: int | None, n: int | None, run: Path | None, standard: Standard) -> _Subject:
     """Images from files, against a reference brought to their size."""
+    from blurcli import files
     from blurcli.data.stream import open_stream
     from blurcli.runs import Run
 
     chosen_run = Run(run) if run is not None else None
     config = chosen_run.config() if chosen_run is not None else None
+    files.check_writable(evaluations_path(chosen_run))
     stream = open_stream(samples, config.data.channels if config else 3, (size, size) if size else None)
     count = n or stream.count
     if not 2 <= count <= stream.count:
-        raise UsageError(f"{samples}: holds {stream.count} images; --n {count} cannot be scored (at least 2, at most all)")
+        wanted = "" if n is None else f"; --n {n} cannot be taken of them"
+        raise UsageError(f"{samples}: holds {stream.count} images{wanted}; a score needs at least 2")
     judge = standard.judge(config, chosen_run, stream.shape)
 
     def score(seed: int, update: Callable[[int], None]) -> dict[str, Any]:
@@ -191,7 +198,9 @@ def _show(scores: list[dict[str, Any]], judge: Judge, as_json: bool) -> None:
     result = dict(scores[0])
     values = [score[metric] for score in scores]
     if len(scores) > 1:
-        result |= {key: fmean(score[key] for score in scores) for key in MEASURES if result.get(key) is not None}
+        # What is neither a mean of all nor the same for all is in `scores`.
+        result = {key: value for key, value in result.items() if all(score[key] == value for score in scores)}
+        result |= {key: fmean(score[key] for score in scores) for key in MEASURES if scores[0].get(key) is not None}
         spread = {"min": min(values), "max": max(values), "std": stdev(values)}
         result |= {f"{metric}_{key}": value for key, value in spread.items()}
         result |= {"seed": [score["seed"] for score in scores], "scores": scores}
@@ -210,6 +219,6 @@ def _show(scores: list[dict[str, Any]], judge: Judge, as_json: bool) -> None:
         "recall": "recall",
         "log-spectral distance": "log_spectral_distance",
     }
-    shown = [f"{title} {result[key]:.4g}" for title, key in others.items() if result[key] is not None]
+    shown = [f"{title} {result[key]:.4g}" for title, key in others.items() if result.get(key) is not None]
     if shown:
         console.result(", ".join(shown))

@@ -39,10 +39,13 @@ def results(
 
     places = runs or sorted(RUNS.glob("**/evaluations.jsonl"))
     scores: list[dict[str, Any]] = []
+    paths: dict[Path, Path] = {}
     for place in places:
         path = place / "evaluations.jsonl" if place.is_dir() else place
         if not path.is_file():
-            raise UsageError(f"{path}: no such file; blurdiff fid --run {place} takes a score")
+            raise UsageError(f"{path}: no such file; blurdiff fid --run {path.parent} takes a score")
+        paths.setdefault(path.resolve(), path)
+    for path in paths.values():
         scores += [{**score, "run": str(path.parent)} for score in evaluate.recorded(path)]
     groups = evaluate.comparable(scores)
     if as_json:
@@ -69,17 +72,19 @@ def _heading(group: Group) -> str:
 
 
 def _table(group: Group) -> tuple[list[str], list[list[str]]]:
+    from blurcli.runs import RUNS
+
     others = [key for key in _TITLES if key != group.metric and any(key in row for row in group.rows)]
     columns = ["run", "name", "step", "sampler", "steps", _TITLES[group.metric], "+-", "seeds", *(_TITLES[k] for k in others)]
     rows = []
     for row in group.rows:
-        subject = row["samples"] or row["run"]
-        sampler = (row["sampler"] or "") + (f" eta {row['eta']}" if row["eta"] else "")
+        subject = row["samples"] or (row["weights"] if row["run"] == str(RUNS) else row["run"])
+        sampler = _text(row["sampler"]) + (f" eta {row['eta']}" if row["eta"] else "")
         sampler += " calibrated" if row["calibrated"] else ""
         rows.append(
             [
-                subject,
-                row["name"] or "",
+                _text(subject),
+                _text(row["name"] or ""),
                 _text(row["step"]),
                 sampler,
                 _text(row["steps"]),
@@ -97,5 +102,5 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, float):
-        return str(value)
+        return str(value).encode(errors="replace").decode()  # a line of the file may say anything
     return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.3g}"

@@ -143,13 +143,14 @@ def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
 def _writer(out: Path) -> Callable[[Iterable[Images], Path], None]:
     from blurcli import files, render
 
-    files.check_writable(out)
-    if out.suffix.lower() == ".png":
-        return render.write_grid
-    if out.suffix.lower() == ".npz":
-        return render.write_npz
+    writers = {".png": render.write_grid, ".npz": render.write_npz}
+    if writer := writers.get(out.suffix.lower()):
+        files.check_writable(out)
+        return writer
     if out.suffix:
         raise UsageError(f"--out {out}: end the name in .png (a grid) or .npz (an array), or give a folder for single images")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: exists and is not an empty folder; choose another one")
+    if not out.exists():
+        files.check_writable(out)
     return render.write_folder

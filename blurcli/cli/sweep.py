@@ -64,8 +64,12 @@ def sweep(
     """
     from blurcli import console, evaluate, files, plots
 
+    if seed + seeds > 2**64:
+        raise UsageError(f"--seed {seed} --seeds {seeds}: the last seed must be below 2^64")
     chosen_samplers, chosen_steps = _samplers(samplers), _steps(steps)
     path, chosen_run = find_weights(run, weights)
+    record = evaluations_path(chosen_run)
+    files.check_writable(record)
     model, step = load_model(path, device, calibrated)
     config = model.config
     standard = Standard(features, mode, split, data, published, inception, device)
@@ -74,8 +78,6 @@ def sweep(
     out = out or (chosen_run.path if chosen_run is not None else Path()) / f"sweep-{step:08d}-{judge.features.key}-n{count}.png"
     plots.check_plot(out)
     check_enough(judge, count, force)
-    record = evaluations_path(chosen_run)
-    files.check_writable(record)
 
     points = [
         evaluate.model_protocol(model, step, count, number, model.solver(name, calls, None))

@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Train a model, or continue a run folder that holds one.
 
-    Ctrl-C finishes the step and saves; the same command goes on from there.
+    Ctrl-C (or SIGTERM) finishes the step and saves; the same command goes on from there. A second one ends at once.
     """
     from blurcli.config import to_json, to_yaml
     from blurcli.runs import RUNS, Run
@@ -56,7 +56,8 @@ def train(
     with console.progress("training", config.train.steps) as update:
 
         def on_log(metrics: Metrics) -> None:
-            note = f"loss {metrics.loss:.4f}  {metrics.images_per_sec:.0f} images/s"
+            loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
+            note = f"{loss}  {metrics.images_per_sec:.0f} images/s"
             update(metrics.step, note=note)
             if not console.is_terminal():
                 console.say(f"step {metrics.step}/{config.train.steps}  {note}")

@@ -31,18 +31,20 @@ class DenoiserErrors:
         true_power: mean of F^2.
         power: mean of F_hat^2.
         product: mean of F F_hat.
+        noise_loss: mean squared error of the noise that F_hat implies, `(sin(phi) (F_hat - F))^2`: the paper's loss.
     """
 
     times: Tensor
     true_power: Tensor
     power: Tensor
     product: Tensor
+    noise_loss: Tensor
 
     @classmethod
     def mean(cls, parts: Sequence[DenoiserErrors], counts: Sequence[int]) -> DenoiserErrors:
         """One measurement from several, made on `counts` images at the same times and bands."""
         weights = torch.tensor(counts, dtype=torch.float64, device=parts[0].times.device) / sum(counts)
-        products = ("true_power", "power", "product")
+        products = ("true_power", "power", "product", "noise_loss")
         means = (torch.tensordot(weights, torch.stack([getattr(part, name) for part in parts]), 1) for name in products)
         return cls(parts[0].times, *means)
 
@@ -89,7 +91,8 @@ def measure_errors(
         w = space.whiten(dct2(z.double()), t)
         estimate = dct2(denoiser(z, t.to(x.dtype).expand(len(x))).double())
         true, guessed = space.slope(w, x_dct, t), space.slope(w, estimate, t)
-        rows.append([band_means(product.mean(0), band) for product in (true**2, guessed**2, true * guessed)])
+        noise_error = space.angle(t).sin() * (guessed - true)
+        rows.append([band_means(p.mean(0), band) for p in (true**2, guessed**2, true * guessed, noise_error**2)])
     return DenoiserErrors(grid, *(torch.stack(column) for column in zip(*rows, strict=True)))
 
 

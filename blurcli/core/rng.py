@@ -19,7 +19,7 @@ class ImageNoise:
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
         # A key of two words, not a hash of both: no two images can share a stream.
-        self._streams = [np.random.Generator(np.random.Philox(key=[seed, index])) for index in indices]
+        self._streams = [np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64))) for index in indices]
 
     def __call__(self, like: Tensor) -> Tensor:
         """The next noise, (B, C, H, W), in the dtype and on the device of `like`; B is the number of indices."""
@@ -78,6 +78,10 @@ class SharedNoise:
         return first
 
 
-def step_seed(seed: int, step: int) -> int:
-    """A seed for training step `step`: everything random in a step follows from it, so a resumed run needs no random state."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+def step_seed(seed: int, step: int, attempt: int = 0) -> int:
+    """A seed for training step `step`: everything random in a step follows from it, so a resumed run needs no random state.
+
+    `attempt` counts how often the training went back, and would run into the same trouble with the same numbers.
+    """
+    words = [seed, step, attempt] if attempt else [seed, step]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])

@@ -90,7 +90,10 @@ def _file_dataset(path: Path, split: str, form: str, shape: tuple[int, int, int]
     if (path / "train").is_dir() and (path / "test").is_dir():
         path = path / split
     elif split == "test":
-        raise UsageError(f"{path}: has no test images of its own (sub-folders train and test); give them with --data")
+        raise UsageError(
+            f"{path}: has no sub-folders train and test, from which --split test could take images; name the "
+            "test images themselves with --data"
+        )
     with open_images(path) as image_files:
         fingerprint = _digest(f"files/{form}/{_content_digest(image_files)}")
         images = _packed(fingerprint, (len(image_files.names), *shape), lambda out: decode_all(image_files, out, progress))

@@ -34,9 +34,12 @@ class ImageFiles:
     open: Callable[[str], IO[bytes]]
 
     def read(self, name: str) -> bytes:
-        """The content of one of them."""
-        with self.open(name) as file:
-            return file.read()
+        """The content of one of them; UserError naming it when it cannot be read."""
+        try:
+            with self.open(name) as file:
+                return file.read()
+        except Exception as error:  # encrypted, compressed in some strange way, damaged, not permitted
+            raise UserError(f"{self.place / name}: cannot be read ({error}); repair or remove the file") from None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from blurcli.data.images import FORMATS, Images, decode, open_images
 from blurcli.errors import UsageError, UserError
@@ -77,8 +77,10 @@ def _common_size(path: Path) -> tuple[int, int]:
         for name in files.names:
             try:
                 with files.open(name) as file, Image.open(file, formats=FORMATS) as image:
+                    # Formats differ in what they say of the size of a turned image before it is decoded.
                     turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
-                    sizes.setdefault((image.width, image.height) if turned else (image.height, image.width), name)
+                    width, height = (ImageOps.exif_transpose(image) if turned else image).size
+                    sizes.setdefault((height, width), name)
             except Exception as error:  # on damaged content decoders raise nearly anything
                 raise UserError(f"{path / name}: not a readable image ({error}); repair or remove the file") from None
             if len(sizes) > 1:
@@ -127,7 +129,7 @@ def _member(path: Path) -> _Member:
                 shape, by_columns, dtype = _read_header(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: not a readable .npz file ({error})") from None
-    if dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))) or not shape[0]:
+    if dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))) or not all(shape):
         raise UsageError(f"{path}: holds {dtype} {shape}; uint8 images (N, H, W, 1 or 3) are needed")
     if by_columns:
         raise UsageError(f"{path}: holds its array column by column; save numpy.ascontiguousarray of it")

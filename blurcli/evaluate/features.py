@@ -26,6 +26,7 @@ class Features:
     Attributes:
         prepare: (B, C, H, W) uint8 on the CPU to what `embed` takes; called from several threads.
         embed: that to (B, D) float64 on the CPU.
+        name: how a message calls them.
         key: names the network and its treatment of the images exactly; part of a score's protocol.
         metric: "fid" for Inception's features, "fd" for all others.
         kernel_metric: "kid" for Inception's features, "kd" for all others.
@@ -36,6 +37,7 @@ class Features:
 
     prepare: Callable[[Tensor], Tensor]
     embed: Callable[[Tensor], Tensor]
+    name: str
     key: str
     metric: str = "fd"
     kernel_metric: str = "kd"
@@ -73,7 +75,7 @@ def load_features(
     if name != "inception" and inception_file is not None:
         raise UsageError(f"--inception {inception_file}: is for --features inception, not for {name}")
     if name == "pixels":
-        return Features(_pool, lambda x: x, f"pixels-{_POOLED}x{_POOLED}")
+        return Features(_pool, lambda x: x, name, f"pixels-{_POOLED}x{_POOLED}")
     if name == "inception":
         return _inception(mode, device, inception_file, progress)
     return _network_file(Path(name), device)
@@ -92,6 +94,7 @@ def _inception(mode: str, device: torch.device, given: Path | None, progress: Pr
     return Features(
         lambda images: _as_colour(inception.resize(images, mode)),
         lambda x: network(x.to(device)).double().cpu(),
+        str(path),
         f"inception-{mode}-{digest[:16]}",
         "fid",
         "kid",
@@ -113,17 +116,23 @@ def _network_file(path: Path, device: torch.device) -> Features:
 
     def embed(x: Tensor) -> Tensor:
         try:
-            features: Tensor = network(x.to(device))
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            features = network(x.to(device))
+        except Exception as error:  # it is anybody's code
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             hint = "; torch.export needs dynamic_shapes for the batch" if kind == "export" else ""
             raise UserError(f"--features {path}: fails on a batch of {tuple(x.shape)} ({reason}){hint}") from None
-        if features.ndim != 2 or len(features) != len(x):
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            raise UserError(f"--features {path}: gives {_kind(features)}; one floating-point tensor is needed")
+        if features.ndim != 2 or len(features) != len(x) or not features.shape[1]:
             raise UserError(f"--features {path}: gives features of shape {tuple(features.shape)}; ({len(x)}, D) is needed")
         return features.double().cpu()
 
     digest = file_sha256(path)
-    return Features(lambda images: _as_colour(images).float(), embed, f"{kind}-{digest[:16]}", sha256=digest)
+    return Features(lambda images: _as_colour(images).float(), embed, str(path), f"{kind}-{digest[:16]}", sha256=digest)
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _is_exported(path: Path) -> bool:

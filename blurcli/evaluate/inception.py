@@ -27,7 +27,7 @@ from blurcli.errors import UsageError, UserError
 
 VARIABLE = "BLURDIFF_INCEPTION"
 _SIDE = 299  # pixels
-_DIMENSIONS = 2048
+DIMENSIONS = 2048
 _INSTEAD = "score with --features pixels or --features FILE, which need no download: an FD, not an FID"
 
 
@@ -134,13 +134,13 @@ def load(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tens
         raise UserError(f"{path}: not the Inception network of mode {mode}, {_published(mode).name} ({reason})") from None
     network = network.to(device).eval()
     if mode == "legacy_tensorflow":
-        return lambda x: network(x, return_features=True).view(len(x), _DIMENSIONS)
+        return lambda x: network(x, return_features=True).view(len(x), DIMENSIONS)
 
     def features(x: Tensor) -> Tensor:
         if mode == "legacy_pytorch":
             result: Tensor = network(x / 255)[0].squeeze(-1).squeeze(-1)
         else:
-            result = network.layers.forward((x - 128) / 128).view(len(x), _DIMENSIONS)
+            result = network.layers.forward((x - 128) / 128).view(len(x), DIMENSIONS)
         return result
 
     return _channels_last(features) if device.type == "cpu" and _is_deep(network, mode) else features

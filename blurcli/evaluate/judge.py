@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 import blurcli
-from blurcli import download
+from blurcli import download, files
 from blurcli.data import Dataset
 from blurcli.data.dataset import cache_folder
 from blurcli.errors import UsageError, UserError
-from blurcli.evaluate import distances
+from blurcli.evaluate import distances, inception
 from blurcli.evaluate.features import Features
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 from blurcli.model import Model, to_uint8
@@ -41,11 +41,13 @@ class Reference:
         name: how a message calls it.
         hash: of what it was measured from.
         statistics: of its images; with a count of 0 where their number is not known.
+        split: `train` or `test`, or what else a publisher calls it.
     """
 
     name: str
     hash: str
     statistics: Statistics
+    split: str
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,11 @@ class Judge:
     Attributes:
         features: what the images are seen by.
         reference: what they are compared with.
-        split: `train` or `test`, of the reference.
         device: where networks run.
     """
 
     features: Features
     reference: Reference
-    split: str
     device: torch.device
 
     @property
@@ -76,7 +76,7 @@ class Judge:
             "reference": self.reference.name,
             "reference_images": self.reference.statistics.count or None,
             "reference_hash": self.reference.hash,
-            "split": self.split,
+            "split": self.reference.split,
             "features": self.features.key,
             "features_sha256": self.features.sha256,
             "mode": self.features.mode,
@@ -183,15 +183,16 @@ def _rounded(power: Tensor | None) -> list[float] | None:
     return None if power is None else [float(f"{value:.4g}") for value in distances.radial_spectrum(power)[0].tolist()]
 
 
-def image_reference(dataset: Dataset, features: Features, on_batch: Callable[[int], None]) -> Reference:
-    """The statistics of a dataset, kept in the cache under the hash of (data, split, size, features)."""
+def image_reference(dataset: Dataset, split: str, features: Features, on_batch: Callable[[int], None]) -> Reference:
+    """The statistics of a dataset's `split`, kept in the cache under the hash of (data, split, size, features)."""
     key = hashlib.blake2b(f"{_VERSION}/{dataset.fingerprint}/{features.key}".encode(), digest_size=16).hexdigest()
     path = cache_folder() / "statistics" / f"{key}.npz"
     statistics = Statistics.load(path)
     if statistics is None:
+        files.check_writable(path)
         statistics = measure(array_batches(dataset.images), len(dataset.images), features, on_batch)
         statistics.save(path)
-    return Reference(dataset.name, dataset.fingerprint, statistics)
+    return Reference(dataset.name, dataset.fingerprint, statistics, split)
 
 
 def file_reference(name: str, features: Features, height: int, split: str, progress: download.Progress) -> Reference:
@@ -210,7 +211,8 @@ def file_reference(name: str, features: Features, height: int, split: str, progr
         )
     if features.mode is None:
         raise UsageError(f"--reference {name}: holds statistics of Inception's features, not of {features.key}")
-    file = f"{parts['data']}_{features.mode}_{parts['split'] or split}_{parts['size'] or height}.npz".lower()
+    split = (parts["split"] or split).lower()
+    file = f"{parts['data']}_{features.mode}_{split}_{parts['size'] or height}.npz".lower()
     path = cache_folder() / "cleanfid" / file
     if not path.is_file():
         try:
@@ -220,18 +222,18 @@ def file_reference(name: str, features: Features, height: int, split: str, progr
                 f"--reference {name}: {error}. Without a network, put {file} at {path}, or measure a reference here: --data"
             ) from None
     digest = download.verify(path)
-    return Reference(f"{name} ({file})", digest, _read_published(path))
+    return Reference(f"{name} ({file})", digest, _read_published(path), split)
 
 
 def _read_published(path: Path) -> Statistics:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             mean, covariance = (torch.from_numpy(arrays[key]).double() for key in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if len(mean) != inception.DIMENSIONS:
+            raise ValueError(f"of {len(mean)} features instead of {inception.DIMENSIONS}")
+        return Statistics(0, mean, covariance)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a file of statistics ({error})") from None
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not covariance.isfinite().all():
-        raise UserError(f"{path}: not a file of statistics (mu {tuple(mean.shape)}, sigma {tuple(covariance.shape)})")
-    return Statistics(0, mean, covariance)
 
 
 def versions() -> dict[str, str]:

@@ -16,12 +16,13 @@ Score = dict[str, Any]
 
 # What must agree for two scores to be comparable, for each metric.
 _PROTOCOLS = {
-    "fid": ("features", "reference_hash", "n"),
-    "fd": ("features", "reference_hash", "n"),
+    "fid": ("features", "reference_hash", "size", "n"),
+    "fd": ("features", "reference_hash", "size", "n"),
     "bits_per_dim": ("reference_hash", "n", "steps", "calls", "seed"),
 }
 # What tells one row of a table from another; scores that differ in the seed alone are one row.
-_SUBJECT = ("run", "name", "samples", "weights_sha256", "step", "sampler", "steps", "eta", "calibrated")
+_SUBJECT = ("run", "name", "samples", "weights", "weights_sha256", "step", "sampler", "steps", "eta", "calibrated")
+_LARGEST = 1e300
 MEASURES = ("fid", "fd", "bits_per_dim", "kid", "kd", "precision", "recall", "log_spectral_distance")
 
 
@@ -62,7 +63,7 @@ def recorded(path: Path) -> list[Score]:
     for line in lines:
         try:
             score = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(score, dict):
             scores.append(score)
@@ -74,12 +75,17 @@ def comparable(scores: Iterable[Score]) -> list[Group]:
     groups: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
         for metric, keys in _PROTOCOLS.items():
-            if isinstance(score.get(metric), int | float) and isinstance(score.get("n"), int):
+            if _is_number(score.get(metric)) and _is_number(score.get("n")) and score.get("reference_hash"):
                 groups.setdefault((metric, _values(score, keys)), []).append(score)
     return [
         Group(metric, {key: members[0].get(key) for key in ("reference", *_PROTOCOLS[metric])}, _rows(metric, members))
         for (metric, _), members in groups.items()
     ]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a line of the file, which may be anybody's, has a measure there."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _values(score: Score, keys: Iterable[str]) -> str:
@@ -95,7 +101,7 @@ def _rows(metric: str, scores: list[Score]) -> list[dict[str, Any]]:
     rows = []
     for by_seed in subjects.values():
         first = next(iter(by_seed.values()))
-        values = {name: [s[name] for s in by_seed.values() if isinstance(s.get(name), int | float)] for name in MEASURES}
+        values = {name: [s[name] for s in by_seed.values() if _is_number(s.get(name))] for name in MEASURES}
         own = values[metric]
         rows.append(
             {

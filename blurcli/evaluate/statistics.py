@@ -41,7 +41,11 @@ class Statistics:
         covariance: of the features, unbiased, (D, D) float64.
         features: of at most 10,000 of the images, evenly spaced, (K, D) float32; None where only moments are known.
         radii: their distances to the third nearest other one, (K,) float32; None for fewer than four.
-        power: mean squared DCT coefficient of the images in [-1, 1] over channels, (H, W) float64; None likewise.
+        power: mean squared DCT coefficient of the images in [-1, 1] over channels, (H, W) float64; None where only moments are
+            known.
+
+    Raises:
+        ValueError: shapes that disagree, or a number that is not finite.
     """
 
     count: int
@@ -50,6 +54,16 @@ class Statistics:
     features: Tensor | None = None
     radii: Tensor | None = None
     power: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        d = self.mean.numel()
+        kept = 0 if self.features is None else len(self.features)
+        shapes = {"mean": (d,), "covariance": (d, d), "features": (kept, d), "radii": (kept,)}
+        for name, tensor in vars(self).items():
+            if isinstance(tensor, Tensor) and (
+                tuple(tensor.shape) != shapes.get(name, tensor.shape) or not tensor.isfinite().all()
+            ):
+                raise ValueError(f"{name} of shape {tuple(tensor.shape)} is not finite, or does not fit {d} features")
 
     def save(self, path: Path) -> None:
         """Write all of it as an .npz file, atomically."""
@@ -112,8 +126,8 @@ def measure(batches: Iterable[Tensor], count: int, features: Features, on_batch:
     power = torch.zeros(())
     for prepared, batch_power in _ahead(_rebatched(batches), lambda batch: (features.prepare(batch), _power(batch))):
         embedded = features.embed(prepared)
-        if not embedded.isfinite().all():
-            raise UserError(f"{features.key}: its features of some images are not finite; score with other --features")
+        if not embedded.float().isfinite().all():
+            raise UserError(f"{features.name}: its features of some images are not finite; score with other --features")
         chosen = embedded[wanted[moments.count : moments.count + len(embedded)]]
         if not moments.count:
             kept = torch.empty(min(count, KEPT), embedded.shape[1])
