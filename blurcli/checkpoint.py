@@ -129,7 +129,8 @@ def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
     sha256 = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        sha256.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        if tensor.numel():  # there is no view of nothing
+            sha256.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     for key, value in sorted((metadata or {}).items()):
         sha256.update(f"{key}={value}\0".encode())
     return sha256.hexdigest()

@@ -22,6 +22,8 @@ from pydantic_core import ErrorDetails
 
 from blurcli.errors import UsageError, did_you_mean
 
+_MOST_ERRORS = 20  # that are told at once
+_LONGEST_YAML = 1 << 16  # bytes; a preset with every key has a tenth of that
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
 Multiplier = Annotated[int, Field(ge=1, le=64)]
@@ -59,12 +61,22 @@ class DataConfig(_Section):
     image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
     channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
     flip: bool = Field(True, description="mirror half of the images, left to right")
-    shapes_count: Positive = Field(20_000, description="how many images source: shapes draws")
+    shapes_count: int = Field(20_000, ge=1, le=10_000_000, description="how many images source: shapes draws")
+    value_range: tuple[float, float] | None = Field(
+        None, description="values that become 0 and 255 in grey files of more than 8 bits; null for [0, 65535]"
+    )
+    max_broken: int = Field(0, ge=0, description="unreadable files that are left out, by name; more of them end the command")
 
     @field_validator("image_size", mode="before")
     @classmethod
     def _square(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, int | float | str) else value
+
+    @model_validator(mode="after")
+    def _rising(self) -> DataConfig:
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError("value_range must rise, as [0, 4095] does")
+        return self
 
 
 class ProcessConfig(_Section):
@@ -130,13 +142,13 @@ class TrainConfig(_Section):
     """How long, and what is written when."""
 
     steps: int = Field(200_000, ge=1, description="length of the training")
-    batch_size: Positive = Field(128, description="images a step")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images a step")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the network; auto: bf16 where the hardware has it"
     )
     log_every_steps: Positive = Field(100, description="a line in metrics.jsonl and TensorBoard")
     preview_every_steps: Positive = Field(5000, description="a grid of samples, always of the same seeds")
-    preview_images: Positive = Field(64, description="images in a preview")
+    preview_images: int = Field(64, ge=1, le=10_000, description="images in a preview")
     save_every_steps: Positive = Field(5000, description="weights, and the state for an exact resume")
     keep: Positive | None = Field(None, description="weights files that stay, the newest ones; null for all")
     health_every_steps: Positive | None = Field(
@@ -155,9 +167,9 @@ class SampleConfig(_Section):
     """How images are made from a trained network."""
 
     sampler: Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] = Field("abm", description="the solver")
-    steps: Positive = Field(20, description="calls of the network an image")
+    steps: int = Field(20, ge=1, le=10_000, description="calls of the network an image")
     eta: float = Field(0.0, ge=0, le=1, description="noise of ddim's steps: 0 none, 1 as much as ancestral's")
-    batch_size: Positive = Field(64, description="images in flight at a time")
+    batch_size: int = Field(64, ge=1, le=65_536, description="images in flight at a time")
 
     @model_validator(mode="after")
     def _noise_for_ddim_only(self) -> SampleConfig:
@@ -202,7 +214,7 @@ class Config(_Section):
 
 # A run may continue although these differ: they do not change what is learned from which step on.
 FREE_KEYS = frozenset(
-    {"data.source", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
+    {"data.source", "data.max_broken", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
     | {"train.preview_images", "train.save_every_steps", "train.keep", "train.health_every_steps", "train.max_bad_steps"}
     | {"train.deterministic"}
     | {"train.score_every_steps", "train.score_images", "train.score_features"}
@@ -245,7 +257,7 @@ def from_json(text: str, origin: str) -> Config:
     """A config from the JSON that `to_json` made; UsageError naming `origin` when it is damaged."""
     try:
         plain = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{origin}: its configuration is not JSON ({error}); the file is damaged") from None
     return _validate(plain, lambda key: origin)
 
@@ -286,8 +298,8 @@ def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, str, Any]]:
         if not equals or not all(key.strip().split(".")):
             raise UsageError(f"--set {assignment}: write it as key=value, for example --set train.steps=1000")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
             raise UsageError(f"--set {assignment}: {text!r} is not a YAML value") from None
         overrides.append((f"--set {assignment}", key.strip(), value))
     return overrides
@@ -338,19 +350,30 @@ def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where PyYAML would let the last one win."""
+    """YAML without aliases, a few of which can unfold to gigabytes, and without a key twice, of which PyYAML takes the last."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed: write the value", problem_mark=mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is written twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep=True)
+        if len(mapping) < len(node.value):
+            keys = [str(key.value) for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), keys[0])
+            raise yaml.MarkedYAMLError(problem=f"key {twice!r} is written twice", problem_mark=node.start_mark)
+        return mapping
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with path.open("rb") as file:
+            raw = file.read(_LONGEST_YAML + 1)
+        if len(raw) > _LONGEST_YAML:
+            raise UsageError(f"{path}: longer than {_LONGEST_YAML >> 10} KiB; that is no preset")
+        content = yaml.load(raw.decode("utf-8"), _Loader)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -358,7 +381,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsageError(f"{path}: not valid YAML{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deep for a preset") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # of values that are not what their form says
         raise UsageError(f"{path}: not valid YAML: {error}") from None
     if content is None:
         return {}
@@ -382,8 +407,11 @@ def _validate(plain: Any, origin_of: Any) -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        lines = [_describe(details, origin_of) for details in error.errors()]
-    raise UsageError("\n".join(dict.fromkeys(lines)))
+        details = error.errors()
+    lines = list(dict.fromkeys(_describe(one, origin_of) for one in details[:_MOST_ERRORS]))
+    if len(details) > _MOST_ERRORS:
+        lines.append(f"and {len(details) - _MOST_ERRORS} more")
+    raise UsageError("\n".join(lines))
 
 
 def _describe(details: ErrorDetails, origin_of: Any) -> str:

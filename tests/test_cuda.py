@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import Cli, settings
 
+from blurcli.checkpoint import load_state
 from blurcli.core import BlurringDiffusion, dct2, idct2, sample
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -39,3 +40,14 @@ def test_measuring_a_calibrated_model(cli: Cli) -> None:
     for command in (["likelihood", "--n", 20], ["diagnose", "--n", 20], ["sweep", "--n", 20, "--steps", 3]):
         done = cli(*command, "--run", "r", "--device", "cuda", "--json")
         assert done.code == 0, done.err
+
+
+def test_resumed_equals_uninterrupted_with_deterministic_algorithms(cli: Cli, tmp_path: Path) -> None:
+    command = ["train", "--preset", "shapes-blur", "--device", "cuda", *settings("train.deterministic=true")]
+    for run, lengths in (("a", [12]), ("b", [5, 12])):
+        for steps in lengths:
+            done = cli(*command, "--run", run, "--set", f"train.steps={steps}")
+            assert done.code == 0, done.err
+    a, b = (load_state(tmp_path / run / "state.safetensors").tensors for run in "ab")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)

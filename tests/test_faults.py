@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -196,6 +196,38 @@ def test_a_full_disk_stops_with_a_message(cli: Cli, tmp_path: Path, monkeypatch:
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.safetensors")} == before
     assert cli("train", "--run", "r", "--set", "train.steps=8").code == 0
     assert equal(load_state(tmp_path / "r" / "state.safetensors").tensors, run_training(tmp_path / "a", "train.steps=8"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("only root may mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_disk_of_twenty_megabytes(cli: Cli, small_disk: Path, tmp_path: Path) -> None:
+    keys = ("train.save_every_steps=2", "train.preview_every_steps=2", "model.base_channels=16")
+    command = ["train", "--preset", "shapes-blur", *settings(*keys, "train.steps=40"), "--run"]
+    stopped = cli(*command, small_disk / "r")
+    assert stopped.code == 1
+    assert "No space left on device" in stopped.err
+    assert "make room" in stopped.err
+    run = Run(small_disk / "r")
+    reached = load_state(run.state_path).step
+    assert 0 < reached < 40
+    for path in run.all_weights():
+        load_weights(path)
+    for path in run.all_weights()[:-1]:
+        path.unlink()
+    resumed = cli("train", "--run", small_disk / "r", "--set", "train.keep=1")
+    assert resumed.code == 0, resumed.err
+    assert f"from step {reached}" in resumed.err
+    assert cli(*command, "undisturbed").code == 0
+    assert equal(load_state(run.state_path).tensors, load_state(tmp_path / "undisturbed" / "state.safetensors").tensors)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")

@@ -5,14 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, Cli
+from PIL import Image
 
 from blurcli.checkpoint import load_weights
 from blurcli.config import Config, flatten, load_config, parse_overrides, preset_names
 from blurcli.data import load_dataset
-from blurcli.errors import UsageError
+from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
 from blurcli.model import Model, build_network
 from blurcli.runs import Run
@@ -25,7 +27,8 @@ BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12", "score.fea
 def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
     """All that a run, its samples and its score show."""
     data = config.data
-    dataset = load_dataset(data.source, "train", data.image_size, data.channels, shapes_count=data.shapes_count)
+    options = {key: getattr(data, key) for key in ("shapes_count", "value_range", "max_broken")}
+    dataset = load_dataset(data.source, "train", data.image_size, data.channels, **options)
     deterministic: list[bool] = []
     weights_path = train(
         config, Run(folder), dataset, CPU, on_log=lambda m: deterministic.append(torch.are_deterministic_algorithms_enabled())
@@ -65,6 +68,8 @@ CHANGES: dict[str, tuple[str, str]] = {
     "data.channels": ("1", "batches"),
     "data.flip": ("false", "weights"),
     "data.shapes_count": ("32", "weights"),
+    "data.value_range": ("[0, 4095]", "weights"),
+    "data.max_broken": ("1", "weights"),
     "process.blur_sigma_max": ("0", "weights"),
     "process.min_scale": ("0.1", "weights"),
     "process.logsnr_min": ("-5", "weights"),
@@ -140,10 +145,22 @@ def test_key_does_something(
         step = Trainer.train_step
         monkeypatch.setattr(Trainer, "train_step", lambda t, x: step(t, x.log() if t.step and not t.restores else x))
         base += ["train.save_every_steps=1"]
+    if key == "data.value_range":
+        for i in range(9):
+            Image.fromarray(np.random.default_rng(i).integers(0, 4096, (8, 8)).astype(np.uint16)).save(photos / f"{i}.png")
+    if key == "data.max_broken":
+        (photos / "broken.png").write_text("no image")
+    if key in ("data.value_range", "data.max_broken"):
+        base.append(f"data.source={photos}")
     if key == "train.keep":
         base.append("train.save_every_steps=1")
     if key == "sample.eta":
         base.append("sample.sampler=ddim")
+    if key == "data.max_broken":
+        with pytest.raises(UserError, match=r"broken.png: not a readable image"):
+            outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli)
+        assert outcome(load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"])), tmp_path / "changed", cli)
+        return
     basis = " ".join(base)
     if basis not in unchanged:
         unchanged[basis] = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli)

@@ -10,6 +10,7 @@ import typer
 
 import blurcli
 from blurcli.cli.animate import animate
+from blurcli.cli.data import data
 from blurcli.cli.diagnose import diagnose
 from blurcli.cli.fid import fid
 from blurcli.cli.likelihood import likelihood
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sample, animate, fid, results, likelihood, sweep, diagnose, presets, prefetch):
+for command in (train, sample, animate, fid, results, likelihood, sweep, diagnose, data, presets, prefetch):
     app.command()(command)
 
 
@@ -55,13 +56,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    # What is unfinished is cleared away, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: object) -> None:
+        # As after Ctrl-C, what is unfinished is cleared away.
+        terminated.append(128 + number)
+        sys.exit(terminated[0])
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app([argument for argument in arguments if argument != "--debug"], prog_name="blurdiff")
     except Exception as error:
         from blurcli import console
 
+        if terminated:  # and then something stumbled over it, such as an import that was cut short
+            sys.exit(terminated[0])
         if debug:
             console.traceback()
         if isinstance(error, UserError):

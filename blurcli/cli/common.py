@@ -138,14 +138,29 @@ def load_images(config: Config, source: str, split: str) -> Dataset:
     from blurcli.data import load_dataset
 
     with packing() as progress:
-        return load_dataset(
+        dataset = load_dataset(
             source,
             split,
             config.data.image_size,
             config.data.channels,
-            shapes_count=config.data.shapes_count,
+            **_reading(config),
             progress=progress,
         )
+    _tell_broken(dataset)
+    return dataset
+
+
+def _reading(config: Config) -> dict[str, Any]:
+    """How a configuration has data read, besides size and channels."""
+    return {key: getattr(config.data, key) for key in ("shapes_count", "value_range", "max_broken")}
+
+
+def _tell_broken(dataset: Dataset) -> None:
+    from blurcli import console
+
+    if dataset.broken:
+        names = ", ".join(dataset.broken[:10]) + (", ..." if len(dataset.broken) > 10 else "")
+        console.say(f"{dataset.name}: {len(dataset.broken)} unreadable files are left out: {names}")
 
 
 def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
@@ -206,9 +221,11 @@ class Standard:
         else:
             assert config is not None
             source = own_source(config, run, "--data")
-        options = {"shapes_count": config.data.shapes_count} if config is not None else {}
+        options = _reading(config) if config is not None else {}
         with packing() as progress:
-            return load_dataset(source, split, (size[0], size[1]), channels, **options, progress=progress)
+            dataset = load_dataset(source, split, (size[0], size[1]), channels, **options, progress=progress)
+        _tell_broken(dataset)
+        return dataset
 
 
 def fetch_features(name: str, mode: str, device: torch.device, inception: Path | None) -> Features:
@@ -270,7 +287,7 @@ def read_photo(path: Path, config: Config) -> NDArray[np.uint8]:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    return decode(content, str(path), *config.data.image_size, config.data.channels)
+    return decode(content, str(path), *config.data.image_size, config.data.channels, config.data.value_range)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from blurcli import files
-from blurcli.data.images import ImageFiles, Images, Progress, decode_all, fit, open_images
+from blurcli.data.images import ImageFiles, Images, Progress, Range, decode_all, fit, open_images
 from blurcli.data.shapes import VERSION, draw_shapes
 from blurcli.errors import UsageError, UserError, did_you_mean
 
 _TORCHVISION = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 NAMES = ("shapes", *_TORCHVISION)
-_PACKING = "1"  # part of every fingerprint: raise it when the same files would be packed into other pixels
+_PACKING = "2"  # part of every fingerprint: raise it when the same files would be packed into other pixels
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Dataset:
         images: (N, C, H, W) uint8, usually memory-mapped and read-only.
         fingerprint: hash of what the images are made from: the same for the same pixels, wherever their files lie.
         name: how a message calls it.
+        broken: files that could not be read and are not among the images.
     """
 
     images: Images
     fingerprint: str
     name: str
+    broken: tuple[str, ...] = ()
 
 
 def load_dataset(
@@ -42,6 +45,8 @@ def load_dataset(
     channels: int,
     *,
     shapes_count: int = 20_000,
+    value_range: Range | None = None,
+    max_broken: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Dataset:
     """The images of a dataset, resized and cropped to (height, width), from the cache where they were packed before.
@@ -53,25 +58,30 @@ def load_dataset(
         image_size: (height, width) in pixels.
         channels: 1 (grey) or 3 (colour).
         shapes_count: how many images `shapes` draws.
+        value_range: of files, the values of deep grey images that become 0 and 255, see `decode`.
+        max_broken: of files, how many may be broken, and are left out.
         progress: called as `progress(done, total)` while files are decoded.
 
     Raises:
         UsageError: no such dataset, or no images in it, or no such split.
-        UserError: a broken image, a failed download, a cache that cannot be written.
+        UserError: too many broken images, a failed download, a cache that cannot be written.
     """
     height, width = image_size
     form = f"{_PACKING}/{channels}x{height}x{width}"
     if source == "shapes":
         seed = {"train": 0, "test": 1}[split]
 
-        def draw(out: Images) -> None:
+        def draw(out: Images) -> list[int]:
             out[:] = draw_shapes(shapes_count, height, width, channels, seed)
+            return []
 
         fingerprint = _digest(f"shapes-{VERSION}/{split}/{shapes_count}/{form}")
         return Dataset(_packed(fingerprint, (shapes_count, channels, height, width), draw), fingerprint, f"shapes {split}")
     if source in _TORCHVISION:
         return _torchvision_dataset(source, split, form, (channels, height, width), progress)
-    return _file_dataset(Path(source), split, form, (channels, height, width), progress)
+    if value_range is not None:
+        form += f"/{value_range[0]:g}..{value_range[1]:g}"
+    return _file_dataset(Path(source), split, form, (channels, height, width), value_range, max_broken, progress)
 
 
 def cache_folder() -> Path:
@@ -81,30 +91,74 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blurdiff"
 
 
-def _file_dataset(path: Path, split: str, form: str, shape: tuple[int, int, int], progress: Progress) -> Dataset:
+def split_folder(path: Path, split: str) -> Path:
+    """Where the images of a split lie: in a sub-folder, where there are `train` and `test`, else all are for training.
+
+    Raises:
+        UsageError: there is no such path, or no such split.
+    """
     if not path.exists() and len(path.parts) == 1:
         raise UsageError(
             f"data {str(path)!r}: no such folder, .zip file or dataset{did_you_mean(str(path), NAMES)} "
             f"(datasets: {', '.join(NAMES)}); name your images with --data"
         )
     if (path / "train").is_dir() and (path / "test").is_dir():
-        path = path / split
-    elif split == "test":
+        return path / split
+    if split == "test":
         raise UsageError(
             f"{path}: has no sub-folders train and test, from which --split test could take images; name the "
             "test images themselves with --data"
         )
+    return path
+
+
+def _file_dataset(
+    path: Path,
+    split: str,
+    form: str,
+    shape: tuple[int, int, int],
+    value_range: Range | None,
+    max_broken: int,
+    progress: Progress,
+) -> Dataset:
+    path = split_folder(path, split)
     with open_images(path) as image_files:
+        names = image_files.names
         fingerprint = _digest(f"files/{form}/{_content_digest(image_files)}")
-        images = _packed(fingerprint, (len(image_files.names), *shape), lambda out: decode_all(image_files, out, progress))
-    return Dataset(images, fingerprint, str(path))
+        record = _cached(f"{fingerprint}.broken.json")
+        broken = _read_names(record)
+        if len(broken) > max_broken:
+            raise UserError(
+                f"{path}: {len(broken)} broken files ({', '.join(broken[:10])}), more than data.max_broken, {max_broken}: "
+                "repair or remove them, or allow as many"
+            )
+
+        def pack(out: Images) -> list[int]:
+            rows = decode_all(image_files, out, value_range, max_broken, progress)
+            if rows:
+                with files.replacing(record) as temporary:
+                    temporary.write_text(json.dumps([names[i] for i in rows]), encoding="utf-8")
+            return rows
+
+        images = _packed(fingerprint, (len(names), *shape), pack, len(broken))
+    return Dataset(images, fingerprint, str(path), tuple(_read_names(record)))
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _content_digest(image_files: ImageFiles) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in image_files.names:
-        content = image_files.read(name)
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+        try:
+            content = image_files.read(name)
+        except UserError:
+            content = b"unreadable"
+        digest.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
     return digest.hexdigest()
 
 
@@ -116,7 +170,7 @@ def _torchvision_dataset(source: str, split: str, form: str, shape: tuple[int, i
     fingerprint = _digest(f"{source}/{split}/{form}")
     count = {"train": 50_000 if source == "cifar10" else 60_000, "test": 10_000}[split]
 
-    def pack(out: Images) -> None:
+    def pack(out: Images) -> list[int]:
         try:
             dataset = getattr(torchvision.datasets, _TORCHVISION[source])(root, train=split == "train", download=True)
         except (OSError, RuntimeError) as error:
@@ -127,23 +181,38 @@ def _torchvision_dataset(source: str, split: str, form: str, shape: tuple[int, i
         for i in range(count):
             out[i] = fit(dataset[i][0], height, width, channels)
             progress(i + 1, count)
+        return []
 
     return Dataset(_packed(fingerprint, (count, *shape), pack), fingerprint, f"{source} {split}")
 
 
-def _packed(fingerprint: str, shape: tuple[int, ...], pack: Callable[[Images], None]) -> Images:
-    """The array cached under `fingerprint`, memory-mapped; made by `pack(out)` where it is not there yet, or damaged."""
-    path = cache_folder() / "images" / f"{fingerprint}.npy"
+def _cached(name: str) -> Path:
+    return cache_folder() / "images" / name
+
+
+def _packed(fingerprint: str, shape: tuple[int, ...], pack: Callable[[Images], list[int]], left_out: int = 0) -> Images:
+    """The array cached under `fingerprint`, memory-mapped; made by `pack(out)` where it is not there yet, or damaged.
+
+    `pack` says which rows of its array of `shape` are of no use; the cached array is without them, as many as `left_out`.
+    """
+    path = _cached(f"{fingerprint}.npy")
     try:
         cached: Images = np.load(path, mmap_mode="r", allow_pickle=False)
-        if cached.shape == shape and cached.dtype == np.uint8:
+        if cached.shape == (shape[0] - left_out, *shape[1:]) and cached.dtype == np.uint8:
             return cached
     except (OSError, ValueError, EOFError):
         pass
     with files.replacing(path) as temporary:
         out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        pack(out)
+        rows = pack(out)
         out.flush()
+        if rows:
+            kept = np.delete(np.arange(len(out)), rows)
+            with files.replacing(temporary) as smaller:
+                fewer = np.lib.format.open_memmap(smaller, mode="w+", dtype=np.uint8, shape=(len(kept), *shape[1:]))
+                for row, i in enumerate(kept):
+                    fewer[row] = out[i]
+                fewer.flush()
     packed: Images = np.load(path, mmap_mode="r", allow_pickle=False)
     return packed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 import zlib
@@ -17,10 +18,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from blurcli.data.images import FORMATS, Images, decode, open_images
+from blurcli.data.images import FORMATS, Images, decode, decoding, open_images, reason
 from blurcli.errors import UsageError, UserError
 
 _CHUNK = 64
+_CHUNK_BYTES = 1 << 26
+_LARGEST_SIDE = 4096  # pixels, as of a model's images
 _ORIENTATION = 0x0112  # EXIF
 _TURNED = 5  # from this value of it on, rows are columns
 
@@ -76,13 +79,13 @@ def _common_size(path: Path) -> tuple[int, int]:
     with open_images(path) as files:
         for name in files.names:
             try:
-                with files.open(name) as file, Image.open(file, formats=FORMATS) as image:
+                with files.open(name) as file, Image.open(file, formats=FORMATS) as image, decoding(image):
                     # Formats differ in what they say of the size of a turned image before it is decoded.
                     turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
                     width, height = (ImageOps.exif_transpose(image) if turned else image).size
                     sizes.setdefault((height, width), name)
             except Exception as error:  # on damaged content decoders raise nearly anything
-                raise UserError(f"{path / name}: not a readable image ({error}); repair or remove the file") from None
+                raise UserError(f"{path / name}: not a readable image ({reason(error)}); repair or remove the file") from None
             if len(sizes) > 1:
                 (a, first), (b, second) = sizes.items()
                 raise UsageError(
@@ -100,8 +103,14 @@ def _read_files(path: Path, shape: tuple[int, int, int], chosen: Chosen) -> Iter
             name = files.names[i]
             return decode(files.read(name), f"{files.place / name}", height, width, channels)
 
-        for first in range(0, len(chosen), _CHUNK):
-            yield np.stack(list(pool.map(job, chosen[first : first + _CHUNK])))
+        chunk = _chunk(shape)
+        for first in range(0, len(chosen), chunk):
+            yield np.stack(list(pool.map(job, chosen[first : first + chunk])))
+
+
+def _chunk(shape: tuple[int, ...]) -> int:
+    """How many images of a shape are read at a time."""
+    return max(1, min(_CHUNK, _CHUNK_BYTES // int(np.prod(shape))))
 
 
 @dataclass(frozen=True)
@@ -127,10 +136,17 @@ def _member(path: Path) -> _Member:
                 raise UsageError(f"{path}: holds {len(names)} arrays ({', '.join(names)}); one array of images is needed")
             with archive.open(names[0]) as file:
                 shape, by_columns, dtype = _read_header(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                present = archive.getinfo(names[0]).file_size - file.tell()
+    except UsageError:
+        raise
+    except Exception as error:  # NumPy parses the header as Python, and may stumble in many ways
         raise UserError(f"{path}: not a readable .npz file ({error})") from None
     if dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))) or not all(shape):
         raise UsageError(f"{path}: holds {dtype} {shape}; uint8 images (N, H, W, 1 or 3) are needed")
+    if math.prod(shape) > present:
+        raise UserError(f"{path}: not a readable .npz file (it is cut short)")
+    if max(shape[1:3]) > _LARGEST_SIDE:
+        raise UsageError(f"{path}: holds images of {shape[1]}x{shape[2]} pixels; at most {_LARGEST_SIDE} a side can be scored")
     if by_columns:
         raise UsageError(f"{path}: holds its array column by column; save numpy.ascontiguousarray of it")
     return _Member(names[0], shape)
@@ -150,9 +166,10 @@ def _read_array(path: Path, chosen: Chosen) -> Iterator[Images]:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member.name) as file:
             _read_header(file)
-            for first in range(0, member.shape[0], _CHUNK):
-                wanted = chosen[(chosen >= first) & (chosen < first + _CHUNK)] - first
-                size = min(_CHUNK, member.shape[0] - first) * image_bytes
+            chunk = _chunk(image_shape)
+            for first in range(0, member.shape[0], chunk):
+                wanted = chosen[(chosen >= first) & (chosen < first + chunk)] - first
+                size = min(chunk, member.shape[0] - first) * image_bytes
                 content = file.read(size)
                 if len(content) < size:
                     raise ValueError("it is cut short")

@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 BATCH = 64
+_BATCH_BYTES = 1 << 26
 KEPT = 10_000  # features that are kept as they are, for the distances that moments are not enough for
 _WORKERS = min(8, os.cpu_count() or 1)
 
@@ -170,6 +171,6 @@ def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
     waiting = torch.empty(0)
     for batch in batches:
         waiting = torch.cat([waiting, batch]) if len(waiting) else batch
-        *full, waiting = torch.split(waiting, BATCH)
+        *full, waiting = torch.split(waiting, max(1, min(BATCH, _BATCH_BYTES // waiting[0].nbytes)))
         yield from full
     yield waiting
