@@ -39,6 +39,11 @@ class Run:
         """What was at `state_path` before the last save: for when that file is damaged."""
         return self.path / "state.previous.safetensors"
 
+    @property
+    def damaged_state_path(self) -> Path:
+        """Where a state goes that could not be read."""
+        return self.path / "state.damaged.safetensors"
+
     def saved_states(self) -> list[Path]:
         """Those of the two that are there, the newer first."""
         return [path for path in (self.state_path, self.previous_state_path) if path.exists()]

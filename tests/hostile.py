@@ -24,23 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from conftest import settings
 from PIL import Image
 
-TINY = {
-    "data.image_size": 8,
-    "data.shapes_count": 64,
-    "model.base_channels": 8,
-    "model.multipliers": [1, 2],
-    "model.attention_levels": [1],
-    "model.blocks_per_level": 1,
-    "model.patch_size": 1,
-    "train.steps": 4,
-    "train.save_every_steps": 2,
-    "train.batch_size": 4,
-    "train.preview_images": 1,
-    "sample.steps": 2,
-}
-SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+SETTINGS = settings("train.steps=4", "train.save_every_steps=2", "train.preview_images=1")
 LONGEST = 5.0  # seconds
 MOST = 1 << 30  # bytes
 

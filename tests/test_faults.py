@@ -59,6 +59,26 @@ def test_a_damaged_state_falls_back_on_the_one_before(cli: Cli, tmp_path: Path, 
     assert "continuing r from step 4" in done.err
     assert ("going on from the state before it" in done.err) == (damage != "gone")
     assert equal(expected, load_state(path).tensors)
+    assert Run(tmp_path / "r").damaged_state_path.exists() == (damage != "gone")
+
+
+def test_a_damaged_state_does_not_take_the_place_of_the_good_one(tmp_path: Path) -> None:
+    """Also when the next save is killed between its two renames."""
+    run, options = Run(tmp_path / "r"), ("train.save_every_steps=2",)
+    run_training(run.path, "train.steps=6", *options)
+    flip_a_bit(run.state_path, 0.9)
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if target == run.state_path:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(run.path, "train.steps=8", *options)
+    assert load_state(run.saved_states()[0]).step == 4
 
 
 def test_two_damaged_states_are_an_error(cli: Cli, tmp_path: Path) -> None:

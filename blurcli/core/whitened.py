@@ -91,9 +91,10 @@ class WhitenedSpace:
         for k in range(1, _GRID_CELLS + 1):  # one at a time: all at once would not fit for large images
             phi, before = self.angle(edges[k : k + 1]), phi
             length[k] = (self._root_v * (phi - before) ** 2).sum().sqrt()
+        length, edges = length.cpu(), edges.cpu()  # a GPU's cumulative sum is not deterministic
         done = length.cumsum(0) / length.sum()
-        ticks = (_GRID_SHARE * done + (1 - _GRID_SHARE) * (1 - edges)).cpu().numpy()
-        descending = edges.cpu().numpy()
+        ticks = (_GRID_SHARE * done + (1 - _GRID_SHARE) * (1 - edges)).numpy()
+        descending = edges.numpy()
         first = np.interp(1 - start, 1 - descending, ticks)
         inner = np.interp(np.linspace(first, 1, steps + 1)[1:-1], ticks, descending)
         return [start, *(float(t) for t in inner), 0.0]

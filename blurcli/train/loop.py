@@ -269,6 +269,9 @@ def _newest_state(run: Run, say: Say) -> tuple[State, Path]:
             continue
         if errors:
             say(f"{errors[0]}; going on from the state before it")
+            # Or the next save would put the damaged one in the place of the good one.
+            with files.explained(run.state_path):
+                run.state_path.replace(run.damaged_state_path)
         return state, path
     raise UserError("; ".join(errors) + "; begin anew in another folder (--run)")
 
