@@ -72,6 +72,7 @@ def chaos(kills: int, seed: int) -> Counter[str]:
     done: Counter[str] = Counter()
 
     def start(run: str) -> Any:
+        Path(f"{run}.log").touch()
         process = context.Process(target=command_line, args=(run,))
         process.start()
         return process
