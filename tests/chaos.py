@@ -8,6 +8,7 @@ must be those of a training that nobody disturbed, bit for bit.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ def command_line(run: str) -> None:
     """Train in a process of its own, as a person would."""
     with Path(f"{run}.log").open("a") as log:
         os.dup2(log.fileno(), 2)
+    faulthandler.enable()
     from blurcli.cli import main
 
     main(["train", "--preset", "shapes-blur", "--run", run, *settings(f"train.steps={STEPS}", *OFTEN)])
@@ -95,7 +97,8 @@ def chaos(kills: int, seed: int) -> Counter[str]:
             number = draw.choice([signal.SIGKILL, signal.SIGTERM])
             os.kill(process.pid, number)
             process.join(30)
-            assert process.exitcode in (0, 2, -signal.SIGKILL, 143, -signal.SIGTERM), Path(f"{run}.log").read_text()
+            expected_codes = (0, 2, -signal.SIGKILL, 143, -signal.SIGTERM)
+            assert process.exitcode in expected_codes, f"{number.name}: {process.exitcode}\n" + Path(f"{run}.log").read_text()
             done[number.name] += 1
             done["kills"] += 1
         # Killed between its last save and its end, a training is told to be finished by the next command.

@@ -73,6 +73,7 @@ def test_tiny_and_long_images(tmp_path: Path, size: tuple[int, int]) -> None:
     assert np.all(decode(content, "x", 8, 12, 3).reshape(3, -1).T == [0, 0, 255])
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_images_larger_than_is_safe_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     content = encode(Image.new("1", (40, 26)), tmp_path / "x.png")
@@ -118,8 +119,8 @@ def test_survey(mixed: Path) -> None:
 def test_report(cli: Cli, mixed: Path) -> None:
     options = ["--set", "data.image_size=8"]
     done = cli("data", mixed, *options)
-    assert done.code == 1
-    for text in ("broken.png (none of PNG", "a.png = sub/again.webp", "too many: data.max_broken is 0", "data.value_range=["):
+    assert done.code == 0
+    for text in ("broken.png (none of PNG", "a.png = sub/again.webp", "too many: a training stops", "data.value_range=["):
         assert text in done.out
     allowed = cli("data", mixed, *options, "--set", "data.max_broken=2", "--json")
     assert allowed.code == 0

@@ -23,7 +23,7 @@ def data(
 ) -> None:
     """Report what images there are, which are broken or double, and what a preset would make of them.
 
-    Nothing is written. The exit code is 1 where a training would stop: on more broken files than data.max_broken.
+    Nothing is written.
     """
     from pathlib import Path
 
@@ -45,8 +45,6 @@ def data(
         console.result("")
         for consequence in _consequences(found, config):
             console.result(f"- {consequence}")
-    if len(found.broken) > config.max_broken or not found.images:
-        raise typer.Exit(1)
 
 
 def _facts(found: Survey) -> list[list[str]]:
@@ -83,7 +81,11 @@ def _consequences(found: Survey, config: DataConfig) -> list[str]:
     height, width = config.image_size
     said = []
     if broken := len(found.broken):
-        fate = "left out" if broken <= config.max_broken else f"too many: data.max_broken is {config.max_broken}"
+        fate = (
+            "left out"
+            if broken <= config.max_broken
+            else f"too many: a training stops, as data.max_broken is {config.max_broken}"
+        )
         said.append(f"the broken files ({broken:,}) are {fate}")
     if other := found.images - found.sizes[height, width]:
         said.append(f"{other:,} are resized so that they cover {height}x{width}, and cropped about the centre")
