@@ -103,6 +103,19 @@ def test_weights_that_a_kill_left_out_are_made_up_for(cli: Cli, tmp_path: Path) 
     assert cli("train", "--run", "r").code == 2
 
 
+def test_a_lost_configuration_is_no_lost_run(cli: Cli, tmp_path: Path) -> None:
+    """The state has it too."""
+    start(cli)
+    config = tmp_path / "r" / "config.yaml"
+    before = config.read_text()
+    config.unlink()
+    other = cli("train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=4", "optim.lr=0.5"))
+    assert other.code == 2
+    assert "optim.lr: 0.001 -> 0.5" in other.err
+    start(cli, "--set", "train.steps=4")
+    assert config.read_text() == before.replace("  steps: 2  # length", "  steps: 4  # length")
+
+
 def test_leftovers_of_a_kill_are_removed(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "r" / "weights").mkdir(parents=True)
     for name in (".partial-config-x.yaml", "weights/.partial-step-x.safetensors"):

@@ -80,7 +80,8 @@ def train(
         UserError: somebody else trains there, the training diverged for good, or a file cannot be written.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
-    if run.path.exists() and not run.config_path.exists() and not run.is_empty():
+    begun = run.config_path.exists() or run.saved_states()
+    if run.path.exists() and not begun and not run.is_empty():
         raise UsageError(f"{run.path}: is no run folder, and not empty; name another one with --run")
     with _deterministic(config.train.deterministic), run.locked(say):
         files.remove_partial(run.path)
