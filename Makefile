@@ -15,8 +15,9 @@ $(VENV)/.installed: pyproject.toml blurcli/__init__.py
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]"
 	touch $@
 
+# One thread a test process: several of them, and their threads, would only wait for each other.
 test: quality
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 quality: install
 	$(BIN)/ruff check .

@@ -26,5 +26,10 @@ def test_the_table_has_every_preset() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/samplers.md", "docs/scores.md"])
 def test_linked_files_exist(page: str) -> None:
     path = ROOT / page
-    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
-        assert target.startswith("https://") or (path.parent / target).is_file(), target
+    text = path.read_text(encoding="utf-8")
+    anchors = {
+        "#" + re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)", text, re.M)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert target.startswith("https://") or target in anchors or (path.parent / target).is_file(), target

@@ -103,6 +103,12 @@ def test_npz_that_is_damaged(tmp_path: Path) -> None:
         content = archive.read("arr_0.npy")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", content[:-1])
-    stream = open_stream(path, 3)
     with pytest.raises(UserError, match="cut short"):
+        open_stream(path, 3)
+    np.savez_compressed(path, np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8))
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    path.write_bytes(whole)
+    stream = open_stream(path, 3)
+    with pytest.raises(UserError, match=r"not a readable .npz"):
         contents(stream)
