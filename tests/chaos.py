@@ -24,6 +24,7 @@ from typing import Any
 from conftest import settings
 
 STEPS = 40
+LONGEST = 60  # seconds that a training of so many steps may take
 OFTEN = ("train.save_every_steps=3", "train.keep=2", "train.preview_every_steps=10", "train.health_every_steps=15")
 
 
@@ -32,6 +33,7 @@ def command_line(run: str) -> None:
     with Path(f"{run}.log").open("a") as log:
         os.dup2(log.fileno(), 2)
     faulthandler.enable()
+    faulthandler.dump_traceback_later(LONGEST, exit=True)  # a process that hangs shall say where
     from blurcli.cli import main
 
     main(["train", "--preset", "shapes-blur", "--run", run, *settings(f"train.steps={STEPS}", *OFTEN)])
@@ -96,7 +98,7 @@ def chaos(kills: int, seed: int) -> Counter[str]:
         if process.is_alive():
             number = draw.choice([signal.SIGKILL, signal.SIGTERM])
             os.kill(process.pid, number)
-            process.join(30)
+            process.join(2 * LONGEST)
             expected_codes = (0, 2, -signal.SIGKILL, 143, -signal.SIGTERM)
             assert process.exitcode in expected_codes, f"{number.name}: {process.exitcode}\n" + Path(f"{run}.log").read_text()
             done[number.name] += 1
