@@ -47,7 +47,7 @@ class _Section(BaseModel):
     @classmethod
     def _keep_booleans_apart(cls, value: Any, info: ValidationInfo) -> Any:
         # Pydantic would read `steps: yes` as 1.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
             raise ValueError("true and false (or yes and no) are not allowed here")
         return value
 
@@ -142,7 +142,13 @@ class TrainConfig(_Section):
     """How long, and what is written when."""
 
     steps: int = Field(200_000, ge=1, description="length of the training")
-    batch_size: int = Field(128, ge=1, le=65_536, description="images a step")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images a step, over all processes")
+    micro_batch: Positive | Literal["auto"] | None = Field(
+        None, description="images in one pass through the network; null for all, auto for as many as a GPU's memory holds"
+    )
+    checkpoint_activations: bool = Field(False, description="less memory for about a third more time, for large images")
+    channels_last: bool | None = Field(None, description="channels last in memory, in training and sampling; null: on GPUs")
+    compile: bool | None = Field(None, description="the network by torch.compile; null: on GPUs")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the network; auto: bf16 where the hardware has it"
     )
@@ -169,7 +175,10 @@ class SampleConfig(_Section):
     sampler: Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] = Field("abm", description="the solver")
     steps: int = Field(20, ge=1, le=10_000, description="calls of the network an image")
     eta: float = Field(0.0, ge=0, le=1, description="noise of ddim's steps: 0 none, 1 as much as ancestral's")
-    batch_size: int = Field(64, ge=1, le=65_536, description="images in flight at a time")
+    batch_size: int | None = Field(
+        None, ge=1, le=65_536, description="images in flight at a time; null for what suits the memory"
+    )
+    compile: bool | None = Field(None, description="the network by torch.compile; null: on GPUs, for many images")
 
     @model_validator(mode="after")
     def _noise_for_ddim_only(self) -> SampleConfig:
@@ -216,7 +225,8 @@ class Config(_Section):
 FREE_KEYS = frozenset(
     {"data.source", "data.max_broken", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
     | {"train.preview_images", "train.save_every_steps", "train.keep", "train.health_every_steps", "train.max_bad_steps"}
-    | {"train.deterministic"}
+    | {"train.deterministic", "train.micro_batch", "train.checkpoint_activations"}
+    | {"train.channels_last", "train.compile"}
     | {"train.score_every_steps", "train.score_images", "train.score_features"}
     | {f"sample.{key}" for key in SampleConfig.model_fields}
     | {f"score.{key}" for key in ScoreConfig.model_fields}

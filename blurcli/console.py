@@ -13,18 +13,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+_speaker = ""  # of a process that speaks only of errors
 _UNLIMITED = 10_000  # characters a line
 _stdout = Console(soft_wrap=True, highlight=False)
 
 
 def say(text: str) -> None:
     """A message beside the result."""
-    _stderr.print(escape(text))
+    if not _speaker:
+        _stderr.print(escape(text))
 
 
 def error(text: str) -> None:
     """Why the command ends without a result."""
-    _stderr.print(f"[bold red]error:[/] {escape(text)}")
+    _stderr.print(f"{escape(_speaker)}[bold red]error:[/] {escape(text)}")
+
+
+def silence(speaker: str) -> None:
+    """Print nothing more, but errors in the name of `speaker`."""
+    global _speaker
+    _speaker = f"{speaker}: "
 
 
 def traceback() -> None:
@@ -34,12 +42,14 @@ def traceback() -> None:
 
 def result(text: str) -> None:
     """A result, as text."""
-    _stdout.print(escape(text))
+    if not _speaker:
+        _stdout.print(escape(text))
 
 
 def result_json(value: dict[str, Any]) -> None:
     """A result, as one line of JSON."""
-    print(json.dumps(value))
+    if not _speaker:
+        print(json.dumps(value))
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:
@@ -65,7 +75,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_stderr, disable=not _stderr.is_terminal, transient=True) as bars:
+    with Progress(*columns, console=_stderr, disable=bool(_speaker) or not _stderr.is_terminal, transient=True) as bars:
         task = bars.add_task(description, total=total, note="")
 
         def update(done: int, total: int | None = None, note: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from blurcli.checkpoint import Weights, check_fit, content_hash
 from blurcli.config import Config
@@ -21,6 +22,7 @@ from blurcli.core.denoiser import Network
 from blurcli.core.likelihood import Bound, variational_bound
 from blurcli.core.rng import ImageNoise
 from blurcli.core.sampling import Noise, Observer
+from blurcli.distributed import ALONE, Team
 from blurcli.errors import UsageError, UserError
 
 # On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees the same number of
@@ -28,6 +30,12 @@ from blurcli.errors import UsageError, UserError
 # images that only fill up a call cost as much as any.
 _LANES_SMALL, _LANES_LARGE = 32, 4
 _LARGE_PARAMETERS = 10_000_000
+_LANE_PIXELS = 1 << 17  # at most, of large images
+_MOST_IN_FLIGHT = {"cpu": 64, "cuda": 512}  # images, by default; more of them are no faster
+_PIXELS_IN_FLIGHT = 1 << 18  # by default on a CPU: a state takes some 400 bytes a pixel
+_MEMORY_SHARE = 0.5  # of the free memory of a GPU that images in flight may take
+_PROBED = 8  # images by which their need is measured
+_WORTH_COMPILING = 500_000  # calls of the network times images
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,9 +57,11 @@ def build_network(config: Config) -> UNet:
     return UNet(channels=config.data.channels, **config.model.model_dump())
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """The layout of images in which convolutions and normalisations are fastest: channels last on GPUs, not on CPUs."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+def memory_format(config: Config, device: torch.device) -> torch.memory_format:
+    """The layout of images as the preset says, or as is fastest: channels last on GPUs, and no matter on CPUs."""
+    wanted = config.train.channels_last
+    channels_last = device.type == "cuda" if wanted is None else wanted
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def build_denoiser(config: Config, network: Network, spectrum: Tensor, mean: Tensor) -> Denoiser:
@@ -62,20 +72,58 @@ def build_denoiser(config: Config, network: Network, spectrum: Tensor, mean: Ten
     return SpectralDenoiser(network, process, spectrum, mean)
 
 
-def mixed_precision(network: UNet, precision: str, device: torch.device) -> Network:
-    """The network, run in bfloat16 where `precision` says so; input and output keep the caller's dtype.
+class Compiled:
+    """A network behind torch.compile, compiled at its first call; where that fails, the network as it is.
 
-    `auto` is bfloat16 where the hardware multiplies it natively.
+    Args:
+        network: the module.
+        say: gets messages for a person, since compiling takes its time.
+        mode: of torch.compile.
     """
-    if precision == "auto":
-        precision = "bf16" if _has_bf16(device) else "fp32"
 
-    def call(x: Tensor, t: Tensor) -> Tensor:
+    def __init__(self, network: nn.Module, say: Callable[[str], None], mode: str = "default") -> None:
+        self._network = network
+        self._call: Callable[..., Tensor] = torch.compile(network, dynamic=False, mode=mode)
+        self._say = say
+        self._proven = False
+
+    def __call__(self, *arguments: Tensor | None) -> Tensor:
+        """What the network makes of the arguments."""
+        if self._proven:
+            return self._call(*arguments)
+        self._say("compiling the network; this takes a minute or two")
+        try:
+            output = self._call(*arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # there are many ways in which a compiler can be missing
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._say(f"it cannot be compiled here ({reason}); going on without")
+            self._call = self._network
+            output = self._call(*arguments)
+        self._proven = True
+        return output
+
+
+def mixed_precision(network: Callable[..., Tensor], config: Config, device: torch.device) -> Callable[..., Tensor]:
+    """The network, run in the precision and layout of a configuration; input and output keep the caller's dtype.
+
+    `auto` is bfloat16 where the hardware multiplies it natively. Arguments after (x, t) are passed on.
+    """
+    precision, layout = resolve_precision(config, device), memory_format(config, device)
+
+    def call(x: Tensor, t: Tensor, *others: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            output: Tensor = network(x.float().contiguous(memory_format=memory_format(device)), t)
+            output = network(x.float().contiguous(memory_format=layout), t, *others)
         return output.to(x.dtype)
 
     return call
+
+
+def resolve_precision(config: Config, device: torch.device) -> str:
+    """`bf16` or `fp32`, as the preset says or the hardware suggests."""
+    wanted = config.train.precision
+    return wanted if wanted != "auto" else "bf16" if _has_bf16(device) else "fp32"
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -92,7 +140,8 @@ def _in_lanes(network: Network, count: int) -> Network:
         padding = -len(x) % count
         padded_x, padded_t = torch.cat([x, x[:1].expand(padding, -1, -1, -1)]), torch.cat([t, t[:1].expand(padding)])
         lanes = zip(torch.split(padded_x, count), torch.split(padded_t, count), strict=True)
-        return torch.cat([network(*lane) for lane in lanes])[: len(x)]
+        # A CUDA graph gives every output in the same place.
+        return torch.cat([network(*lane).clone() for lane in lanes])[: len(x)]
 
     return call
 
@@ -122,6 +171,7 @@ class Model:
         mean: mean DCT coefficient, like `spectrum`.
         device: where it runs.
         gain: of the network's estimates, see `CalibratedDenoiser`; None to take them as they are.
+        say: gets messages for a person.
     """
 
     def __init__(
@@ -132,22 +182,33 @@ class Model:
         mean: Tensor,
         device: torch.device,
         gain: Tensor | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config = config
         self.network = network
         self.process = build_process(config)
         self.device = device
         self._spectrum, self._mean = spectrum.to(device), mean.to(device)
-        call = mixed_precision(network, config.train.precision, device)
+        self._say = say
+        self._call: Network = mixed_precision(network, config, device)
         if device.type == "cpu":
-            call = _in_lanes(call, _LANES_LARGE if network.parameter_count() > _LARGE_PARAMETERS else _LANES_SMALL)
-        self.denoiser: Callable[[Tensor, Tensor], Tensor] = build_denoiser(config, call, self._spectrum, self._mean)
+            self._call = _in_lanes(self._call, self._lanes)
+        self._compiled_for = 0
+        self.denoiser: Callable[[Tensor, Tensor], Tensor] = build_denoiser(
+            config, lambda x, t: self._call(x, t), self._spectrum, self._mean
+        )
         self.calibrated = gain is not None
         if gain is not None:
             self.denoiser = CalibratedDenoiser(self.denoiser, self.process, gain.to(device), self._spectrum, self._mean)
 
     @classmethod
-    def from_weights(cls, weights: Weights, device: torch.device, calibrated: bool = True) -> Model:
+    def from_weights(
+        cls,
+        weights: Weights,
+        device: torch.device,
+        calibrated: bool = True,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Model:
         """A model from a weights file, with the gain that was measured for it unless `calibrated` is false.
 
         Raises:
@@ -157,11 +218,11 @@ class Model:
             network = build_network(weights.config)
         # Before any memory is taken: a file may say that it is huge.
         check_fit(network, weights.network, weights.path)
-        network = network.to_empty(device=device).to(memory_format=memory_format(device)).eval()
+        network = network.to_empty(device=device).to(memory_format=memory_format(weights.config, device)).eval()
         network.load_state_dict(weights.network)
         try:
             gain = weights.gain if calibrated else None
-            return cls(weights.config, network, weights.spectrum, weights.mean, device, gain)
+            return cls(weights.config, network, weights.spectrum, weights.mean, device, gain, say)
         except ValueError as error:
             raise UserError(f"{weights.path}: {error}; the file is damaged") from None
 
@@ -169,6 +230,48 @@ class Model:
     def digest(self) -> str:
         """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
         return content_hash({**self.network.state_dict(), "spectrum": self._spectrum, "mean": self._mean})[:16]
+
+    @cached_property
+    def _lanes(self) -> int:
+        most = _LANES_LARGE if self.network.parameter_count() > _LARGE_PARAMETERS else _LANES_SMALL
+        return max(1, min(most, _LANE_PIXELS // math.prod(self.config.data.image_size)))
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Images in flight at a time: the preset's number, or as many as are of use and fit in the memory that is free."""
+        wanted, size = self.config.sample.batch_size, self.config.data.image_size
+        if wanted is not None:
+            return wanted
+        most = _MOST_IN_FLIGHT[self.device.type]
+        if self.device.type == "cpu":
+            return max(1, min(most, _PIXELS_IN_FLIGHT // math.prod(size)))
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        with torch.inference_mode():
+            x = torch.zeros(_PROBED, self.config.data.channels, *size, device=self.device)
+            self.denoiser(x, torch.ones(_PROBED, device=self.device))
+        per_image = (torch.cuda.max_memory_allocated(self.device) - before) / _PROBED
+        torch.cuda.empty_cache()
+        fitting = _MEMORY_SHARE * torch.cuda.mem_get_info(self.device)[0] / per_image
+        return max(1, min(most, 1 << int(math.log2(max(1, fitting)))))
+
+    def compile(self, batch_size: int, evaluations: int = 0) -> None:
+        """Let torch.compile make the network faster where the preset says so, or so many evaluations are worth its time.
+
+        Args:
+            batch_size: images of every call from now on, at most.
+            evaluations: calls of the network times images that will follow.
+        """
+        wanted = self.config.sample.compile
+        if wanted is None:
+            wanted = self.device.type == "cuda" and evaluations >= _WORTH_COMPILING
+        if not wanted or self._compiled_for == batch_size:
+            return
+        self._compiled_for = batch_size
+        # Batches of one size, so that it compiles once, and a GPU replays one CUDA graph.
+        compiled = Compiled(self.network, self._say, "reduce-overhead" if self.device.type == "cuda" else "default")
+        lanes = batch_size if self.device.type == "cuda" else self._lanes
+        self._call = _in_lanes(mixed_precision(compiled, self.config, self.device), lanes)
 
     def solver(self, sampler: str | None, steps: int | None, eta: float | None) -> dict[str, Any]:
         """`sampler`, `steps` and `eta` for `generate`, those left out being the preset's; UsageError when they disagree."""
@@ -193,6 +296,7 @@ class Model:
         noise: Callable[[Sequence[int]], Noise] | None = None,
         init: Init | None = None,
         on_step: Observer | None = None,
+        team: Team = ALONE,
     ) -> Iterator[Tensor]:
         """Images 0 to count - 1 of a seed, in batches (B, C, H, W) float32, about [-1, 1].
 
@@ -203,11 +307,12 @@ class Model:
             noise: `noise(indices)` is the source of noise for these images, its first draw their start; by default
                 every image has a stream of its own.
             init: a photo to vary, instead of pure noise.
+            team: the processes that share the work: every `team.size`-th batch is made by this one.
         """
         solver = self.solver(sampler, steps, eta)
-        batch_size = batch_size or self.config.sample.batch_size
-        for first in range(0, count, batch_size):
-            indices = range(first, min(first + batch_size, count))
+        batch_size = batch_size or self.batch_size
+        self.compile(batch_size, evaluations=count * solver["steps"])
+        for indices in team.blocks(count, batch_size):
             source = noise(indices) if noise is not None else ImageNoise(seed, indices)
             like = torch.empty(len(indices), self.config.data.channels, *self.process.shape, device=self.device)
             start = source(like)
@@ -246,15 +351,14 @@ class Model:
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> DenoiserErrors:
         """How wrong the denoiser is on `count` of the images (N, C, H, W) uint8, evenly spaced; see `measure_errors`."""
-        chosen, size = _spread(count, len(images)), self.config.sample.batch_size
+        chosen, size = _spread(count, len(images)), self.batch_size
         parts = []
-        for first in range(0, count, size):
-            indices = range(first, min(first + size, count))
+        for indices in ALONE.blocks(count, size):
             x, noise = self._centred(images[chosen[indices]]), ImageNoise(seed, indices)
             moments = self._spectrum, self._mean
             parts.append(measure_errors(self.denoiser, self.process, x, noise, *moments, times, per_octave))
             on_batch(indices.stop)
-        return DenoiserErrors.mean(parts, [min(size, count - first) for first in range(0, count, size)])
+        return DenoiserErrors.mean(parts, [len(indices) for indices in ALONE.blocks(count, size)])
 
     @torch.inference_mode()
     def bound(
@@ -269,8 +373,7 @@ class Model:
     ) -> Bound:
         """The likelihood bound of `count` of the images (N, C, H, W) uint8, evenly spaced; see `variational_bound`."""
         chosen, parts = _spread(count, len(images)), []
-        for first in range(0, count, self.config.sample.batch_size):
-            indices = range(first, min(first + self.config.sample.batch_size, count))
+        for indices in ALONE.blocks(count, self.batch_size):
             noise = ImageNoise(seed, indices)
             x, offset = self._centred(images[chosen[indices]]), noise.uniform()
             moments = self._spectrum, self._mean

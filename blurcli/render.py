@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,20 +54,28 @@ def save_grid(images: Images, path: Path, scale: int = 1) -> None:
         picture(tile(images), scale).save(temporary, format="PNG")
 
 
-def write_grid(batches: Iterable[Images], path: Path) -> None:
-    """Write all images of the batches (B, C, H, W) as one PNG."""
+def write_grid(batches: Iterable[Images], count: int, path: Path) -> None:
+    """Write all `count` images of the batches (B, C, H, W) as one PNG."""
     save_grid(np.concatenate(list(batches)), path)
 
 
-def write_npz(batches: Iterable[Images], path: Path) -> None:
-    """Write all images as `arr_0`, (N, H, W, C) uint8: the layout of the field's evaluation scripts."""
-    images = np.concatenate(list(batches)).transpose(0, 2, 3, 1)
-    with files.replacing(path) as temporary:
-        np.savez(temporary, images)
+def write_npz(batches: Iterable[Images], count: int, path: Path) -> None:
+    """Write all `count` images, as they come, as `arr_0`, (N, H, W, C) uint8: the layout of the field's evaluation scripts."""
+    with (
+        files.replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as array,
+    ):
+        for number, batch in enumerate(batches):
+            rows = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+            if number == 0:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *rows.shape[1:])}
+                np.lib.format.write_array_header_1_0(array, header)
+            array.write(rows.data)
 
 
-def write_folder(batches: Iterable[Images], path: Path) -> None:
-    """Write every image, as it comes, as a PNG named by its index."""
+def write_folder(batches: Iterable[Images], count: int, path: Path) -> None:
+    """Write each of the `count` images, as it comes, as a PNG named by its index."""
     with files.explained(path):
         path.mkdir(parents=True, exist_ok=True)
     index = 0

@@ -10,9 +10,12 @@ import pytest
 import torch
 from conftest import TINY, Cli
 from PIL import Image
+from torch import Tensor
 
 from blurcli.checkpoint import load_weights
 from blurcli.config import Config, flatten, load_config, parse_overrides, preset_names
+from blurcli.core import UNet
+from blurcli.core.unet import _ResidualBlock
 from blurcli.data import load_dataset
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
@@ -24,8 +27,36 @@ CPU = torch.device("cpu")
 BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12", "score.features=pixels")
 
 
-def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
+@pytest.fixture(autouse=True)
+def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """How networks are called in training, and what is given to torch.compile, which does nothing to it."""
+    trace: dict[str, list[Any]] = {"passes": [], "layouts": [], "blocks": [], "compiled": []}
+    forward, residual = UNet.forward, _ResidualBlock.forward
+
+    def traced_forward(network: UNet, x: Tensor, t: Tensor, keys: Tensor | None = None) -> Tensor:
+        if network.training:
+            trace["passes"].append(len(x))
+            trace["layouts"].append(x.is_contiguous(memory_format=torch.channels_last))
+        return forward(network, x, t, keys)
+
+    def traced_residual(block: _ResidualBlock, *arguments: Tensor) -> Tensor:
+        trace["blocks"] += [1] * block.training
+        return residual(block, *arguments)
+
+    def compiled(network: UNet, **options: Any) -> UNet:
+        trace["compiled"].append(network.training)
+        return network
+
+    monkeypatch.setattr(UNet, "forward", traced_forward)
+    monkeypatch.setattr(_ResidualBlock, "forward", traced_residual)
+    monkeypatch.setattr(torch, "compile", compiled)
+    return trace
+
+
+def outcome(config: Config, folder: Path, cli: Cli, trace: dict[str, list[Any]]) -> dict[str, Any]:
     """All that a run, its samples and its score show."""
+    for events in trace.values():
+        events.clear()
     data = config.data
     options = {key: getattr(data, key) for key in ("shapes_count", "value_range", "max_broken")}
     dataset = load_dataset(data.source, "train", data.image_size, data.channels, **options)
@@ -42,6 +73,7 @@ def outcome(config: Config, folder: Path, cli: Cli) -> dict[str, Any]:
     )
     digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in weights.network.values()))
     return {
+        **{name: list(events) for name, events in trace.items()},
         "weights": digest.hexdigest(),
         "files": sorted(p.name for p in folder.rglob("*") if p.parent.name in ("weights", "samples")),
         "previews": [path.read_bytes() for path in sorted((folder / "samples").glob("*.png"))],
@@ -91,6 +123,10 @@ CHANGES: dict[str, tuple[str, str]] = {
     "train.steps": ("2", "files"),
     "train.batch_size": ("5", "weights"),
     "train.precision": ("bf16", "weights"),
+    "train.micro_batch": ("2", "passes"),
+    "train.checkpoint_activations": ("true", "blocks"),
+    "train.channels_last": ("true", "layouts"),
+    "train.compile": ("true", "compiled"),
     "train.log_every_steps": ("2", "logged"),
     "train.preview_every_steps": ("2", "files"),
     "train.preview_images": ("9", "previews"),
@@ -106,6 +142,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "sample.steps": ("3", "images"),
     "sample.eta": ("0.5", "images"),
     "sample.batch_size": ("2", "batches"),
+    "sample.compile": ("true", "compiled"),
     "score.n": ("13", "score"),
     "score.split": ("test", "score"),
     "score.mode": ("legacy_tensorflow", "score"),
@@ -131,6 +168,7 @@ def test_key_does_something(
     monkeypatch: pytest.MonkeyPatch,
     inception_file: Path,
     unchanged: dict[str, Any],
+    traced: dict[str, list[Any]],
 ) -> None:
     monkeypatch.setenv("BLURDIFF_INCEPTION", str(inception_file))
     value, part = CHANGES[key]
@@ -158,22 +196,26 @@ def test_key_does_something(
         base.append("sample.sampler=ddim")
     if key == "data.max_broken":
         with pytest.raises(UserError, match=r"broken.png: not a readable image"):
-            outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli)
-        assert outcome(load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"])), tmp_path / "changed", cli)
+            outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli, traced)
+        assert outcome(
+            load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"])), tmp_path / "changed", cli, traced
+        )
         return
     basis = " ".join(base)
     if basis not in unchanged:
-        unchanged[basis] = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli)
+        unchanged[basis] = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli, traced)
     config = load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"]))
     if key == "train.score_features":
         with pytest.raises(UsageError, match=r"193: too few for the 2,048 features of inception"):
-            outcome(config, tmp_path / "changed", cli)
+            outcome(config, tmp_path / "changed", cli, traced)
         return
-    changed = outcome(config, tmp_path / "changed", cli)
+    changed = outcome(config, tmp_path / "changed", cli, traced)
     assert changed[part] != unchanged[basis][part]
     if part != "weights":
         return
-    again = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "again", cli) if key == "seed" else None
+    again = (
+        outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "again", cli, traced) if key == "seed" else None
+    )
     assert again is None or again["weights"] == unchanged[basis]["weights"]  # or any difference would be worth nothing
 
 

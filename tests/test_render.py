@@ -76,7 +76,7 @@ def test_names_and_speeds_that_cannot_be(tmp_path: Path) -> None:
 
 def test_arrays_have_the_usual_layout(tmp_path: Path) -> None:
     batches = [images(2), images(1, seed=1)]
-    render.write_npz(batches, tmp_path / "x.npz")
+    render.write_npz(iter(batches), 3, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as file:
         assert file.files == ["arr_0"]
         assert np.array_equal(file["arr_0"], np.concatenate(batches).transpose(0, 2, 3, 1))

@@ -10,6 +10,8 @@ import typer
 
 import blurcli
 from blurcli.cli.animate import animate
+from blurcli.cli.bench import bench
+from blurcli.cli.common import started_by_torchrun
 from blurcli.cli.data import data
 from blurcli.cli.diagnose import diagnose
 from blurcli.cli.fid import fid
@@ -20,7 +22,7 @@ from blurcli.cli.results import results
 from blurcli.cli.sample import sample
 from blurcli.cli.sweep import sweep
 from blurcli.cli.train import train
-from blurcli.errors import UserError
+from blurcli.errors import UsageError, UserError
 
 app = typer.Typer(
     name="blurdiff",
@@ -29,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sample, animate, fid, results, likelihood, sweep, diagnose, data, presets, prefetch):
+for command in (train, sample, animate, fid, results, likelihood, sweep, diagnose, data, bench, presets, prefetch):
     app.command()(command)
 
 
@@ -39,8 +41,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_SHARED = ("train", "sample", "fid")  # what several processes can do together
+
+
 @app.callback()
 def _global_options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -50,6 +56,8 @@ def _global_options(
 
     blurdiff train --preset shapes-blur, then: blurdiff sample, blurdiff animate process.gif, blurdiff fid.
     """
+    if started_by_torchrun() and context.invoked_subcommand not in _SHARED:
+        raise UsageError(f"{context.invoked_subcommand}: is done by one process; torchrun is for {', '.join(_SHARED)}")
 
 
 def main(arguments: list[str] | None = None) -> None:

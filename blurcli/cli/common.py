@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
 
     from blurcli.config import Config
     from blurcli.data import Dataset
+    from blurcli.distributed import Team
     from blurcli.evaluate import Features, Judge, Reference
     from blurcli.model import Model
     from blurcli.runs import Run
+
+STARTED = time.perf_counter()
+"""About when the command began."""
 
 PresetOption = Annotated[
     str | None, typer.Option("--preset", help="Name of a preset, or a YAML file. [default: that of --run]")
@@ -52,7 +58,7 @@ CalibrationOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**64 - 1, help="Seed of the images.")]
 BatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images in flight at a time. [default: the preset's]")
+    int | None, typer.Option("--batch-size", min=1, help="Images in flight at a time. [default: the preset's, or what fits]")
 ]
 ReferenceOption = Annotated[
     str | None, typer.Option("--data", help="Reference: folder, .zip or dataset's name. [default: the run's own]")
@@ -123,6 +129,7 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
 
 def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Model, int]:
     """The model of a weights file, and the steps that it was trained for."""
+    from blurcli import console
     from blurcli.checkpoint import load_weights
     from blurcli.model import Model, choose_device
 
@@ -130,7 +137,7 @@ def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Model,
     weights = load_weights(path)
     if not calibrated and weights.gain is None:
         raise UsageError(f"--no-calibration: {path} has no calibration; only models of objective eps have one")
-    return Model.from_weights(weights, chosen, calibrated), weights.step
+    return Model.from_weights(weights, chosen, calibrated, console.say), weights.step
 
 
 def load_images(config: Config, source: str, split: str) -> Dataset:
@@ -185,6 +192,15 @@ class Standard:
     inception: Path | None
     device: str
 
+    def load_features(self, config: Config | None) -> Features:
+        """The features, with a progress line while a network is fetched."""
+        from blurcli.config import ScoreConfig
+        from blurcli.model import choose_device
+
+        preset = config.score if config is not None else ScoreConfig()
+        name, mode = self.features or preset.features, self.mode or preset.mode
+        return fetch_features(name, mode, choose_device(self.device), self.inception)
+
     def judge(self, config: Config | None, run: Run | None, shape: tuple[int, int, int]) -> Judge:
         """Features, and a reference for images of `shape` (C, H, W): measured now, with a progress line, or before."""
         from blurcli import console, evaluate
@@ -199,9 +215,7 @@ class Standard:
             raise UsageError(
                 "--samples needs something to compare with: give --data, --reference, or --run for that run's data"
             )
-        name, mode = self.features or preset.features, self.mode or preset.mode
-        device = choose_device(self.device)
-        features = fetch_features(name, mode, device, self.inception)
+        features = self.load_features(config)
         if self.published is not None:
             reference = fetch_reference(self.published, features, shape[1], split)
         else:
@@ -210,7 +224,7 @@ class Standard:
                 reference = evaluate.image_reference(dataset, split, features, update)
         if self.split not in (None, reference.split):
             raise UsageError(f"--split {self.split}: {self.published} is of the split {reference.split}")
-        return evaluate.Judge(features, reference, device)
+        return evaluate.Judge(features, reference, choose_device(self.device))
 
     def _images(self, config: Config | None, run: Run | None, split: str, shape: tuple[int, int, int]) -> Dataset:
         from blurcli.data import load_dataset
@@ -288,6 +302,27 @@ def read_photo(path: Path, config: Config) -> NDArray[np.uint8]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     return decode(content, str(path), *config.data.image_size, config.data.channels, config.data.value_range)
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return {"RANK", "LOCAL_RANK"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def teamed(device: str) -> Iterator[Team]:
+    """The processes that torchrun started, while the block runs; those that do not lead are silent. Else, this one alone."""
+    from blurcli import console
+    from blurcli.distributed import ALONE, joined
+    from blurcli.model import choose_device
+
+    if not started_by_torchrun():
+        yield ALONE
+        return
+    with joined(choose_device(device)) as team:
+        if not team.leads:
+            console.silence(f"process {team.rank}")
+        yield team
 
 
 @contextmanager

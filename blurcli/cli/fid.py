@@ -33,10 +33,13 @@ from blurcli.cli.common import (
     evaluations_path,
     find_weights,
     load_model,
+    started_by_torchrun,
+    teamed,
 )
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from blurcli.distributed import Team
     from blurcli.evaluate import Judge
 
 
@@ -87,27 +90,34 @@ def fid(
     if plot is not None:
         plots.check_plot(plot, "--plot")
     standard = Standard(features, mode, split, data, published, inception, device)
+    seeds = range(seed, seed + repeats)
     if samples is not None:
+        if started_by_torchrun():
+            raise UsageError("--samples: images that exist are scored by one process; run it without torchrun")
         making = (weights, sampler, steps, eta, batch_size)
         if any(option is not None for option in making) or seed or repeats > 1 or not calibrated:
             raise UsageError(
                 "--samples scores images that exist: --weights, --sampler, --steps, --eta, --seed, --repeats, --batch-size and "
                 "--no-calibration do not go with it"
             )
-        subject = _existing_images(samples, size, n, run, standard)
-    else:
-        if size is not None:
-            raise UsageError("--size: resizes --samples; a model makes images of one size")
-        subject = _model_images(run, weights, n, sampler, steps, eta, batch_size, calibrated, standard)
+    elif size is not None:
+        raise UsageError("--size: resizes --samples; a model makes images of one size")
 
+    with teamed(device) as team:
+        if samples is None:
+            subject = _model_images(run, weights, n, seeds, sampler, steps, eta, batch_size, calibrated, standard, team)
+        else:
+            subject = _existing_images(samples, size, n, run, standard)
+        if subject is None:
+            return
+        check_enough(subject.judge, subject.count, force)
+        scores = []
+        for number in seeds:
+            label = "scoring" if repeats == 1 else f"scoring seed {number}"
+            with console.progress(label, subject.count) as update:
+                scores.append({"name": name, **subject.score(number, update)})
+            evaluate.record(subject.record, scores[-1])
     plot = plot or subject.plot
-    check_enough(subject.judge, subject.count, force)
-    scores = []
-    for number in range(seed, seed + repeats):
-        label = "scoring" if repeats == 1 else f"scoring seed {number}"
-        with console.progress(label, subject.count) as update:
-            scores.append({"name": name, **subject.score(number, update)})
-        evaluate.record(subject.record, scores[-1])
     if plot is not None:
         plots.save_spectrum(scores[0], plot)
     console.say(f"recorded in {subject.record}" + (f", spectra in {plot}" if plot is not None else ""))
@@ -137,28 +147,36 @@ def _model_images(
     run: Path | None,
     weights: Path | None,
     n: int | None,
+    seeds: range,
     sampler: str | None,
     steps: int | None,
     eta: float | None,
     batch_size: int | None,
     calibrated: bool,
     standard: Standard,
-) -> _Subject:
-    """Images that a model will make while they are scored."""
-    from blurcli import files
+    team: Team,
+) -> _Subject | None:
+    """Images that a model will make while they are scored; a process that does not lead makes its share, and that is all."""
+    from blurcli import evaluate, files
 
     path, chosen_run = find_weights(run, weights)
-    files.check_writable(evaluations_path(chosen_run))
     model, step = load_model(path, standard.device, calibrated)
     solver = model.solver(sampler, steps, eta)
-    judge = standard.judge(model.config, chosen_run, (model.config.data.channels, *model.config.data.image_size))
     count = n or model.config.score.n
+    if not team.leads:
+        with team.first_leads():
+            features = standard.load_features(model.config)
+        for seed in seeds:
+            protocol = evaluate.model_protocol(model, step, count, seed, solver)
+            evaluate.contribute_images(model, protocol, features, team, batch_size)
+        return None
+    files.check_writable(evaluations_path(chosen_run))
+    with team.first_leads():
+        judge = standard.judge(model.config, chosen_run, (model.config.data.channels, *model.config.data.image_size))
 
     def score(seed: int, update: Callable[[int], None]) -> dict[str, Any]:
-        from blurcli.evaluate import model_protocol
-
-        protocol = model_protocol(model, step, count, seed, solver)
-        return judge.score_model(model, protocol, update, batch_size=batch_size, weights=str(path))
+        protocol = evaluate.model_protocol(model, step, count, seed, solver)
+        return judge.score_model(model, protocol, update, batch_size=batch_size, team=team, weights=str(path))
 
     plot = chosen_run.path / f"spectrum-{step:08d}.png" if chosen_run is not None else None
     return _Subject(judge, count, score, evaluations_path(chosen_run), plot)

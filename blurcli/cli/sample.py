@@ -22,6 +22,7 @@ from blurcli.cli.common import (
     load_model,
     read_photo,
     show,
+    teamed,
 )
 from blurcli.errors import UsageError
 
@@ -82,57 +83,71 @@ def sample(
     if (interpolate is not None) + same_init + share_noise > 1:
         raise UsageError("--interpolate, --same-init, --share-noise: each says where the noise comes from; give one of them")
 
-    path, chosen_run = find_weights(run, weights)
-    model, step = load_model(path, device, calibrated)
-    solver = model.solver(sampler, steps, eta)
-    if out is None:
-        out = _default_out(
-            chosen_run.path / "samples" if chosen_run is not None else Path(),
-            f"step-{step:08d}-{solver['sampler']}-{solver['steps']}-seed{seed}-n{n}",
-            {
-                f"-eta{solver['eta']:g}": solver["eta"],
-                f"-{init_image.stem if init_image else ''}{strength:g}": init_image,
-                "-blurred": init_blurred,
-                f"-to{interpolate}": interpolate is not None,
-                "-same-init": same_init,
-                "-share-noise": share_noise,
-                "-uncalibrated": not calibrated,
-            },
-        )
+    with teamed(device) as team:
+        path, chosen_run = find_weights(run, weights)
+        model, step = load_model(path, device, calibrated)
+        solver = model.solver(sampler, steps, eta)
+        if out is None:
+            out = _default_out(
+                chosen_run.path / "samples" if chosen_run is not None else Path(),
+                f"step-{step:08d}-{solver['sampler']}-{solver['steps']}-seed{seed}-n{n}",
+                {
+                    f"-eta{solver['eta']:g}": solver["eta"],
+                    f"-{init_image.stem if init_image else ''}{strength:g}": init_image,
+                    "-blurred": init_blurred,
+                    f"-to{interpolate}": interpolate is not None,
+                    "-same-init": same_init,
+                    "-share-noise": share_noise,
+                    "-uncalibrated": not calibrated,
+                },
+            )
 
-    from blurcli import console
-    from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
-    from blurcli.model import Init, to_uint8
+        import torch
 
-    if (same_init or share_noise) and not (solver["sampler"] == "ancestral" or solver["eta"]):
-        effect = "all images will be the same" if same_init else "--share-noise changes nothing"
-        console.say(f"warning: {solver['sampler']} draws no noise on the way: {effect}; --sampler ancestral does")
+        from blurcli import console
+        from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
+        from blurcli.distributed import ALONE
+        from blurcli.model import Init, to_uint8
 
-    def noise(indices: Sequence[int]) -> Noise:
-        own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
-        if interpolate is not None:
-            return InterpolatedNoise((seed, 0), (interpolate, 0), n, indices)
-        if same_init:
-            return SharedNoise(first, own)
-        return SharedNoise(own, first) if share_noise else own
+        if (same_init or share_noise) and not (solver["sampler"] == "ancestral" or solver["eta"]):
+            effect = "all images will be the same" if same_init else "--share-noise changes nothing"
+            console.say(f"warning: {solver['sampler']} draws no noise on the way: {effect}; --sampler ancestral does")
 
-    init = Init(read_photo(init_image, model.config), strength, init_blurred) if init_image is not None else None
-    write = _writer(out)
-    with console.progress("sampling", n) as update:
+        def noise(indices: Sequence[int]) -> Noise:
+            own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
+            if interpolate is not None:
+                return InterpolatedNoise((seed, 0), (interpolate, 0), n, indices)
+            if same_init:
+                return SharedNoise(first, own)
+            return SharedNoise(own, first) if share_noise else own
 
-        def batches() -> Iterator[Images]:
-            done = 0
-            for x in model.generate(n, seed, **solver, batch_size=batch_size, noise=noise, init=init):
-                done += len(x)
-                update(done)
-                yield to_uint8(x).numpy()
+        init = Init(read_photo(init_image, model.config), strength, init_blurred) if init_image is not None else None
+        size = team.least(min(batch_size or model.batch_size, -(-n // team.size)))
+        own = map(to_uint8, model.generate(n, seed, **solver, batch_size=size, noise=noise, init=init, team=team))
+        if not team.leads:
+            for images in own:
+                team.send(images)
+            return
+        write = _writer(out)
+        with console.progress("sampling", n) as update:
 
-        write(batches(), out)
-    result = {"out": str(out), "n": n, **solver, "seed": seed, "weights": str(path), "calibrated": model.calibrated}
-    if init is not None:
-        result |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}
-    result |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
-    show(result, str(out), as_json)
+            def batches() -> Iterator[Images]:
+                for number, indices in enumerate(ALONE.blocks(n, size)):
+                    if rank := number % team.size:
+                        like = torch.empty(
+                            len(indices), model.config.data.channels, *model.config.data.image_size, dtype=torch.uint8
+                        )
+                        yield team.receive(rank, like)[0].numpy()
+                    else:
+                        yield next(own).numpy()
+                    update(indices.stop)
+
+            write(batches(), n, out)
+        result = {"out": str(out), "n": n, **solver, "seed": seed, "weights": str(path), "calibrated": model.calibrated}
+        if init is not None:
+            result |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}
+        result |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
+        show(result, str(out), as_json)
 
 
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
@@ -140,7 +155,7 @@ def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
     return folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png")
 
 
-def _writer(out: Path) -> Callable[[Iterable[Images], Path], None]:
+def _writer(out: Path) -> Callable[[Iterable[Images], int, Path], None]:
     from blurcli import files, render
 
     writers = {".png": render.write_grid, ".npz": render.write_npz}

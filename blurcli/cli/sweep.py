@@ -90,8 +90,7 @@ def sweep(
     for done, point in enumerate(missing, start=1):
         label = f"{point['sampler']}, {point['steps']} steps, seed {point['seed']} ({done} of {len(missing)})"
         with console.progress(label, count) as update:
-            labels = {"name": "", "weights": str(path)}
-            score = judge.score_model(model, point, update, batch_size=batch_size, **labels)
+            score = judge.score_model(model, point, update, batch_size=batch_size, name="", weights=str(path))
         console.say(f"{label}: {metric.upper()} {score[metric]:.4f}")
         scores.append(score)
         evaluate.record(record, score)

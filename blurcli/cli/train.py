@@ -16,6 +16,7 @@ from blurcli.cli.common import (
     load_images,
     resolve_preset,
     show,
+    teamed,
 )
 from blurcli.errors import UsageError
 
@@ -32,6 +33,7 @@ def train(
     """Train a model, or continue a run folder that holds one.
 
     Ctrl-C (or SIGTERM) finishes the step and saves; the same command goes on from there. A second one ends at once.
+    Several GPUs: torchrun --nproc-per-node 4 -m blurcli train ...; each takes its share of every batch.
     """
     from blurcli.config import to_json, to_yaml
     from blurcli.runs import RUNS, Run
@@ -51,21 +53,22 @@ def train(
     from blurcli.train import Interrupted, Metrics
     from blurcli.train import train as run_training
 
-    chosen = choose_device(device)
-    dataset = load_images(config, config.data.source, "train")
-    with console.progress("training", config.train.steps) as update:
+    with teamed(device) as team:
+        with team.first_leads():
+            dataset = load_images(config, config.data.source, "train")
+        with console.progress("training", config.train.steps) as update:
 
-        def on_log(metrics: Metrics) -> None:
-            loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
-            note = f"{loss}  {metrics.images_per_sec:.0f} images/s"
-            update(metrics.step, note=note)
-            if not console.is_terminal():
-                console.say(f"step {metrics.step}/{config.train.steps}  {note}")
+            def on_log(metrics: Metrics) -> None:
+                loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
+                note = f"{loss}  {metrics.images_per_sec:.0f} images/s"
+                update(metrics.step, note=note)
+                if not console.is_terminal():
+                    console.say(f"step {metrics.step}/{config.train.steps}  {note}")
 
-        try:
-            weights = run_training(config, folder, dataset, chosen, console.say, on_log)
-        except Interrupted as stop:
-            console.say(f"{stop}; the same command goes on from there")
-            raise typer.Exit(stop.exit_code) from None
-    result = {"run": str(folder.path), "weights": str(weights), "step": config.train.steps}
-    show(result, str(weights), as_json)
+            try:
+                weights = run_training(config, folder, dataset, choose_device(device), console.say, on_log, team)
+            except Interrupted as stop:
+                console.say(f"{stop}; the same command goes on from there")
+                raise typer.Exit(stop.exit_code) from None
+        result = {"run": str(folder.path), "weights": str(weights), "step": config.train.steps}
+        show(result, str(weights), as_json)

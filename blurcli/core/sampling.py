@@ -2,8 +2,8 @@
 
 The process is diagonal in the DCT basis, so each frequency follows its own clock, and a solver for ordinary diffusion
 carries over frequency by frequency. Every step has one form, `(u, X, t, s) -> u_s`: the DCT `u` of the state and `X` of the
-estimate x_hat at time t, to the state at the next time s. State and coefficients are float64; the denoiser alone
-sees the dtype of the caller.
+estimate x_hat at time t, to the state at the next time s. State and coefficients are float64; the denoiser and the
+transforms to and from it have the dtype of the caller.
 """
 
 from __future__ import annotations
@@ -136,11 +136,11 @@ def _integrate(
 ) -> Tensor:
     for i in range(len(times) - 1):
         t, s = times[i], times[i + 1]
-        z_t = idct2(u).to(like.dtype)
+        z_t = idct2(u.to(like.dtype))
         x_hat = denoiser(z_t, torch.full((len(like),), t, dtype=like.dtype, device=like.device))
         if on_step is not None:
             on_step(i, t, z_t, x_hat)
-        u = step(u, dct2(x_hat.double()), t, s)
+        u = step(u, dct2(x_hat).double(), t, s)
     return u
 
 

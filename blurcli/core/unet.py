@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -9,6 +10,9 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+_ODD_1, _ODD_2 = 0x5BD1E995, 0x27D4EB2F  # any odd numbers with bits all over make int32 products that mix
 
 
 class UNet(nn.Module):
@@ -27,6 +31,10 @@ class UNet(nn.Module):
         head_channels: channels of an attention head; None for a single head.
         dropout: probability, in [0, 1), between the two convolutions of a block, while training.
         patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
+
+    Attributes:
+        checkpoint_activations: while training, keep of every block only what it began with, and compute the rest again in the
+            backward pass: less memory for about a third more time (Chen et al. 2016, arXiv 1604.06174). False at first.
     """
 
     def __init__(
@@ -42,15 +50,19 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.base_channels = base_channels
+        self.dropout = dropout
+        self.checkpoint_activations = False
         self.stride = patch_size * 2 ** (len(multipliers) - 1)
         time_channels = 4 * base_channels
         self.time = nn.Sequential(
             nn.Linear(base_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels), nn.SiLU()
         )
 
-        def block(level: int, inputs: int, outputs: int) -> _Stage:
-            attention = _Attention(outputs, head_channels) if level in attention_levels else None
-            return _Stage(_ResidualBlock(inputs, outputs, time_channels, dropout), attention)
+        blocks = itertools.count()
+
+        def block(inputs: int, outputs: int, attention: bool) -> _Stage:
+            residual = _ResidualBlock(inputs, outputs, time_channels, _Dropout(dropout, next(blocks)))
+            return _Stage(residual, _Attention(outputs, head_channels) if attention else None)
 
         width = base_channels
         self.fold = nn.PixelUnshuffle(patch_size)
@@ -62,66 +74,111 @@ class UNet(nn.Module):
                 self.down.append(_Downsample(width))
                 skips.append(width)
             for _ in range(blocks_per_level):
-                self.down.append(block(level, width, base_channels * multiplier))
+                self.down.append(block(width, base_channels * multiplier, level in attention_levels))
                 width = base_channels * multiplier
                 skips.append(width)
-        self.middle = nn.ModuleList(
-            [
-                _Stage(_ResidualBlock(width, width, time_channels, dropout), _Attention(width, head_channels)),
-                _Stage(_ResidualBlock(width, width, time_channels, dropout), None),
-            ]
-        )
+        self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
         self.up = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks_per_level + 1):
-                self.up.append(block(level, width + skips.pop(), base_channels * multiplier))
+                self.up.append(block(width + skips.pop(), base_channels * multiplier, level in attention_levels))
                 width = base_channels * multiplier
             if level > 0:
                 self.up.append(_Upsample(width))
         self.last = nn.Sequential(_norm(width), nn.SiLU(), _zero(nn.Conv2d(width, channels * patch_size**2, 3, padding=1)))
         self.unfold = nn.PixelShuffle(patch_size)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, keys: Tensor | None = None) -> Tensor:
         """(B, C, H, W) of about unit variance and times (B,) in [0, 1] to (B, C, H, W).
+
+        Args:
+            keys: int32 (B,), from which follows what dropout does to each image, whatever others are in the batch; drawn from
+                PyTorch's random state when None, and without effect but while training with dropout.
 
         Raises:
             ValueError: height or width is no multiple of `stride`.
         """
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
             raise ValueError(f"images of {tuple(x.shape[-2:])} pixels: both sides must be multiples of {self.stride}")
+        if keys is None and self.training and self.dropout:
+            keys = draw_keys(len(x), x.device)
         time = self.time(_fourier(t, self.base_channels).to(x.dtype))
         h = self.first(self.fold(x))
         skips = [h]
         for stage in self.down:
-            h = stage(h, time)
+            h = self._run(stage, h, time, keys)
             skips.append(h)
         for stage in self.middle:
-            h = stage(h, time)
+            h = self._run(stage, h, time, keys)
         for stage in self.up:
-            h = stage(h, time) if isinstance(stage, _Upsample) else stage(torch.cat([h, skips.pop()], dim=1), time)
+            h = self._run(stage, h if isinstance(stage, _Upsample) else torch.cat([h, skips.pop()], dim=1), time, keys)
         return cast(Tensor, self.unfold(self.last(h)))
+
+    def _run(self, stage: nn.Module, h: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
+        if self.checkpoint_activations and self.training:
+            # No random state is drawn from: what dropout does follows from the keys.
+            return cast(Tensor, checkpoint(stage, h, time, keys, use_reentrant=False, preserve_rng_state=False))
+        return cast(Tensor, stage(h, time, keys))
 
     def parameter_count(self) -> int:
         """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+def draw_keys(count: int, device: torch.device) -> Tensor:
+    """Random keys, int32 (count,), from which dropout follows."""
+    return torch.randint(2**31 - 1, (count,), dtype=torch.int32, device=device)
+
+
 class _ResidualBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, time_channels: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, time_channels: int, dropout: _Dropout) -> None:
         super().__init__()
         self.norm_1 = _norm(inputs)
         self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_channels, outputs)
         self.norm_2 = _norm(outputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.conv_2 = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
         h = self.conv_1(F.silu(self.norm_1(x)))
         h = h + self.time(time)[:, :, None, None]
-        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
+        h = self.conv_2(self.dropout(F.silu(self.norm_2(h)), keys))
         return cast(Tensor, self.skip(x) + h)
+
+
+class _Dropout(nn.Module):
+    """Dropout that does to an image what its key and the layer say, whatever else is in the batch.
+
+    So a batch may be split, over passes or over processes, and the training remains the same.
+    """
+
+    def __init__(self, probability: float, layer: int) -> None:
+        super().__init__()
+        self.probability = probability
+        self.layer = layer
+
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        if not (self.training and self.probability):
+            return x
+        assert keys is not None
+        _, channels, height, width = x.shape
+        keys = _mix(keys + self.layer)[:, None]
+        rows = _mix(keys + torch.arange(channels, dtype=torch.int32, device=x.device) * _ODD_2)
+        columns = _mix(~keys + torch.arange(height * width, dtype=torch.int32, device=x.device) * _ODD_2)
+        # One round over all activations is enough, because their two halves are mixed already.
+        bits = (rows[:, :, None, None] ^ columns.view(-1, 1, height, width)).mul_(_ODD_1)
+        bits = bits.bitwise_xor_(bits >> 15).mul_(_ODD_2)
+        kept = bits >= round(2**32 * self.probability) - 2**31
+        return x * kept * (1 / (1 - self.probability))
+
+
+def _mix(words: Tensor) -> Tensor:
+    """Scramble int32 words one to one, as the finishing step of MurmurHash3 does (Appleby 2011)."""
+    words = (words ^ (words >> 16)) * _ODD_1
+    words = (words ^ (words >> 13)) * _ODD_2
+    return words ^ (words >> 16)
 
 
 class _Attention(nn.Module):
@@ -146,8 +203,8 @@ class _Stage(nn.Module):
         self.block = block
         self.attention = attention
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h: Tensor = self.block(x, time)
+    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
+        h: Tensor = self.block(x, time, keys)
         return h if self.attention is None else cast(Tensor, self.attention(h))
 
 
@@ -156,7 +213,7 @@ class _Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
         return cast(Tensor, self.conv(x))
 
 
@@ -165,7 +222,7 @@ class _Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
         return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,14 +23,18 @@ class Batches:
         seed: of the order and the flips.
         flip: mirror half of the images, left to right.
         device: where the batches are made.
+        share: the part of every batch that this process takes.
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int, flip: bool, device: torch.device) -> None:
+    def __init__(
+        self, images: Images, batch_size: int, seed: int, flip: bool, device: torch.device, share: slice = slice(None)
+    ) -> None:
         self._images = images
         self._batch_size = batch_size
         self._seed = seed
         self._flip = flip
         self._device = device
+        self._share = share
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
         self._resident: Tensor | None = None
@@ -36,16 +42,19 @@ class Batches:
             self._resident = torch.from_numpy(np.array(images)).to(device)
 
     def __call__(self, step: int) -> Tensor:
-        """Batch `step`, counted from 0: (B, C, H, W) float32 in [-1, 1]."""
-        indices = self.indices(step)
-        if self._resident is None:
-            pixels = torch.from_numpy(self._images[indices]).to(self._device)
-        else:
-            pixels = self._resident[torch.from_numpy(indices).to(self._device)]
+        """The share of batch `step`, counted from 0: (B, C, H, W) float32 in [-1, 1]."""
+        indices = self.indices(step)[self._share]
+        resident = self._resident
+        pixels = self._sent(self._images[indices]) if resident is None else resident[self._sent(indices)]
         if self._flip:
-            mirrored = np.random.default_rng([self._seed, 1, step]).random(self._batch_size) < 0.5
-            pixels = torch.where(torch.from_numpy(mirrored).to(self._device)[:, None, None, None], pixels.flip(-1), pixels)
+            mirrored = np.random.default_rng([self._seed, 1, step]).random(self._batch_size)[self._share] < 0.5
+            pixels = torch.where(self._sent(mirrored)[:, None, None, None], pixels.flip(-1), pixels)
         return pixels.float() / 127.5 - 1
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        """An array on the device; a GPU fetches it when it comes to it, and nobody waits."""
+        tensor = torch.from_numpy(array)
+        return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Which images are in batch `step`, (B,)."""

@@ -1,7 +1,16 @@
 """Scores: images -> features -> distances to reference images, each with its whole protocol."""
 
 from blurcli.evaluate.features import Features, load_features
-from blurcli.evaluate.judge import Judge, Reference, file_reference, hardware, image_reference, model_protocol, versions
+from blurcli.evaluate.judge import (
+    Judge,
+    Reference,
+    contribute_images,
+    file_reference,
+    hardware,
+    image_reference,
+    model_protocol,
+    versions,
+)
 from blurcli.evaluate.records import MEASURES, Group, comparable, record, recorded
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 
@@ -14,6 +23,7 @@ __all__ = [
     "Statistics",
     "array_batches",
     "comparable",
+    "contribute_images",
     "file_reference",
     "hardware",
     "image_reference",

@@ -8,7 +8,7 @@ import platform
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,10 +22,11 @@ import blurcli
 from blurcli import download, files
 from blurcli.data import Dataset
 from blurcli.data.dataset import cache_folder
+from blurcli.distributed import ALONE, Team
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import distances, inception
 from blurcli.evaluate.features import Features
-from blurcli.evaluate.statistics import Statistics, array_batches, measure
+from blurcli.evaluate.statistics import Statistics, array_batches, contribute, measure, part_size
 from blurcli.model import Model, to_uint8
 
 _VERSION = "1"  # of cached statistics: raise it when more is kept, or other values
@@ -101,16 +102,24 @@ class Judge:
                 )
 
     def score(
-        self, batches: Iterable[Tensor], count: int, protocol: dict[str, Any], on_batch: Callable[[int], None]
+        self,
+        batches: Iterable[Tensor],
+        count: int,
+        protocol: dict[str, Any],
+        on_batch: Callable[[int], None],
+        team: Team = ALONE,
+        size: int = 0,
     ) -> dict[str, Any]:
         """The score of `count` images in uint8 batches (B, C, H, W), and all that must be known of it.
 
         Args:
             protocol: how the images were made.
             on_batch: gets the number of images so far.
+            team: see `measure`.
+            size: see `measure`.
         """
         started = time.perf_counter()
-        statistics = measure(batches, count, self.features, on_batch)
+        statistics = measure(batches, count, self.features, on_batch, team, size)
         return {
             **self._distances(statistics),
             "n": statistics.count,
@@ -132,17 +141,19 @@ class Judge:
         on_batch: Callable[[int], None],
         *,
         batch_size: int | None = None,
+        team: Team = ALONE,
         **labels: str,
     ) -> dict[str, Any]:
         """The score of the images that a model makes by a protocol, that of `model_protocol`.
 
         Args:
             batch_size: images in flight at a time; by default the preset's.
+            team: the processes that share the work; the others `contribute_images`.
             labels: what the line shall say besides.
         """
-        how = {key: protocol[key] for key in ("seed", "sampler", "steps", "eta")}
-        images = (to_uint8(x) for x in model.generate(protocol["n"], batch_size=batch_size, **how))
-        return self.score(images, protocol["n"], {**labels, **protocol}, on_batch)
+        size = _shared_batch(model, protocol["n"], batch_size, team)
+        images = _images(model, protocol, size, team)
+        return self.score(images, protocol["n"], {**labels, **protocol}, on_batch, team, size)
 
     def _distances(self, ours: Statistics) -> dict[str, float | None]:
         """Every distance that what is known of the reference allows; the others are None."""
@@ -176,6 +187,28 @@ def model_protocol(model: Model, step: int, n: int, seed: int, solver: dict[str,
         "seed": seed,
         "images": f"0-{n - 1}",
     }
+
+
+def contribute_images(
+    model: Model, protocol: dict[str, Any], features: Features, team: Team, batch_size: int | None = None
+) -> None:
+    """This process's part of what `Judge.score_model` does on the first process of the team; arguments as there."""
+    size = _shared_batch(model, protocol["n"], batch_size, team)
+    contribute(_images(model, protocol, size, team), features, team)
+
+
+def _shared_batch(model: Model, count: int, batch_size: int | None, team: Team) -> int:
+    """Images in flight at a time: with a team, the same on all processes, and in whole parts of a measurement."""
+    size = batch_size or model.batch_size
+    if team.size == 1:
+        return size
+    part = part_size((model.config.data.channels, *model.config.data.image_size))
+    return part * max(1, min(team.least(size), -(-count // team.size)) // part)
+
+
+def _images(model: Model, protocol: dict[str, Any], batch_size: int, team: Team) -> Iterator[Tensor]:
+    how = {key: protocol[key] for key in ("seed", "sampler", "steps", "eta")}
+    return map(to_uint8, model.generate(protocol["n"], batch_size=batch_size, team=team, **how))
 
 
 def _rounded(power: Tensor | None) -> list[float] | None:

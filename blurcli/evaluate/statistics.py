@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from blurcli import files
 from blurcli.core.dct import dct2
+from blurcli.distributed import ALONE, Team
 from blurcli.errors import UserError
 from blurcli.evaluate.distances import NEIGHBOURS, manifold_radii
 from blurcli.evaluate.features import Features
@@ -114,33 +116,84 @@ class Moments:
         return self._shift + offset, covariance
 
 
+Part = tuple[Tensor, Tensor]
+"""Of at most `BATCH` images: features (B, D) float64, and the sum of their squared DCT coefficients, (H, W) float64."""
+
+
 @torch.inference_mode()
-def measure(batches: Iterable[Tensor], count: int, features: Features, on_batch: Callable[[int], None]) -> Statistics:
+def measure(
+    batches: Iterable[Tensor],
+    count: int,
+    features: Features,
+    on_batch: Callable[[int], None],
+    team: Team = ALONE,
+    size: int = 0,
+) -> Statistics:
     """The statistics of `count` images, given as uint8 batches (B, C, H, W) of any size.
 
-    The result does not depend on how they were batched. `on_batch` gets the number of images so far.
+    The result does not depend on how they were batched, nor on how many processes shared the work.
+
+    Args:
+        on_batch: gets the number of images so far.
+        team: the processes that share the work; the others `contribute`.
+        size: with a team, the images of every batch but the last, a multiple of `part_size`.
     """
     moments = Moments()
     wanted = torch.zeros(count, dtype=torch.bool)
     wanted[torch.from_numpy(np.linspace(0, count - 1, min(count, KEPT)).astype(np.int64))] = True
     kept, filled = torch.empty(0), 0
     power = torch.zeros(())
-    for prepared, batch_power in _ahead(_rebatched(batches), lambda batch: (features.prepare(batch), _power(batch))):
-        embedded = features.embed(prepared)
-        if not embedded.float().isfinite().all():
-            raise UserError(f"{features.name}: its features of some images are not finite; score with other --features")
+    parts = _parts(batches, features)
+    for embedded, part_power in parts if team.size == 1 else _gathered(parts, count, team, size):
         chosen = embedded[wanted[moments.count : moments.count + len(embedded)]]
         if not moments.count:
             kept = torch.empty(min(count, KEPT), embedded.shape[1])
         kept[filled : filled + len(chosen)] = chosen
         filled += len(chosen)
         moments.add(embedded)
-        power = power + batch_power
+        power = power + part_power
         on_batch(moments.count)
     if moments.count != count:
         raise ValueError(f"{moments.count} images came where {count} were announced")
     radii = manifold_radii(kept) if len(kept) > NEIGHBOURS else None
     return Statistics(count, *moments.finish(), kept, radii, power / count)
+
+
+@torch.inference_mode()
+def contribute(batches: Iterable[Tensor], features: Features, team: Team) -> None:
+    """This process's part of what the first process of the team measures: every `team.size`-th batch."""
+    for part in _parts(batches, features):
+        team.send(*part)
+
+
+def part_size(shape: Sequence[int]) -> int:
+    """Images of shape (C, H, W) that are measured at a time."""
+    return max(1, min(BATCH, _BATCH_BYTES // math.prod(shape)))
+
+
+def _parts(batches: Iterable[Tensor], features: Features) -> Iterator[Part]:
+    for prepared, power in _ahead(_rebatched(batches), lambda batch: (features.prepare(batch), _power(batch))):
+        embedded = features.embed(prepared)
+        if not embedded.float().isfinite().all():
+            raise UserError(f"{features.name}: its features of some images are not finite; score with other --features")
+        yield embedded, power
+
+
+def _gathered(own: Iterator[Part], count: int, team: Team, size: int) -> Iterator[Part]:
+    """The parts of all processes, in the order of the images: the sums are those of one process, to the last bit."""
+    part = 0
+    embedded = power = torch.empty(0)
+    for number, first in enumerate(range(0, count, size)):
+        rank, left = number % team.size, min(size, count - first)
+        while left:
+            if rank == 0:
+                embedded, power = next(own)
+                part = part or len(embedded)
+            else:
+                like = embedded.new_empty(min(left, part), embedded.shape[1])
+                embedded, power = team.receive(rank, like, power)
+            left -= len(embedded)
+            yield embedded, power
 
 
 def array_batches(images: Images) -> Iterator[Tensor]:
@@ -171,6 +224,6 @@ def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
     waiting = torch.empty(0)
     for batch in batches:
         waiting = torch.cat([waiting, batch]) if len(waiting) else batch
-        *full, waiting = torch.split(waiting, max(1, min(BATCH, _BATCH_BYTES // waiting[0].nbytes)))
+        *full, waiting = torch.split(waiting, part_size(waiting.shape[1:]))
         yield from full
     yield waiting

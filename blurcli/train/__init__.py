@@ -1,6 +1,7 @@
 """Training: the state and one step of it, the loop around it, and what watches over both."""
 
-from blurcli.train.loop import Metrics, train
+from blurcli.train.keeper import Metrics
+from blurcli.train.loop import train
 from blurcli.train.stops import Interrupted
 from blurcli.train.trainer import Trainer, learning_rate
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from blurcli.checkpoint import State, Tensors, check_fit
 from blurcli.config import Config, OptimConfig
 from blurcli.core import Denoiser, UNet
 from blurcli.core.denoiser import reference_gaussian, signal_share
 from blurcli.core.rng import step_seed
+from blurcli.core.unet import draw_keys
+from blurcli.distributed import ALONE, Team
 from blurcli.errors import UserError
-from blurcli.model import build_denoiser, build_network, build_process, memory_format, mixed_precision
+from blurcli.model import Compiled, build_denoiser, build_network, build_process, memory_format, mixed_precision
 
 _BALANCE = 0.1
 
@@ -24,9 +30,11 @@ class Trainer:
 
     Args:
         config: the resolved preset.
-        spectrum: mean squared DCT coefficient of the data.
-        mean: mean DCT coefficient of the data.
+        spectrum: mean squared DCT coefficient of the data; that of the team's first process counts.
+        mean: mean DCT coefficient of the data, likewise.
         device: where it runs.
+        team: the processes that train it together, each on its share of every batch.
+        say: gets messages for a person.
 
     Attributes:
         step: training steps done, skipped ones included.
@@ -35,36 +43,64 @@ class Trainer:
         restores: how often the training went back to a saved state.
     """
 
-    def __init__(self, config: Config, spectrum: Tensor, mean: Tensor, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Config,
+        spectrum: Tensor,
+        mean: Tensor,
+        device: torch.device,
+        team: Team = ALONE,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device
-        self.spectrum, self.mean = spectrum.to(device), mean.to(device)
-        self.network: UNet = build_network(config).to(device).to(memory_format=memory_format(device))
+        self.team = team
+        self.spectrum, self.mean = (team.give(moment).to(device) for moment in (spectrum, mean))
+        self.network: UNet = build_network(config).to(device).to(memory_format=memory_format(config, device))
         self.average: UNet = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.network.checkpoint_activations = config.train.checkpoint_activations
         self.optimizer = torch.optim.Adam(self.network.parameters(), betas=(0.9, config.optim.beta2), fused=True)
-        self.denoiser: Denoiser = build_denoiser(
-            config, mixed_precision(self.network, config.train.precision, device), self.spectrum, self.mean
-        )
+        self._parallel = None
+        if team.size > 1:
+            # Of 1x1 convolutions, whose layout is anything one likes.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            self._parallel = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
+        trained = self._parallel or self.network
+        compiling = config.train.compile if config.train.compile is not None else device.type == "cuda"
+        call = mixed_precision(Compiled(trained, say) if compiling else trained, config, device)
+        self._keys: Tensor | None = None
+        self.denoiser: Denoiser = build_denoiser(config, lambda x, t: call(x, t, self._keys), self.spectrum, self.mean)
         self.process = build_process(config)
         _, self.variance = reference_gaussian(self.process, self.spectrum, self.mean)
         self.step = 0
         self.restores = 0
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_row = torch.zeros_like(self.skipped)
+        self._micro_batch = self._fitting_micro_batch(say)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether so many steps in a row were skipped that the network is taken to be beyond repair; waits for the device."""
+        return int(self.skipped_in_row) >= self.config.train.max_bad_steps
 
     def train_step(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on a batch in [-1, 1]; returns the loss and the norm of the gradient, as scalars on the device.
+        """One step on this process's share of a batch, (B, C, H, W) in [-1, 1].
 
-        Where one of them is not finite, parameters and optimizer stay as they are. Everything random in a step follows from
-        (seed, step, restores).
+        Where loss or gradient is not finite, parameters and optimizer stay as they are. Everything random in a step follows
+        from (seed, step, restores) and an image's place in the batch: how that is divided changes nothing but the rounding.
+
+        Returns:
+            The loss of the whole batch and the norm of its gradient, scalars on the device.
         """
         torch.manual_seed(step_seed(self.config.seed, self.step, self.restores))
+        count = len(x) * self.team.size
         # Stratified times: as uniform as independent ones, with less variance.
-        t = (torch.arange(len(x), device=x.device) + torch.rand(1, device=x.device)) / len(x)
-        loss = (self.denoiser.loss(x, t, torch.randn_like(x)) * self._loss_weight(t)).mean()
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        t = (torch.arange(count, device=x.device) + torch.rand(1, device=x.device)) / count
+        eps = torch.randn(count, *x.shape[1:], device=x.device)
+        keys = draw_keys(count, x.device)
+        own = self.team.share(count)
+        loss = self.team.mean(self._backward(x, t[own], eps[own], keys[own]))
         grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip)
         bad = ~(loss.isfinite() & grad_norm.isfinite())
         self.skipped += bad
@@ -78,7 +114,32 @@ class Trainer:
         decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        return loss.detach(), grad_norm
+        return loss, grad_norm
+
+    def _backward(self, x: Tensor, t: Tensor, eps: Tensor, keys: Tensor) -> Tensor:
+        """The mean loss of the images; its gradient is left in the parameters, averaged over all processes."""
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=x.device)
+        weight = self._loss_weight(t) / len(x)
+        for first in range(0, len(x), self._micro_batch):
+            part = slice(first, first + self._micro_batch)
+            last = first + self._micro_batch >= len(x)
+            # The gradients of all parts but the last are only added up here.
+            with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
+                self._keys = keys[part]
+                part_loss = (self.denoiser.loss(x[part], t[part], eps[part]) * weight[part]).sum()
+                part_loss.backward()  # type: ignore[no-untyped-call]
+            loss += part_loss.detach()
+        return loss
+
+    def _fitting_micro_batch(self, say: Callable[[str], None]) -> int:
+        """Images of one pass: as the preset says, or as many as memory holds in a trial."""
+        wanted, whole = self.config.train.micro_batch, self.config.train.batch_size // self.team.size
+        if wanted != "auto":
+            return min(wanted or whole, whole)
+        fitting = self.team.least(largest_batch(self, whole))
+        say(f"{fitting} images in one pass")
+        return fitting
 
     def _loss_weight(self, t: Tensor) -> Tensor:
         if self.config.optim.loss_weight == "paper":
@@ -89,48 +150,108 @@ class Trainer:
 
     def state(self, data: str) -> State:
         """Everything for an exact continuation; `data` is the fingerprint of the images."""
-        tensors: Tensors = {"spectrum": self.spectrum, "mean": self.mean}
+        tensors: Tensors = {"spectrum": self.spectrum, "mean": self.mean, **self._tensors()}
+        tensors["health.restores"] = torch.tensor(self.restores)
+        return State(self.config, self.step, data, tensors)
+
+    def _tensors(self) -> Tensors:
+        """All that changes in training, by name."""
+        tensors: Tensors = {}
         averages = dict(self.average.named_parameters())
         for name, parameter in self.network.named_parameters():
             tensors |= {f"net.{name}": parameter, f"ema.{name}": averages[name]}
             tensors |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
         tensors |= {"health.skipped": self.skipped, "health.skipped_in_row": self.skipped_in_row}
-        tensors["health.restores"] = torch.tensor(self.restores)
-        return State(self.config, self.step, data, tensors)
+        return tensors
 
     @classmethod
-    def resume(cls, state: State, config: Config, path: Path, device: torch.device) -> Trainer:
-        """A trainer that continues from `state` as if it had never stopped; UserError when the state does not fit."""
-        parts: dict[str, Tensors] = {"net": {}, "ema": {}, "adam": {}, "health": {}}
-        for full_name, tensor in state.tensors.items():
-            part, _, name = full_name.partition(".")
-            parts.setdefault(part, {})[name] = tensor
-        with torch.device("meta"):
-            network = build_network(config)
-        check_fit(network, parts["net"], path)
-        check_fit(network, parts["ema"], path)
+    def resume(
+        cls,
+        state: State,
+        config: Config,
+        path: Path,
+        device: torch.device,
+        team: Team = ALONE,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Trainer:
+        """A trainer that continues from `state`, read from `path`; UserError when the state does not fit."""
+        with torch.device("meta"):  # before any memory is taken: a file may say that it is huge
+            check_fit(build_network(config), _parts(state)["net"], path)
         try:
-            trainer = cls(config, state.tensors["spectrum"], state.tensors["mean"], device)
-            trainer.skipped, trainer.skipped_in_row = (parts["health"][k].to(device) for k in ("skipped", "skipped_in_row"))
-            trainer.restores = int(parts["health"]["restores"])
+            trainer = cls(config, state.tensors["spectrum"], state.tensors["mean"], device, team, say)
         except (KeyError, ValueError) as error:
             raise UserError(f"{path}: {error}; the file is damaged") from None
-        trainer.network.load_state_dict(parts["net"])
-        trainer.average.load_state_dict(parts["ema"])
+        trainer.load(state, path)
+        return trainer
+
+    def load(self, state: State, path: Path) -> None:
+        """Go on from `state`, read from `path`, as if the training had never stopped; UserError when it does not fit."""
+        parts = _parts(state)
+        check_fit(self.network, parts["net"], path)
+        check_fit(self.network, parts["ema"], path)
         try:
-            for name, parameter in trainer.network.named_parameters():
-                trainer.optimizer.state[parameter] = {
+            skipped, in_row, restores = (parts["health"][k] for k in ("skipped", "skipped_in_row", "restores"))
+            moments: dict[Tensor, dict[str, Tensor]] = {
+                parameter: {
                     # Fused Adam reads memory in order: its moments must lie in memory as the parameter does.
                     **{
                         key: torch.empty_like(parameter).copy_(parts["adam"][f"{key}.{name}"])
                         for key in ("exp_avg", "exp_avg_sq")
                     },
-                    "step": parts["adam"][f"step.{name}"].to(device),
+                    "step": parts["adam"][f"step.{name}"].to(self.device),
                 }
+                for name, parameter in self.network.named_parameters()
+            }
         except (KeyError, RuntimeError) as error:
-            raise UserError(f"{path}: the optimizer's state is incomplete ({error}); the file is damaged") from None
-        trainer.step = state.step
-        return trainer
+            raise UserError(f"{path}: the state is incomplete ({error}); the file is damaged") from None
+        self.network.load_state_dict(parts["net"])
+        self.average.load_state_dict(parts["ema"])
+        self.optimizer.state.update(moments)
+        self.skipped, self.skipped_in_row, self.restores = skipped.to(self.device), in_row.to(self.device), int(restores)
+        self.step = state.step
+
+    def follow(self) -> None:
+        """Bring every process's training to where the first one's is."""
+        counts = torch.tensor([self.step, self.restores, len(self.optimizer.state)])
+        self.step, self.restores, begun = self.team.give(counts).tolist()
+        if begun and not self.team.leads:
+            for parameter in self.network.parameters():
+                step = torch.zeros((), device=self.device)
+                moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[parameter] = {**moments, "step": step}
+        with torch.no_grad():
+            for tensor in self._tensors().values():
+                tensor.copy_(self.team.give(tensor))
+
+
+def _parts(state: State) -> dict[str, Tensors]:
+    """The tensors of a state by what they belong to."""
+    parts: dict[str, Tensors] = {"net": {}, "ema": {}, "adam": {}, "health": {}}
+    for full_name, tensor in state.tensors.items():
+        part, _, name = full_name.partition(".")
+        parts.setdefault(part, {})[name] = tensor
+    return parts
+
+
+def largest_batch(trainer: Trainer, most: int) -> int:
+    """The largest of `most`, `most / 2`, ... whose forward and backward pass fit in memory; 1 is taken to fit.
+
+    Only a GPU says in time that it has none left.
+    """
+    size, config = most, trainer.config
+    while size > 1:
+        try:
+            x = torch.zeros(size, config.data.channels, *config.data.image_size, device=trainer.device)
+            call = mixed_precision(trainer.network, config, trainer.device)
+            call(x, torch.zeros(size, device=trainer.device), draw_keys(size, trainer.device)).sum().backward()  # type: ignore[no-untyped-call]
+            break
+        except torch.OutOfMemoryError:
+            size //= 2
+        finally:
+            trainer.network.zero_grad()
+            if trainer.device.type == "cuda":
+                torch.cuda.empty_cache()
+    return size
 
 
 def learning_rate(optim: OptimConfig, step: int) -> float:

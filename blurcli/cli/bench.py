@@ -1,0 +1,99 @@
+"""`blurdiff bench`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption, resolve_preset
+from blurcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from blurcli.bench import Row
+
+
+def bench(
+    preset: Annotated[str, typer.Option("--preset", help="Name of a preset, or a YAML file.")] = "cifar10-blur",
+    assignments: AssignmentsOption = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Images a step and a sampling call. [default: the preset's]"),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare precisions, layouts and, on GPUs, compiling.")] = False,
+    max_batch: Annotated[bool, typer.Option("--max-batch", help="Find the largest batch that a GPU's memory holds.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Time for each measurement, 3 rounds at least.")] = 10,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how fast a preset trains and samples here: images a second, FLOP/s, memory, and where the time goes.
+
+    No data are needed: images are noise. Rows are measured in turn in one process; their ratios say more than their values.
+    """
+    config = resolve_preset(preset, None, assignments)
+    if batch_size is not None:
+        sizes = {"batch_size": batch_size}
+        config = config.model_copy(
+            update={"train": config.train.model_copy(update=sizes), "sample": config.sample.model_copy(update=sizes)}
+        )
+
+    from dataclasses import asdict
+
+    from blurcli import bench as measuring
+    from blurcli import console
+    from blurcli.evaluate import hardware, versions
+    from blurcli.model import choose_device
+
+    chosen = choose_device(device)
+    if max_batch and chosen.type == "cpu":
+        raise UsageError("--max-batch: only a GPU says in time that its memory is full; leave it out, or use --device cuda")
+    imported = time.perf_counter() - STARTED
+    sample_sec = measuring.image_seconds(config, chosen, 1, console.say)
+    rows = [measuring.measure("as the preset says", config, chosen, seconds, console.say)]
+    result: dict[str, Any] = {
+        "preset": preset,
+        "train_batch_size": config.train.batch_size,
+        "device": str(chosen),
+        "hardware": hardware(chosen),
+        "versions": versions(),
+        "shares": measuring.shares(config, chosen, seconds),
+        "import_sec": imported,
+        "first_step_sec": imported + rows[0].first_step_sec,
+        "first_sample_sec": imported + sample_sec,
+    }
+    if max_batch:
+        result["max_batch"] = measuring.largest_training_batch(config, chosen)
+    if compare:
+        rows = []
+        for name, settings in measuring.variants(config, chosen).items():
+            rows.append(measuring.measure(name, measuring.changed(config, settings), chosen, seconds, console.say))
+    result["rows"] = [asdict(row) for row in rows]
+    if as_json:
+        console.result_json(result)
+        return
+    console.table(*_table(rows))
+    shares = result["shares"]
+    console.result(
+        f"{result['hardware']}; of a training step, data take {shares['data']:.1%}, "
+        f"transforms, schedule and noise {shares['diffusion']:.1%}"
+    )
+    console.result(
+        f"from the start of a command: {result['first_step_sec']:.1f} s to the first training step, "
+        f"{result['first_sample_sec']:.1f} s to the first sample"
+    )
+    if max_batch:
+        console.result(f"largest batch: {result['max_batch']} images")
+
+
+def _table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    columns = ["variant", "training", "", "TFLOP/s", "of peak", "MiB", "sampling", "", "TFLOP/s", "of peak", "MiB"]
+    cells = []
+    for row in rows:
+        line = [row.variant]
+        for speed, plain in ((row.training, rows[0].training), (row.calls, rows[0].calls)):
+            line += [f"{speed.images_per_sec:.4g}/s", f"{speed.images_per_sec / plain.images_per_sec:.2f}x"]
+            line += [f"{speed.tflops:.3g}", f"{speed.utilisation:.0%}"]
+            line.append("?" if speed.peak_mib is None else f"{speed.peak_mib:.0f}")
+        cells.append(line)
+    return columns, cells
