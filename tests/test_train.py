@@ -13,9 +13,11 @@ import pytest
 import torch
 from conftest import TINY, Cli, settings
 from PIL import Image
+from torch import Tensor
 
 from blurcli.checkpoint import State, Tensors, load_state, load_weights, save_state
 from blurcli.config import Config, OptimConfig, load_config, parse_overrides
+from blurcli.core import UNet
 from blurcli.data import Dataset, load_dataset
 from blurcli.runs import Run
 from blurcli.train import Trainer, learning_rate, train
@@ -137,6 +139,57 @@ def test_a_step_without_a_finite_loss_is_skipped() -> None:
     assert (int(trainer.skipped), int(trainer.skipped_in_row)) == (2, 0)
     assert not torch.equal(before["net.first.weight"], trainer.network.first.weight)
     assert all(parameter.isfinite().all() for parameter in trainer.average.parameters())
+
+
+def stepped(*options: str) -> Trainer:
+    """A trainer after three steps of six images."""
+    trainer = Trainer(tiny_config("train.batch_size=6", *options), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        trainer.train_step(torch.randn(6, 3, 8, 8, generator=generator))
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "train.micro_batch=1",
+        "train.micro_batch=4",  # which leaves a smaller part
+        "train.micro_batch=99",
+        "train.checkpoint_activations=true",
+        "train.channels_last=true",
+        "train.compile=true",
+    ],
+)
+def test_what_only_costs_or_saves_does_not_change_the_training(option: str) -> None:
+    base = ("model.dropout=0.5", "train.precision=fp32", "optim.lr=1e-3")
+    plain, other = stepped(*base).network.state_dict(), stepped(*base, option).network.state_dict()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_passes_get_smaller_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, sizes = UNet.forward, []
+
+    def small_memory(network: UNet, x: Tensor, t: Tensor, keys: Tensor | None = None) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("full")
+        return forward(network, x, t, keys)
+
+    monkeypatch.setattr(UNet, "forward", small_memory)
+    stepped("train.micro_batch=auto")
+    assert sizes == [6, 3, *[1] * 18]
+
+
+def test_memory_that_is_full(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(trainer: Trainer, x: Tensor) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    monkeypatch.setattr(Trainer, "train_step", full)
+    done = cli("train", "--preset", "shapes-blur", "--run", "r", *settings())
+    assert done.code == 1
+    assert "memory is full (tried to allocate 9 GiB): in training, --set train.micro_batch=auto" in done.err
 
 
 def test_previews_do_not_disturb_training(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import torch
 
 from blurcli.core import UNet
 from blurcli.core.rng import ImageNoise, step_seed
+from blurcli.core.unet import _Dropout, draw_keys
 
 
 def test_the_published_shape() -> None:
@@ -97,3 +98,56 @@ def test_step_seeds_differ() -> None:
     seeds = {step_seed(seed, step) for seed in range(20) for step in range(100)}
     assert len(seeds) == 2000
     assert step_seed(3, 4) == step_seed(3, 4)
+
+
+def test_dropout_is_an_images_own_whatever_the_batch() -> None:
+    net = _randomised(dropout=0.5).train()
+    x, t, keys = torch.randn(5, 3, 8, 8), torch.rand(5), draw_keys(5, torch.device("cpu"))
+    whole = net(x, t, keys)
+    parts = torch.cat([net(x[part], t[part], keys[part]) for part in (slice(0, 2), slice(2, 5))])
+    torch.testing.assert_close(whole, parts)
+    assert not torch.allclose(whole, net(x, t, keys.flip(0)))
+    assert not torch.allclose(net(x, t), net(x, t))  # keys of its own
+    torch.testing.assert_close(net.eval()(x, t, keys), net(x, t))
+
+
+def test_dropout_is_random_in_every_direction() -> None:
+    """Masks of probability p: their rate, and the correlations of neighbours and of rectangles, which a weak hash would show."""
+    torch.manual_seed(0)
+    layer, other = (_Dropout(0.25, number).train() for number in (3, 4))
+    ones, keys = torch.ones(64, 32, 16, 16), torch.arange(64, dtype=torch.int32)  # keys as alike as can be
+    y = layer(ones, keys)
+    assert y.unique().tolist() == pytest.approx([0, 4 / 3])
+    dropped = (y == 0).float()
+    noise = (0.25 * 0.75 / dropped.numel()) ** 0.5
+    assert abs(dropped.mean() - 0.25) < 4 * noise
+    for dims in ((0, 2, 3), (0, 1), (1, 2, 3)):  # by channel, by pixel, by image: the spread of independent draws
+        kept = [size for axis, size in enumerate(dropped.shape) if axis not in dims]
+        expected = (0.25 * 0.75 * torch.tensor(kept).prod() / dropped.numel()) ** 0.5
+        assert 0.8 < dropped.mean(dims).std() / expected < 1.2
+    centred = (dropped - 0.25).flatten(2) / (0.25 * 0.75) ** 0.5
+    again = ((other(ones, keys) == 0).float() - 0.25).flatten(2) / (0.25 * 0.75) ** 0.5
+    pixels, channels = torch.randperm(256), torch.randperm(32)
+    products = {
+        "neighbours": centred[..., 1:] * centred[..., :-1],
+        "channels": centred[:, 1:] * centred[:, :-1],
+        "images": centred[1:] * centred[:-1],
+        "layers": centred * again,
+        "rectangles": centred * centred[:, channels] * centred[..., pixels] * centred[:, channels][..., pixels],
+    }
+    for name, product in products.items():
+        if name == "rectangles":
+            product = product[:, channels != torch.arange(32)][..., pixels != torch.arange(256)]
+        assert abs(product.mean()) < 5 * product.numel() ** -0.5, name
+
+
+def test_checkpointed_activations_change_no_gradient() -> None:
+    gradients = []
+    for wanted in (False, True):
+        net = _randomised(dropout=0.5).train()
+        net.checkpoint_activations = wanted
+        generator = torch.Generator().manual_seed(1)
+        x, t = torch.randn(3, 3, 8, 8, generator=generator), torch.rand(3, generator=generator)
+        net(x, t, torch.tensor([1, 2, 3], dtype=torch.int32)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -84,5 +84,11 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(error, UserError):
             console.error(str(error))
             sys.exit(error.exit_code)
+        if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
+            console.error(
+                f"memory is full ({error}): in training, --set train.micro_batch=auto and "
+                "--set train.checkpoint_activations=true need less; elsewhere, a smaller --batch-size"
+            )
+            sys.exit(1)
         console.error(f"{type(error).__name__}: {error} (a fault in blurdiff itself: --debug shows where)")
         sys.exit(1)

@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Cli, settings
+
+from blurcli import bench
+from blurcli.config import load_config
+
+ARGUMENTS = ("bench", "--preset", "shapes-blur", *settings(), "--seconds", 0, "--device", "cpu")
+
+
+def test_what_bench_tells(cli: Cli, tmp_path: Path) -> None:
+    done = cli(*ARGUMENTS, "--batch-size", 6, "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    (row,) = result["rows"]
+    assert row["variant"] == "as the preset says"
+    flops = dict(zip(("calls", "training"), bench.model_flops(load_config("shapes-blur")), strict=True))
+    assert flops["training"] > 2.5 * flops["calls"]
+    for part in ("training", "calls"):
+        speed = row[part]
+        assert speed["images_per_sec"] == pytest.approx(6 / speed["sec"])
+        assert speed["sec"] <= speed["median_sec"]
+        assert speed["rounds"] >= 3
+        assert 0 < speed["utilisation"] < 1.5
+        assert speed["peak_mib"] > 10
+    assert 0 < result["shares"]["data"] < 1
+    assert 0 < result["shares"]["diffusion"] < 1
+    assert 0 < result["import_sec"] < result["first_step_sec"]
+    assert not list(tmp_path.iterdir())  # it leaves nothing
+
+
+def test_variants_are_compared_with_the_plain_one(cli: Cli) -> None:
+    done = cli(*ARGUMENTS, "--compare")
+    assert done.code == 0, done.err
+    rows = [line for line in done.out.splitlines() if line.startswith(("fp32", "bf16"))]
+    assert len(rows) == 3
+    assert rows[0].count("1.00x") == 2
+
+
+def test_flops_are_those_of_the_published_network() -> None:
+    """19.15 GFLOP an image, as counted for the original implementation's network."""
+    forward, training = bench.model_flops(load_config("cifar10-blur"))
+    assert forward == pytest.approx(19.15e9, rel=1e-3)
+    assert training == pytest.approx(3 * forward, rel=0.01)
+
+
+def test_the_largest_batch_needs_a_gpu(cli: Cli) -> None:
+    done = cli(*ARGUMENTS, "--max-batch")
+    assert (done.code, "only a GPU says in time" in done.err) == (2, True)
+
+
+def test_compiling_is_compared_where_it_is_wanted() -> None:
+    config = load_config("shapes-blur")
+    assert [*bench.variants(config, torch.device("cuda"))][-1] == "bf16, channels last, compiled"
+    wanted = bench.changed(config, {"compile": True})
+    assert wanted.sample.compile
+    assert bench.variants(wanted, torch.device("cpu"))["bf16, compiled"]["compile"]

@@ -1,0 +1,147 @@
+"""Two processes do what one does: the same weights, images and scores; and neither hangs when the other is gone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Cli, Result, settings, shell
+from safetensors.torch import load_file
+from torch import Tensor
+
+from blurcli.config import load_config, parse_overrides
+from blurcli.data import Dataset
+from blurcli.distributed import Team
+from blurcli.errors import UsageError
+from blurcli.evaluate import recorded
+from blurcli.runs import Run
+from blurcli.train import train
+
+CPU = torch.device("cpu")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+TRAIN = ("train", "--preset", "shapes-blur", "--run", "r")
+FP32 = ("train.precision=fp32", "model.dropout=0.2", "train.save_every_steps=5", "train.health_every_steps=5")
+
+
+def team(*arguments: object, cwd: Path, size: int = 2) -> Result:
+    command = [*TORCHRUN, str(size), "-m", "blurcli", "--", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def relative_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """The largest over all tensors."""
+    assert a.keys() == b.keys()
+    pairs = [(a[name].double(), b[name].double()) for name in a]
+    return max(float((x - y).norm() / x.norm()) for x, y in pairs if x.norm())
+
+
+def test_training_equals_that_of_one_process(tmp_path: Path, cli: Cli) -> None:
+    """With dropout; and the two stop in between, and take their shares of a batch in parts."""
+    assert cli(*TRAIN, *settings(*FP32, "train.steps=20")).code == 0
+    together = tmp_path / "together"
+    together.mkdir()
+    for steps in (11, 20):
+        done = team(*TRAIN, *settings(*FP32, "train.micro_batch=1", f"train.steps={steps}"), cwd=together)
+        assert done.code == 0, done.err
+        assert done.out == f"r/weights/step-{steps:08d}.safetensors\n"  # said once
+    one, two = (load_file(folder / "r" / "weights" / "step-00000020.safetensors") for folder in (tmp_path, together))
+    assert relative_difference(one, two) < 1e-5
+    losses, shared = (
+        [json.loads(line)["loss"] for line in (folder / "r" / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, together)
+    )
+    assert len(losses) == 20
+    assert losses == pytest.approx(shared, rel=1e-4)
+    assert len(list((together / "r").glob("events.*"))) == 2  # one process writes, at each start
+
+
+def test_samples_and_scores_are_those_of_one_process(tiny_run: Path) -> None:
+    folder = tiny_run.parent
+    # Batches that neither the number of images nor that of processes divides.
+    arguments = ("sample", "--run", tiny_run, "--n", 23, "--batch-size", 5)
+    assert shell(*arguments, "--out", "a.npz", cwd=folder).code == 0
+    done = team(*arguments, "--out", "b.npz", cwd=folder)
+    assert done.code == 0, done.err
+    assert done.out == "b.npz\n"
+    assert np.array_equal(np.load(folder / "a.npz")["arr_0"], np.load(folder / "b.npz")["arr_0"])
+
+    scoring = ("fid", "--run", tiny_run, "--n", 300, "--repeats", 2, "--force", "--json")
+    done = shell(*scoring, "--batch-size", 64, cwd=folder)
+    assert done.code == 0, done.err
+    shared = team(*scoring, "--batch-size", 100, cwd=folder)
+    assert shared.code == 0, shared.err
+    for one, two in zip(json.loads(done.out)["scores"], json.loads(shared.out)["scores"], strict=True):
+        for key in ("fd", "kd", "precision", "recall", "log_spectral_distance", "spectrum", "n", "seed"):
+            assert one[key] == two[key]
+    assert len(recorded(tiny_run / "evaluations.jsonl")) == 4
+
+
+def test_a_dead_process_ends_the_job(tmp_path: Path) -> None:
+    log = (tmp_path / "log").open("w+")
+    command = [*TORCHRUN, "2", "-m", "blurcli", "--", *TRAIN, *settings("train.steps=1000000", "train.save_every_steps=5")]
+    job = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "r" / "weights").glob("*")):
+            assert job.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        os.kill(_processes(job.pid)[0], signal.SIGKILL)
+        killed = time.monotonic()
+        assert job.wait(60) != 0
+        assert time.monotonic() - killed < 60
+    finally:
+        job.kill()
+        job.wait()
+        log.close()
+    assert "another process of the job has ended" in (tmp_path / "log").read_text()
+    # Nothing is lost: one process goes on where two were.
+    steps = max(int(path.stem.split("-")[1]) for path in (tmp_path / "r" / "weights").glob("step-*"))
+    done = shell(*TRAIN, *settings(f"train.steps={steps + 10}", "train.save_every_steps=5"), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "continuing r from step" in done.err
+
+
+def _processes(launcher: int) -> list[int]:
+    """The processes that torchrun started, by rank."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    ranks = {}
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        ranks[next(int(entry[5:]) for entry in environment if entry.startswith(b"RANK="))] = int(child)
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def test_a_signal_stops_all_of_them_after_the_same_step(tmp_path: Path) -> None:
+    command = [*TORCHRUN, "2", "-m", "blurcli", "--", *TRAIN, *settings("train.steps=1000000")]
+    with (tmp_path / "log").open("w+") as log:
+        job = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+        while not (tmp_path / "r" / "metrics.jsonl").exists():
+            assert job.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        os.kill(_processes(job.pid)[1], signal.SIGTERM)  # only one of them
+        assert job.wait(60) != 0
+    text = (tmp_path / "log").read_text()
+    assert text.count("stopped by SIGTERM after step") == 1
+    assert "another process" not in text
+    assert (tmp_path / "r" / "state.safetensors").exists()
+
+
+def test_what_several_processes_cannot_do(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("shapes-blur", parse_overrides([*TINY, "train.batch_size=5"]))
+    with pytest.raises(UsageError, match=r"train.batch_size 5: cannot be shared evenly by 2 processes; choose a multiple"):
+        train(config, Run(tmp_path / "r"), Dataset(np.zeros((9, 3, 8, 8), np.uint8), "", ""), CPU, team=Team(0, 2))
+    assert not (tmp_path / "r").exists()
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    done = shell("animate", "x.gif", "--run", tiny_run, cwd=tmp_path)
+    assert (done.code, done.err) == (2, "error: animate: is done by one process; torchrun is for train, sample, fid\n")
+    done = shell("fid", "--samples", tmp_path, "--run", tiny_run, cwd=tmp_path)
+    assert (done.code, "run it without torchrun" in done.err) == (2, True)
