@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,7 +249,9 @@ def _model(config: Config, device: torch.device, say: Say) -> Model:
 def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif _PROCESS.exists():  # Linux: the record of this process's peak begins anew
+    elif _PROCESS.exists():  # Linux: the record of this process's peak begins anew, without what was freed before
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
         (_PROCESS / "clear_refs").write_text("5")
 
 
