@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import Cli, settings
+from conftest import TINY, Cli, settings
 
+from blurcli import bench
 from blurcli.checkpoint import load_state
+from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, dct2, idct2, sample
+from blurcli.data import Batches
+from blurcli.model import Model, build_network
+from blurcli.train import Trainer
+
+CUDA = torch.device("cuda")
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -51,3 +59,64 @@ def test_resumed_equals_uninterrupted_with_deterministic_algorithms(cli: Cli, tm
     a, b = (load_state(tmp_path / run / "state.safetensors").tensors for run in "ab")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def tiny_config(*options: str) -> Config:
+    return load_config("shapes-blur", parse_overrides([*TINY, *options]))
+
+
+def test_a_step_waits_for_nothing() -> None:
+    """Nothing in a training step asks the GPU for a value, or the CPU could not run ahead."""
+    trainer = Trainer(tiny_config("model.dropout=0.1"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA)
+    images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), np.uint8)
+    batches = Batches(images, 4, 0, True, CUDA)
+    for _ in range(3):  # what is compiled, cached and allocated at first
+        trainer.train_step(batches(trainer.step))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            trainer.train_step(batches(trainer.step))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("option", ["train.compile=true", "train.channels_last=false", "train.checkpoint_activations=true"])
+def test_what_only_costs_or_saves_does_not_change_the_training(option: str) -> None:
+    networks = []
+    for options in ((), (option,)):
+        base = ("train.precision=fp32", "train.compile=false", "model.dropout=0.5")
+        trainer = Trainer(tiny_config(*base, *options), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            trainer.train_step(torch.randn(4, 3, 8, 8, generator=generator).cuda())
+        networks.append(trainer.network.state_dict())
+    for name, tensor in networks[0].items():
+        torch.testing.assert_close(networks[1][name], tensor, rtol=1e-2, atol=1e-4, msg=name)
+
+
+def test_replayed_graphs_give_the_same_images() -> None:
+    images = []
+    for compiled in ("false", "true"):
+        config = tiny_config("train.precision=fp32", f"sample.compile={compiled}", "sample.steps=7")
+        torch.manual_seed(0)
+        network = build_network(config).cuda().eval()
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        model = Model(config, network, torch.full((3, 8, 8), 0.3), torch.zeros(3, 8, 8), CUDA)
+        images.append(torch.cat([x.cpu() for x in model.generate(11, seed=0, batch_size=4)]))  # the last batch is filled up
+    torch.testing.assert_close(images[1], images[0], rtol=1e-3, atol=1e-3)
+
+
+def test_batches_that_fit() -> None:
+    config = tiny_config()
+    network = build_network(config).cuda().eval()
+    assert Model(config, network, torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA).batch_size == 512
+    assert bench.largest_training_batch(config, CUDA) >= 512
+    trainer = Trainer(tiny_config("train.micro_batch=auto"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA)
+    trainer.train_step(torch.zeros(4, 3, 8, 8).cuda())
+
+
+def test_bench(cli: Cli) -> None:
+    done = cli("bench", "--preset", "shapes-blur", *settings(), "--seconds", 0, "--device", "cuda", "--compare", "--max-batch")
+    assert done.code == 0, done.err
+    assert "bf16, channels last, compiled" in done.out
