@@ -26,11 +26,11 @@ from blurcli.distributed import ALONE, Team
 from blurcli.errors import UsageError, UserError
 
 # On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees the same number of
-# images. Small networks are bound by the overhead of a call, which many images share; large ones by arithmetic, where
-# images that only fill up a call cost as much as any.
+# images. Small networks are bound by the overhead of a call, which many images share; large ones, and large images, by
+# arithmetic, where images that only fill up a call cost as much as any.
 _LANES_SMALL, _LANES_LARGE = 32, 4
 _LARGE_PARAMETERS = 10_000_000
-_LANE_PIXELS = 1 << 17  # at most, of large images
+_LANE_PIXELS = 64 * 64  # of the largest images that these numbers are for; fewer of larger ones
 _MOST_IN_FLIGHT = {"cpu": 64, "cuda": 512}  # images, by default; more of them are no faster
 _PIXELS_IN_FLIGHT = 1 << 18  # by default on a CPU: a state takes some 400 bytes a pixel
 _MEMORY_SHARE = 0.5  # of the free memory of a GPU that images in flight may take
@@ -91,7 +91,7 @@ class Compiled:
         """What the network makes of the arguments."""
         if self._proven:
             return self._call(*arguments)
-        self._say("compiling the network; this takes a minute or two")
+        self._say("compiling the network; this takes minutes")
         try:
             output = self._call(*arguments)
         except torch.OutOfMemoryError:
@@ -234,7 +234,7 @@ class Model:
     @cached_property
     def _lanes(self) -> int:
         most = _LANES_LARGE if self.network.parameter_count() > _LARGE_PARAMETERS else _LANES_SMALL
-        return max(1, min(most, _LANE_PIXELS // math.prod(self.config.data.image_size)))
+        return max(1, min(most, most * _LANE_PIXELS // math.prod(self.config.data.image_size)))
 
     @cached_property
     def batch_size(self) -> int:

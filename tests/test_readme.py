@@ -23,7 +23,7 @@ def test_the_table_has_every_preset() -> None:
     assert sorted(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == preset_names()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/samplers.md", "docs/scores.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/samplers.md", "docs/scores.md", "docs/performance.md"])
 def test_linked_files_exist(page: str) -> None:
     path = ROOT / page
     text = path.read_text(encoding="utf-8")

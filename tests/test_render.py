@@ -1,5 +1,6 @@
 """Grids and animations, read back with Pillow."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from blurcli import render
-from blurcli.errors import UsageError
+from blurcli.errors import UsageError, UserError
 
 
 def images(count: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -80,3 +81,17 @@ def test_arrays_have_the_usual_layout(tmp_path: Path) -> None:
     with np.load(tmp_path / "x.npz") as file:
         assert file.files == ["arr_0"]
         assert np.array_equal(file["arr_0"], np.concatenate(batches).transpose(0, 2, 3, 1))
+
+
+def test_an_array_is_written_as_it_comes_and_whole_or_not_at_all(tmp_path: Path) -> None:
+    def batches() -> Iterator[render.Images]:
+        for number in range(9):
+            # All before but what waits in a buffer is on the disk already.
+            written = sum(path.stat().st_size for path in tmp_path.iterdir())
+            assert written >= (number - 1) * images(1).nbytes * 100
+            yield np.repeat(images(1), 100, axis=0)
+        raise UserError("no more")
+
+    with pytest.raises(UserError, match="no more"):
+        render.write_npz(batches(), 1000, tmp_path / "x.npz")
+    assert not list(tmp_path.iterdir())

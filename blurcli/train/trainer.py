@@ -212,6 +212,8 @@ class Trainer:
 
     def follow(self) -> None:
         """Bring every process's training to where the first one's is."""
+        if self.team.size == 1:
+            return
         counts = torch.tensor([self.step, self.restores, len(self.optimizer.state)])
         self.step, self.restores, begun = self.team.give(counts).tolist()
         if begun and not self.team.leads:
