@@ -1,15 +1,17 @@
 """Weights and training state as safetensors: never pickled, and whole or not there at all.
 
 A weights file is enough to sample: EMA weights `net.*`, the data's moments `spectrum` and `mean` (per DCT frequency), for the
-eps objective the `gain` of its estimates (per time and frequency band), and, in its metadata, the configuration as JSON, the
-step, the format version and a SHA-256 over all of these: a file that a disk has damaged is not taken for a model.
+eps objective the `gain` of its estimates (per time and frequency band), for heat dissipation the `starts` (the few frequencies
+that are left of blurred training images), and, in its metadata, the configuration and the classes as JSON, the step, the format
+version and a SHA-256 over all of these: a file that a disk has damaged is not taken for a model.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -28,6 +30,19 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Classes:
+    """The classes of the training images.
+
+    Attributes:
+        names: in the order of their numbers.
+        counts: how many images each has.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Weights:
     """A trained network and all that sampling needs.
 
@@ -38,6 +53,8 @@ class Weights:
         spectrum: mean squared DCT coefficient of the data, (C, H, W) float64.
         mean: mean DCT coefficient, like `spectrum`.
         gain: what the network's departure from the Wiener filter is worth, (times, bands), see `CalibratedDenoiser`; or None.
+        starts: for heat dissipation the DCT of the blurred training images, their lowest frequencies, (N, C, h, w); else None.
+        classes: of a network that has learned them; else None.
         path: the file, for messages.
     """
 
@@ -48,6 +65,8 @@ class Weights:
     mean: Tensor
     gain: Tensor | None
     path: Path
+    starts: Tensor | None = None
+    classes: Classes | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,12 @@ def save_weights(weights: Weights) -> None:
     tensors |= {"spectrum": weights.spectrum, "mean": weights.mean}
     if weights.gain is not None:
         tensors["gain"] = weights.gain
-    _save(weights.path, tensors, {"kind": "weights", "config": to_json(weights.config), "step": str(weights.step)})
+    if weights.starts is not None:
+        tensors["starts"] = weights.starts
+    metadata = {"kind": "weights", "config": to_json(weights.config), "step": str(weights.step)}
+    if weights.classes is not None:
+        metadata["classes"] = json.dumps(asdict(weights.classes))
+    _save(weights.path, tensors, metadata)
 
 
 def load_weights(path: Path) -> Weights:
@@ -88,9 +112,10 @@ def load_weights(path: Path) -> Weights:
         spectrum, mean = tensors.pop("spectrum"), tensors.pop("mean")
     except KeyError as missing:
         raise UserError(f"{path}: the tensor {missing} is missing; the file is damaged") from None
-    gain = tensors.pop("gain", None)
+    gain, starts = tensors.pop("gain", None), tensors.pop("starts", None)
     network = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
-    return Weights(from_json(metadata["config"], str(path)), _step(metadata, path), network, spectrum, mean, gain, path)
+    config, step = from_json(metadata["config"], str(path)), _step(metadata, path)
+    return Weights(config, step, network, spectrum, mean, gain, path, starts, _classes(metadata, config, path))
 
 
 def save_state(path: Path, state: State, keep: Path) -> None:
@@ -174,6 +199,23 @@ def _check_header(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
     if length > min(_LONGEST_HEADER, path.stat().st_size - 8):
         raise ValueError(f"its header claims {length:,} bytes")
+
+
+def _classes(metadata: Mapping[str, str], config: Config, path: Path) -> Classes | None:
+    if config.data.classes is None:
+        return None
+    try:
+        plain = json.loads(metadata["classes"])
+        classes = Classes(tuple(str(name) for name in plain["names"]), tuple(int(count) for count in plain["counts"]))
+        if (
+            not len(classes.names) == len(classes.counts) == config.data.classes
+            or min(classes.counts) < 0
+            or not sum(classes.counts)
+        ):
+            raise ValueError("not as many as its configuration says")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its classes cannot be read ({error}); the file is damaged") from None
+    return classes
 
 
 def _step(metadata: Mapping[str, str], path: Path) -> int:

@@ -12,7 +12,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -56,7 +58,7 @@ class DataConfig(_Section):
     """Which images are learned."""
 
     source: str = Field(
-        "shapes", min_length=1, description="shapes, cifar10, mnist, fashion-mnist, or a folder or .zip of images"
+        "shapes", min_length=1, description="shapes, cifar10, cifar100, mnist, fashion-mnist, or a folder or .zip of images"
     )
     image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
     channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
@@ -64,6 +66,12 @@ class DataConfig(_Section):
     shapes_count: int = Field(20_000, ge=1, le=10_000_000, description="how many images source: shapes draws")
     value_range: tuple[float, float] | None = Field(
         None, description="values that become 0 and 255 in grey files of more than 8 bits; null for [0, 65535]"
+    )
+    shapes_objects: int = Field(
+        2, ge=1, le=2, description="most objects in an image of source: shapes; with 1 they have classes"
+    )
+    classes: int | None = Field(
+        None, ge=2, le=100_000, description="number of classes to learn, for --class and --guidance; null to learn none"
     )
     max_broken: int = Field(0, ge=0, description="unreadable files that are left out, by name; more of them end the command")
 
@@ -79,19 +87,58 @@ class DataConfig(_Section):
         return self
 
 
-class ProcessConfig(_Section):
+class DiffusionConfig(_Section):
     """The diffusion: how images turn into noise."""
 
+    kind: Literal["diffusion"] = Field("diffusion", description="diffusion, or heat for inverse heat dissipation")
     blur_sigma_max: float = Field(20.0, ge=0, description="largest blur, in pixels; 0 is plain denoising diffusion")
+    blur_schedule: Literal["sin2", "linear", "cosine-power"] = Field(
+        "sin2", description="growth of the blur over time: sin^2(pi t / 2) (the paper's), t, or 1 - cos^p(pi t / 2)"
+    )
+    blur_power: float | None = Field(
+        None, ge=1, le=100, description="p of cosine-power: 2 is sin2, more blurs earlier, less later; null for other schedules"
+    )
     min_scale: float = Field(1e-3, gt=0, le=1, description="the smallest factor that blur gives to a frequency")
     logsnr_min: float = Field(-10.0, ge=-30, description="log signal-to-noise ratio at t = 1")
     logsnr_max: float = Field(10.0, le=30, description="log signal-to-noise ratio at t = 0")
 
     @model_validator(mode="after")
-    def _limits(self) -> ProcessConfig:
+    def _consistent(self) -> DiffusionConfig:
         if self.logsnr_min >= self.logsnr_max:
             raise ValueError("logsnr_min must be below logsnr_max")
+        if (self.blur_power is None) == (self.blur_schedule == "cosine-power"):
+            raise ValueError("blur_power is for blur_schedule: cosine-power, which needs it; for others it is null")
         return self
+
+
+class HeatConfig(_Section):
+    """Inverse heat dissipation: how images blur."""
+
+    kind: Literal["heat"] = Field("heat", description="heat, or diffusion for (blurring) diffusion")
+    blur_sigma_max: float = Field(24.0, gt=0, description="blur of the last level, in pixels")
+    blur_sigma_min: float = Field(0.5, gt=0, description="blur of level 1, in pixels; the levels are log-spaced")
+    levels: int = Field(200, ge=2, le=10_000, description="blur levels, the image itself not counted")
+    noise: float = Field(0.01, gt=0, le=1, description="noise on blurred images in training, where black is 0 and white 1")
+
+    @model_validator(mode="after")
+    def _rising(self) -> HeatConfig:
+        if self.blur_sigma_min >= self.blur_sigma_max:
+            raise ValueError("blur_sigma_min must be below blur_sigma_max")
+        return self
+
+
+def _kind(process: Any) -> Any:
+    return process.get("kind", "diffusion") if isinstance(process, dict) else getattr(process, "kind", "diffusion")
+
+
+ProcessConfig = Annotated[
+    Annotated[DiffusionConfig, Tag("diffusion")] | Annotated[HeatConfig, Tag("heat")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_kind",
+        custom_error_message="process.kind must be diffusion or heat",
+    ),
+]
 
 
 class ModelConfig(_Section):
@@ -132,8 +179,14 @@ class OptimConfig(_Section):
     warmup_steps: int = Field(5000, ge=0, description="steps over which the learning rate rises from 0")
     decay_from_step: Positive | None = Field(None, description="from here lr falls as 1 / sqrt(step); null for constant")
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    loss_weight: Literal["balanced", "paper"] = Field(
+    loss_weight: Literal["balanced", "paper", "flat", "mixed", "min-snr", "sigmoid"] = Field(
         "balanced", description="paper: every time alike; balanced: over the signal's share, so late times count"
+    )
+    class_dropout: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of images whose class is not told in training, for guidance; without data.classes, none",
     )
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="decay a step of the moving average; shorter at the start")
 
@@ -172,18 +225,28 @@ class TrainConfig(_Section):
 class SampleConfig(_Section):
     """How images are made from a trained network."""
 
-    sampler: Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] = Field("abm", description="the solver")
+    sampler: Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m", "heat"] = Field(
+        "abm", description="the solver; heat for, and only for, heat dissipation"
+    )
     steps: int = Field(20, ge=1, le=10_000, description="calls of the network an image")
     eta: float = Field(0.0, ge=0, le=1, description="noise of ddim's steps: 0 none, 1 as much as ancestral's")
+    delta: float | None = Field(
+        None, ge=0, le=1, description="noise that a step of sampler heat adds, where black is 0 and white 1; null for others"
+    )
+    guidance: float = Field(
+        1.0, ge=0, le=100, description="of images of a class: 1 none, more for images more typical of it; for data.classes"
+    )
     batch_size: int | None = Field(
         None, ge=1, le=65_536, description="images in flight at a time; null for what suits the memory"
     )
     compile: bool | None = Field(None, description="the network by torch.compile; null: on GPUs, for many images")
 
     @model_validator(mode="after")
-    def _noise_for_ddim_only(self) -> SampleConfig:
+    def _noise_where_it_belongs(self) -> SampleConfig:
         if self.eta and self.sampler != "ddim":
             raise ValueError(f"eta is for sampler: ddim; {self.sampler} has no use for it")
+        if (self.delta is None) == (self.sampler == "heat"):
+            raise ValueError("delta is for sampler: heat, which needs it (0.0125, say); for others it is null")
         return self
 
 
@@ -202,9 +265,11 @@ class Config(_Section):
     """A whole experiment."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, data order and noise")
-    objective: Literal["spectral", "eps"] = Field("spectral", description="what the network predicts; eps is the paper's")
+    objective: Literal["spectral", "v", "eps", "residual"] = Field(
+        "spectral", description="what the network predicts; as published: eps for diffusion, residual for heat dissipation"
+    )
     data: DataConfig = Field(default_factory=DataConfig)
-    process: ProcessConfig = Field(default_factory=ProcessConfig)
+    process: ProcessConfig = Field(default_factory=DiffusionConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
@@ -218,6 +283,32 @@ class Config(_Section):
                 f"data.image_size {list(self.data.image_size)}: both sides must be multiples of {self.model.stride} "
                 "(model.patch_size times 2 for every level after the first)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_by_classes(self) -> Config:
+        if self.sample.guidance != 1 and (self.data.classes is None or not self.optim.class_dropout):
+            raise ValueError("sample.guidance: needs data.classes, and an optim.class_dropout above 0; set it to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_family(self) -> Config:
+        heat = isinstance(self.process, HeatConfig)
+        objectives = ("spectral", "residual") if heat else ("spectral", "v", "eps")
+        if self.objective not in objectives:
+            raise ValueError(
+                f"objective {self.objective}: for process.kind {self.process.kind} it is {' or '.join(objectives)}"
+            )
+        if (self.sample.sampler == "heat") != heat:
+            fitting = "heat, with a sample.delta," if heat else "any but heat"
+            raise ValueError(f"sample.sampler {self.sample.sampler}: for process.kind {self.process.kind} it must be {fitting}")
+        if isinstance(self.process, HeatConfig):
+            if self.sample.steps > self.process.levels:
+                raise ValueError(f"sample.steps {self.sample.steps}: must be at most process.levels, {self.process.levels}")
+            if self.objective == "residual" and self.sample.steps != self.process.levels:
+                raise ValueError(f"sample.steps: objective residual goes down level by level, in {self.process.levels} steps")
+        elif self.objective == "eps" and self.optim.loss_weight == "flat":
+            raise ValueError("optim.loss_weight flat: would have objective eps divide by alpha, which nearly vanishes")
         return self
 
 
@@ -241,7 +332,11 @@ def flatten(config: Config) -> dict[str, Any]:
 def differing_keys(old: Config, new: Config) -> list[str]:
     """Dotted keys that change what is learned and differ, each as `key: old -> new`."""
     ours, theirs = flatten(old), flatten(new)
-    return [f"{key}: {ours[key]} -> {theirs[key]}" for key in ours if key not in FREE_KEYS and ours[key] != theirs[key]]
+    return [
+        f"{key}: {ours.get(key)} -> {theirs.get(key)}"
+        for key in dict.fromkeys([*ours, *theirs])
+        if key not in FREE_KEYS and ours.get(key) != theirs.get(key)
+    ]
 
 
 def to_yaml(config: Config) -> str:
@@ -426,7 +521,7 @@ def _validate(plain: Any, origin_of: Any) -> Config:
 
 def _describe(details: ErrorDetails, origin_of: Any) -> str:
     # Locations go down to an item of a list or a member of a union: a preset's author knows keys.
-    location = [str(part) for part in details["loc"][:2]]
+    location = [str(part) for part in details["loc"] if part not in ("diffusion", "heat")][:2]
     key = ".".join(location)
     where = f"{origin_of(key)}: " + (f"{key}: " if key else "")
     message = details["msg"].removeprefix("Value error, ")
@@ -454,4 +549,4 @@ def _yaml_line(key: str, value: Any, comment: str | None) -> str:
     return f"{key}: {text}  # {comment}"
 
 
-_ALL_KEYS = (*Config.model_fields, *flatten(Config()))
+_ALL_KEYS = (*Config.model_fields, *flatten(Config()), *(f"process.{key}" for key in HeatConfig.model_fields))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,17 +13,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from blurcli.checkpoint import Weights, check_fit, content_hash
-from blurcli.config import Config
-from blurcli.core import BlurringDiffusion, Denoiser, EpsDenoiser, SpectralDenoiser, UNet, sample
+from blurcli.checkpoint import Classes, Weights, check_fit, content_hash
+from blurcli.config import Config, HeatConfig
+from blurcli.core import BlurringDiffusion, Denoiser, EpsDenoiser, HeatDissipation, SpectralDenoiser, UNet, sample
 from blurcli.core.calibration import BANDS_PER_OCTAVE as CALIBRATION_BANDS
 from blurcli.core.calibration import CALIBRATION_TIMES, CalibratedDenoiser, DenoiserErrors, measure_errors
+from blurcli.core.dct import idct2
 from blurcli.core.denoiser import Network
+from blurcli.core.heat import (
+    DenoiserPredictor,
+    Predictor,
+    ResidualPredictor,
+    heat_bound,
+    prediction_errors,
+    sample_heat,
+)
 from blurcli.core.likelihood import Bound, variational_bound
-from blurcli.core.rng import ImageNoise
-from blurcli.core.sampling import Noise, Observer
+from blurcli.core.rng import ImageNoise, Noises
+from blurcli.core.sampling import Observer
 from blurcli.distributed import ALONE, Team
-from blurcli.errors import UsageError, UserError
+from blurcli.errors import UsageError, UserError, did_you_mean
 
 # On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees the same number of
 # images. Small networks are bound by the overhead of a call, which many images share; large ones, and large images, by
@@ -47,14 +56,22 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_process(config: Config) -> BlurringDiffusion:
-    """The diffusion process of a configuration."""
-    return BlurringDiffusion(config.data.image_size, **config.process.model_dump())
+def build_process(config: Config) -> BlurringDiffusion | HeatDissipation:
+    """The process of a configuration."""
+    options = config.process.model_dump(exclude={"kind"}, exclude_none=True)
+    if isinstance(config.process, HeatConfig):
+        return HeatDissipation(config.data.image_size, **options | {"noise": _in_our_units(config.process.noise)})
+    return BlurringDiffusion(config.data.image_size, **options)
+
+
+def _in_our_units(noise: float) -> float:
+    """A standard deviation for images in [-1, 1], from one where black is 0 and white 1."""
+    return 2 * noise
 
 
 def build_network(config: Config) -> UNet:
     """The U-Net of a configuration, newly initialised from PyTorch's global random state."""
-    return UNet(channels=config.data.channels, **config.model.model_dump())
+    return UNet(channels=config.data.channels, classes=config.data.classes, **config.model.model_dump())
 
 
 def memory_format(config: Config, device: torch.device) -> torch.memory_format:
@@ -64,11 +81,16 @@ def memory_format(config: Config, device: torch.device) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def build_denoiser(config: Config, network: Network, spectrum: Tensor, mean: Tensor) -> Denoiser:
-    """The denoiser of a configuration's objective."""
+def build_denoiser(config: Config, network: Network, spectrum: Tensor, mean: Tensor) -> Denoiser | ResidualPredictor:
+    """The denoiser of a configuration's objective; for `residual`, which estimates no clean image, the predictor."""
     process = build_process(config)
+    if config.objective == "residual":
+        assert isinstance(process, HeatDissipation)
+        return ResidualPredictor(network, process)
     if config.objective == "eps":
         return EpsDenoiser(network, process)
+    if config.objective == "v":
+        return SpectralDenoiser(network, process, torch.ones_like(spectrum))
     return SpectralDenoiser(network, process, spectrum, mean)
 
 
@@ -112,7 +134,7 @@ def mixed_precision(network: Callable[..., Tensor], config: Config, device: torc
     """
     precision, layout = resolve_precision(config, device), memory_format(config, device)
 
-    def call(x: Tensor, t: Tensor, *others: Tensor) -> Tensor:
+    def call(x: Tensor, t: Tensor, *others: Tensor | None) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             output = network(x.float().contiguous(memory_format=layout), t, *others)
         return output.to(x.dtype)
@@ -133,15 +155,21 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
-def _in_lanes(network: Network, count: int) -> Network:
+def _in_lanes(network: Callable[..., Tensor], count: int) -> Callable[..., Tensor]:
     """The network, called on `count` images at a time, the last ones padded: image i is the same in any batch."""
 
-    def call(x: Tensor, t: Tensor) -> Tensor:
-        padding = -len(x) % count
-        padded_x, padded_t = torch.cat([x, x[:1].expand(padding, -1, -1, -1)]), torch.cat([t, t[:1].expand(padding)])
-        lanes = zip(torch.split(padded_x, count), torch.split(padded_t, count), strict=True)
+    def call(x: Tensor, *others: Tensor | None) -> Tensor:
+        number = -(-len(x) // count)
+
+        def lanes(tensor: Tensor | None) -> Sequence[Tensor | None]:
+            if tensor is None:
+                return [None] * number
+            padding = tensor[:1].expand(number * count - len(x), *tensor.shape[1:])
+            return torch.split(torch.cat([tensor, padding]), count)
+
         # A CUDA graph gives every output in the same place.
-        return torch.cat([network(*lane).clone() for lane in lanes])[: len(x)]
+        parts = [network(*lane).clone() for lane in zip(lanes(x), *map(lanes, others), strict=True)]
+        return torch.cat(parts)[: len(x)]
 
     return call
 
@@ -171,6 +199,8 @@ class Model:
         mean: mean DCT coefficient, like `spectrum`.
         device: where it runs.
         gain: of the network's estimates, see `CalibratedDenoiser`; None to take them as they are.
+        starts: what heat dissipation starts from, see `measure_starts`; None for other processes.
+        classes: those that the network has learned; None for none.
         say: gets messages for a person.
     """
 
@@ -183,23 +213,35 @@ class Model:
         device: torch.device,
         gain: Tensor | None = None,
         say: Callable[[str], None] = lambda text: None,
+        starts: Tensor | None = None,
+        classes: Classes | None = None,
     ) -> None:
         self.config = config
         self.network = network
         self.process = build_process(config)
+        self._starts = starts.to(device) if starts is not None else None
         self.device = device
         self._spectrum, self._mean = spectrum.to(device), mean.to(device)
         self._say = say
-        self._call: Network = mixed_precision(network, config, device)
+        self.classes = classes
+        self._labels: Tensor | None = None
+        self._guidance = 1.0
+        self._call: Callable[..., Tensor] = mixed_precision(network, config, device)
         if device.type == "cpu":
             self._call = _in_lanes(self._call, self._lanes)
         self._compiled_for = 0
-        self.denoiser: Callable[[Tensor, Tensor], Tensor] = build_denoiser(
-            config, lambda x, t: self._call(x, t), self._spectrum, self._mean
-        )
+        built = build_denoiser(config, self._guided, self._spectrum, self._mean)
+        self._predictor: Predictor | None = None
+        self._denoiser: Callable[[Tensor, Tensor], Tensor] | None = None
+        if isinstance(built, ResidualPredictor):
+            self._predictor = built
+        else:
+            self._denoiser = built
+            if isinstance(self.process, HeatDissipation):
+                self._predictor = DenoiserPredictor(built, self.process)
         self.calibrated = gain is not None
         if gain is not None:
-            self.denoiser = CalibratedDenoiser(self.denoiser, self.process, gain.to(device), self._spectrum, self._mean)
+            self._denoiser = CalibratedDenoiser(self.denoiser, self.process, gain.to(device), self._spectrum, self._mean)
 
     @classmethod
     def from_weights(
@@ -222,9 +264,47 @@ class Model:
         network.load_state_dict(weights.network)
         try:
             gain = weights.gain if calibrated else None
-            return cls(weights.config, network, weights.spectrum, weights.mean, device, gain, say)
+            return cls(
+                weights.config, network, weights.spectrum, weights.mean, device, gain, say, weights.starts, weights.classes
+            )
         except ValueError as error:
             raise UserError(f"{weights.path}: {error}; the file is damaged") from None
+
+    def _guided(self, x: Tensor, t: Tensor) -> Tensor:
+        """The network, told the classes of the images at hand, with classifier-free guidance (Ho and Salimans 2022).
+
+        `untold + guidance (told - untold)`, arXiv 2207.12598 in the form with 1 for none. The noise, the clean image and all
+        that our networks predict are affine functions of each other at a given state and time: it is the same for them all.
+        """
+        if self._labels is None:
+            return self._call(x, t)
+        told = self._call(x, t, None, self._labels)
+        if self._guidance == 1:
+            return told
+        untold = self._call(x, t)
+        return untold + self._guidance * (told - untold)
+
+    def _classes_of(self, indices: Sequence[int], seed: int, wanted: str | None) -> Tensor | None:
+        """The classes of these images, (B,): one by name, `all` in turn, or as often as in the data; None for `none`."""
+        if self.classes is None or wanted == "none":
+            return None
+        names, counts = self.classes.names, np.array(self.classes.counts, float)
+        if wanted == "all":
+            chosen = [index % len(names) for index in indices]
+        elif wanted is not None:
+            chosen = [names.index(wanted)] * len(indices)
+        else:
+            shares = counts.cumsum() / counts.sum()
+            draws = [np.random.default_rng([seed, index]).random() for index in indices]
+            chosen = np.searchsorted(shares, draws, side="right").tolist()
+        return torch.tensor(chosen, device=self.device)
+
+    @property
+    def denoiser(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """`x_hat = denoiser(z, t)`; UsageError for the objective that estimates no clean image."""
+        if self._denoiser is None:
+            raise UsageError("a model of objective residual tells the next less blurred image, and none that is clean")
+        return self._denoiser
 
     @cached_property
     def digest(self) -> str:
@@ -249,7 +329,7 @@ class Model:
         before = torch.cuda.memory_allocated(self.device)
         with torch.inference_mode():
             x = torch.zeros(_PROBED, self.config.data.channels, *size, device=self.device)
-            self.denoiser(x, torch.ones(_PROBED, device=self.device))
+            self._call(x, torch.ones(_PROBED, device=self.device))
         per_image = (torch.cuda.max_memory_allocated(self.device) - before) / _PROBED
         torch.cuda.empty_cache()
         fitting = _MEMORY_SHARE * torch.cuda.mem_get_info(self.device)[0] / per_image
@@ -273,15 +353,49 @@ class Model:
         lanes = batch_size if self.device.type == "cuda" else self._lanes
         self._call = _in_lanes(mixed_precision(compiled, self.config, self.device), lanes)
 
-    def solver(self, sampler: str | None, steps: int | None, eta: float | None) -> dict[str, Any]:
-        """`sampler`, `steps` and `eta` for `generate`, those left out being the preset's; UsageError when they disagree."""
+    def solver(
+        self,
+        sampler: str | None,
+        steps: int | None,
+        eta: float | None,
+        delta: float | None = None,
+        label: str | None = None,
+        guidance: float | None = None,
+    ) -> dict[str, Any]:
+        """All these for `generate`, those left out being the preset's; UsageError when they disagree with it or each other."""
         own = self.config.sample
-        sampler = sampler or own.sampler
+        sampler, steps = sampler or own.sampler, steps or own.steps
+        process = self.config.process
+        if (sampler == "heat") != isinstance(process, HeatConfig):
+            fitting = "heat only" if isinstance(process, HeatConfig) else "any but heat"
+            raise UsageError(
+                f"--sampler {sampler}: this model is of process.kind {process.kind}, which is sampled by {fitting}"
+            )
         if eta and sampler != "ddim":
             raise UsageError(f"--eta {eta:g}: only --sampler ddim takes a share of noise; {sampler} has no use for it")
+        if delta is not None and sampler != "heat":
+            raise UsageError(f"--delta {delta:g}: only --sampler heat adds such noise; {sampler} has no use for it")
+        by_level = self.config.objective == "residual"
+        if isinstance(process, HeatConfig) and (steps > process.levels or (by_level and steps != process.levels)):
+            most = "exactly" if by_level else "at most"
+            raise UsageError(f"--steps {steps}: this model has {process.levels} levels, and takes {most} as many steps")
         if eta is None:
             eta = own.eta if sampler == "ddim" else 0.0
-        return {"sampler": sampler, "steps": steps or own.steps, "eta": eta}
+        how = {"sampler": sampler, "steps": steps, "eta": eta, "delta": own.delta if delta is None else delta}
+        return how | {"label": label, "guidance": self._checked_guidance(label, guidance)}
+
+    def _checked_guidance(self, label: str | None, guidance: float | None) -> float:
+        if self.classes is None:
+            if label is not None or guidance not in (None, 1):
+                raise UsageError("--class, --guidance: this model has learned no classes; train one with --set data.classes=N")
+            return 1.0
+        if label is not None and label not in (*self.classes.names, "none", "all"):
+            names = self.classes.names[:20]
+            raise UsageError(f"--class {label}: unknown{did_you_mean(label, names)} (known: {', '.join(names)}, none, all)")
+        guidance = self.config.sample.guidance if guidance is None else guidance
+        if guidance != 1 and not self.config.optim.class_dropout:
+            raise UsageError(f"--guidance {guidance:g}: this model was always told the class (optim.class_dropout: 0)")
+        return guidance
 
     @torch.inference_mode()
     def generate(
@@ -292,8 +406,11 @@ class Model:
         sampler: str | None = None,
         steps: int | None = None,
         eta: float | None = None,
+        delta: float | None = None,
+        label: str | None = None,
+        guidance: float | None = None,
         batch_size: int | None = None,
-        noise: Callable[[Sequence[int]], Noise] | None = None,
+        noise: Callable[[Sequence[int]], Noises] | None = None,
         init: Init | None = None,
         on_step: Observer | None = None,
         team: Team = ALONE,
@@ -307,16 +424,35 @@ class Model:
             noise: `noise(indices)` is the source of noise for these images, its first draw their start; by default
                 every image has a stream of its own.
             init: a photo to vary, instead of pure noise.
+            label: for a model of classes, the name of one; `none`; `all` in turn; None for as often as in the data.
+            guidance: towards the class: 1 is none.
             team: the processes that share the work: every `team.size`-th batch is made by this one.
         """
-        solver = self.solver(sampler, steps, eta)
+        solver = self.solver(sampler, steps, eta, delta, label, guidance)
+        label, guidance = solver.pop("label"), solver.pop("guidance")
         batch_size = batch_size or self.batch_size
         self.compile(batch_size, evaluations=count * solver["steps"])
         for indices in team.blocks(count, batch_size):
             source = noise(indices) if noise is not None else ImageNoise(seed, indices)
-            like = torch.empty(len(indices), self.config.data.channels, *self.process.shape, device=self.device)
+            self._labels, self._guidance = self._classes_of(indices, seed, label), guidance
+            try:
+                images = self._sampled(source, len(indices), init, on_step, **solver)
+            finally:
+                self._labels = None
+            if not images.isfinite().all():
+                raise UserError(
+                    f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
+                    "when these weights were saved; use earlier ones (--weights)"
+                )
+            yield images
+
+    def _sampled(
+        self, source: Noises, count: int, init: Init | None, on_step: Observer | None, delta: float | None, **solver: Any
+    ) -> Tensor:
+        like = torch.empty(count, self.config.data.channels, *self.process.shape, device=self.device)
+        if not isinstance(self.process, HeatDissipation):
             start = source(like)
-            images = sample(
+            return sample(
                 self.denoiser,
                 self.process,
                 start if init is None else self._diffused(init, start),
@@ -327,12 +463,21 @@ class Model:
                 start=None if init is None else init.strength,
                 **solver,
             )
-            if not images.isfinite().all():
-                raise UserError(
-                    f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
-                    "when these weights were saved; use earlier ones (--weights)"
-                )
-            yield images
+        assert self._predictor is not None
+        assert self._starts is not None
+        assert delta is not None
+        steps, begin = solver["steps"], 1.0
+        if init is None:
+            low = source.pick(self._starts)
+            blurred = torch.zeros_like(like)
+            blurred[..., : low.shape[-2], : low.shape[-1]] = low
+            z = idct2(blurred) + self.process.noise * source(like)
+        else:
+            # From the level at or above that time, for the network knows no others.
+            steps = max(1, math.ceil(init.strength * steps - 1e-9))
+            begin = min(1.0, steps / solver["steps"])
+            z = self._diffused(replace(init, strength=begin), source(like))
+        return sample_heat(self._predictor, self.process, z, steps, _in_our_units(delta), source, on_step, start=begin)
 
     def _diffused(self, init: Init, eps: Tensor) -> Tensor:
         x = self._centred(init.image).expand_as(eps)
@@ -371,28 +516,48 @@ class Model:
         steps: int | None,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> Bound:
-        """The likelihood bound of `count` of the images (N, C, H, W) uint8, evenly spaced; see `variational_bound`."""
+        """The likelihood bound of `count` of the images (N, C, H, W) uint8, evenly spaced; see `core.likelihood`."""
         chosen, parts = _spread(count, len(images)), []
         for indices in ALONE.blocks(count, self.batch_size):
             noise = ImageNoise(seed, indices)
             x, offset = self._centred(images[chosen[indices]]), noise.uniform()
-            moments = self._spectrum, self._mean
-            bound = variational_bound(self.denoiser, self.process, x, noise, offset, *moments, calls=calls, steps=steps)
-            parts.append(bound)
+            parts.append(self._bound(x, noise, offset, calls, steps))
             on_batch(indices.stop)
         return Bound(*(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Bound)))
+
+    def _bound(self, x: Tensor, noise: ImageNoise, offset: Tensor, calls: int, steps: int | None) -> Bound:
+        if isinstance(self.process, HeatDissipation):
+            assert self._predictor is not None
+            assert self._starts is not None
+            delta = _in_our_units(self.config.sample.delta or 0)
+            return heat_bound(self._predictor, self.process, x, noise, offset, self._starts, delta, calls=calls)
+        moments = self._spectrum, self._mean
+        return variational_bound(self.denoiser, self.process, x, noise, offset, *moments, calls=calls, steps=steps)
+
+    @torch.inference_mode()
+    def losses(self, images: NDArray[np.uint8], count: int, seed: int, times: int) -> tuple[Tensor, Tensor]:
+        """The loss on `count` of the images (N, C, H, W) uint8, evenly spaced, by time and frequency band: (T,) and (T, bands).
+
+        It is the squared error of the noise, or for heat dissipation of the less blurred image in units of the noise.
+        """
+        if not isinstance(self.process, HeatDissipation):
+            found = self.errors(images, count, seed, times=times, per_octave=1)
+            return found.times, found.noise_loss
+        assert self._predictor is not None
+        x, noise = self._centred(images[_spread(count, len(images))]), ImageNoise(seed, range(count))
+        return prediction_errors(self._predictor, self.process, x, noise, times, per_octave=1)
 
     def _centred(self, images: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(np.array(images)).to(self.device).float() / 127.5 - 1
 
     @torch.inference_mode()
     def trajectory(
-        self, count: int, seed: int, frames: int, *, sampler: str | None, steps: int, on_step: Callable[[int], None]
+        self, count: int, seed: int, frames: int, on_step: Callable[[int], None], *, steps: int, **solver: Any
     ) -> list[Tensor]:
         """The reverse process of images 0 to count - 1: `frames` states from t = 1 to 0, each (N, C, H, W).
 
         They are even in the sampler's steps, which `abm` takes where something happens; the last one is what `generate`
-        gives. `steps` is at least `frames - 1`; `on_step` gets the number of steps done.
+        gives with the same `steps` (at least `frames - 1`) and `solver`. `on_step` gets the number of steps done.
         """
         states: list[Tensor] = []
 
@@ -400,7 +565,7 @@ class Model:
             states.append(z)
             on_step(i + 1)
 
-        states += self.generate(count, seed, sampler=sampler, steps=steps, batch_size=count, on_step=observe)
+        states += self.generate(count, seed, steps=steps, batch_size=count, on_step=observe, **solver)
         return [states[round(k * steps / (frames - 1))] for k in range(frames)]
 
     @torch.inference_mode()

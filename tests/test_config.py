@@ -82,7 +82,7 @@ def test_an_empty_preset_is_the_defaults(tmp_path: Path) -> None:
         ("process: {blur_sigma_mx: 3}", "mine.yaml: process.blur_sigma_mx: unknown key; did you mean 'process.blur_sigma_max'?"),
         ("batch_size: 3", "mine.yaml: batch_size: unknown key; did you mean 'train.batch_size'?"),
         ("zzz: 3", "mine.yaml: zzz: unknown key"),
-        ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be 'spectral' or 'eps'"),
+        ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be 'spectral', 'v', 'eps' or 'residual'"),
         ("process: {min_scale: .nan}", "mine.yaml: process.min_scale: got nan; input should be a finite number"),
         ("process: {blur_sigma_max: -1}", "mine.yaml: process.blur_sigma_max: got -1; input should be greater than or equal to 0"),
         ("process: {logsnr_min: 20}", "mine.yaml: process: logsnr_min must be below logsnr_max"),

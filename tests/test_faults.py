@@ -195,7 +195,7 @@ def test_a_signal_cuts_a_preview_short(tmp_path: Path, monkeypatch: pytest.Monke
     config = tiny_config("train.steps=9", "train.preview_every_steps=2", "sample.steps=1000")
     calls = []
 
-    def count(self: Trainer, x: Tensor) -> tuple[Tensor, Tensor]:
+    def count(self: Trainer, x: Tensor, *others: None) -> tuple[Tensor, Tensor]:
         if self.step == 1:
             self.average.register_forward_pre_hook(lambda *_: calls.append(1) or os.kill(os.getpid(), signal.SIGINT))
         return step(self, x)
@@ -281,7 +281,7 @@ class Trouble:
         step = Trainer.train_step
         self.seeds: list[tuple[int, int]] = []
 
-        def troubled(trainer: Trainer, x: Tensor) -> tuple[Tensor, Tensor]:
+        def troubled(trainer: Trainer, x: Tensor, *others: None) -> tuple[Tensor, Tensor]:
             self.seeds.append((trainer.step, trainer.restores))
             return step(trainer, torch.full_like(x, torch.nan) if when(trainer) else x)
 
@@ -342,7 +342,7 @@ def test_a_training_that_stays_bad_ends_with_advice(tmp_path: Path, monkeypatch:
 def test_a_jump_of_the_loss_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.train_step
 
-    def jumping(trainer: Trainer, x: Tensor) -> tuple[Tensor, Tensor]:
+    def jumping(trainer: Trainer, x: Tensor, *others: None) -> tuple[Tensor, Tensor]:
         loss, norm = step(trainer, x)
         return (100 * loss if trainer.step == 25 else loss), norm
 
@@ -380,7 +380,7 @@ def test_deterministic_algorithms(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     asked = []
     step = Trainer.train_step
     monkeypatch.setattr(
-        Trainer, "train_step", lambda t, x: asked.append(torch.are_deterministic_algorithms_enabled()) or step(t, x)
+        Trainer, "train_step", lambda t, *batch: asked.append(torch.are_deterministic_algorithms_enabled()) or step(t, *batch)
     )
     run_training(tmp_path / "a", "train.steps=1")
     run_training(tmp_path / "b", "train.steps=1", "train.deterministic=true")

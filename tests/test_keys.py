@@ -33,11 +33,11 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     trace: dict[str, list[Any]] = {"passes": [], "layouts": [], "blocks": [], "compiled": []}
     forward, residual = UNet.forward, _ResidualBlock.forward
 
-    def traced_forward(network: UNet, x: Tensor, t: Tensor, keys: Tensor | None = None) -> Tensor:
+    def traced_forward(network: UNet, x: Tensor, *others: Tensor | None) -> Tensor:
         if network.training:
             trace["passes"].append(len(x))
             trace["layouts"].append(x.is_contiguous(memory_format=torch.channels_last))
-        return forward(network, x, t, keys)
+        return forward(network, x, *others)
 
     def traced_residual(block: _ResidualBlock, *arguments: Tensor) -> Tensor:
         trace["blocks"] += [1] * block.training
@@ -58,7 +58,7 @@ def outcome(config: Config, folder: Path, cli: Cli, trace: dict[str, list[Any]])
     for events in trace.values():
         events.clear()
     data = config.data
-    options = {key: getattr(data, key) for key in ("shapes_count", "value_range", "max_broken")}
+    options = {key: getattr(data, key) for key in ("shapes_count", "shapes_objects", "classes", "value_range", "max_broken")}
     dataset = load_dataset(data.source, "train", data.image_size, data.channels, **options)
     deterministic: list[bool] = []
     weights_path = train(
@@ -100,9 +100,17 @@ CHANGES: dict[str, tuple[str, str]] = {
     "data.channels": ("1", "batches"),
     "data.flip": ("false", "weights"),
     "data.shapes_count": ("32", "weights"),
+    "data.shapes_objects": ("1", "weights"),
+    "data.classes": ("3", "weights"),
     "data.value_range": ("[0, 4095]", "weights"),
     "data.max_broken": ("1", "weights"),
     "process.blur_sigma_max": ("0", "weights"),
+    "process.kind": ("heat", "weights"),
+    "process.blur_schedule": ("linear", "weights"),
+    "process.blur_power": ("3", "weights"),
+    "process.blur_sigma_min": ("1", "weights"),
+    "process.levels": ("3", "weights"),
+    "process.noise": ("0.05", "weights"),
     "process.min_scale": ("0.1", "weights"),
     "process.logsnr_min": ("-5", "weights"),
     "process.logsnr_max": ("5", "weights"),
@@ -119,6 +127,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "optim.decay_from_step": ("1", "weights"),
     "optim.grad_clip": ("1e-9", "weights"),
     "optim.loss_weight": ("paper", "weights"),
+    "optim.class_dropout": ("1", "weights"),
     "optim.ema_decay": ("0", "weights"),
     "train.steps": ("2", "files"),
     "train.batch_size": ("5", "weights"),
@@ -140,6 +149,8 @@ CHANGES: dict[str, tuple[str, str]] = {
     "train.score_features": ("inception", "training_scores"),
     "sample.sampler": ("ddim", "images"),
     "sample.steps": ("3", "images"),
+    "sample.delta": ("0.1", "images"),
+    "sample.guidance": ("4", "images"),
     "sample.eta": ("0.5", "images"),
     "sample.batch_size": ("2", "batches"),
     "sample.compile": ("true", "compiled"),
@@ -150,8 +161,12 @@ CHANGES: dict[str, tuple[str, str]] = {
 }
 
 
+HEAT = ("process.kind=heat", "process.levels=4", "sample.sampler=heat", "sample.delta=0.01")
+
+
 def test_the_table_has_every_key() -> None:
-    assert set(CHANGES) == set(flatten(Config()))  # type: ignore[call-arg]
+    heat = load_config("shapes-heat")
+    assert set(CHANGES) == {*flatten(Config()), *flatten(heat)}  # type: ignore[call-arg]
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +187,16 @@ def test_key_does_something(
 ) -> None:
     monkeypatch.setenv("BLURDIFF_INCEPTION", str(inception_file))
     value, part = CHANGES[key]
-    value = str(photos) if value == "PHOTOS" else value
+    assigned = HEAT if key == "process.kind" else [f"{key}={photos if value == 'PHOTOS' else value}"]
     base = list(BASE)
+    if key in ("process.blur_sigma_min", "process.levels", "process.noise", "sample.delta"):
+        base += HEAT
+    if key in ("data.classes", "optim.class_dropout", "sample.guidance"):
+        base += ["data.shapes_objects=1"]
+    if key in ("optim.class_dropout", "sample.guidance"):
+        base += ["data.classes=3"]
+    if key == "process.blur_power":
+        base += ["process.blur_schedule=cosine-power", "process.blur_power=2"]
     if key.startswith("train.score"):
         # More images than the features have dimensions.
         base += ["data.shapes_count=200", "train.score_every_steps=3", "train.score_images=193"]
@@ -181,7 +204,7 @@ def test_key_does_something(
         base.append("score.features=inception")
     if key == "train.max_bad_steps":
         step = Trainer.train_step
-        monkeypatch.setattr(Trainer, "train_step", lambda t, x: step(t, x.log() if t.step and not t.restores else x))
+        monkeypatch.setattr(Trainer, "train_step", lambda t, x, *others: step(t, x.log() if t.step and not t.restores else x))
         base += ["train.save_every_steps=1"]
     if key == "data.value_range":
         for i in range(9):
@@ -197,14 +220,12 @@ def test_key_does_something(
     if key == "data.max_broken":
         with pytest.raises(UserError, match=r"broken.png: not a readable image"):
             outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli, traced)
-        assert outcome(
-            load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"])), tmp_path / "changed", cli, traced
-        )
+        assert outcome(load_config("shapes-blur", parse_overrides([*base, *assigned])), tmp_path / "changed", cli, traced)
         return
     basis = " ".join(base)
     if basis not in unchanged:
         unchanged[basis] = outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "base", cli, traced)
-    config = load_config("shapes-blur", parse_overrides([*base, f"{key}={value}"]))
+    config = load_config("shapes-blur", parse_overrides([*base, *assigned]))
     if key == "train.score_features":
         with pytest.raises(UsageError, match=r"193: too few for the 2,048 features of inception"):
             outcome(config, tmp_path / "changed", cli, traced)
@@ -224,14 +245,17 @@ def test_every_preset_loads_and_trains_a_step(preset: str, cli: Cli, photos: Pat
     full = load_config(preset)
     with torch.device("meta"):
         build_network(full)
+    # The published heat dissipation goes down level by level.
+    steps = full.sample.steps if full.objective == "residual" else 2
     small = [
+        f"sample.steps={steps}",
         "model.base_channels=8",
         "model.blocks_per_level=1",
         "train.steps=1",
         "train.batch_size=2",
         "train.preview_images=1",
     ]
-    assignments = [part for assignment in (*small, "sample.steps=2") for part in ("--set", assignment)]
+    assignments = [part for assignment in small for part in ("--set", assignment)]
     source = [] if full.data.source == "shapes" else ["--data", photos]
     done = cli("train", "--preset", preset, "--run", "r", *source, "--set", "data.shapes_count=32", *assignments)
     assert done.code == 0, done.err

@@ -359,4 +359,4 @@ def test_refusals() -> None:
 
 
 def test_presets_know_the_same_samplers() -> None:
-    assert set(SampleConfig.model_json_schema()["properties"]["sampler"]["enum"]) == set(SAMPLERS)
+    assert set(SampleConfig.model_json_schema()["properties"]["sampler"]["enum"]) == {*SAMPLERS, "heat"}

@@ -173,11 +173,11 @@ def test_what_only_costs_or_saves_does_not_change_the_training(option: str) -> N
 def test_passes_get_smaller_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     forward, sizes = UNet.forward, []
 
-    def small_memory(network: UNet, x: Tensor, t: Tensor, keys: Tensor | None = None) -> Tensor:
+    def small_memory(network: UNet, x: Tensor, *others: Tensor | None) -> Tensor:
         sizes.append(len(x))
         if len(x) > 2:
             raise torch.OutOfMemoryError("full")
-        return forward(network, x, t, keys)
+        return forward(network, x, *others)
 
     monkeypatch.setattr(UNet, "forward", small_memory)
     stepped("train.micro_batch=auto")
@@ -185,7 +185,7 @@ def test_passes_get_smaller_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_memory_that_is_full(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(trainer: Trainer, x: Tensor) -> None:
+    def full(trainer: Trainer, x: Tensor, labels: None) -> None:
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")
 
     monkeypatch.setattr(Trainer, "train_step", full)

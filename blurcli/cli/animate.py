@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurcli.cli.common import (
+    ClassOption,
+    DeltaOption,
     DeviceOption,
+    GuidanceOption,
     JsonOption,
     RunOption,
     SamplerOption,
@@ -53,6 +56,9 @@ def animate(
     ] = None,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
+    delta: DeltaOption = None,
+    label: ClassOption = None,
+    guidance: GuidanceOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -67,8 +73,11 @@ def animate(
     render.check_animation(out, fps)
     if images is not None and direction == "reverse":
         raise UsageError("--images: only the forward process starts from images; add --direction forward, or both")
-    if (steps is not None or sampler is not None) and direction == "forward":
-        raise UsageError("--steps, --sampler: only the reverse process is sampled; --frames sets the number of frames")
+    if direction == "forward" and any(option is not None for option in (sampler, steps, delta, label, guidance)):
+        raise UsageError(
+            "--sampler, --steps, --delta, --class, --guidance: only the reverse process is sampled; --frames sets the "
+            "number of frames"
+        )
     if steps is not None and steps < frames - 1:
         raise UsageError(f"--steps {steps}: {frames} frames need at least {frames - 1} steps; lower --frames, or raise --steps")
     files.check_writable(out)
@@ -83,8 +92,9 @@ def animate(
         n = len(x)
     if direction in ("reverse", "both"):
         steps = steps or max(model.config.sample.steps, frames - 1)
+        solver = model.solver(sampler, steps, None, delta, label, guidance)
         with console.progress("sampling", steps) as update:
-            shown += model.trajectory(n, seed, frames, sampler=sampler, steps=steps, on_step=update)
+            shown += model.trajectory(n, seed, frames, update, **solver)
     arrays = [to_uint8(frame).numpy() for frame in shown]
     if scale is None:
         scale = max(1, _WIDTH // render.tile(arrays[0]).shape[1])

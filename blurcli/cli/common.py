@@ -42,13 +42,27 @@ RunOption = Annotated[
 ]
 WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Weights file (.safetensors).")]
 SamplerOption = Annotated[
-    Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m"] | None,
+    Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m", "heat"] | None,
     typer.Option("--sampler", help="Solver. [default: the preset's]"),
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Network calls an image. [default: the preset's]")]
 EtaOption = Annotated[
     float | None,
     typer.Option("--eta", min=0, max=1, help="Noise of ddim, 0 to 1: 1 is as ancestral. [default: the preset's]"),
+]
+DeltaOption = Annotated[
+    float | None,
+    typer.Option("--delta", min=0, max=1, help="Noise of a step of heat, black being 0, white 1. [default: the preset's]"),
+]
+ClassOption = Annotated[
+    str | None,
+    typer.Option("--class", help="Name of a class; all in turn; or none. [default: as often as in the training data]"),
+]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance", min=0, max=100, help="Towards the class: 1 is none, more is more typical. [default: the preset's]"
+    ),
 ]
 CalibrationOption = Annotated[
     bool,
@@ -140,7 +154,7 @@ def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Model,
     return Model.from_weights(weights, chosen, calibrated, console.say), weights.step
 
 
-def load_images(config: Config, source: str, split: str) -> Dataset:
+def load_images(config: Config, source: str, split: str, classes: int | None = None) -> Dataset:
     """A dataset in the size and channels of a configuration, with a progress line while it is packed."""
     from blurcli.data import load_dataset
 
@@ -151,6 +165,7 @@ def load_images(config: Config, source: str, split: str) -> Dataset:
             config.data.image_size,
             config.data.channels,
             **_reading(config),
+            classes=classes,
             progress=progress,
         )
     _tell_broken(dataset)
@@ -159,7 +174,7 @@ def load_images(config: Config, source: str, split: str) -> Dataset:
 
 def _reading(config: Config) -> dict[str, Any]:
     """How a configuration has data read, besides size and channels."""
-    return {key: getattr(config.data, key) for key in ("shapes_count", "value_range", "max_broken")}
+    return {key: getattr(config.data, key) for key in ("shapes_count", "shapes_objects", "value_range", "max_broken")}
 
 
 def _tell_broken(dataset: Dataset) -> None:

@@ -13,10 +13,13 @@ import typer
 from blurcli.cli.common import (
     BatchSizeOption,
     CalibrationOption,
+    ClassOption,
+    DeltaOption,
     DeviceOption,
     EtaOption,
     FeaturesOption,
     ForceOption,
+    GuidanceOption,
     InceptionOption,
     JsonOption,
     ModeOption,
@@ -66,6 +69,9 @@ def fid(
     sampler: SamplerOption = None,
     steps: StepsOption = None,
     eta: EtaOption = None,
+    delta: DeltaOption = None,
+    label: ClassOption = None,
+    guidance: GuidanceOption = None,
     seed: SeedOption = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Sets of images, from --seed on: mean and spread.")] = 1,
     batch_size: BatchSizeOption = None,
@@ -94,18 +100,20 @@ def fid(
     if samples is not None:
         if started_by_torchrun():
             raise UsageError("--samples: images that exist are scored by one process; run it without torchrun")
-        making = (weights, sampler, steps, eta, batch_size)
+        making = (weights, sampler, steps, eta, delta, label, guidance, batch_size)
         if any(option is not None for option in making) or seed or repeats > 1 or not calibrated:
             raise UsageError(
-                "--samples scores images that exist: --weights, --sampler, --steps, --eta, --seed, --repeats, --batch-size and "
-                "--no-calibration do not go with it"
+                "--samples scores images that exist: --weights, --sampler, --steps, --eta, --delta, --class, --guidance, "
+                "--seed, --repeats, --batch-size and --no-calibration do not go with it"
             )
     elif size is not None:
         raise UsageError("--size: resizes --samples; a model makes images of one size")
 
     with teamed(device) as team:
         if samples is None:
-            subject = _model_images(run, weights, n, seeds, sampler, steps, eta, batch_size, calibrated, standard, team)
+            subject = _model_images(
+                run, weights, n, seeds, sampler, steps, eta, delta, label, guidance, batch_size, calibrated, standard, team
+            )
         else:
             subject = _existing_images(samples, size, n, run, standard)
         if subject is None:
@@ -113,8 +121,8 @@ def fid(
         check_enough(subject.judge, subject.count, force)
         scores = []
         for number in seeds:
-            label = "scoring" if repeats == 1 else f"scoring seed {number}"
-            with console.progress(label, subject.count) as update:
+            task = "scoring" if repeats == 1 else f"scoring seed {number}"
+            with console.progress(task, subject.count) as update:
                 scores.append({"name": name, **subject.score(number, update)})
             evaluate.record(subject.record, scores[-1])
     plot = plot or subject.plot
@@ -151,6 +159,9 @@ def _model_images(
     sampler: str | None,
     steps: int | None,
     eta: float | None,
+    delta: float | None,
+    label: str | None,
+    guidance: float | None,
     batch_size: int | None,
     calibrated: bool,
     standard: Standard,
@@ -161,7 +172,7 @@ def _model_images(
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, standard.device, calibrated)
-    solver = model.solver(sampler, steps, eta)
+    solver = model.solver(sampler, steps, eta, delta, label, guidance)
     count = n or model.config.score.n
     if not team.leads:
         with team.first_leads():

@@ -54,6 +54,11 @@ def likelihood(
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated)
+    if model.config.process.kind == "heat":
+        if steps is not None:
+            raise UsageError(f"--steps {steps}: the bound of heat dissipation is that of its levels; leave --steps out")
+        if not model.config.sample.delta:
+            raise UsageError("a heat dissipation without noise (sample.delta: 0) has no bound; train with one, such as 0.0125")
     split = split or model.config.score.split
     dataset = reference_images(model.config, chosen_run, data, split)
     count = chosen_count(n, dataset)
@@ -98,7 +103,10 @@ def likelihood(
         [f"  {name}", f"{band.mean():.4f}", f"{_standard_error(band):.4f}"]
         for name, band in zip(names, bound.bands.T, strict=True)
     ]
-    process = "continuous time" if steps is None else f"{steps} ancestral steps"
+    heat = f"{getattr(model.config.process, 'levels', 0)} levels of heat dissipation"
+    process = (
+        heat if model.config.process.kind == "heat" else "continuous time" if steps is None else f"{steps} ancestral steps"
+    )
     console.result(f"{process}, {count} images of {dataset.name}; the bands are those of prior + diffusion")
     console.table(["", "bits/dim", "standard error"], rows)
 

@@ -80,6 +80,8 @@ def _table(group: Group) -> tuple[list[str], list[list[str]]]:
     for row in group.rows:
         subject = row["samples"] or (row["weights"] if row["run"] == str(RUNS) else row["run"])
         sampler = _text(row["sampler"]) + (f" eta {row['eta']}" if row["eta"] else "")
+        sampler += f" {row['label']}" * bool(row["label"]) + f" guidance {row['guidance']}" * ((row["guidance"] or 1) != 1)
+        sampler += f" delta {row['delta']}" * bool(row["delta"])
         sampler += " calibrated" if row["calibrated"] else ""
         rows.append(
             [

@@ -10,8 +10,11 @@ import typer
 from blurcli.cli.common import (
     BatchSizeOption,
     CalibrationOption,
+    ClassOption,
+    DeltaOption,
     DeviceOption,
     EtaOption,
+    GuidanceOption,
     JsonOption,
     RunOption,
     SamplerOption,
@@ -29,7 +32,7 @@ from blurcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from blurcli.core.sampling import Noise
+    from blurcli.core.rng import Noises
     from blurcli.render import Images
 
 
@@ -40,6 +43,9 @@ def sample(
     sampler: SamplerOption = None,
     steps: StepsOption = None,
     eta: EtaOption = None,
+    delta: DeltaOption = None,
+    label: ClassOption = None,
+    guidance: GuidanceOption = None,
     seed: SeedOption = 0,
     init_image: Annotated[
         Path | None, typer.Option("--init-image", help="Begin with this photo, diffused, instead of noise.")
@@ -86,13 +92,16 @@ def sample(
     with teamed(device) as team:
         path, chosen_run = find_weights(run, weights)
         model, step = load_model(path, device, calibrated)
-        solver = model.solver(sampler, steps, eta)
+        solver = model.solver(sampler, steps, eta, delta, label, guidance)
         if out is None:
             out = _default_out(
                 chosen_run.path / "samples" if chosen_run is not None else Path(),
                 f"step-{step:08d}-{solver['sampler']}-{solver['steps']}-seed{seed}-n{n}",
                 {
                     f"-eta{solver['eta']:g}": solver["eta"],
+                    f"-delta{delta}": delta is not None,
+                    f"-{label}": label is not None,
+                    f"-guidance{guidance}": guidance is not None,
                     f"-{init_image.stem if init_image else ''}{strength:g}": init_image,
                     "-blurred": init_blurred,
                     f"-to{interpolate}": interpolate is not None,
@@ -109,11 +118,11 @@ def sample(
         from blurcli.distributed import ALONE
         from blurcli.model import Init, to_uint8
 
-        if (same_init or share_noise) and not (solver["sampler"] == "ancestral" or solver["eta"]):
+        if (same_init or share_noise) and not (solver["sampler"] == "ancestral" or solver["eta"] or solver["delta"]):
             effect = "all images will be the same" if same_init else "--share-noise changes nothing"
             console.say(f"warning: {solver['sampler']} draws no noise on the way: {effect}; --sampler ancestral does")
 
-        def noise(indices: Sequence[int]) -> Noise:
+        def noise(indices: Sequence[int]) -> Noises:
             own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
             if interpolate is not None:
                 return InterpolatedNoise((seed, 0), (interpolate, 0), n, indices)

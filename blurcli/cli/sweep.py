@@ -31,6 +31,7 @@ from blurcli.cli.common import (
 )
 from blurcli.errors import UsageError, did_you_mean
 
+_SAMPLERS = "abm,ab2,dpmpp-2m,ddim,ancestral"
 _COLUMNS = ("steps", "mean", "min", "max", "seeds")
 
 
@@ -38,7 +39,9 @@ def sweep(
     run: RunOption = None,
     weights: WeightsOption = None,
     steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, with commas.")] = "5,10,20,50,100",
-    samplers: Annotated[str, typer.Option("--samplers", help="Solvers, with commas.")] = "abm,ab2,dpmpp-2m,ddim,ancestral",
+    samplers: Annotated[
+        str | None, typer.Option("--samplers", help=f"Solvers, with commas. [default: {_SAMPLERS}; heat for heat dissipation]")
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Sets of images a point, from --seed on.")] = 1,
     seed: SeedOption = 0,
     data: ReferenceOption = None,
@@ -66,12 +69,14 @@ def sweep(
 
     if seed + seeds > 2**64:
         raise UsageError(f"--seed {seed} --seeds {seeds}: the last seed must be below 2^64")
-    chosen_samplers, chosen_steps = _samplers(samplers), _steps(steps)
+    chosen_steps = _steps(steps)
+    chosen_samplers = _samplers(samplers) if samplers is not None else []
     path, chosen_run = find_weights(run, weights)
     record = evaluations_path(chosen_run)
     files.check_writable(record)
     model, step = load_model(path, device, calibrated)
     config = model.config
+    chosen_samplers = chosen_samplers or _samplers("heat" if config.sample.sampler == "heat" else _SAMPLERS)
     standard = Standard(features, mode, split, data, published, inception, device)
     judge = standard.judge(config, chosen_run, (config.data.channels, *config.data.image_size))
     metric, count = judge.metric, n or config.score.n
@@ -83,7 +88,11 @@ def sweep(
         evaluate.model_protocol(model, step, count, number, model.solver(name, calls, None))
         for name, calls, number in itertools.product(chosen_samplers, chosen_steps, range(seed, seed + seeds))
     ]
-    common = {key: value for key, value in points[0].items() if key not in ("sampler", "steps", "eta", "seed")}
+    common = {
+        key: value
+        for key, value in points[0].items()
+        if key not in ("sampler", "steps", "eta", "delta", "label", "guidance", "seed")
+    }
     common |= {**judge.protocol, "versions": evaluate.versions()}
     scores = [score for score in evaluate.recorded(record) if metric in score and _agree(score, common)]
     missing = [point for point in points if not any(_agree(score, point) for score in scores)]
@@ -147,10 +156,9 @@ def _steps(text: str) -> list[int]:
 def _samplers(text: str) -> list[str]:
     from blurcli.core import SAMPLERS
 
+    known = (*SAMPLERS, "heat")
     names = [part.strip() for part in text.split(",")]
     for name in names:
-        if name not in SAMPLERS:
-            raise UsageError(
-                f"--samplers: unknown sampler {name!r}{did_you_mean(name, SAMPLERS)} (known: {', '.join(SAMPLERS)})"
-            )
+        if name not in known:
+            raise UsageError(f"--samplers: unknown sampler {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
     return list(dict.fromkeys(names))

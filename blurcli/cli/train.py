@@ -55,7 +55,7 @@ def train(
 
     with teamed(device) as team:
         with team.first_leads():
-            dataset = load_images(config, config.data.source, "train")
+            dataset = load_images(config, config.data.source, "train", config.data.classes)
         with console.progress("training", config.train.steps) as update:
 
             def on_log(metrics: Metrics) -> None:

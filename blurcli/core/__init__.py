@@ -2,6 +2,7 @@
 
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.denoiser import Denoiser, EpsDenoiser, SpectralDenoiser
+from blurcli.core.heat import HeatDissipation
 from blurcli.core.process import BlurringDiffusion
 from blurcli.core.sampling import SAMPLERS, encode, sample
 from blurcli.core.unet import UNet
@@ -11,6 +12,7 @@ __all__ = [
     "BlurringDiffusion",
     "Denoiser",
     "EpsDenoiser",
+    "HeatDissipation",
     "SpectralDenoiser",
     "UNet",
     "dct2",

@@ -15,7 +15,7 @@ from torch import Tensor
 from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.denoiser import reference_gaussian
-from blurcli.core.process import BlurringDiffusion
+from blurcli.core.process import Process
 from blurcli.core.whitened import WhitenedSpace
 
 CALIBRATION_TIMES = 17
@@ -61,7 +61,7 @@ class DenoiserErrors:
 
 def measure_errors(
     denoiser: Callable[[Tensor, Tensor], Tensor],
-    process: BlurringDiffusion,
+    process: Process,
     x: Tensor,
     noise: Callable[[Tensor], Tensor],
     spectrum: Tensor,
@@ -118,7 +118,7 @@ class CalibratedDenoiser:
     def __init__(
         self,
         denoiser: Callable[[Tensor, Tensor], Tensor],
-        process: BlurringDiffusion,
+        process: Process,
         gain: Tensor,
         spectrum: Tensor,
         mean: Tensor | None = None,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core.dct import dct2, idct2
-from blurcli.core.process import BlurringDiffusion
+from blurcli.core.process import Process
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """An image-to-image network: (B, C, H, W) and times (B,) in [0, 1] to (B, C, H, W)."""
@@ -25,8 +25,15 @@ class Denoiser(Protocol):
         """The estimate x_hat, (B, C, H, W), of the clean image, given the state `z` (B, C, H, W) at times `t` (B,)."""
         ...
 
-    def loss(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The noise loss of every image, (B,): clean images `x` in [-1, 1], times `t` (B,), standard normal `eps` like `x`."""
+    def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The noise loss of every image, (B,): the mean squared error of the noise, per DCT frequency weighted.
+
+        Args:
+            x: clean images (B, C, H, W) in [-1, 1].
+            t: times (B,).
+            eps: standard normal, like `x`.
+            weight: of every frequency, broadcastable to `x`; None for 1.
+        """
         ...
 
 
@@ -41,7 +48,7 @@ class EpsDenoiser:
         process: the diffusion process.
     """
 
-    def __init__(self, net: Network, process: BlurringDiffusion) -> None:
+    def __init__(self, net: Network, process: Process) -> None:
         self.net = net
         self.process = process
 
@@ -50,9 +57,10 @@ class EpsDenoiser:
         alpha, sigma = self.process.alpha(t).to(z.dtype), self.process.sigma(t).to(z.dtype)
         return idct2(dct2(z - sigma * self.net(z, t)) / alpha)
 
-    def loss(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise of every image, (B,): the paper's loss (section 3)."""
-        return (self.net(self.process.diffuse(x, t, eps), t) - eps).square().mean((1, 2, 3))
+    def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean squared error of the predicted noise of every image, (B,): the paper's loss (section 3); see `Denoiser`."""
+        error = self.net(self.process.diffuse(x, t, eps), t) - eps
+        return error.square().mean((1, 2, 3)) if weight is None else weighted_mean(dct2(error), weight)
 
 
 class SpectralDenoiser:
@@ -79,7 +87,7 @@ class SpectralDenoiser:
         ValueError: a shape that does not fit the images, or a variance that is not positive and finite.
     """
 
-    def __init__(self, net: Network, process: BlurringDiffusion, spectrum: Tensor, mean: Tensor | None = None) -> None:
+    def __init__(self, net: Network, process: Process, spectrum: Tensor, mean: Tensor | None = None) -> None:
         self.net = net
         self.process = process
         self.spectrum = spectrum
@@ -93,7 +101,7 @@ class SpectralDenoiser:
         w = (dct2(z) - signal / root_v * mean) / root_s
         return idct2(mean + root_v / root_s * (signal * w + sigma * self._correction(w, t)))
 
-    def loss(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None) -> Tensor:
         """Squared error of F weighted by sin(phi)^2, (B,): exactly the noise loss of `EpsDenoiser`, better conditioned.
 
         Equal because the implied noise is `(u - alpha X) / sigma`, so that its error is `sin(phi)` times that of F.
@@ -103,7 +111,7 @@ class SpectralDenoiser:
         sin, cos = signal / root_s, sigma / root_s
         white, noise = (dct2(x) - mean) / root_v, dct2(eps)
         error = self._correction(sin * white + cos * noise, t) - (cos * white - sin * noise)
-        return (sin * error).square().mean((1, 2, 3))
+        return weighted_mean(sin * error, weight)
 
     def _correction(self, w: Tensor, t: Tensor) -> Tensor:
         return dct2(self.net(idct2(w), t))
@@ -114,21 +122,13 @@ class SpectralDenoiser:
         return mean, root_v, self.process.alpha(t).to(like.dtype) * root_v, self.process.sigma(t).to(like.dtype)
 
 
-def signal_share(process: BlurringDiffusion, variance: Tensor, t: Tensor) -> Tensor:
-    """The share `alpha^2 V / (alpha^2 V + sigma^2)` of the signal in the state's power, averaged over frequencies.
-
-    Args:
-        variance: V of the data per DCT frequency, (C, H, W) or (H, W).
-        t: times (B,) in [0, 1].
-
-    Returns:
-        (B,) in (0, 1), falling with t; under blur it falls fast, since most frequencies die early.
-    """
-    signal = process.alpha(t.double()) ** 2 * variance
-    return (signal / (signal + process.sigma(t.double()) ** 2)).mean((1, 2, 3)).to(t.dtype)
+def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of squared errors (B, C, H, W) of every image, (B,), weighted where there is a weight."""
+    squares = error.square()
+    return (squares if weight is None else weight.to(error.dtype) * squares).mean((1, 2, 3))
 
 
-def reference_gaussian(process: BlurringDiffusion, spectrum: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+def reference_gaussian(process: Process, spectrum: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and variance `P - M^2` per DCT frequency of the Gaussian with the data's moments, float64, like `spectrum`.
 
     Raises:

@@ -91,7 +91,7 @@ def variational_bound(
     space = WhitenedSpace(process, *(tensor.to(x.device) for tensor in reference_gaussian(process, spectrum, mean)))
     x_dct = dct2(x.double())
     channels = x.shape[1]
-    edges, information = _information(space)
+    edges, information = _information(process, space.variance)
     diffusion = torch.zeros_like(x_dct)
     for k in range(calls):
         position = (k + offset.to(x.device, torch.float64)) / calls
@@ -112,16 +112,13 @@ def variational_bound(
     return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, noise) / unit, per_band / unit)
 
 
-def _information(space: WhitenedSpace) -> tuple[Tensor, Tensor]:
+def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Times growing from 0 to 1, and the share of the Gaussian's information that is lost by then, from 0 to 1."""
     # Even in the angle of the noise's log-SNR, since information is lost at a rate of about 1 / t near t = 0.
-    process = space.process
     logsnr = torch.linspace(process.logsnr_max, process.logsnr_min, _TABLE_CELLS + 1, dtype=torch.float64)
     angle = torch.atan(torch.exp(-logsnr / 2))
-    times = ((angle - angle[0]) / (angle[-1] - angle[0])).to(space.mean.device)
-    kept = torch.cat(
-        [torch.log1p(space.variance * process.snr(t)[0]).mean().reshape(1) for t in torch.chunk(times, len(times))]
-    )
+    times = ((angle - angle[0]) / (angle[-1] - angle[0])).to(variance.device)
+    kept = torch.cat([torch.log1p(variance * process.snr(t)[0]).mean().reshape(1) for t in torch.chunk(times, len(times))])
     return times, (kept[0] - kept) / (kept[0] - kept[-1])
 
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -21,69 +22,27 @@ from blurcli.core import schedule
 from blurcli.core.dct import dct2, idct2
 
 
-@dataclass(frozen=True)
-class BlurringDiffusion:
-    """Gaussian diffusion whose signal fades per DCT frequency: `u_t = alpha_t DCT(x) + sigma_t eps`.
+class Process(ABC):
+    """What fades, blurs and noises images over a time t in [0, 1], per DCT frequency: `u_t = alpha_t DCT(x) + sigma_t eps`.
 
-    Args:
+    Attributes:
         image_size: side of the square images, or (height, width), in pixels.
-        blur_sigma_max: standard deviation of the blur at t = 1, in pixels; 0 is plain denoising diffusion.
-        min_scale: the smallest factor that blur gives to a frequency, in (0, 1].
-        logsnr_min: log signal-to-noise ratio of the noise schedule at t = 1.
-        logsnr_max: the same at t = 0.
-
-    Raises:
-        ValueError: an argument is out of its range.
     """
 
     image_size: int | tuple[int, int]
-    blur_sigma_max: float = 20.0
-    min_scale: float = 1e-3
-    logsnr_min: float = -10.0
-    logsnr_max: float = 10.0
-
-    def __post_init__(self) -> None:
-        if min(self.shape) < 1:
-            raise ValueError(f"image_size must be positive, not {self.image_size}")
-        if not self.blur_sigma_max >= 0:
-            raise ValueError(f"blur_sigma_max must be at least 0 pixels, not {self.blur_sigma_max}")
-        if not 0 < self.min_scale <= 1:
-            raise ValueError(f"min_scale must be in (0, 1], not {self.min_scale}")
-        if not self.logsnr_min < self.logsnr_max:
-            raise ValueError(f"logsnr_min ({self.logsnr_min}) must be below logsnr_max ({self.logsnr_max})")
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
+    @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """Signal scale per DCT frequency (section 4 of the paper): (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
-        precise = self._times(t)
-        scaling = schedule.frequency_scaling(precise, *self.shape, self.blur_sigma_max, self.min_scale)
-        return (torch.cos(self._angle(precise))[:, None, None, None] * scaling).to(t.dtype)
+        """Signal scale per DCT frequency: (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
 
+    @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
         """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
-        return torch.sin(self._angle(self._times(t)))[:, None, None, None].to(t.dtype)
-
-    def snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The signal-to-noise ratio `(alpha / sigma)^2` per DCT frequency and its derivative by t.
-
-        Args:
-            t: (B,) in [0, 1].
-
-        Returns:
-            Two tensors (B, 1, H, W) float64, the second negative.
-        """
-        precise = self._times(t)
-        blur = (precise, *self.shape, self.blur_sigma_max, self.min_scale)
-        angle = self._angle(precise)[:, None, None, None]
-        speed = schedule.cosine_angle(precise + 1, self.logsnr_min, self.logsnr_max)[:, None, None, None] - angle
-        scaling, scaling_rate = schedule.frequency_scaling(*blur), schedule.frequency_scaling_rate(*blur)
-        snr = (scaling / torch.tan(angle)) ** 2
-        # d log snr = 2 d log(d_t cos / sin)
-        return snr, 2 * snr * (scaling_rate / scaling - 2 * speed / torch.sin(2 * angle))
 
     def diffuse(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The state `z_t = IDCT(alpha_t DCT(x)) + sigma_t eps`; the noise is white, so it needs no transform.
@@ -105,6 +64,79 @@ class BlurringDiffusion:
         """
         fading = self.alpha(t)[..., :1, :1]  # the mean of an image is not blurred
         return fading.to(y.dtype) * y + self.sigma(t).to(y.dtype) * eps
+
+    @staticmethod
+    def _times(t: Tensor) -> Tensor:
+        if t.ndim != 1 or not t.is_floating_point():
+            raise ValueError(f"times must be a floating-point tensor of shape (B,), not {t.dtype} {tuple(t.shape)}")
+        return t.double()
+
+
+@dataclass(frozen=True)
+class BlurringDiffusion(Process):
+    """Gaussian diffusion whose signal fades per DCT frequency: `u_t = alpha_t DCT(x) + sigma_t eps`.
+
+    Args:
+        image_size: side of the square images, or (height, width), in pixels.
+        blur_sigma_max: standard deviation of the blur at t = 1, in pixels; 0 is plain denoising diffusion.
+        min_scale: the smallest factor that blur gives to a frequency, in (0, 1].
+        logsnr_min: log signal-to-noise ratio of the noise schedule at t = 1.
+        logsnr_max: the same at t = 0.
+        blur_schedule: how the blur grows with time, see `schedule.BlurSchedule`.
+        blur_power: of the schedule `cosine-power`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    image_size: int | tuple[int, int]
+    blur_sigma_max: float = 20.0
+    min_scale: float = 1e-3
+    logsnr_min: float = -10.0
+    logsnr_max: float = 10.0
+    blur_schedule: str = "sin2"
+    blur_power: float = 2.0
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1:
+            raise ValueError(f"image_size must be positive, not {self.image_size}")
+        self._blur  # noqa: B018  checks its arguments
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale must be in (0, 1], not {self.min_scale}")
+        if not self.logsnr_min < self.logsnr_max:
+            raise ValueError(f"logsnr_min ({self.logsnr_min}) must be below logsnr_max ({self.logsnr_max})")
+
+    @property
+    def _blur(self) -> schedule.BlurSchedule:
+        return schedule.BlurSchedule(self.blur_schedule, self.blur_sigma_max, self.blur_power)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal scale per DCT frequency (section 4 of the paper): (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
+        precise = self._times(t)
+        scaling = schedule.frequency_scaling(precise, *self.shape, self._blur, self.min_scale)
+        return (torch.cos(self._angle(precise))[:, None, None, None] * scaling).to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
+        return torch.sin(self._angle(self._times(t)))[:, None, None, None].to(t.dtype)
+
+    def snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The signal-to-noise ratio `(alpha / sigma)^2` per DCT frequency and its derivative by t.
+
+        Args:
+            t: (B,) in [0, 1].
+
+        Returns:
+            Two tensors (B, 1, H, W) float64, the second negative.
+        """
+        precise = self._times(t)
+        blur = (precise, *self.shape, self._blur, self.min_scale)
+        angle = self._angle(precise)[:, None, None, None]
+        speed = schedule.cosine_angle(precise + 1, self.logsnr_min, self.logsnr_max)[:, None, None, None] - angle
+        scaling, scaling_rate = schedule.frequency_scaling(*blur), schedule.frequency_scaling_rate(*blur)
+        snr = (scaling / torch.tan(angle)) ** 2
+        # d log snr = 2 d log(d_t cos / sin)
+        return snr, 2 * snr * (scaling_rate / scaling - 2 * speed / torch.sin(2 * angle))
 
     def posterior(self, u: Tensor, x_dct: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of `q(u_s | u_t, x)`, per frequency (section 3 and appendix B of the paper, without its clips).
@@ -129,9 +161,3 @@ class BlurringDiffusion:
 
     def _angle(self, t: Tensor) -> Tensor:
         return schedule.cosine_angle(t, self.logsnr_min, self.logsnr_max)
-
-    @staticmethod
-    def _times(t: Tensor) -> Tensor:
-        if t.ndim != 1 or not t.is_floating_point():
-            raise ValueError(f"times must be a floating-point tensor of shape (B,), not {t.dtype} {tuple(t.shape)}")
-        return t.double()

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Noises(Protocol):
+    """A source of randomness for a batch of images."""
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """The next standard normal noise, (B, C, H, W), in the dtype and on the device of `like`."""
+        ...
+
+    def pick(self, bank: Tensor) -> Tensor:
+        """The next choice among the rows of `bank` (N, ...): (B, ...)."""
+        ...
 
 
 class ImageNoise:
@@ -30,6 +43,10 @@ class ImageNoise:
         """The next uniform number in [0, 1) of every stream, (B,) float64."""
         return torch.tensor([stream.random() for stream in self._streams], dtype=torch.float64)
 
+    def pick(self, bank: Tensor) -> Tensor:
+        """The next choice of every stream among the rows of `bank` (N, ...): (B, ...)."""
+        return bank[(self.uniform() * len(bank)).long().to(bank.device)]
+
 
 class InterpolatedNoise:
     """Noise on the great circles from one stream to another (Shoemake 1985): image k stands at k / (count - 1) of the way.
@@ -47,6 +64,11 @@ class InterpolatedNoise:
     def __init__(self, start: tuple[int, int], end: tuple[int, int], count: int, indices: Sequence[int]) -> None:
         self._start, self._end = ImageNoise(start[0], [start[1]]), ImageNoise(end[0], [end[1]])
         self._way = torch.tensor([index / (count - 1) for index in indices], dtype=torch.float64)
+
+    def pick(self, bank: Tensor) -> Tensor:
+        """Between the choices of the two streams among the rows of `bank` (N, ...), in a straight line: (B, ...)."""
+        way = self._way.to(bank).reshape(-1, *[1] * (bank.ndim - 1))
+        return torch.lerp(self._start.pick(bank), self._end.pick(bank), way)
 
     def __call__(self, like: Tensor) -> Tensor:
         """The next noise, as `ImageNoise` gives it."""
@@ -68,6 +90,12 @@ class SharedNoise:
     def __init__(self, first: ImageNoise, rest: ImageNoise) -> None:
         self._first: ImageNoise | None = first
         self._rest = rest
+
+    def pick(self, bank: Tensor) -> Tensor:
+        """The choice of the first source among the rows of `bank` (N, ...): (B, ...)."""
+        assert self._first is not None
+        self._rest.pick(bank)
+        return self._first.pick(bank)
 
     def __call__(self, like: Tensor) -> Tensor:
         """The next noise, as `ImageNoise` gives it."""

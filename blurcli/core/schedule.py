@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,12 +24,63 @@ def cosine_angle(t: Tensor, logsnr_min: float, logsnr_max: float) -> Tensor:
     return start + (end - start) * t
 
 
-def blur_sigma(t: Tensor, blur_sigma_max: float) -> Tensor:
-    """Standard deviation of the blur at time t, in pixels: `blur_sigma_max sin^2(pi t / 2)` (ibid., section 4)."""
-    return blur_sigma_max * torch.sin(torch.pi / 2 * t) ** 2
+@dataclass(frozen=True)
+class BlurSchedule:
+    """Standard deviation of the blur over time, in pixels, from 0 at t = 0 to `sigma_max` at t = 1.
+
+    | name | | |
+    |---|---|---|
+    | `sin2` | `sigma_max sin^2(pi t / 2)` | ibid., section 4: slow at both ends |
+    | `linear` | `sigma_max t` | fine detail goes at once |
+    | `cosine-power` | `sigma_max (1 - cos^p(pi t / 2))` | p = 2 is sin2; a larger p blurs earlier, a smaller one later |
+
+    Args:
+        name: one of `BLUR_SCHEDULES`.
+        sigma_max: in pixels, at least 0.
+        power: p of `cosine-power`, at least 1: below, the blur would end with infinite speed.
+
+    Raises:
+        ValueError: an unknown name, or a number out of its range.
+    """
+
+    name: str
+    sigma_max: float
+    power: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.name not in BLUR_SCHEDULES:
+            raise ValueError(f"unknown blur schedule {self.name!r}: choose one of {', '.join(BLUR_SCHEDULES)}")
+        if not self.sigma_max >= 0:
+            raise ValueError(f"blur_sigma_max must be at least 0 pixels, not {self.sigma_max}")
+        if not self.power >= 1:
+            raise ValueError(f"blur_power must be at least 1, not {self.power}")
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the blur at times `t`, any shape, in pixels."""
+        if self.name == "linear":
+            return self.sigma_max * t
+        if self.name == "sin2":
+            return self.sigma_max * torch.sin(torch.pi / 2 * t) ** 2
+        return self.sigma_max * (1 - _cosine(t) ** self.power)
+
+    def speed(self, t: Tensor) -> Tensor:
+        """The derivative of `sigma` by t."""
+        if self.name == "linear":
+            return torch.full_like(t, self.sigma_max)
+        power = 2.0 if self.name == "sin2" else self.power
+        turn = torch.pi / 2 * power * torch.sin(torch.pi / 2 * t)
+        return self.sigma_max * turn * _cosine(t) ** (power - 1)
 
 
-def frequency_scaling(t: Tensor, height: int, width: int, blur_sigma_max: float, min_scale: float) -> Tensor:
+BLUR_SCHEDULES = ("sin2", "linear", "cosine-power")
+
+
+def _cosine(t: Tensor) -> Tensor:
+    # At t = 1 rounding would leave a trace of it, maybe a negative one.
+    return torch.cos(torch.pi / 2 * t).clamp(min=0)
+
+
+def frequency_scaling(t: Tensor, height: int, width: int, blur: BlurSchedule, min_scale: float) -> Tensor:
     """The factor d_t by which the blur scales every DCT frequency (ibid., section 4): 1 at t = 0.
 
     Args:
@@ -37,16 +89,27 @@ def frequency_scaling(t: Tensor, height: int, width: int, blur_sigma_max: float,
     Returns:
         (B, 1, H, W) in [min_scale, 1].
     """
-    dissipation_time = (blur_sigma(t, blur_sigma_max) ** 2 / 2)[:, None, None, None]
-    return (1 - min_scale) * torch.exp(-laplacian(height, width, t.device) * dissipation_time) + min_scale
+    return (1 - min_scale) * dissipation(blur.sigma(t), height, width) + min_scale
 
 
-def frequency_scaling_rate(t: Tensor, height: int, width: int, blur_sigma_max: float, min_scale: float) -> Tensor:
+def frequency_scaling_rate(t: Tensor, height: int, width: int, blur: BlurSchedule, min_scale: float) -> Tensor:
     """The derivative of `frequency_scaling` by t: `-lambda sigma_B sigma_B' (d_t - min_scale)`, (B, 1, H, W)."""
-    speed = blur_sigma_max * torch.pi / 2 * torch.sin(torch.pi * t)
-    rate = (blur_sigma(t, blur_sigma_max) * speed)[:, None, None, None]
-    scaling = frequency_scaling(t, height, width, blur_sigma_max, min_scale)
+    rate = (blur.sigma(t) * blur.speed(t))[:, None, None, None]
+    scaling = frequency_scaling(t, height, width, blur, min_scale)
     return -laplacian(height, width, t.device) * rate * (scaling - min_scale)
+
+
+def dissipation(blur_sigma: Tensor, height: int, width: int) -> Tensor:
+    """What the heat equation leaves of every DCT frequency, `exp(-lambda tau)` with `tau = blur_sigma^2 / 2`.
+
+    Args:
+        blur_sigma: standard deviations of the blur in pixels, (B,) float64.
+
+    Returns:
+        (B, 1, H, W) in [0, 1].
+    """
+    dissipation_time = (blur_sigma**2 / 2)[:, None, None, None]
+    return torch.exp(-laplacian(height, width, blur_sigma.device) * dissipation_time)
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 _ODD_1, _ODD_2 = 0x5BD1E995, 0x27D4EB2F  # any odd numbers with bits all over make int32 products that mix
+
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class UNet(nn.Module):
@@ -31,6 +33,7 @@ class UNet(nn.Module):
         head_channels: channels of an attention head; None for a single head.
         dropout: probability, in [0, 1), between the two convolutions of a block, while training.
         patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
+        classes: number of classes of images that the network can be told; None for none.
 
     Attributes:
         checkpoint_activations: while training, keep of every block only what it began with, and compute the rest again in the
@@ -47,6 +50,7 @@ class UNet(nn.Module):
         head_channels: int | None = None,
         dropout: float = 0.1,
         patch_size: int = 1,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.base_channels = base_channels
@@ -57,6 +61,8 @@ class UNet(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(base_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels), nn.SiLU()
         )
+
+        self.labels = _zero(nn.Embedding(classes + 1, time_channels)) if classes is not None else None
 
         blocks = itertools.count()
 
@@ -88,12 +94,14 @@ class UNet(nn.Module):
         self.last = nn.Sequential(_norm(width), nn.SiLU(), _zero(nn.Conv2d(width, channels * patch_size**2, 3, padding=1)))
         self.unfold = nn.PixelShuffle(patch_size)
 
-    def forward(self, x: Tensor, t: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, keys: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) of about unit variance and times (B,) in [0, 1] to (B, C, H, W).
 
         Args:
             keys: int32 (B,), from which follows what dropout does to each image, whatever others are in the batch; drawn from
                 PyTorch's random state when None, and without effect but while training with dropout.
+            labels: int64 (B,), the class of every image, the number of classes standing for one that is not told; None for
+                none told. Only for a network with classes.
 
         Raises:
             ValueError: height or width is no multiple of `stride`.
@@ -103,6 +111,10 @@ class UNet(nn.Module):
         if keys is None and self.training and self.dropout:
             keys = draw_keys(len(x), x.device)
         time = self.time(_fourier(t, self.base_channels).to(x.dtype))
+        if self.labels is not None:
+            untold = self.labels.num_embeddings - 1
+            told = torch.full((len(x),), untold, device=x.device) if labels is None else labels
+            time = time + self.labels(told).to(x.dtype)
         h = self.first(self.fold(x))
         skips = [h]
         for stage in self.down:
@@ -231,7 +243,7 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, min(32, channels // 4)), channels)
 
 
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+def _zero(layer: _Layer) -> _Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurcli.core.process import BlurringDiffusion
+from blurcli.core.process import Process
 
 _QUADRATURE_NODES = 16
 _GRID_CELLS = 256
@@ -35,7 +35,7 @@ class WhitenedSpace:
         variance: V, like `mean`, positive.
     """
 
-    process: BlurringDiffusion
+    process: Process
     mean: Tensor
     variance: Tensor
 

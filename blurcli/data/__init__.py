@@ -2,6 +2,6 @@
 
 from blurcli.data.batches import Batches
 from blurcli.data.dataset import Dataset, load_dataset
-from blurcli.data.moments import measure_moments
+from blurcli.data.moments import measure_moments, measure_starts
 
-__all__ = ["Batches", "Dataset", "load_dataset", "measure_moments"]
+__all__ = ["Batches", "Dataset", "load_dataset", "measure_moments", "measure_starts"]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.data.images import Images
+from blurcli.data.images import Images, Labels
 
 _RESIDENT_SHARE = 0.25  # of the free memory of a GPU that the images may take
 
@@ -24,11 +24,20 @@ class Batches:
         flip: mirror half of the images, left to right.
         device: where the batches are made.
         share: the part of every batch that this process takes.
+        labels: the class of every image, (N,); None where it does not matter.
     """
 
     def __init__(
-        self, images: Images, batch_size: int, seed: int, flip: bool, device: torch.device, share: slice = slice(None)
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        flip: bool,
+        device: torch.device,
+        share: slice = slice(None),
+        labels: Labels | None = None,
     ) -> None:
+        self._labels = labels
         self._images = images
         self._batch_size = batch_size
         self._seed = seed
@@ -50,6 +59,10 @@ class Batches:
             mirrored = np.random.default_rng([self._seed, 1, step]).random(self._batch_size)[self._share] < 0.5
             pixels = torch.where(self._sent(mirrored)[:, None, None, None], pixels.flip(-1), pixels)
         return pixels.float() / 127.5 - 1
+
+    def labels(self, step: int) -> Tensor | None:
+        """The classes of the images of batch `step`, int64 (B,), or None."""
+        return None if self._labels is None else self._sent(self._labels[self.indices(step)[self._share]])
 
     def _sent(self, array: NDArray[Any]) -> Tensor:
         """An array on the device; a GPU fetches it when it comes to it, and nobody waits."""

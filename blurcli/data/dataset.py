@@ -6,17 +6,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from blurcli import files
-from blurcli.data.images import ImageFiles, Images, Progress, Range, decode_all, fit, open_images
-from blurcli.data.shapes import VERSION, draw_shapes
+from blurcli.data.images import ImageFiles, Images, Labels, Progress, Range, decode_all, fit, open_images
+from blurcli.data.shapes import KINDS, MOST_OBJECTS, VERSION, draw_shapes
 from blurcli.errors import UsageError, UserError, did_you_mean
 
-_TORCHVISION = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+_TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 NAMES = ("shapes", *_TORCHVISION)
 _PACKING = "2"  # part of every fingerprint: raise it when the same files would be packed into other pixels
 
@@ -30,12 +31,16 @@ class Dataset:
         fingerprint: hash of what the images are made from: the same for the same pixels, wherever their files lie.
         name: how a message calls it.
         broken: files that could not be read and are not among the images.
+        labels: the class of every image, (N,), where classes were asked for; else None.
+        classes: names of the classes, in the order of their numbers; empty where none were asked for.
     """
 
     images: Images
     fingerprint: str
     name: str
     broken: tuple[str, ...] = ()
+    labels: Labels | None = None
+    classes: tuple[str, ...] = ()
 
 
 def load_dataset(
@@ -45,6 +50,8 @@ def load_dataset(
     channels: int,
     *,
     shapes_count: int = 20_000,
+    shapes_objects: int = MOST_OBJECTS,
+    classes: int | None = None,
     value_range: Range | None = None,
     max_broken: int = 0,
     progress: Progress = lambda done, total: None,
@@ -58,12 +65,14 @@ def load_dataset(
         image_size: (height, width) in pixels.
         channels: 1 (grey) or 3 (colour).
         shapes_count: how many images `shapes` draws.
+        shapes_objects: most objects in such an image; with 1, the kind of the object is its class.
+        classes: how many classes there must be; None where they do not matter. Of files, the sub-folders are the classes.
         value_range: of files, the values of deep grey images that become 0 and 255, see `decode`.
         max_broken: of files, how many may be broken, and are left out.
         progress: called as `progress(done, total)` while files are decoded.
 
     Raises:
-        UsageError: no such dataset, or no images in it, or no such split.
+        UsageError: no such dataset, or no images in it, or no such split, or other classes than asked for.
         UserError: too many broken images, a failed download, a cache that cannot be written.
     """
     height, width = image_size
@@ -72,16 +81,38 @@ def load_dataset(
         seed = {"train": 0, "test": 1}[split]
 
         def draw(out: Images) -> list[int]:
-            out[:] = draw_shapes(shapes_count, height, width, channels, seed)
+            out[:], _ = draw_shapes(shapes_count, height, width, channels, seed, shapes_objects)
             return []
 
-        fingerprint = _digest(f"shapes-{VERSION}/{split}/{shapes_count}/{form}")
-        return Dataset(_packed(fingerprint, (shapes_count, channels, height, width), draw), fingerprint, f"shapes {split}")
+        objects = f"{shapes_objects} object/" if shapes_objects < MOST_OBJECTS else ""
+        fingerprint = _digest(f"shapes-{VERSION}/{split}/{shapes_count}/{objects}{form}")
+        images = _packed(fingerprint, (shapes_count, channels, height, width), draw)
+        dataset = Dataset(images, fingerprint, f"shapes {split}")
+        if classes is None:
+            return dataset
+        if shapes_objects > 1:
+            raise UsageError("data.classes: shapes have classes where there is one in an image: set data.shapes_objects to 1")
+        _, kinds = draw_shapes(shapes_count, 1, 1, 1, seed, shapes_objects)  # the size changes no random number
+        return _labelled(dataset, kinds, KINDS, classes)
     if source in _TORCHVISION:
-        return _torchvision_dataset(source, split, form, (channels, height, width), progress)
+        return _torchvision_dataset(source, split, form, (channels, height, width), classes, progress)
     if value_range is not None:
         form += f"/{value_range[0]:g}..{value_range[1]:g}"
-    return _file_dataset(Path(source), split, form, (channels, height, width), value_range, max_broken, progress)
+    dataset = _file_dataset(Path(source), split, form, (channels, height, width), value_range, max_broken, progress)
+    if classes is None:
+        return dataset
+    with open_images(split_folder(Path(source), split)) as image_files:
+        folders = [name.rpartition("/")[0] for name in image_files.names if name not in dataset.broken]
+    found = tuple(sorted(set(folders)))
+    numbers = {folder: number for number, folder in enumerate(found)}
+    return _labelled(dataset, np.array([numbers[folder] for folder in folders]), found, classes)
+
+
+def _labelled(dataset: Dataset, labels: Labels, names: tuple[str, ...], wanted: int) -> Dataset:
+    if len(names) != wanted:
+        shown = ", ".join(name or "no sub-folder" for name in names[:10]) + (", ..." if len(names) > 10 else "")
+        raise UsageError(f"data.classes {wanted}: {dataset.name} has {len(names)} ({shown}); set it to that number, or to null")
+    return replace(dataset, labels=labels, classes=names)
 
 
 def cache_folder() -> Path:
@@ -162,28 +193,37 @@ def _content_digest(image_files: ImageFiles) -> str:
     return digest.hexdigest()
 
 
-def _torchvision_dataset(source: str, split: str, form: str, shape: tuple[int, int, int], progress: Progress) -> Dataset:
+def _torchvision_dataset(
+    source: str, split: str, form: str, shape: tuple[int, int, int], classes: int | None, progress: Progress
+) -> Dataset:
     import torchvision
 
     channels, height, width = shape
     root = cache_folder() / "torchvision"
     fingerprint = _digest(f"{source}/{split}/{form}")
-    count = {"train": 50_000 if source == "cifar10" else 60_000, "test": 10_000}[split]
+    count = {"train": 50_000 if source.startswith("cifar") else 60_000, "test": 10_000}[split]
 
-    def pack(out: Images) -> list[int]:
+    def fetched() -> Any:
         try:
-            dataset = getattr(torchvision.datasets, _TORCHVISION[source])(root, train=split == "train", download=True)
+            return getattr(torchvision.datasets, _TORCHVISION[source])(root, train=split == "train", download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"{source}: could not be downloaded ({error}). With a network, run the command again; without one, put the "
                 f"files that torchvision.datasets.{_TORCHVISION[source]} expects into {root}, or give images with --data"
             ) from None
+
+    def pack(out: Images) -> list[int]:
+        dataset = fetched()
         for i in range(count):
             out[i] = fit(dataset[i][0], height, width, channels)
             progress(i + 1, count)
         return []
 
-    return Dataset(_packed(fingerprint, (count, *shape), pack), fingerprint, f"{source} {split}")
+    dataset = Dataset(_packed(fingerprint, (count, *shape), pack), fingerprint, f"{source} {split}")
+    if classes is None:
+        return dataset
+    original = fetched()
+    return _labelled(dataset, np.array(original.targets, np.int64), tuple(original.classes), classes)
 
 
 def _cached(name: str) -> Path:

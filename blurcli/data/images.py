@@ -30,6 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
 Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 Range = tuple[float, float]
 Progress = Callable[[int, int], None]
 

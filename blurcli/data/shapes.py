@@ -8,29 +8,33 @@ from numpy.typing import NDArray
 KINDS = ("circle", "square", "triangle")
 VERSION = "1"  # part of every fingerprint: raise it when the same arguments would give other pixels
 _CHUNK = 1024
-_MAX_OBJECTS = 2
+MOST_OBJECTS = 2
 
 Floats = NDArray[np.floating]
 
 
-def draw_shapes(count: int, height: int, width: int, channels: int, seed: int) -> NDArray[np.uint8]:
-    """Draw `count` images, (count, channels, height, width) uint8; image i depends on (seed, i) and the size only.
+def draw_shapes(
+    count: int, height: int, width: int, channels: int, seed: int, objects: int = MOST_OBJECTS
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Draw `count` images; image i depends on (seed, i), the size and `objects` only.
 
-    Each image has one or two objects in separate quadrants, bright on a dark background.
+    Each image has one object up to `objects`, 1 or 2, in separate quadrants, bright on a dark background.
 
     Args:
         channels: 3 for colour, 1 for its luma.
+
+    Returns:
+        (count, channels, height, width) uint8, and which of `KINDS` the first object of each is, (count,).
     """
-    chunks = [_draw_chunk(np.random.default_rng([seed, c]), height, width) for c in range(-(-count // _CHUNK))]
-    images = np.concatenate(chunks)[:count]
+    chunks = [_draw_chunk(np.random.default_rng([seed, c]), height, width, objects) for c in range(-(-count // _CHUNK))]
+    images, kinds = (np.concatenate(parts)[:count] for parts in zip(*chunks, strict=True))
     if channels == 1:
         images = (images * np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]).sum(1, keepdims=True)
-    pixels: NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
-    return pixels
+    return np.rint(images * 255).astype(np.uint8), kinds
 
 
-def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """`_CHUNK` images, (N, 3, H, W) in [0, 1]. Lengths are in units of the shorter side."""
+def _draw_chunk(rng: np.random.Generator, height: int, width: int, objects: int) -> tuple[Floats, NDArray[np.int64]]:
+    """`_CHUNK` images, (N, 3, H, W) in [0, 1], and their first objects' kinds. Lengths are in units of the shorter side."""
     side = min(height, width)
     y = ((np.arange(height, dtype=np.float32) + 0.5) / side)[:, None]
     x = ((np.arange(width, dtype=np.float32) + 0.5) / side)[None, :]
@@ -42,10 +46,12 @@ def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
     images = (corners[..., 0:1, 0:1] * (1 - across) + corners[..., 0:1, 1:2] * across) * (1 - down)
     images += (corners[..., 1:2, 0:1] * (1 - across) + corners[..., 1:2, 1:2] * across) * down
 
-    counts = rng.integers(1, _MAX_OBJECTS + 1, _CHUNK)
+    counts = rng.integers(1, MOST_OBJECTS + 1, _CHUNK).clip(max=objects)
+    first = np.empty(0, np.int64)
     quadrants = rng.permuted(np.tile(np.arange(4), (_CHUNK, 1)), axis=1)
-    for k in range(_MAX_OBJECTS):
+    for k in range(objects):
         kind = rng.integers(len(KINDS), size=_CHUNK)
+        first = first if k else kind
         radius = rng.uniform(0.16, 0.23, _CHUNK)
         jitter = (0.245 - radius) * rng.uniform(-1, 1, (2, _CHUNK))
         centre_y = (quadrants[:, k] // 2 * 0.5 + 0.25) * height / side + jitter[0]
@@ -59,7 +65,7 @@ def _draw_chunk(rng: np.random.Generator, height: int, width: int) -> Floats:
         coverage = np.clip(0.5 - outside * side, 0, 1) * _per_image(counts > k)
         shade = 1 - 0.25 * (0.5 + (np.cos(_per_image(light)) * dx + np.sin(_per_image(light)) * dy) / _per_image(radius) / 2)
         images = images + coverage[:, None] * (colour * np.clip(shade, 0, 1)[:, None] - images)
-    return images.astype(np.float32)
+    return images.astype(np.float32), first
 
 
 def _signed_distance(kind: NDArray[np.int64], dx: Floats, dy: Floats, radius: Floats, turn: NDArray[np.float64]) -> Floats:

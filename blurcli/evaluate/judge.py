@@ -176,7 +176,7 @@ def model_protocol(model: Model, step: int, n: int, seed: int, solver: dict[str,
 
     Args:
         seed: of the images 0 to n - 1.
-        solver: sampler, steps and eta, as from `Model.solver`.
+        solver: sampler, steps, eta and the rest, as from `Model.solver`.
     """
     return {
         "n": n,
@@ -207,7 +207,7 @@ def _shared_batch(model: Model, count: int, batch_size: int | None, team: Team) 
 
 
 def _images(model: Model, protocol: dict[str, Any], batch_size: int, team: Team) -> Iterator[Tensor]:
-    how = {key: protocol[key] for key in ("seed", "sampler", "steps", "eta")}
+    how = {key: protocol[key] for key in ("seed", "sampler", "steps", "eta", "delta", "label", "guidance")}
     return map(to_uint8, model.generate(protocol["n"], batch_size=batch_size, team=team, **how))
 
 

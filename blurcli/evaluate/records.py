@@ -21,7 +21,21 @@ _PROTOCOLS = {
     "bits_per_dim": ("reference_hash", "n", "steps", "calls", "seed"),
 }
 # What tells one row of a table from another; scores that differ in the seed alone are one row.
-_SUBJECT = ("run", "name", "samples", "weights", "weights_sha256", "step", "sampler", "steps", "eta", "calibrated")
+_SUBJECT = (
+    "run",
+    "name",
+    "samples",
+    "weights",
+    "weights_sha256",
+    "step",
+    "sampler",
+    "steps",
+    "eta",
+    "delta",
+    "label",
+    "guidance",
+    "calibrated",
+)
 _LARGEST = 1e300
 MEASURES = ("fid", "fd", "bits_per_dim", "kid", "kd", "precision", "recall", "log_spectral_distance")
 

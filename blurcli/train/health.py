@@ -24,7 +24,7 @@ _STALE = 1.02
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean squared errors of the predicted noise, the same images and noise at every step.
+    """Losses as of `Model.losses`, the same images and noise at every step.
 
     Attributes:
         step: training steps done.
@@ -61,8 +61,8 @@ def measure(trainer: Trainer, dataset: Dataset) -> Losses:
 
     def errors(network: UNet) -> tuple[Tensor, Tensor]:
         model = Model(trainer.config, network, trainer.spectrum, trainer.mean, trainer.device)
-        found = model.errors(dataset.images, count, trainer.config.seed, times=_TIMES, per_octave=1)
-        return found.times.cpu(), found.noise_loss.cpu()
+        times, losses = model.losses(dataset.images, count, trainer.config.seed, _TIMES)
+        return times.cpu(), losses.cpu()
 
     trainer.network.eval()
     try:

@@ -12,14 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from blurcli import checkpoint, evaluate, files, render
-from blurcli.checkpoint import Weights
+from blurcli.checkpoint import Classes, Weights
 from blurcli.config import Config
-from blurcli.data import Dataset
+from blurcli.core import HeatDissipation
+from blurcli.data import Dataset, measure_starts
 from blurcli.errors import UserError
 from blurcli.model import Model, to_uint8
 from blurcli.runs import Run
@@ -120,6 +122,11 @@ class Keeper:
         self._say = say
         self._on_log = on_log
         self._losses: deque[float] = deque(maxlen=_RECENT)
+        self._classes: Classes | None = None
+        if dataset.labels is not None:
+            counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+            self._classes = Classes(dataset.classes, tuple(counts.tolist()))
+        self._blurred: Tensor | None = None
         self._saved = 0
         self._restores = 0
         self._diverged_at = 0
@@ -213,9 +220,9 @@ class Keeper:
                 self._board.add_scalar(name, value, metrics.step)
 
     def _save_weights(self, trainer: Trainer) -> None:
-        network, gain = dict(trainer.average.state_dict()), self._gain(trainer)
-        path = self._run.weights_path(trainer.step)
-        checkpoint.save_weights(Weights(trainer.config, trainer.step, network, trainer.spectrum, trainer.mean, gain, path))
+        network, gain, starts = dict(trainer.average.state_dict()), self._gain(trainer), self._starts(trainer)
+        path, moments = self._run.weights_path(trainer.step), (trainer.spectrum, trainer.mean)
+        checkpoint.save_weights(Weights(trainer.config, trainer.step, network, *moments, gain, path, starts, self._classes))
 
     def _looks(self, config: Config) -> Iterator[tuple[Callable[[Trainer], None], int | None]]:
         """Ways to see how a training does, and after how many steps each."""
@@ -230,7 +237,7 @@ class Keeper:
             self._say(f"step {trainer.step}: {losses.stale}")
 
     def _preview(self, trainer: Trainer) -> None:
-        model = _averaged(trainer, self._gain(trainer))
+        model = self._averaged(trainer, self._gain(trainer))
         images = torch.cat([to_uint8(x) for x in model.generate(trainer.config.train.preview_images, seed=0)]).numpy()
         render.save_grid(images, self._run.preview_path(trainer.step), scale=2)
         self._board.add_image("samples", render.tile(images), trainer.step, dataformats="HWC")
@@ -239,7 +246,7 @@ class Keeper:
         """Score samples, always of the same seeds, and say how they did."""
         judge = self._judge
         assert judge is not None
-        model = _averaged(trainer, self._gain(trainer))
+        model = self._averaged(trainer, self._gain(trainer))
         count = trainer.config.train.score_images
         protocol = evaluate.model_protocol(model, trainer.step, count, seed=0, solver=model.solver(None, None, None))
         score = judge.score_model(model, protocol, lambda done: None, name="training")
@@ -254,7 +261,20 @@ class Keeper:
         if trainer.config.objective != "eps":
             return None
         count = min(_CALIBRATION_IMAGES, len(self._dataset.images))
-        return _averaged(trainer).errors(self._dataset.images, count, trainer.config.seed).gain
+        return self._averaged(trainer).errors(self._dataset.images, count, trainer.config.seed).gain
+
+    def _starts(self, trainer: Trainer) -> Tensor | None:
+        """What heat dissipation starts from; None for other processes."""
+        if isinstance(trainer.process, HeatDissipation) and self._blurred is None:
+            config = trainer.config
+            self._blurred = measure_starts(self._dataset.images, config.data.flip, trainer.process, trainer.spectrum.cpu())
+        return self._blurred
+
+    def _averaged(self, trainer: Trainer, gain: Tensor | None = None) -> Model:
+        moments = trainer.spectrum, trainer.mean
+        return Model(
+            trainer.config, trainer.average, *moments, trainer.device, gain, starts=self._starts(trainer), classes=self._classes
+        )
 
 
 def training_judge(config: Config, dataset: Dataset, device: torch.device, say: Say) -> evaluate.Judge | None:
@@ -267,10 +287,6 @@ def training_judge(config: Config, dataset: Dataset, device: torch.device, say: 
     judge = evaluate.Judge(features, reference, device)
     judge.check_enough(config.train.score_images, "train.score_images", "or set train.score_every_steps=null")
     return judge
-
-
-def _averaged(trainer: Trainer, gain: Tensor | None = None) -> Model:
-    return Model(trainer.config, trainer.average, trainer.spectrum, trainer.mean, trainer.device, gain)
 
 
 def _forget_after(path: Path, step: int) -> None:

@@ -95,10 +95,11 @@ def _steps(trainer: Trainer, dataset: Dataset, stops: StopSignals, keeper: Keepe
         trainer.config.data.flip,
         trainer.device,
         team.share(settings.batch_size),
+        dataset.labels if trainer.config.data.classes is not None else None,
     )
     meter = Meter(trainer)
     while trainer.step < settings.steps and not (stopped := team.most(stops.number or 0)):
-        meter.add(*trainer.train_step(batches(trainer.step)))
+        meter.add(*trainer.train_step(batches(trainer.step), batches.labels(trainer.step)))
         if trainer.step % settings.log_every_steps == 0:
             if keeper is not None:
                 keeper.report(meter, trainer)

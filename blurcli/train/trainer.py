@@ -14,15 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from blurcli.checkpoint import State, Tensors, check_fit
 from blurcli.config import Config, OptimConfig
-from blurcli.core import Denoiser, UNet
-from blurcli.core.denoiser import reference_gaussian, signal_share
+from blurcli.core import Denoiser, HeatDissipation, UNet
+from blurcli.core.denoiser import reference_gaussian
+from blurcli.core.heat import ResidualPredictor
 from blurcli.core.rng import step_seed
 from blurcli.core.unet import draw_keys
+from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
 from blurcli.distributed import ALONE, Team
 from blurcli.errors import UserError
 from blurcli.model import Compiled, build_denoiser, build_network, build_process, memory_format, mixed_precision
-
-_BALANCE = 0.1
 
 
 class Trainer:
@@ -69,8 +69,10 @@ class Trainer:
         trained = self._parallel or self.network
         compiling = config.train.compile if config.train.compile is not None else device.type == "cuda"
         call = mixed_precision(Compiled(trained, say) if compiling else trained, config, device)
-        self._keys: Tensor | None = None
-        self.denoiser: Denoiser = build_denoiser(config, lambda x, t: call(x, t, self._keys), self.spectrum, self.mean)
+        self._conditions: tuple[Tensor | None, Tensor | None] = None, None
+        self.denoiser: Denoiser | ResidualPredictor = build_denoiser(
+            config, lambda x, t: call(x, t, *self._conditions), self.spectrum, self.mean
+        )
         self.process = build_process(config)
         _, self.variance = reference_gaussian(self.process, self.spectrum, self.mean)
         self.step = 0
@@ -84,8 +86,8 @@ class Trainer:
         """Whether so many steps in a row were skipped that the network is taken to be beyond repair; waits for the device."""
         return int(self.skipped_in_row) >= self.config.train.max_bad_steps
 
-    def train_step(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on this process's share of a batch, (B, C, H, W) in [-1, 1].
+    def train_step(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step on this process's share of a batch, (B, C, H, W) in [-1, 1], with its classes, int64 (B,), or None.
 
         Where loss or gradient is not finite, parameters and optimizer stay as they are. Everything random in a step follows
         from (seed, step, restores) and an image's place in the batch: how that is divided changes nothing but the rounding.
@@ -96,11 +98,15 @@ class Trainer:
         torch.manual_seed(step_seed(self.config.seed, self.step, self.restores))
         count = len(x) * self.team.size
         # Stratified times: as uniform as independent ones, with less variance.
-        t = (torch.arange(count, device=x.device) + torch.rand(1, device=x.device)) / count
+        t = self._times((torch.arange(count, device=x.device) + torch.rand(1, device=x.device)) / count)
         eps = torch.randn(count, *x.shape[1:], device=x.device)
         keys = draw_keys(count, x.device)
         own = self.team.share(count)
-        loss = self.team.mean(self._backward(x, t[own], eps[own], keys[own]))
+        if labels is not None:
+            assert self.config.data.classes is not None
+            untold = torch.rand(count, device=x.device) < self.config.optim.class_dropout
+            labels = torch.where(untold[own], self.config.data.classes, labels)
+        loss = self.team.mean(self._backward(x, t[own], eps[own], keys[own], labels))
         grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip)
         bad = ~(loss.isfinite() & grad_norm.isfinite())
         self.skipped += bad
@@ -116,18 +122,17 @@ class Trainer:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         return loss, grad_norm
 
-    def _backward(self, x: Tensor, t: Tensor, eps: Tensor, keys: Tensor) -> Tensor:
+    def _backward(self, x: Tensor, t: Tensor, eps: Tensor, keys: Tensor, labels: Tensor | None) -> Tensor:
         """The mean loss of the images; its gradient is left in the parameters, averaged over all processes."""
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=x.device)
-        weight = self._loss_weight(t) / len(x)
         for first in range(0, len(x), self._micro_batch):
             part = slice(first, first + self._micro_batch)
             last = first + self._micro_batch >= len(x)
             # The gradients of all parts but the last are only added up here.
             with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
-                self._keys = keys[part]
-                part_loss = (self.denoiser.loss(x[part], t[part], eps[part]) * weight[part]).sum()
+                self._conditions = keys[part], labels[part] if labels is not None else None
+                part_loss = self.denoiser.loss(x[part], t[part], eps[part], self._loss_weight(t[part])).sum() / len(x)
                 part_loss.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
         return loss
@@ -141,12 +146,15 @@ class Trainer:
         say(f"{fitting} images in one pass")
         return fitting
 
-    def _loss_weight(self, t: Tensor) -> Tensor:
-        if self.config.optim.loss_weight == "paper":
-            return torch.ones_like(t)
-        # Late times, when few frequencies are alive, count for nearly nothing in the paper's loss, though they decide the
-        # coarse structure. The constant bounds the weight of the very last ones.
-        return 1 / (signal_share(self.process, self.variance, t) + _BALANCE)
+    def _times(self, share: Tensor) -> Tensor:
+        """The times at which shares (B,) in [0, 1] of all training images are looked at."""
+        return self.process.level_above(share) if isinstance(self.process, HeatDissipation) else share
+
+    def _loss_weight(self, t: Tensor) -> Tensor | None:
+        name = self.config.optim.loss_weight
+        if name == "paper":
+            return None
+        return LOSS_WEIGHTS[name](signal_share(self.process, self.variance, t)).to(t.dtype)
 
     def state(self, data: str) -> State:
         """Everything for an exact continuation; `data` is the fingerprint of the images."""
