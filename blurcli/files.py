@@ -28,24 +28,34 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     Raises:
         UserError: the file cannot be written; what stood at `path` before is untouched.
     """
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{PARTIAL}{path.stem}-", suffix=path.suffix)
+    with explained(path), temporary(path.parent, path.suffix, path.stem) as unfinished:
+        yield unfinished
+        # Those of mkstemp are private; these are ordinary results.
+        umask = os.umask(0)
+        os.umask(umask)
+        unfinished.chmod(0o666 & ~umask)
+        _sync(unfinished)
+        if keep is not None and path.exists():
+            path.replace(keep)
+        unfinished.replace(path)
+        _sync(path.parent)
+
+
+@contextmanager
+def temporary(folder: Path, suffix: str, stem: str = "") -> Iterator[Path]:
+    """A new file in a folder, which is made if it is missing; what is left of it when the block ends is removed.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f"{PARTIAL}{stem}-", suffix=suffix)
         os.close(handle)
-        temporary = Path(name)
         try:
-            yield temporary
-            # mkstemp's files are private; these are ordinary results.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            _sync(temporary)
-            if keep is not None and path.exists():
-                path.replace(keep)
-            temporary.replace(path)
-            _sync(path.parent)
+            yield Path(name)
         finally:
-            temporary.unlink(missing_ok=True)
+            Path(name).unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:

@@ -230,7 +230,7 @@ def test_subsets_are_those_of_clean_fid() -> None:
 
 
 def test_reference_is_measured_once(photos: Path) -> None:
-    from blurcli.data.dataset import cache_folder
+    from blurcli.data.cache import cache_folder
     from blurcli.evaluate import Features
 
     dataset = load_dataset(str(photos), "train", (8, 8), 3)

@@ -15,7 +15,7 @@ import pytest
 from conftest import Cli, settings
 
 from blurcli import download
-from blurcli.data.dataset import cache_folder
+from blurcli.data.cache import cache_folder
 from blurcli.errors import UserError
 from blurcli.evaluate import inception, load_features
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from blurcli.checkpoint import Weights, load_state, load_weights, save_weights
 from blurcli.config import Config, flatten, from_json, load_config, parse_overrides, to_json, to_yaml
-from blurcli.data.images import decode, open_images
+from blurcli.data.images import decode
+from blurcli.data.places import open_images
 from blurcli.data.stream import open_stream
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import load_features, recorded

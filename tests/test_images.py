@@ -11,7 +11,8 @@ from PIL import Image
 from test_data import encode
 
 from blurcli.data import load_dataset
-from blurcli.data.images import decode, open_images
+from blurcli.data.images import decode
+from blurcli.data.places import open_images
 from blurcli.data.survey import survey
 from blurcli.errors import UserError
 

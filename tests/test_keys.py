@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from blurcli.checkpoint import load_weights
-from blurcli.config import Config, flatten, load_config, parse_overrides, preset_names
+from blurcli.config import Config, flatten, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.unet import _ResidualBlock
 from blurcli.data import load_dataset
@@ -238,30 +238,6 @@ def test_key_does_something(
         outcome(load_config("shapes-blur", parse_overrides(base)), tmp_path / "again", cli, traced) if key == "seed" else None
     )
     assert again is None or again["weights"] == unchanged[basis]["weights"]  # or any difference would be worth nothing
-
-
-@pytest.mark.parametrize("preset", preset_names())
-def test_every_preset_loads_and_trains_a_step(preset: str, cli: Cli, photos: Path, tmp_path: Path) -> None:
-    full = load_config(preset)
-    with torch.device("meta"):
-        build_network(full)
-    # The published heat dissipation goes down level by level.
-    steps = full.sample.steps if full.objective == "residual" else 2
-    small = [
-        f"sample.steps={steps}",
-        "model.base_channels=8",
-        "model.blocks_per_level=1",
-        "train.steps=1",
-        "train.batch_size=2",
-        "train.preview_images=1",
-    ]
-    assignments = [part for assignment in small for part in ("--set", assignment)]
-    source = [] if full.data.source == "shapes" else ["--data", photos]
-    done = cli("train", "--preset", preset, "--run", "r", *source, "--set", "data.shapes_count=32", *assignments)
-    assert done.code == 0, done.err
-    weights = load_weights(Run(tmp_path / "r").weights_path(1))
-    assert weights.config.process == full.process
-    assert weights.config.objective == full.objective
 
 
 def test_the_published_network_is_what_the_preset_builds() -> None:

@@ -20,7 +20,8 @@ def test_the_python_example_runs() -> None:
 
 def test_the_table_has_every_preset() -> None:
     section = README.split("## Presets")[1].split("\n## ")[0]
-    assert sorted(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE)) == preset_names()
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == preset_names()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/samplers.md", "docs/scores.md", "docs/performance.md"])

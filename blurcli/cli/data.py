@@ -16,7 +16,9 @@ _NAMED = 10  # files, before the rest are only counted
 
 
 def data(
-    path: Annotated[str, typer.Argument(help="Folder, or .zip, of images.")],
+    path: Annotated[
+        str, typer.Argument(help="Folder, .zip or LMDB database of images, or a dataset that is downloaded by hand.")
+    ],
     preset: PresetOption = "folder-blur",
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
@@ -25,16 +27,13 @@ def data(
 
     Nothing is written.
     """
-    from pathlib import Path
-
     from blurcli import console
-    from blurcli.data.dataset import split_folder
-    from blurcli.data.images import open_images
+    from blurcli.data.published import open_source
     from blurcli.data.survey import survey
 
     config = resolve_preset(str(preset), path, assignments).data
     with (
-        open_images(split_folder(Path(resolve_source(path)), "train")) as files,
+        open_source(resolve_source(path), "train", config.image_size) as files,
         console.progress("looking at images", len(files.names)) as update,
     ):
         found = survey(files, update)

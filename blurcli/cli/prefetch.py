@@ -36,7 +36,7 @@ def prefetch(
     import torch
 
     from blurcli import console
-    from blurcli.data.dataset import cache_folder
+    from blurcli.data.cache import cache_folder
 
     result = {"cache": str(cache_folder())}
     for split in dict.fromkeys(("train", config.score.split)):

@@ -62,7 +62,8 @@ class UNet(nn.Module):
             nn.Linear(base_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels), nn.SiLU()
         )
 
-        self.labels = _zero(nn.Embedding(classes + 1, time_channels)) if classes is not None else None
+        # As large as the classes are to count from the start: zeros would grow too slowly for short trainings.
+        self.labels = nn.Embedding(classes + 1, time_channels) if classes is not None else None
 
         blocks = itertools.count()
 

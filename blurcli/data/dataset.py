@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from blurcli import files
-from blurcli.data.images import ImageFiles, Images, Labels, Progress, Range, decode_all, fit, open_images
+from blurcli.data.cache import cache_folder, cached, digest_of, pack, recall, remember
+from blurcli.data.decoder import Decoder
+from blurcli.data.images import Images, Labels, Progress, Range, fit
+from blurcli.data.places import ImageFiles
+from blurcli.data.published import BY_HAND, open_source
 from blurcli.data.shapes import KINDS, MOST_OBJECTS, VERSION, draw_shapes
 from blurcli.errors import UsageError, UserError, did_you_mean
 
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
-NAMES = ("shapes", *_TORCHVISION)
+NAMES = ("shapes", *_TORCHVISION, *BY_HAND)
 _PACKING = "2"  # part of every fingerprint: raise it when the same files would be packed into other pixels
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def load_dataset(
     """The images of a dataset, resized and cropped to (height, width), from the cache where they were packed before.
 
     Args:
-        source: `shapes`, `cifar10`, `mnist`, `fashion-mnist`, or the path of a folder or .zip file. Of a folder that has
-            sub-folders `train` and `test`, the one for `split` is read.
+        source: one of `NAMES`, or the path of a folder, a .zip file or an LMDB database. Where there are sub-folders `train`
+            and `test` (or `val`), those for `split` are read; `train` may be everything, where there are none.
         split: `train` or `test`.
         image_size: (height, width) in pixels.
         channels: 1 (grey) or 3 (colour).
@@ -75,34 +77,24 @@ def load_dataset(
         UsageError: no such dataset, or no images in it, or no such split, or other classes than asked for.
         UserError: too many broken images, a failed download, a cache that cannot be written.
     """
-    height, width = image_size
-    form = f"{_PACKING}/{channels}x{height}x{width}"
+    shape = (channels, *image_size)
+    form = f"{_PACKING}/{channels}x{image_size[0]}x{image_size[1]}"
     if source == "shapes":
-        seed = {"train": 0, "test": 1}[split]
-
-        def draw(out: Images) -> list[int]:
-            out[:], _ = draw_shapes(shapes_count, height, width, channels, seed, shapes_objects)
-            return []
-
-        objects = f"{shapes_objects} object/" if shapes_objects < MOST_OBJECTS else ""
-        fingerprint = _digest(f"shapes-{VERSION}/{split}/{shapes_count}/{objects}{form}")
-        images = _packed(fingerprint, (shapes_count, channels, height, width), draw)
-        dataset = Dataset(images, fingerprint, f"shapes {split}")
-        if classes is None:
-            return dataset
-        if shapes_objects > 1:
-            raise UsageError("data.classes: shapes have classes where there is one in an image: set data.shapes_objects to 1")
-        _, kinds = draw_shapes(shapes_count, 1, 1, 1, seed, shapes_objects)  # the size changes no random number
-        return _labelled(dataset, kinds, KINDS, classes)
+        return _shapes(split, form, shape, shapes_count, shapes_objects, classes)
     if source in _TORCHVISION:
-        return _torchvision_dataset(source, split, form, (channels, height, width), classes, progress)
+        return _torchvision_dataset(source, split, form, shape, classes, progress)
+    if not Path(source).exists() and len(Path(source).parts) == 1 and source not in BY_HAND:
+        raise UsageError(
+            f"data {source!r}: no such folder, .zip file or dataset{did_you_mean(source, NAMES)} "
+            f"(datasets: {', '.join(NAMES)}); name your images with --data"
+        )
     if value_range is not None:
         form += f"/{value_range[0]:g}..{value_range[1]:g}"
-    dataset = _file_dataset(Path(source), split, form, (channels, height, width), value_range, max_broken, progress)
+    with open_source(source, split, image_size) as files:
+        dataset = _file_dataset(files, form, shape, value_range, max_broken, progress)
+        folders = [name.rpartition("/")[0] for name in files.names if name not in dataset.broken]
     if classes is None:
         return dataset
-    with open_images(split_folder(Path(source), split)) as image_files:
-        folders = [name.rpartition("/")[0] for name in image_files.names if name not in dataset.broken]
     found = tuple(sorted(set(folders)))
     numbers = {folder: number for number, folder in enumerate(found)}
     return _labelled(dataset, np.array([numbers[folder] for folder in folders]), found, classes)
@@ -115,93 +107,54 @@ def _labelled(dataset: Dataset, labels: Labels, names: tuple[str, ...], wanted: 
     return replace(dataset, labels=labels, classes=names)
 
 
-def cache_folder() -> Path:
-    """Where packed and downloaded data are kept: $BLURDIFF_CACHE, else the user's cache folder."""
-    if chosen := os.environ.get("BLURDIFF_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blurdiff"
-
-
-def split_folder(path: Path, split: str) -> Path:
-    """Where the images of a split lie: in a sub-folder, where there are `train` and `test`, else all are for training.
-
-    Raises:
-        UsageError: there is no such path, or no such split.
-    """
-    if not path.exists() and len(path.parts) == 1:
-        raise UsageError(
-            f"data {str(path)!r}: no such folder, .zip file or dataset{did_you_mean(str(path), NAMES)} "
-            f"(datasets: {', '.join(NAMES)}); name your images with --data"
-        )
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        return path / split
-    if split == "test":
-        raise UsageError(
-            f"{path}: has no sub-folders train and test, from which --split test could take images; name the "
-            "test images themselves with --data"
-        )
-    return path
+def _shapes(split: str, form: str, shape: Shape, count: int, objects: int, classes: int | None) -> Dataset:
+    seed = {"train": 0, "test": 1}[split]
+    channels, height, width = shape
+    few = f"{objects} object/" if objects < MOST_OBJECTS else ""
+    fingerprint = digest_of(f"shapes-{VERSION}/{split}/{count}/{few}{form}")
+    images = cached(fingerprint, shape)
+    if images is None:
+        images = pack([draw_shapes(count, height, width, channels, seed, objects)[0]], shape, lambda: fingerprint)
+    dataset = Dataset(images, fingerprint, f"shapes {split}")
+    if classes is None:
+        return dataset
+    if objects > 1:
+        raise UsageError("data.classes: shapes have classes where there is one in an image: set data.shapes_objects to 1")
+    _, kinds = draw_shapes(count, 1, 1, 1, seed, objects)  # the size changes no random number
+    return _labelled(dataset, kinds, KINDS, classes)
 
 
 def _file_dataset(
-    path: Path,
-    split: str,
-    form: str,
-    shape: tuple[int, int, int],
-    value_range: Range | None,
-    max_broken: int,
-    progress: Progress,
+    files: ImageFiles, form: str, shape: Shape, value_range: Range | None, max_broken: int, progress: Progress
 ) -> Dataset:
-    path = split_folder(path, split)
-    with open_images(path) as image_files:
-        names = image_files.names
-        fingerprint = _digest(f"files/{form}/{_content_digest(image_files)}")
-        record = _cached(f"{fingerprint}.broken.json")
-        broken = _read_names(record)
+    place = files.place
+    # Files that look the same as at the last time are not read again only to find that they are.
+    stamps = "".join(f"{name}\0{files.stamp(name)}\0" for name in files.names)
+    key = digest_of(f"{place.absolute()}\0{form}\0{stamps}")
+    if (known := recall(key)) is not None and (images := cached(known[0], shape)) is not None:
+        fingerprint, broken = known
         if len(broken) > max_broken:
             raise UserError(
-                f"{path}: {len(broken)} broken files ({', '.join(broken[:10])}), more than data.max_broken, {max_broken}: "
+                f"{place}: {len(broken)} broken files ({', '.join(broken[:10])}), more than data.max_broken, {max_broken}: "
                 "repair or remove them, or allow as many"
             )
+        return Dataset(images, fingerprint, str(place), broken)
+    decoder = Decoder(files, shape, value_range, max_broken, progress)
 
-        def pack(out: Images) -> list[int]:
-            rows = decode_all(image_files, out, value_range, max_broken, progress)
-            if rows:
-                with files.replacing(record) as temporary:
-                    temporary.write_text(json.dumps([names[i] for i in rows]), encoding="utf-8")
-            return rows
+    def content() -> str:
+        return digest_of(f"files/{form}/{decoder.content.hexdigest()}")
 
-        images = _packed(fingerprint, (len(names), *shape), pack, len(broken))
-    return Dataset(images, fingerprint, str(path), tuple(_read_names(record)))
-
-
-def _read_names(path: Path) -> list[str]:
-    try:
-        return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return []
+    images = pack(decoder, shape, content)
+    remember(key, content(), decoder.broken)
+    return Dataset(images, content(), str(place), tuple(decoder.broken))
 
 
-def _content_digest(image_files: ImageFiles) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in image_files.names:
-        try:
-            content = image_files.read(name)
-        except UserError:
-            content = b"unreadable"
-        digest.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
-    return digest.hexdigest()
-
-
-def _torchvision_dataset(
-    source: str, split: str, form: str, shape: tuple[int, int, int], classes: int | None, progress: Progress
-) -> Dataset:
+def _torchvision_dataset(source: str, split: str, form: str, shape: Shape, classes: int | None, progress: Progress) -> Dataset:
     import torchvision
 
     channels, height, width = shape
     root = cache_folder() / "torchvision"
-    fingerprint = _digest(f"{source}/{split}/{form}")
-    count = {"train": 50_000 if source.startswith("cifar") else 60_000, "test": 10_000}[split]
+    fingerprint = digest_of(f"{source}/{split}/{form}")
 
     def fetched() -> Any:
         try:
@@ -212,50 +165,17 @@ def _torchvision_dataset(
                 f"files that torchvision.datasets.{_TORCHVISION[source]} expects into {root}, or give images with --data"
             ) from None
 
-    def pack(out: Images) -> list[int]:
-        dataset = fetched()
-        for i in range(count):
-            out[i] = fit(dataset[i][0], height, width, channels)
-            progress(i + 1, count)
-        return []
+    def decoded() -> Iterator[Images]:
+        original = fetched()
+        for i in range(len(original)):
+            yield fit(original[i][0], height, width, channels)[None]
+            progress(i + 1, len(original))
 
-    dataset = Dataset(_packed(fingerprint, (count, *shape), pack), fingerprint, f"{source} {split}")
+    images = cached(fingerprint, shape)
+    if images is None:
+        images = pack(decoded(), shape, lambda: fingerprint)
+    dataset = Dataset(images, fingerprint, f"{source} {split}")
     if classes is None:
         return dataset
     original = fetched()
     return _labelled(dataset, np.array(original.targets, np.int64), tuple(original.classes), classes)
-
-
-def _cached(name: str) -> Path:
-    return cache_folder() / "images" / name
-
-
-def _packed(fingerprint: str, shape: tuple[int, ...], pack: Callable[[Images], list[int]], left_out: int = 0) -> Images:
-    """The array cached under `fingerprint`, memory-mapped; made by `pack(out)` where it is not there yet, or damaged.
-
-    `pack` says which rows of its array of `shape` are of no use; the cached array is without them, as many as `left_out`.
-    """
-    path = _cached(f"{fingerprint}.npy")
-    try:
-        cached: Images = np.load(path, mmap_mode="r", allow_pickle=False)
-        if cached.shape == (shape[0] - left_out, *shape[1:]) and cached.dtype == np.uint8:
-            return cached
-    except (OSError, ValueError, EOFError):
-        pass
-    with files.replacing(path) as temporary:
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        rows = pack(out)
-        out.flush()
-        if rows:
-            kept = np.delete(np.arange(len(out)), rows)
-            with files.replacing(temporary) as smaller:
-                fewer = np.lib.format.open_memmap(smaller, mode="w+", dtype=np.uint8, shape=(len(kept), *shape[1:]))
-                for row, i in enumerate(kept):
-                    fewer[row] = out[i]
-                fewer.flush()
-    packed: Images = np.load(path, mmap_mode="r", allow_pickle=False)
-    return packed
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

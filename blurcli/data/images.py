@@ -1,27 +1,20 @@
-"""Images from files: folders, zip archives and npz arrays, decoded to uint8 of one size."""
+"""Image files, decoded to uint8 of one size."""
 
 from __future__ import annotations
 
 import io
-import os
 import sys
 import threading
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from blurcli.errors import UsageError, UserError
+from blurcli.errors import UserError
 
-_LARGEST_FILE = 1 << 28  # bytes of one image file
 _LARGE = 1 << 24  # pixels of an image that is decoded alone, whatever the number of threads
 _one_large = threading.Lock()
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see `decoding`
@@ -33,103 +26,6 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Range = tuple[float, float]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The image files of a folder or an archive, in the order of their names."""
-
-    place: Path
-    names: tuple[str, ...]
-    open: Callable[[str], IO[bytes]]
-    size: Callable[[str], int]
-
-    def read(self, name: str) -> bytes:
-        """The content of one of them; UserError naming it when it cannot be read."""
-        try:
-            if self.size(name) > _LARGEST_FILE:
-                raise ValueError(f"longer than {_LARGEST_FILE >> 20} MiB")
-            with self.open(name) as file:
-                return file.read()
-        except Exception as error:  # encrypted, compressed in some strange way, damaged, not permitted
-            raise UserError(f"{self.place / name}: cannot be read ({error}); repair or remove the file") from None
-
-
-@contextmanager
-def open_images(path: Path) -> Iterator[ImageFiles]:
-    """The images below a folder, in a .zip file, or the one image file at `path`.
-
-    Raises:
-        UsageError: there is no such folder or file, or no image in it.
-        UserError: a damaged archive.
-    """
-    if path.is_dir():
-        names = [str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        yield _image_files(path, names, lambda name: (path / name).open("rb"), lambda name: (path / name).stat().st_size)
-    elif path.is_file() and path.suffix.lower() == ".zip":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                yield _image_files(path, archive.namelist(), archive.open, lambda name: archive.getinfo(name).file_size)
-        except zipfile.BadZipFile as error:
-            raise UserError(f"{path}: not a readable zip file ({error}); it may be cut short: fetch it again") from None
-    elif path.is_file() and path.suffix.lower() in SUFFIXES:
-        yield ImageFiles(path.parent, (path.name,), lambda name: path.open("rb"), lambda name: path.stat().st_size)
-    elif path.exists():
-        raise UsageError(f"{path}: neither a folder, a .zip file nor an image ({', '.join(SUFFIXES)})")
-    else:
-        raise UsageError(f"{path}: no such file or folder")
-
-
-def _image_files(place: Path, names: list[str], open_: Callable[[str], IO[bytes]], size: Callable[[str], int]) -> ImageFiles:
-    # Hidden files and the resource forks that macOS puts into archives look like images by their names only.
-    usable = [
-        n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__MACOSX")) for p in n.split("/"))
-    ]
-    if not usable:
-        raise UsageError(f"{place}: no images in it (looked for {', '.join(SUFFIXES)}, in sub-folders too)")
-    return ImageFiles(place, tuple(sorted(usable)), open_, size)
-
-
-def decode_all(files: ImageFiles, out: Images, value_range: Range | None, max_broken: int, progress: Progress) -> list[int]:
-    """Decode every file into `out`, (N, C, H, W) uint8, in several threads (Pillow decodes outside Python's lock).
-
-    Returns:
-        which files are broken; their places in `out` hold nothing of use.
-
-    Raises:
-        UserError: more than `max_broken` of them are; the text names the first ones.
-    """
-    channels, height, width = out.shape[1:]
-
-    def job(i: int) -> UserError | None:
-        name = files.names[i]
-        try:
-            out[i] = decode(files.read(name), f"{files.place / name}", height, width, channels, value_range)
-        except UserError as error:
-            return error
-        return None
-
-    broken: dict[int, UserError] = {}
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        for i, error in enumerate(pool.map(job, range(len(files.names)))):
-            if error is not None:
-                broken[i] = error
-                if len(broken) > max_broken:
-                    raise UserError("; ".join(map(str, broken.values())) + _allowance(max_broken))
-            progress(i + 1, len(files.names))
-    finally:
-        # After one broken file too many, the rest need not be read.
-        pool.shutdown(cancel_futures=True)
-    if len(broken) == len(files.names):
-        raise UserError(f"{files.place}: none of its {len(broken)} images can be read; the first: {broken[0]}")
-    return list(broken)
-
-
-def _allowance(max_broken: int) -> str:
-    if max_broken:
-        return f" (more than data.max_broken, {max_broken})"
-    return ", or skip such files with --set data.max_broken=N; blurdiff data lists them"
 
 
 def decode(content: bytes, name: str, height: int, width: int, channels: int, value_range: Range | None = None) -> Images:

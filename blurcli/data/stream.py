@@ -18,7 +18,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from blurcli.data.images import FORMATS, Images, decode, decoding, open_images, reason
+from blurcli.data.images import FORMATS, Images, decode, decoding, reason
+from blurcli.data.places import open_images
 from blurcli.errors import UsageError, UserError
 
 _CHUNK = 64

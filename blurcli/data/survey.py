@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from blurcli.data.images import FORMATS, ImageFiles, Progress, decoding, is_deep, reason
+from blurcli.data.images import FORMATS, Progress, decoding, is_deep, reason
+from blurcli.data.places import ImageFiles
 from blurcli.errors import UserError
 
 _ORIENTATION = 0x0112  # EXIF

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from blurcli import download
-from blurcli.data.dataset import cache_folder
+from blurcli.data.cache import cache_folder
 from blurcli.errors import UsageError, UserError
 
 VARIABLE = "BLURDIFF_INCEPTION"

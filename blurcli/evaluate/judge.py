@@ -21,7 +21,7 @@ from torch import Tensor
 import blurcli
 from blurcli import download, files
 from blurcli.data import Dataset
-from blurcli.data.dataset import cache_folder
+from blurcli.data.cache import cache_folder
 from blurcli.distributed import ALONE, Team
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import distances, inception

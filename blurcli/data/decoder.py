@@ -1,0 +1,93 @@
+"""Many image files decoded in several threads, in their order, a few at a time: in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from blurcli.data.images import Images, Progress, Range, decode
+from blurcli.data.places import ImageFiles
+from blurcli.errors import UserError
+
+_AHEAD = 8  # files a thread that may wait to be taken: one that takes long does not hold up the others
+
+
+class Decoder:
+    """The images of files, one by one, (1, C, H, W) uint8; those that are broken are left out.
+
+    Iterating raises a UserError when more than `max_broken` of them are, naming the first ones, or all.
+
+    Args:
+        files: what to decode.
+        shape: (C, H, W) of an image, to which all are resized and cropped.
+        value_range: see `decode`.
+        max_broken: how many may be broken.
+        progress: called as `progress(done, total)`.
+
+    Attributes:
+        broken: those that could not be read, so far.
+        content: hash of the names and contents of all files, so far.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        shape: tuple[int, int, int],
+        value_range: Range | None,
+        max_broken: int,
+        progress: Progress,
+    ) -> None:
+        self._files = files
+        self._shape = shape
+        self._value_range = value_range
+        self._max_broken = max_broken
+        self._progress = progress
+        self.broken: list[str] = []
+        self.content = hashlib.blake2b(digest_size=16)
+
+    def __iter__(self) -> Iterator[Images]:
+        names, threads = self._files.names, os.cpu_count() or 1
+        errors: list[UserError] = []
+        waiting: deque[Future[tuple[bytes, Images | UserError]]] = deque()
+        # Pillow decodes outside Python's lock.
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for done, name in enumerate(names, start=1):
+                    while len(waiting) < threads * _AHEAD and done - 1 + len(waiting) < len(names):
+                        waiting.append(pool.submit(self._decoded, names[done - 1 + len(waiting)]))
+                    content, image = waiting.popleft().result()
+                    self.content.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
+                    if isinstance(image, UserError):
+                        self.broken.append(name)
+                        errors.append(image)
+                        if len(errors) > self._max_broken:
+                            raise UserError("; ".join(map(str, errors)) + _allowance(self._max_broken))
+                    else:
+                        yield image[None]
+                    self._progress(done, len(names))
+            finally:
+                # After one broken file too many, the rest need not be read.
+                pool.shutdown(cancel_futures=True)
+        if len(errors) == len(names):
+            raise UserError(f"{self._files.place}: none of its {len(names)} images can be read; the first: {errors[0]}")
+
+    def _decoded(self, name: str) -> tuple[bytes, Images | UserError]:
+        content = b"unreadable"
+        try:
+            content = self._files.read(name)
+            return content, np.ascontiguousarray(
+                decode(content, f"{self._files.place / name}", *self._shape[1:], self._shape[0], self._value_range)
+            )
+        except UserError as error:
+            return content, error
+
+
+def _allowance(max_broken: int) -> str:
+    if max_broken:
+        return f" (more than data.max_broken, {max_broken})"
+    return ", or skip such files with --set data.max_broken=N; blurdiff data lists them"

@@ -1,0 +1,175 @@
+"""Where image files lie: folders, zip archives, LMDB databases; and which of them are for training and which for tests."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from blurcli.data.images import SUFFIXES
+from blurcli.errors import UsageError, UserError
+
+_LARGEST_FILE = 1 << 28  # bytes of one image file
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The image files of one place, in the order of their names.
+
+    Attributes:
+        place: the folder or archive, for messages.
+        names: of the files, within the place.
+        open: `open(name)` opens one for reading.
+        size: `size(name)` is its length in bytes.
+        stamp: `stamp(name)` changes when the content does; it is told without reading it.
+    """
+
+    place: Path
+    names: tuple[str, ...]
+    open: Callable[[str], IO[bytes]]
+    size: Callable[[str], int]
+    stamp: Callable[[str], str]
+
+    def read(self, name: str) -> bytes:
+        """The content of one of them; UserError naming it when it cannot be read."""
+        try:
+            if self.size(name) > _LARGEST_FILE:
+                raise ValueError(f"longer than {_LARGEST_FILE >> 20} MiB")
+            with self.open(name) as file:
+                return file.read()
+        except Exception as error:  # encrypted, compressed in some strange way, damaged, not permitted
+            raise UserError(f"{self.place / name}: cannot be read ({error}); repair or remove the file") from None
+
+    def below(self, folder: str) -> ImageFiles:
+        """Those in one folder of the place, by their names within it."""
+        prefix = folder + "/"
+        names = tuple(name.removeprefix(prefix) for name in self.names if name.startswith(prefix))
+        return ImageFiles(
+            self.place / folder,
+            names,
+            lambda name: self.open(prefix + name),
+            lambda name: self.size(prefix + name),
+            lambda name: self.stamp(prefix + name),
+        )
+
+    def only(self, wanted: Callable[[str], bool]) -> ImageFiles:
+        """Those whose names are wanted."""
+        return replace(self, names=tuple(filter(wanted, self.names)))
+
+
+@contextmanager
+def open_images(path: Path) -> Iterator[ImageFiles]:
+    """The images below a folder, in a .zip file or an LMDB database, or the one image file at `path`.
+
+    Raises:
+        UsageError: there is no such folder or file, or no image in it.
+        UserError: a damaged archive.
+    """
+    if (path / "data.mdb").is_file():
+        with _database(path) as files:
+            yield files
+    elif path.is_dir():
+        names = [str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        yield _in_folder(path, _usable(path, names))
+    elif path.is_file() and path.suffix.lower() == ".zip":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                info = archive.getinfo
+                yield ImageFiles(
+                    path,
+                    _usable(path, archive.namelist()),
+                    archive.open,
+                    lambda name: info(name).file_size,
+                    lambda name: f"{info(name).CRC} {info(name).file_size}",
+                )
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{path}: not a readable zip file ({error}); it may be cut short: fetch it again") from None
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        yield _in_folder(path.parent, (path.name,))
+    elif path.exists():
+        raise UsageError(f"{path}: neither a folder, a .zip file nor an image ({', '.join(SUFFIXES)})")
+    else:
+        raise UsageError(f"{path}: no such file or folder")
+
+
+def of_split(files: ImageFiles, split: str) -> ImageFiles:
+    """The images of a split: those in a folder `train`, or `test` or `val`, where there are both, else all are for training.
+
+    The two may lie in a folder that holds all others.
+
+    Raises:
+        UsageError: there is no split `test`.
+    """
+    inner = files
+    while True:
+        folders = {name.partition("/")[0] for name in inner.names if "/" in name}
+        tests = [folder for folder in _TEST_FOLDERS if folder in folders]
+        if "train" in folders and tests:
+            return inner.below("train" if split == "train" else tests[0])
+        if len(folders) != 1 or any("/" not in name for name in inner.names):
+            break
+        inner = inner.below(*folders)
+    if split == "train":
+        return files
+    raise UsageError(
+        f"{files.place}: has no sub-folders train and test, from which --split test could take images; name the "
+        "test images themselves with --data"
+    )
+
+
+def _usable(place: Path, names: list[str]) -> tuple[str, ...]:
+    # Hidden files and the resource forks that macOS puts into archives look like images by their names only.
+    usable = [
+        n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__MACOSX")) for p in n.split("/"))
+    ]
+    if not usable:
+        raise UsageError(f"{place}: no images in it (looked for {', '.join(SUFFIXES)}, in sub-folders too)")
+    return tuple(sorted(usable))
+
+
+def _in_folder(folder: Path, names: tuple[str, ...]) -> ImageFiles:
+    def stamp(name: str) -> str:
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            return "unreadable"
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    return ImageFiles(
+        folder, names, lambda name: (folder / name).open("rb"), lambda name: (folder / name).stat().st_size, stamp
+    )
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[ImageFiles]:
+    """The values of an LMDB database, as LSUN is published."""
+    try:
+        import lmdb
+    except ImportError:
+        raise UsageError(f"{path}: is an LMDB database, which needs one package more: pip install 'blurdiff[lsun]'") from None
+    try:
+        with (
+            lmdb.open(str(path), readonly=True, lock=False, readahead=False) as database,
+            database.begin() as transaction,
+        ):
+            keys = transaction.cursor().iternext(keys=True, values=False)
+            names = tuple(bytes(key).decode("latin-1") for key in keys)
+            if not names:
+                raise UsageError(f"{path}: an empty database")
+
+            def value(name: str) -> bytes:
+                with database.begin() as reading:
+                    return bytes(reading.get(name.encode("latin-1"), b""))
+
+            status = (path / "data.mdb").stat()
+            stamp = f"{status.st_size} {status.st_mtime_ns}"
+            yield ImageFiles(
+                path, names, lambda name: io.BytesIO(value(name)), lambda name: len(value(name)), lambda name: stamp
+            )
+    except lmdb.Error as error:
+        raise UserError(f"{path}: not a readable LMDB database ({error}); fetch it again") from None

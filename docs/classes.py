@@ -1,0 +1,68 @@
+"""Whether samples are of the class that was asked for: a small classifier, trained on real shapes, is asked.
+
+    blurdiff train --preset shapes-classes
+    python docs/classes.py WEIGHTS [COUNT] [GUIDANCE]
+
+COUNT samples (300), the classes in turn, with GUIDANCE (1).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from blurcli.checkpoint import load_weights
+from blurcli.data import Batches, load_dataset
+from blurcli.model import Model, choose_device, to_uint8
+
+STEPS = 600
+
+
+def main(weights_path: Path, count: int, guidance: float) -> None:
+    """Print how often the classifier is right on new real shapes, and agrees on samples."""
+    device = choose_device("auto")
+    weights = load_weights(weights_path)
+    data, test = (
+        load_dataset("shapes", split, weights.config.data.image_size, 3, shapes_objects=1, classes=3)
+        for split in ("train", "test")
+    )
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for width, wider in ((3, 32), (32, 64), (64, 96)):
+        layers += [nn.Conv2d(width, wider, 3, padding=1), nn.BatchNorm2d(wider), nn.ReLU(), nn.MaxPool2d(2)]
+    classifier = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3)).to(device)
+    batches = Batches(data.images, 64, 0, True, device, labels=data.labels)
+    classifier(batches(0))
+    optimizer = torch.optim.Adam(classifier.parameters(), 2e-3)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        F.cross_entropy(classifier(batches(step)), batches.labels(step)).backward()
+        optimizer.step()
+    classifier.eval()
+
+    def told(images: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            parts = [classifier(part.to(device).float() / 127.5 - 1).argmax(1).cpu() for part in images.split(500)]
+        return torch.cat(parts).numpy()
+
+    real = told(torch.from_numpy(np.array(test.images[:5000])))
+    print(f"real shapes: {(real == test.labels[:5000]).mean():.2%} of 5,000 new ones")
+    model = Model.from_weights(weights, device)
+    samples = torch.cat([to_uint8(x) for x in model.generate(count, seed=0, label="all", guidance=guidance)])
+    asked = np.arange(count) % 3
+    agreed = told(samples) == asked
+    each = ", ".join(f"{name} {agreed[asked == k].mean():.1%}" for k, name in enumerate(data.classes))
+    print(f"samples: {agreed.mean():.2%} of {count} (guidance {guidance:g}; {each})")
+
+
+if __name__ == "__main__":
+    main(
+        Path(sys.argv[1]),
+        *(kind(text) for kind, text in zip((int, float), sys.argv[2:] or ["300"], strict=False)),
+        *([1.0] if len(sys.argv) < 4 else []),
+    )
