@@ -146,7 +146,7 @@ def shares(config: Config, device: torch.device, seconds: float) -> dict[str, fl
     clock = _Clock(device)
     trainer, batches = _trainer(config, device, lambda text: None)
     free = torch.zeros((), device=device, requires_grad=True)
-    denoiser = build_denoiser(config, lambda x, t: x + free, trainer.spectrum, trainer.mean)
+    denoiser = build_denoiser(config, lambda x, t: x + free, *trainer.learned_moments)
 
     def diffuse() -> None:
         t, eps = torch.rand(len(x), device=device), torch.randn_like(x)

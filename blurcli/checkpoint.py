@@ -53,6 +53,7 @@ class Weights:
         spectrum: mean squared DCT coefficient of the data, (C, H, W) float64.
         mean: mean DCT coefficient, like `spectrum`.
         gain: what the network's departure from the Wiener filter is worth, (times, bands), see `CalibratedDenoiser`; or None.
+        opponent: `spectrum` in opponent colours, where the network works in these (`core.colours`); else None.
         starts: for heat dissipation the DCT of the blurred training images, their lowest frequencies, (N, C, h, w); else None.
         classes: of a network that has learned them; else None.
         path: the file, for messages.
@@ -65,6 +66,7 @@ class Weights:
     mean: Tensor
     gain: Tensor | None
     path: Path
+    opponent: Tensor | None = None
     starts: Tensor | None = None
     classes: Classes | None = None
 
@@ -90,10 +92,8 @@ def save_weights(weights: Weights) -> None:
     """Write a weights file to `weights.path`, atomically."""
     tensors = {f"net.{name}": tensor for name, tensor in weights.network.items()}
     tensors |= {"spectrum": weights.spectrum, "mean": weights.mean}
-    if weights.gain is not None:
-        tensors["gain"] = weights.gain
-    if weights.starts is not None:
-        tensors["starts"] = weights.starts
+    optional = {"gain": weights.gain, "opponent": weights.opponent, "starts": weights.starts}
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     metadata = {"kind": "weights", "config": to_json(weights.config), "step": str(weights.step)}
     if weights.classes is not None:
         metadata["classes"] = json.dumps(asdict(weights.classes))
@@ -112,10 +112,10 @@ def load_weights(path: Path) -> Weights:
         spectrum, mean = tensors.pop("spectrum"), tensors.pop("mean")
     except KeyError as missing:
         raise UserError(f"{path}: the tensor {missing} is missing; the file is damaged") from None
-    gain, starts = tensors.pop("gain", None), tensors.pop("starts", None)
+    gain, opponent, starts = (tensors.pop(name, None) for name in ("gain", "opponent", "starts"))
     network = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
     config, step = from_json(metadata["config"], str(path)), _step(metadata, path)
-    return Weights(config, step, network, spectrum, mean, gain, path, starts, _classes(metadata, config, path))
+    return Weights(config, step, network, spectrum, mean, gain, path, opponent, starts, _classes(metadata, config, path))
 
 
 def save_state(path: Path, state: State, keep: Path) -> None:

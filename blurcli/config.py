@@ -63,6 +63,12 @@ class DataConfig(_Section):
     image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
     channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
     flip: bool = Field(True, description="mirror half of the images, left to right")
+    augment: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="chance of each geometric change (mirrored, scaled, turned, ...), of which the network is told",
+    )
     shapes_count: int = Field(20_000, ge=1, le=10_000_000, description="how many images source: shapes draws")
     value_range: tuple[float, float] | None = Field(
         None, description="values that become 0 and 255 in grey files of more than 8 bits; null for [0, 65535]"
@@ -179,8 +185,13 @@ class OptimConfig(_Section):
     warmup_steps: int = Field(5000, ge=0, description="steps over which the learning rate rises from 0")
     decay_from_step: Positive | None = Field(None, description="from here lr falls as 1 / sqrt(step); null for constant")
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    loss_weight: Literal["balanced", "paper", "flat", "mixed", "min-snr", "sigmoid"] = Field(
-        "balanced", description="paper: every time alike; balanced: over the signal's share, so late times count"
+    loss_weight: Literal["balanced", "paper", "min-snr", "sigmoid"] = Field(
+        "balanced",
+        description="paper: 1; balanced: more where little of the signal is left; min-snr, sigmoid: less where nearly all is",
+    )
+    time_sampling: Literal["uniform", "path"] = Field(
+        "uniform",
+        description="path: two thirds of the times where the image forms, as abm steps; for better likelihoods",
     )
     class_dropout: float = Field(
         0.1,
@@ -303,12 +314,12 @@ class Config(_Section):
             fitting = "heat, with a sample.delta," if heat else "any but heat"
             raise ValueError(f"sample.sampler {self.sample.sampler}: for process.kind {self.process.kind} it must be {fitting}")
         if isinstance(self.process, HeatConfig):
+            if self.optim.time_sampling != "uniform":
+                raise ValueError("optim.time_sampling path: heat dissipation trains all levels alike; set it to uniform")
             if self.sample.steps > self.process.levels:
                 raise ValueError(f"sample.steps {self.sample.steps}: must be at most process.levels, {self.process.levels}")
             if self.objective == "residual" and self.sample.steps != self.process.levels:
                 raise ValueError(f"sample.steps: objective residual goes down level by level, in {self.process.levels} steps")
-        elif self.objective == "eps" and self.optim.loss_weight == "flat":
-            raise ValueError("optim.loss_weight flat: would have objective eps divide by alpha, which nearly vanishes")
         return self
 
 

@@ -43,19 +43,14 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def temporary(folder: Path, suffix: str, stem: str = "") -> Iterator[Path]:
-    """A new file in a folder, which is made if it is missing; what is left of it when the block ends is removed.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f"{PARTIAL}{stem}-", suffix=suffix)
-        os.close(handle)
-        try:
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
+    """A new file in a folder, which is made if it is missing; what is left of it when the block ends is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f"{PARTIAL}{stem}-", suffix=suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:

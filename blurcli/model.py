@@ -18,8 +18,9 @@ from blurcli.config import Config, HeatConfig
 from blurcli.core import BlurringDiffusion, Denoiser, EpsDenoiser, HeatDissipation, SpectralDenoiser, UNet, sample
 from blurcli.core.calibration import BANDS_PER_OCTAVE as CALIBRATION_BANDS
 from blurcli.core.calibration import CALIBRATION_TIMES, CalibratedDenoiser, DenoiserErrors, measure_errors
+from blurcli.core.colours import from_opponent, to_opponent
 from blurcli.core.dct import idct2
-from blurcli.core.denoiser import Network
+from blurcli.core.denoiser import Network, reference_gaussian
 from blurcli.core.heat import (
     DenoiserPredictor,
     Predictor,
@@ -71,7 +72,19 @@ def _in_our_units(noise: float) -> float:
 
 def build_network(config: Config) -> UNet:
     """The U-Net of a configuration, newly initialised from PyTorch's global random state."""
-    return UNet(channels=config.data.channels, classes=config.data.classes, **config.model.model_dump())
+    data = config.data
+    return UNet(channels=data.channels, classes=data.classes, augmented=data.augment > 0, **config.model.model_dump())
+
+
+def learned_moments(spectrum: Tensor, mean: Tensor, opponent: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Spectrum and mean in the colours in which a network works: opponent ones, where there is their spectrum.
+
+    Raises:
+        ValueError: the mean does not fit the spectrum in opponent colours.
+    """
+    if opponent is not None and opponent.shape != mean.shape:
+        raise ValueError(f"mean of shape {tuple(mean.shape)} does not fit a spectrum of {tuple(opponent.shape)}")
+    return (spectrum, mean) if opponent is None else (opponent, to_opponent(mean))
 
 
 def memory_format(config: Config, device: torch.device) -> torch.memory_format:
@@ -199,6 +212,7 @@ class Model:
         mean: mean DCT coefficient, like `spectrum`.
         device: where it runs.
         gain: of the network's estimates, see `CalibratedDenoiser`; None to take them as they are.
+        opponent: `spectrum` in opponent colours, in which the network then works; None for one that does not.
         starts: what heat dissipation starts from, see `measure_starts`; None for other processes.
         classes: those that the network has learned; None for none.
         say: gets messages for a person.
@@ -213,6 +227,7 @@ class Model:
         device: torch.device,
         gain: Tensor | None = None,
         say: Callable[[str], None] = lambda text: None,
+        opponent: Tensor | None = None,
         starts: Tensor | None = None,
         classes: Classes | None = None,
     ) -> None:
@@ -221,7 +236,9 @@ class Model:
         self.process = build_process(config)
         self._starts = starts.to(device) if starts is not None else None
         self.device = device
-        self._spectrum, self._mean = spectrum.to(device), mean.to(device)
+        reference_gaussian(self.process, spectrum, mean)  # refuses what a damaged file may say
+        self._opponent = opponent is not None
+        self._spectrum, self._mean = (moment.to(device) for moment in learned_moments(spectrum, mean, opponent))
         self._say = say
         self.classes = classes
         self._labels: Tensor | None = None
@@ -265,7 +282,16 @@ class Model:
         try:
             gain = weights.gain if calibrated else None
             return cls(
-                weights.config, network, weights.spectrum, weights.mean, device, gain, say, weights.starts, weights.classes
+                weights.config,
+                network,
+                weights.spectrum,
+                weights.mean,
+                device,
+                gain,
+                say,
+                opponent=weights.opponent,
+                starts=weights.starts,
+                classes=weights.classes,
             )
         except ValueError as error:
             raise UserError(f"{weights.path}: {error}; the file is damaged") from None
@@ -432,11 +458,16 @@ class Model:
         label, guidance = solver.pop("label"), solver.pop("guidance")
         batch_size = batch_size or self.batch_size
         self.compile(batch_size, evaluations=count * solver["steps"])
+
+        def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
+            if on_step is not None:
+                on_step(i, t, self._shown(z), self._shown(x_hat))
+
         for indices in team.blocks(count, batch_size):
             source = noise(indices) if noise is not None else ImageNoise(seed, indices)
             self._labels, self._guidance = self._classes_of(indices, seed, label), guidance
             try:
-                images = self._sampled(source, len(indices), init, on_step, **solver)
+                images = self._sampled(source, len(indices), init, observe, **solver)
             finally:
                 self._labels = None
             if not images.isfinite().all():
@@ -444,10 +475,10 @@ class Model:
                     f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
                     "when these weights were saved; use earlier ones (--weights)"
                 )
-            yield images
+            yield self._shown(images)
 
     def _sampled(
-        self, source: Noises, count: int, init: Init | None, on_step: Observer | None, delta: float | None, **solver: Any
+        self, source: Noises, count: int, init: Init | None, on_step: Observer, delta: float | None, **solver: Any
     ) -> Tensor:
         like = torch.empty(count, self.config.data.channels, *self.process.shape, device=self.device)
         if not isinstance(self.process, HeatDissipation):
@@ -480,7 +511,7 @@ class Model:
         return sample_heat(self._predictor, self.process, z, steps, _in_our_units(delta), source, on_step, start=begin)
 
     def _diffused(self, init: Init, eps: Tensor) -> Tensor:
-        x = self._centred(init.image).expand_as(eps)
+        x = self._learned(init.image).expand_as(eps)
         t = torch.full((len(eps),), init.strength, device=self.device)
         return self.process.add_noise(x, t, eps) if init.blurred else self.process.diffuse(x, t, eps)
 
@@ -499,7 +530,7 @@ class Model:
         chosen, size = _spread(count, len(images)), self.batch_size
         parts = []
         for indices in ALONE.blocks(count, size):
-            x, noise = self._centred(images[chosen[indices]]), ImageNoise(seed, indices)
+            x, noise = self._learned(images[chosen[indices]]), ImageNoise(seed, indices)
             moments = self._spectrum, self._mean
             parts.append(measure_errors(self.denoiser, self.process, x, noise, *moments, times, per_octave))
             on_batch(indices.stop)
@@ -520,7 +551,7 @@ class Model:
         chosen, parts = _spread(count, len(images)), []
         for indices in ALONE.blocks(count, self.batch_size):
             noise = ImageNoise(seed, indices)
-            x, offset = self._centred(images[chosen[indices]]), noise.uniform()
+            x, offset = self._learned(images[chosen[indices]]), noise.uniform()
             parts.append(self._bound(x, noise, offset, calls, steps))
             on_batch(indices.stop)
         return Bound(*(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Bound)))
@@ -530,9 +561,13 @@ class Model:
             assert self._predictor is not None
             assert self._starts is not None
             delta = _in_our_units(self.config.sample.delta or 0)
-            return heat_bound(self._predictor, self.process, x, noise, offset, self._starts, delta, calls=calls)
+            return heat_bound(
+                self._predictor, self.process, x, noise, offset, self._starts, delta, calls=calls, to_pixels=self._shown
+            )
         moments = self._spectrum, self._mean
-        return variational_bound(self.denoiser, self.process, x, noise, offset, *moments, calls=calls, steps=steps)
+        return variational_bound(
+            self.denoiser, self.process, x, noise, offset, *moments, calls=calls, steps=steps, to_pixels=self._shown
+        )
 
     @torch.inference_mode()
     def losses(self, images: NDArray[np.uint8], count: int, seed: int, times: int) -> tuple[Tensor, Tensor]:
@@ -544,11 +579,17 @@ class Model:
             found = self.errors(images, count, seed, times=times, per_octave=1)
             return found.times, found.noise_loss
         assert self._predictor is not None
-        x, noise = self._centred(images[_spread(count, len(images))]), ImageNoise(seed, range(count))
+        x, noise = self._learned(images[_spread(count, len(images))]), ImageNoise(seed, range(count))
         return prediction_errors(self._predictor, self.process, x, noise, times, per_octave=1)
 
-    def _centred(self, images: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(np.array(images)).to(self.device).float() / 127.5 - 1
+    def _learned(self, images: NDArray[np.uint8]) -> Tensor:
+        """Images (..., C, H, W) uint8 as the network knows them: in [-1, 1], in its colours."""
+        x = torch.from_numpy(np.array(images)).to(self.device).float() / 127.5 - 1
+        return to_opponent(x) if self._opponent else x
+
+    def _shown(self, x: Tensor) -> Tensor:
+        """States (B, C, H, W) in red, green and blue."""
+        return from_opponent(x) if self._opponent else x
 
     @torch.inference_mode()
     def trajectory(
@@ -574,10 +615,10 @@ class Model:
 
         Each image keeps one noise, that from which `generate` starts with the same seed.
         """
-        x = self._centred(images)
+        x = self._learned(images)
         eps = ImageNoise(seed, range(len(x)))(x)
         times = [torch.full((len(x),), k / (frames - 1), device=self.device) for k in range(1, frames)]
-        return [x] + [self.process.diffuse(x, t, eps) for t in times]
+        return [self._shown(state) for state in (x, *(self.process.diffuse(x, t, eps) for t in times))]
 
 
 def _spread(count: int, total: int) -> NDArray[np.int64]:

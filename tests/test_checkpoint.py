@@ -106,6 +106,8 @@ def test_strange_metadata(weights_file: Path, change, text: str) -> None:  # typ
         ),
         (lambda t: t.update(spectrum=-t["spectrum"]), "spectrum must be finite, positive"),
         (lambda t: t.update(spectrum=torch.ones(3, 4, 4)), "does not fit images"),
+        (lambda t: t.update(opponent=-t["opponent"]), "spectrum must be finite, positive"),
+        (lambda t: t.update(opponent=torch.ones(8, 8)), "does not fit a spectrum"),
         (lambda t: t.update(gain=torch.ones(3, 2)), r"gain of shape \(3, 2\) must be .* the file is damaged"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from blurcli.core import dct2
+from blurcli.core.colours import to_opponent
 from blurcli.data import Batches, load_dataset, measure_moments
 from blurcli.data.images import decode
 from blurcli.data.shapes import draw_shapes
@@ -269,9 +270,10 @@ def test_half_of_the_images_are_mirrored() -> None:
 def test_moments_against_their_definition(photos: Path) -> None:
     images = load_dataset(str(photos), "train", (8, 8), 3).images
     u = dct2(torch.from_numpy(np.array(images)).double() / 127.5 - 1)
-    spectrum, mean = measure_moments(images, flip=False)
+    spectrum, mean, opponent = measure_moments(images, flip=False)
     torch.testing.assert_close(spectrum, (u**2).mean(0))
     torch.testing.assert_close(mean, u.mean(0))
+    torch.testing.assert_close(opponent, (to_opponent(u) ** 2).mean(0))
 
 
 def test_moments_with_flips_are_those_of_the_mirrored_data(photos: Path) -> None:
@@ -282,5 +284,5 @@ def test_moments_with_flips_are_those_of_the_mirrored_data(photos: Path) -> None
 
 
 def test_constant_images_have_a_positive_variance() -> None:
-    spectrum, mean = measure_moments(np.full((5, 1, 4, 4), 7, np.uint8), flip=True)
+    spectrum, mean, _ = measure_moments(np.full((5, 1, 4, 4), 7, np.uint8), flip=True)
     assert torch.all(spectrum > mean**2)

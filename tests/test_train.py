@@ -18,6 +18,7 @@ from torch import Tensor
 from blurcli.checkpoint import State, Tensors, load_state, load_weights, save_state
 from blurcli.config import Config, OptimConfig, load_config, parse_overrides
 from blurcli.core import UNet
+from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, load_dataset
 from blurcli.runs import Run
 from blurcli.train import Trainer, learning_rate, train
@@ -303,3 +304,16 @@ def test_a_metrics_line_cut_short_is_dropped(cli: Cli, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert "grad_norm" in lines[-1]
+
+
+def test_times_may_follow_the_path_of_the_image() -> None:
+    config = tiny_config("optim.time_sampling=path")
+    spectrum = 60 / (1 + torch.arange(8)[:, None] ** 2 + torch.arange(8) ** 2).double().expand(3, 8, 8)
+    trainer = Trainer(config, spectrum, torch.zeros(3, 8, 8), CPU)
+    times = trainer._times(torch.linspace(0, 1, 1001))
+    assert times[0] == 0
+    assert times[-1] == 1
+    assert (times.diff() > 0).all()
+    grid = WhitenedSpace(trainer.process, torch.zeros(3, 8, 8).double(), spectrum).time_grid(10, 1.0)
+    torch.testing.assert_close(times[::100], torch.tensor(grid[::-1], dtype=torch.float32), atol=2e-3, rtol=0)
+    assert (times - torch.linspace(0, 1, 1001)).abs().max() > 0.02

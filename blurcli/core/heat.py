@@ -187,6 +187,7 @@ def heat_bound(
     delta: float,
     *,
     calls: int = 32,
+    to_pixels: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Bound:
     """An unbiased estimate of the evidence bound of the paper (section 3) in bits per dimension, with 256 levels.
 
@@ -197,12 +198,13 @@ def heat_bound(
     Args:
         predictor: called `calls` + 1 times.
         process: the heat dissipation.
-        x: images (B, C, H, W) of 256 even levels in [-1, 1]; float32 or float64.
+        x: images (B, C, H, W), float32 or float64, such that `to_pixels(x)` are of 256 even levels in [-1, 1].
         noise: `noise(x)` gives standard normal noise like x; called once a call of the predictor, and once for the prior.
         offset: (B,) uniform in [0, 1): where the stratified levels of each image begin.
         starts: DCT of the blurred training images, their lowest frequencies only, (N, C, h, w); all others are 0.
         delta: standard deviation of the noise of the sampler, above 0, for images in [-1, 1].
         calls: levels from 2 on that are drawn for each image.
+        to_pixels: an orthonormal change of the colours of `x`.
 
     Raises:
         ValueError: `calls` below 1, or `delta` not above 0.
@@ -223,7 +225,7 @@ def heat_bound(
     prior = _mixture_prior(process, x_dct, noise(x).double(), starts)
     first = torch.full((len(x),), 1 / levels, dtype=x.dtype, device=x.device)
     last = idct2(predictor(process.diffuse(x, first, noise(x)), first, torch.zeros_like(first)).double())
-    reconstruction = -_level_log_probability(x.double(), last, delta).sum((1, 2, 3))
+    reconstruction = -_level_log_probability(to_pixels(x.double()), to_pixels(last), delta).sum((1, 2, 3))
 
     band, bands = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
     per_band = band_means(diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * x.shape[1]

@@ -66,6 +66,7 @@ def variational_bound(
     *,
     calls: int = 32,
     steps: int | None = None,
+    to_pixels: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Bound:
     """An unbiased estimate of the bound, from `calls` times an image.
 
@@ -75,13 +76,14 @@ def variational_bound(
     Args:
         denoiser: `x_hat = denoiser(z, t)`; called `calls` times.
         process: the diffusion process.
-        x: images (B, C, H, W) of 256 even levels in [-1, 1]; float32 or float64.
+        x: images (B, C, H, W), float32 or float64, such that `to_pixels(x)` are of 256 even levels in [-1, 1].
         noise: `noise(x)` gives standard normal noise like x; called once for z_0 and once a call.
         offset: (B,) uniform in [0, 1): where the stratified times of each image begin.
         spectrum: P of the data, (H, W) or (C, H, W).
         mean: M of the data, like `spectrum`; None for 0.
         calls: of the denoiser.
         steps: T, the steps of the ancestral sampler whose likelihood is bounded; None for continuous time.
+        to_pixels: an orthonormal change of the colours of `x`.
 
     Raises:
         ValueError: `calls` or `steps` below 1, or moments as `SpectralDenoiser` refuses them.
@@ -109,7 +111,7 @@ def variational_bound(
     per_band = band_means(prior + diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * channels
     nats = [part.sum((1, 2, 3)) for part in (prior, diffusion)]
     unit = math.log(2) * x[0].numel()
-    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, noise) / unit, per_band / unit)
+    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, to_pixels(x), noise) / unit, per_band / unit)
 
 
 def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from blurcli.core.augment import CHANGES
+
 _ODD_1, _ODD_2 = 0x5BD1E995, 0x27D4EB2F  # any odd numbers with bits all over make int32 products that mix
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
@@ -34,6 +36,7 @@ class UNet(nn.Module):
         dropout: probability, in [0, 1), between the two convolutions of a block, while training.
         patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
         classes: number of classes of images that the network can be told; None for none.
+        augmented: whether the network can be told how its image was changed, see `core.augment`.
 
     Attributes:
         checkpoint_activations: while training, keep of every block only what it began with, and compute the rest again in the
@@ -51,6 +54,7 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         patch_size: int = 1,
         classes: int | None = None,
+        augmented: bool = False,
     ) -> None:
         super().__init__()
         self.base_channels = base_channels
@@ -64,6 +68,8 @@ class UNet(nn.Module):
 
         # As large as the classes are to count from the start: zeros would grow too slowly for short trainings.
         self.labels = nn.Embedding(classes + 1, time_channels) if classes is not None else None
+        # Without a bias: no change, all zeros, adds nothing.
+        self.changes = nn.Linear(CHANGES, time_channels, bias=False) if augmented else None
 
         blocks = itertools.count()
 
@@ -95,7 +101,14 @@ class UNet(nn.Module):
         self.last = nn.Sequential(_norm(width), nn.SiLU(), _zero(nn.Conv2d(width, channels * patch_size**2, 3, padding=1)))
         self.unfold = nn.PixelShuffle(patch_size)
 
-    def forward(self, x: Tensor, t: Tensor, keys: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        keys: Tensor | None = None,
+        labels: Tensor | None = None,
+        changes: Tensor | None = None,
+    ) -> Tensor:
         """(B, C, H, W) of about unit variance and times (B,) in [0, 1] to (B, C, H, W).
 
         Args:
@@ -103,6 +116,7 @@ class UNet(nn.Module):
                 PyTorch's random state when None, and without effect but while training with dropout.
             labels: int64 (B,), the class of every image, the number of classes standing for one that is not told; None for
                 none told. Only for a network with classes.
+            changes: (B, CHANGES), what was done to every image; None for nothing. Only for an augmented network.
 
         Raises:
             ValueError: height or width is no multiple of `stride`.
@@ -116,6 +130,8 @@ class UNet(nn.Module):
             untold = self.labels.num_embeddings - 1
             told = torch.full((len(x),), untold, device=x.device) if labels is None else labels
             time = time + self.labels(told).to(x.dtype)
+        if self.changes is not None and changes is not None:
+            time = time + self.changes(changes).to(x.dtype)
         h = self.first(self.fold(x))
         skips = [h]
         for stage in self.down:

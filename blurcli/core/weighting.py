@@ -6,9 +6,7 @@ of a frequency, V being the variance of the data there; the signal-to-noise rati
 | name | weight | |
 |---|---|---|
 | `paper` | 1 | Hoogeboom and Salimans 2023, after Ho et al. 2020 |
-| `balanced` | 1 / (mean of s over frequencies + 0.1) | every time counts, whatever is left of the image by then |
-| `mixed` | 1 / (s + 0.1) | between `paper` and `flat` |
-| `flat` | 1 / s | the squared error of F: plain v-prediction, Salimans and Ho 2022 |
+| `balanced` | 1 / (s / 4 + 3 / 4 of its mean over frequencies + 0.1) | every time counts, and at each the faint frequencies |
 | `min-snr` | min(1, 5 / snr) | Hang et al. 2023, arXiv 2303.09556, less weight on what is nearly clean |
 | `sigmoid` | 1 - s = sigmoid(-log snr) | Kingma and Gao 2023, arXiv 2303.00848 |
 """
@@ -22,7 +20,6 @@ from torch import Tensor
 
 from blurcli.core.process import Process
 
-_BALANCE = 0.1
 _MIN_SNR_GAMMA = 5.0
 
 
@@ -40,8 +37,9 @@ def signal_share(process: Process, variance: Tensor, t: Tensor) -> Tensor:
 
 def _balanced(share: Tensor) -> Tensor:
     # Late times, when few frequencies are alive, count for nearly nothing in the paper's loss, though they decide the
-    # coarse structure. The constant bounds the weight of the very last ones.
-    return 1 / (share.mean((1, 2, 3), keepdim=True) + _BALANCE)
+    # coarse structure: the mean brings them back, and s itself what is just coming out of the noise. The constant bounds
+    # the weight of the very last times. Found by trial: docs/family.md.
+    return 1 / (share / 4 + 3 / 4 * share.mean((1, 2, 3), keepdim=True) + 0.1)
 
 
 def _min_snr(share: Tensor) -> Tensor:
@@ -51,8 +49,6 @@ def _min_snr(share: Tensor) -> Tensor:
 LOSS_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "paper": torch.ones_like,
     "balanced": _balanced,
-    "flat": lambda share: 1 / share.clamp(min=torch.finfo(torch.float32).tiny),
-    "mixed": lambda share: 1 / (share + _BALANCE),
     "min-snr": _min_snr,
     "sigmoid": lambda share: 1 - share,
 }

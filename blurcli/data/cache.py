@@ -48,7 +48,7 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
     """
     folder = _path("")
     # Written, not mapped: the pages of a map count as memory of this process until the disk has them.
-    with files.temporary(folder, ".npy") as partial:
+    with files.explained(folder), files.temporary(folder, ".npy") as partial:
         count = 0
         with partial.open("wb") as file:
             _write_header(file, 0, shape)

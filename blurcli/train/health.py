@@ -60,7 +60,8 @@ def measure(trainer: Trainer, dataset: Dataset) -> Losses:
     count = min(_IMAGES, len(dataset.images))
 
     def errors(network: UNet) -> tuple[Tensor, Tensor]:
-        model = Model(trainer.config, network, trainer.spectrum, trainer.mean, trainer.device)
+        moments = trainer.spectrum, trainer.mean
+        model = Model(trainer.config, network, *moments, trainer.device, opponent=trainer.opponent)
         times, losses = model.losses(dataset.images, count, trainer.config.seed, _TIMES)
         return times.cpu(), losses.cpu()
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -220,9 +221,10 @@ class Keeper:
                 self._board.add_scalar(name, value, metrics.step)
 
     def _save_weights(self, trainer: Trainer) -> None:
-        network, gain, starts = dict(trainer.average.state_dict()), self._gain(trainer), self._starts(trainer)
-        path, moments = self._run.weights_path(trainer.step), (trainer.spectrum, trainer.mean)
-        checkpoint.save_weights(Weights(trainer.config, trainer.step, network, *moments, gain, path, starts, self._classes))
+        network, moments = dict(trainer.average.state_dict()), (trainer.spectrum, trainer.mean)
+        gain, path = self._gain(trainer), self._run.weights_path(trainer.step)
+        weights = Weights(trainer.config, trainer.step, network, *moments, gain, path, **self._extras(trainer))
+        checkpoint.save_weights(weights)
 
     def _looks(self, config: Config) -> Iterator[tuple[Callable[[Trainer], None], int | None]]:
         """Ways to see how a training does, and after how many steps each."""
@@ -266,15 +268,18 @@ class Keeper:
     def _starts(self, trainer: Trainer) -> Tensor | None:
         """What heat dissipation starts from; None for other processes."""
         if isinstance(trainer.process, HeatDissipation) and self._blurred is None:
-            config = trainer.config
-            self._blurred = measure_starts(self._dataset.images, config.data.flip, trainer.process, trainer.spectrum.cpu())
+            spectrum, opponent = trainer.learned_moments[0].cpu(), trainer.opponent is not None
+            flip = trainer.config.data.flip
+            self._blurred = measure_starts(self._dataset.images, flip, trainer.process, spectrum, opponent)
         return self._blurred
 
     def _averaged(self, trainer: Trainer, gain: Tensor | None = None) -> Model:
         moments = trainer.spectrum, trainer.mean
-        return Model(
-            trainer.config, trainer.average, *moments, trainer.device, gain, starts=self._starts(trainer), classes=self._classes
-        )
+        return Model(trainer.config, trainer.average, *moments, trainer.device, gain, **self._extras(trainer))
+
+    def _extras(self, trainer: Trainer) -> dict[str, Any]:
+        """What some models have besides, and a weights file holds."""
+        return {"opponent": trainer.opponent, "starts": self._starts(trainer), "classes": self._classes}
 
 
 def training_judge(config: Config, dataset: Dataset, device: torch.device, say: Say) -> evaluate.Judge | None:

@@ -139,7 +139,9 @@ def _prepare(config: Config, run: Run, dataset: Dataset, device: torch.device, t
             )
     else:
         say("measuring the spectrum of the data")
-        trainer = Trainer(config, *measure_moments(dataset.images, config.data.flip), device, team, say)
+        spectrum, mean, opponent = measure_moments(dataset.images, config.data.flip)
+        coloured = config.objective == "spectral" and config.data.channels > 1
+        trainer = Trainer(config, spectrum, mean, device, team, say, opponent if coloured else None)
     with files.replacing(run.config_path) as temporary:
         temporary.write_text(to_yaml(config), encoding="utf-8")
     return trainer

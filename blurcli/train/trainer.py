@@ -15,14 +15,27 @@ from torch.nn.parallel import DistributedDataParallel
 from blurcli.checkpoint import State, Tensors, check_fit
 from blurcli.config import Config, OptimConfig
 from blurcli.core import Denoiser, HeatDissipation, UNet
+from blurcli.core.augment import change, draw_changes
+from blurcli.core.colours import to_opponent
 from blurcli.core.denoiser import reference_gaussian
 from blurcli.core.heat import ResidualPredictor
 from blurcli.core.rng import step_seed
 from blurcli.core.unet import draw_keys
 from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
+from blurcli.core.whitened import WhitenedSpace
 from blurcli.distributed import ALONE, Team
 from blurcli.errors import UserError
-from blurcli.model import Compiled, build_denoiser, build_network, build_process, memory_format, mixed_precision
+from blurcli.model import (
+    Compiled,
+    build_denoiser,
+    build_network,
+    build_process,
+    learned_moments,
+    memory_format,
+    mixed_precision,
+)
+
+_GRID_CELLS = 512  # between which times are interpolated
 
 
 class Trainer:
@@ -32,6 +45,7 @@ class Trainer:
         config: the resolved preset.
         spectrum: mean squared DCT coefficient of the data; that of the team's first process counts.
         mean: mean DCT coefficient of the data, likewise.
+        opponent: the spectrum in opponent colours, for a network that is to work in these; None for one that is not. Likewise.
         device: where it runs.
         team: the processes that train it together, each on its share of every batch.
         say: gets messages for a person.
@@ -51,12 +65,18 @@ class Trainer:
         device: torch.device,
         team: Team = ALONE,
         say: Callable[[str], None] = lambda text: None,
+        opponent: Tensor | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = device
         self.team = team
         self.spectrum, self.mean = (team.give(moment).to(device) for moment in (spectrum, mean))
+        self.process = build_process(config)
+        reference_gaussian(self.process, self.spectrum, self.mean)  # refuses what a damaged state may say
+        self.opponent: Tensor | None = None
+        if team.give(torch.tensor(opponent is not None)):
+            self.opponent = team.give(torch.zeros_like(spectrum) if opponent is None else opponent).to(device)
         self.network: UNet = build_network(config).to(device).to(memory_format=memory_format(config, device))
         self.average: UNet = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.network.checkpoint_activations = config.train.checkpoint_activations
@@ -69,17 +89,25 @@ class Trainer:
         trained = self._parallel or self.network
         compiling = config.train.compile if config.train.compile is not None else device.type == "cuda"
         call = mixed_precision(Compiled(trained, say) if compiling else trained, config, device)
-        self._conditions: tuple[Tensor | None, Tensor | None] = None, None
+        self._conditions: tuple[Tensor | None, ...] = ()
         self.denoiser: Denoiser | ResidualPredictor = build_denoiser(
-            config, lambda x, t: call(x, t, *self._conditions), self.spectrum, self.mean
+            config, lambda x, t: call(x, t, *self._conditions), *self.learned_moments
         )
-        self.process = build_process(config)
-        _, self.variance = reference_gaussian(self.process, self.spectrum, self.mean)
+        centre, self.variance = reference_gaussian(self.process, *self.learned_moments)
+        self._grid: Tensor | None = None
+        if config.optim.time_sampling == "path":
+            times = WhitenedSpace(self.process, centre, self.variance).time_grid(_GRID_CELLS, 1.0)
+            self._grid = torch.tensor(times[::-1], dtype=torch.float32, device=device)
         self.step = 0
         self.restores = 0
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
         self.skipped_in_row = torch.zeros_like(self.skipped)
         self._micro_batch = self._fitting_micro_batch(say)
+
+    @property
+    def learned_moments(self) -> tuple[Tensor, Tensor]:
+        """Spectrum and mean in the colours in which the network works."""
+        return learned_moments(self.spectrum, self.mean, self.opponent)
 
     @property
     def diverged(self) -> bool:
@@ -106,7 +134,13 @@ class Trainer:
             assert self.config.data.classes is not None
             untold = torch.rand(count, device=x.device) < self.config.optim.class_dropout
             labels = torch.where(untold[own], self.config.data.classes, labels)
-        loss = self.team.mean(self._backward(x, t[own], eps[own], keys[own], labels))
+        changes = None
+        if self.config.data.augment:
+            changes = draw_changes(count, self.config.data.augment, x.device)[own]
+            x = change(x, changes)
+        if self.opponent is not None:
+            x = to_opponent(x)
+        loss = self.team.mean(self._backward(x, t[own], eps[own], (keys[own], labels, changes)))
         grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip)
         bad = ~(loss.isfinite() & grad_norm.isfinite())
         self.skipped += bad
@@ -122,8 +156,11 @@ class Trainer:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         return loss, grad_norm
 
-    def _backward(self, x: Tensor, t: Tensor, eps: Tensor, keys: Tensor, labels: Tensor | None) -> Tensor:
-        """The mean loss of the images; its gradient is left in the parameters, averaged over all processes."""
+    def _backward(self, x: Tensor, t: Tensor, eps: Tensor, conditions: tuple[Tensor | None, ...]) -> Tensor:
+        """The mean loss of the images; its gradient is left in the parameters, averaged over all processes.
+
+        `conditions` are further arguments of the network, each (B, ...).
+        """
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=x.device)
         for first in range(0, len(x), self._micro_batch):
@@ -131,7 +168,7 @@ class Trainer:
             last = first + self._micro_batch >= len(x)
             # The gradients of all parts but the last are only added up here.
             with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
-                self._conditions = keys[part], labels[part] if labels is not None else None
+                self._conditions = tuple(None if each is None else each[part] for each in conditions)
                 part_loss = self.denoiser.loss(x[part], t[part], eps[part], self._loss_weight(t[part])).sum() / len(x)
                 part_loss.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
@@ -148,7 +185,13 @@ class Trainer:
 
     def _times(self, share: Tensor) -> Tensor:
         """The times at which shares (B,) in [0, 1] of all training images are looked at."""
-        return self.process.level_above(share) if isinstance(self.process, HeatDissipation) else share
+        if isinstance(self.process, HeatDissipation):
+            return self.process.level_above(share)
+        if self._grid is None:
+            return share
+        place = share * (len(self._grid) - 1)
+        cell = place.long().clamp(max=len(self._grid) - 2)
+        return torch.lerp(self._grid[cell], self._grid[cell + 1], place - cell)
 
     def _loss_weight(self, t: Tensor) -> Tensor | None:
         name = self.config.optim.loss_weight
@@ -159,6 +202,8 @@ class Trainer:
     def state(self, data: str) -> State:
         """Everything for an exact continuation; `data` is the fingerprint of the images."""
         tensors: Tensors = {"spectrum": self.spectrum, "mean": self.mean, **self._tensors()}
+        if self.opponent is not None:
+            tensors["opponent"] = self.opponent
         tensors["health.restores"] = torch.tensor(self.restores)
         return State(self.config, self.step, data, tensors)
 
@@ -186,7 +231,8 @@ class Trainer:
         with torch.device("meta"):  # before any memory is taken: a file may say that it is huge
             check_fit(build_network(config), _parts(state)["net"], path)
         try:
-            trainer = cls(config, state.tensors["spectrum"], state.tensors["mean"], device, team, say)
+            moments = state.tensors["spectrum"], state.tensors["mean"]
+            trainer = cls(config, *moments, device, team, say, state.tensors.get("opponent"))
         except (KeyError, ValueError) as error:
             raise UserError(f"{path}: {error}; the file is damaged") from None
         trainer.load(state, path)
