@@ -545,22 +545,26 @@ class Model:
         *,
         calls: int,
         steps: int | None,
+        delta: float | None = None,
         on_batch: Callable[[int], None] = lambda done: None,
     ) -> Bound:
-        """The likelihood bound of `count` of the images (N, C, H, W) uint8, evenly spaced; see `core.likelihood`."""
+        """The likelihood bound of `count` of the images (N, C, H, W) uint8, evenly spaced; see `core.likelihood`.
+
+        `delta` is that of heat dissipation's sampler; None for the preset's.
+        """
         chosen, parts = _spread(count, len(images)), []
         for indices in ALONE.blocks(count, self.batch_size):
             noise = ImageNoise(seed, indices)
             x, offset = self._learned(images[chosen[indices]]), noise.uniform()
-            parts.append(self._bound(x, noise, offset, calls, steps))
+            parts.append(self._bound(x, noise, offset, calls, steps, delta))
             on_batch(indices.stop)
         return Bound(*(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Bound)))
 
-    def _bound(self, x: Tensor, noise: ImageNoise, offset: Tensor, calls: int, steps: int | None) -> Bound:
+    def _bound(self, x: Tensor, noise: ImageNoise, offset: Tensor, calls: int, steps: int | None, delta: float | None) -> Bound:
         if isinstance(self.process, HeatDissipation):
             assert self._predictor is not None
             assert self._starts is not None
-            delta = _in_our_units(self.config.sample.delta or 0)
+            delta = _in_our_units(delta or self.config.sample.delta or 0)
             return heat_bound(
                 self._predictor, self.process, x, noise, offset, self._starts, delta, calls=calls, to_pixels=self._shown
             )

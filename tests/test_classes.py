@@ -123,6 +123,14 @@ def test_which_class_an_image_has(class_run: Path, cli: Cli) -> None:
         assert done.code == 0, done.err
     done = cli("fid", "--run", class_run, "--n", 12, "--features", "pixels", "--force", "--guidance", 2, "--json")
     assert '"guidance": 2.0' in done.out, done.err
+    shown = []
+    for label in ("circle", "square"):
+        done = cli("animate", "x.png", "--run", class_run, "--n", 1, "--frames", 3, "--class", label, "--guidance", 3)
+        assert done.code == 0, done.err
+        shown.append(Path("x.png").read_bytes())
+    assert shown[0] != shown[1]
+    done = cli("animate", "x.png", "--run", class_run, "--direction", "forward", "--class", "circle")
+    assert (done.code, "only the reverse process is sampled" in done.err) == (2, True)
     done = cli("sample", "--run", class_run, "--class", "cirle")
     assert (done.code, "did you mean 'circle'?" in done.err) == (2, True)
 

@@ -65,17 +65,19 @@ def tiny_config(*options: str) -> Config:
     return load_config("shapes-blur", parse_overrides([*TINY, *options]))
 
 
-def test_a_step_waits_for_nothing() -> None:
+@pytest.mark.parametrize("options", [(), ("data.classes=3", "data.augment=0.5", "optim.time_sampling=path")])
+def test_a_step_waits_for_nothing(options: tuple[str, ...]) -> None:
     """Nothing in a training step asks the GPU for a value, or the CPU could not run ahead."""
-    trainer = Trainer(tiny_config("model.dropout=0.1"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA)
+    moments = torch.ones(3, 8, 8), torch.zeros(3, 8, 8)
+    trainer = Trainer(tiny_config("model.dropout=0.1", *options), *moments, CUDA, opponent=moments[0])
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), np.uint8)
-    batches = Batches(images, 4, 0, True, CUDA)
+    batches = Batches(images, 4, 0, True, CUDA, labels=np.arange(64) % 3 if options else None)
     for _ in range(3):  # what is compiled, cached and allocated at first
-        trainer.train_step(batches(trainer.step))
+        trainer.train_step(batches(trainer.step), batches.labels(trainer.step))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            trainer.train_step(batches(trainer.step))
+            trainer.train_step(batches(trainer.step), batches.labels(trainer.step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

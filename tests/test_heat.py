@@ -259,6 +259,11 @@ def test_every_command_works_on_a_heat_model(heat_weights: Path, cli: Cli) -> No
     ):
         done = cli(*command)
         assert done.code == 0, done.err
+    bits = [
+        json.loads(cli("likelihood", *run, "--n", 8, "--calls", 2, "--json", *delta).out)["bits_per_dim"]
+        for delta in ((), ("--delta", 0.0125), ("--delta", 0.1))
+    ]
+    assert bits[0] == bits[1] != bits[2]
     five, three, same = (
         np.load(f"{name}.npz")["images"] if "images" in np.load(f"{name}.npz") else np.load(f"{name}.npz")["arr_0"]
         for name in ("five", "three", "same")
@@ -274,6 +279,7 @@ def test_heat_models_refuse_what_is_not_theirs(heat_weights: Path, cli: Cli) -> 
         (("sample", "--sampler", "abm"), "is sampled by heat only"),
         (("sample", "--steps", 5), "this model has 4 levels"),
         (("likelihood", "--steps", 5), "leave --steps out"),
+        (("likelihood", "--delta", 0), "heat dissipation has no bound where its steps add no noise"),
     ):
         done = cli(*arguments, *run)
         assert (done.code, text in done.err) == (2, True), done.err
@@ -287,6 +293,8 @@ def test_diffusion_models_refuse_the_heat_sampler(tiny_run: Path, cli: Cli) -> N
     assert (done.code, "any but heat" in done.err) == (2, True)
     done = cli("sample", "--run", tiny_run, "--delta", "0.1")
     assert (done.code, "only --sampler heat adds such noise" in done.err) == (2, True)
+    done = cli("likelihood", "--run", tiny_run, "--delta", "0.1")
+    assert (done.code, "is the noise of heat dissipation's steps" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(

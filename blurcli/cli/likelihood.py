@@ -10,6 +10,7 @@ import typer
 from blurcli.cli.common import (
     CalibrationOption,
     CountOption,
+    DeltaOption,
     DeviceOption,
     JsonOption,
     ReferenceOption,
@@ -37,6 +38,7 @@ def likelihood(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Bound that of so many ancestral steps. [default: continuous time]")
     ] = None,
+    delta: DeltaOption = None,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls an image; more are more precise.")] = 32,
     seed: SeedOption = 0,
     calibrated: CalibrationOption = True,
@@ -57,8 +59,11 @@ def likelihood(
     if model.config.process.kind == "heat":
         if steps is not None:
             raise UsageError(f"--steps {steps}: the bound of heat dissipation is that of its levels; leave --steps out")
-        if not model.config.sample.delta:
-            raise UsageError("a heat dissipation without noise (sample.delta: 0) has no bound; train with one, such as 0.0125")
+        delta = model.config.sample.delta if delta is None else delta
+        if not delta:
+            raise UsageError("heat dissipation has no bound where its steps add no noise: give --delta 0.0125, say")
+    elif delta is not None:
+        raise UsageError(f"--delta {delta:g}: is the noise of heat dissipation's steps; this model is of another kind")
     split = split or model.config.score.split
     dataset = reference_images(model.config, chosen_run, data, split)
     count = chosen_count(n, dataset)
@@ -66,7 +71,7 @@ def likelihood(
         raise UsageError(f"{dataset.name}: holds one image; a standard error needs at least two: give more with --data")
     started = time.perf_counter()
     with console.progress("likelihood", count) as update:
-        bound = model.bound(dataset.images, count, seed, calls=calls, steps=steps, on_batch=update)
+        bound = model.bound(dataset.images, count, seed, calls=calls, steps=steps, delta=delta, on_batch=update)
 
     names = band_names(frequency_bands(*model.process.shape, BANDS_PER_OCTAVE)[1])
     parts = {"prior": bound.prior, "diffusion": bound.diffusion, "reconstruction": bound.reconstruction}
@@ -77,6 +82,7 @@ def likelihood(
         "bands": dict(zip(names, bound.bands.mean(0).tolist(), strict=True)),
         "n": count,
         "steps": steps,
+        "delta": delta,
         "calls": calls,
         "seed": seed,
         "weights": str(path),
@@ -103,7 +109,7 @@ def likelihood(
         [f"  {name}", f"{band.mean():.4f}", f"{_standard_error(band):.4f}"]
         for name, band in zip(names, bound.bands.T, strict=True)
     ]
-    heat = f"{getattr(model.config.process, 'levels', 0)} levels of heat dissipation"
+    heat = f"{getattr(model.config.process, 'levels', 0)} levels of heat dissipation, delta {delta}"
     process = (
         heat if model.config.process.kind == "heat" else "continuous time" if steps is None else f"{steps} ancestral steps"
     )

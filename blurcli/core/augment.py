@@ -69,9 +69,8 @@ def change(x: Tensor, changes: Tensor) -> Tensor:
     mirror = _matrix(1 - 2 * mirrored, zero, zero, 1 - 2 * upside_down)
     matrix = mirror @ stretch @ turn * size[:, None, None]
     # grid_sample counts both sides from -1 to 1.
-    sides = x.new_tensor([width, height])
+    matrix = _matrix(matrix[:, 0, 0], matrix[:, 0, 1] * height / width, matrix[:, 1, 0] * width / height, matrix[:, 1, 1])
     moves = -2 * torch.stack([right, down], dim=1)[:, :, None]
-    matrix = matrix * sides / sides[:, None]
     grid = F.affine_grid(torch.cat([matrix, matrix @ moves], dim=2), list(x.shape), align_corners=False)
     warped = F.grid_sample(x, grid.to(x.dtype), mode="bicubic", padding_mode="reflection", align_corners=False)
     return torch.where(changes.any(1)[:, None, None, None], warped.clamp(-1, 1), x)
