@@ -286,3 +286,17 @@ def test_moments_with_flips_are_those_of_the_mirrored_data(photos: Path) -> None
 def test_constant_images_have_a_positive_variance() -> None:
     spectrum, mean, _ = measure_moments(np.full((5, 1, 4, 4), 7, np.uint8), flip=True)
     assert torch.all(spectrum > mean**2)
+
+
+def test_large_images_are_measured_in_parts_and_fewer_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from blurcli.data import moments
+
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), np.uint8)
+    whole = measure_moments(images, flip=False)
+    monkeypatch.setattr(moments, "_CHUNK_VALUES", 7 * 3 * 8 * 8)
+    for ours, direct in zip(measure_moments(images, flip=False), whole, strict=True):
+        torch.testing.assert_close(ours, direct)
+    monkeypatch.setattr(moments, "_MAX_VALUES", 3 * 8 * 8)
+    monkeypatch.setattr(moments, "_ENOUGH_IMAGES", 2)
+    for ours, direct in zip(measure_moments(images, flip=False), measure_moments(images[[0, -1]], flip=False), strict=True):
+        torch.testing.assert_close(ours, direct)
