@@ -189,9 +189,8 @@ class OptimConfig(_Section):
         "balanced",
         description="paper: 1; balanced: more where little of the signal is left; min-snr, sigmoid: less where nearly all is",
     )
-    time_sampling: Literal["uniform", "path"] = Field(
-        "uniform",
-        description="path: two thirds of the times where the image forms, as abm steps; for better likelihoods",
+    time_sampling: Literal["path", "uniform"] = Field(
+        "path", description="path: two thirds of the times where the image forms, as abm steps; uniform: as published"
     )
     class_dropout: float = Field(
         0.1,

@@ -30,7 +30,14 @@ from blurcli.runs import Run
 SIZE = (8, 12)
 PROCESS = HeatDissipation(SIZE, blur_sigma_max=6.0, levels=20, noise=0.02)
 VARIANCE = 0.3 / (1 + torch.arange(8.0)[:, None] ** 2 + torch.arange(12.0) ** 2).double() ** 0.75 + 0.01
-HEAT = ("process.kind=heat", "process.levels=4", "sample.sampler=heat", "sample.delta=0.0125", "sample.steps=4")
+HEAT = (
+    "process.kind=heat",
+    "process.levels=4",
+    "sample.sampler=heat",
+    "sample.delta=0.0125",
+    "sample.steps=4",
+    "optim.time_sampling=uniform",
+)
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -128,7 +128,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "optim.decay_from_step": ("1", "weights"),
     "optim.grad_clip": ("1e-9", "weights"),
     "optim.loss_weight": ("paper", "weights"),
-    "optim.time_sampling": ("path", "weights"),
+    "optim.time_sampling": ("uniform", "weights"),
     "optim.class_dropout": ("1", "weights"),
     "optim.ema_decay": ("0", "weights"),
     "train.steps": ("2", "files"),
@@ -163,7 +163,7 @@ CHANGES: dict[str, tuple[str, str]] = {
 }
 
 
-HEAT = ("process.kind=heat", "process.levels=4", "sample.sampler=heat", "sample.delta=0.01")
+HEAT = ("process.kind=heat", "process.levels=4", "sample.sampler=heat", "sample.delta=0.01", "optim.time_sampling=uniform")
 
 
 def test_the_table_has_every_key() -> None:

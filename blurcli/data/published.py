@@ -21,7 +21,7 @@ class Publication:
 
     Attributes:
         page: of its publisher.
-        needed: what of it.
+        needed: what to take there, and in which form.
     """
 
     page: str
@@ -33,11 +33,11 @@ BY_HAND = {
         "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html", "img_align_celeba.zip and list_eval_partition.txt"
     ),
     "lsun-church": Publication(
-        "https://github.com/fyu/lsun", "the folders of church_outdoor_train_lmdb.zip and church_outdoor_val_lmdb.zip, unzipped"
+        "https://github.com/fyu/lsun", "the unzipped church_outdoor_train_lmdb and church_outdoor_val_lmdb"
     ),
     "ffhq": Publication(
         "https://github.com/NVlabs/ffhq-dataset",
-        f"thumbnails128x128 for images of up to {_THUMBNAIL} pixels, images1024x1024 for larger ones (the folder or its .zip)",
+        f"thumbnails128x128, or for images of more than {_THUMBNAIL} pixels images1024x1024 (the folder or its .zip file)",
     ),
     "afhq": Publication("https://github.com/clovaai/stargan-v2", "afhq.zip or afhq_v2.zip, or the folder that is in it"),
 }
@@ -65,8 +65,8 @@ def open_source(source: str, split: str, image_size: tuple[int, int]) -> Iterato
     known = BY_HAND.get(source)
     if known is not None and not (place.is_dir() and any(place.iterdir())):
         raise UsageError(
-            f"{source}: has to be downloaded by hand: get {known.needed} from {known.page}, and put that into {place}; "
-            "or name where it is with --data"
+            f"{source}: has to be downloaded by hand, from {known.page}: put {known.needed} into {place}, or name the folder "
+            "that they are in with --data"
         )
     if (place / "list_eval_partition.txt").is_file():
         part = _celeba_part(place / "list_eval_partition.txt", split)
