@@ -61,8 +61,5 @@ def main(weights_path: Path, count: int, guidance: float) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1]),
-        *(kind(text) for kind, text in zip((int, float), sys.argv[2:] or ["300"], strict=False)),
-        *([1.0] if len(sys.argv) < 4 else []),
-    )
+    arguments = sys.argv[2:]
+    main(Path(sys.argv[1]), int(arguments[0]) if arguments else 300, float(arguments[1]) if len(arguments) > 1 else 1.0)

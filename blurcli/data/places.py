@@ -151,7 +151,7 @@ def _database(path: Path) -> Iterator[ImageFiles]:
     try:
         import lmdb
     except ImportError:
-        raise UsageError(f"{path}: is an LMDB database, which needs one package more: pip install 'blurdiff[lsun]'") from None
+        raise UsageError(f"{path}: is an LMDB database, which needs one package more: pip install lmdb") from None
     try:
         with (
             lmdb.open(str(path), readonly=True, lock=False, readahead=False) as database,
