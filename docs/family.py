@@ -38,7 +38,7 @@ def main(folder: Path, steps: int) -> None:
             if not (run / "weights").is_dir():
                 blurdiff("train", "--preset", preset, "--run", run, *assignments)
             score = blurdiff("fid", "--run", run, "--n", 1000)
-            # With the noise of its training, the least that the bound of heat dissipation can have.
+            # Heat dissipation with the noise of its training: more costs bits at every level, however good the network.
             delta = ("--delta", 0.01) if preset == "shapes-heat" else ()
             bits = blurdiff("likelihood", "--run", run, "--split", "test", "--n", 128, *delta)
             row = (score["fd"], score["log_spectral_distance"], bits["bits_per_dim"])
