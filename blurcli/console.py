@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from rich.color import Color
+from rich.color_triplet import ColorTriplet
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 _speaker = ""  # of a process that speaks only of errors
@@ -82,6 +91,43 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
             bars.update(task, completed=done, total=total, note=note)  # rich keeps a total that is None
 
         yield update
+
+
+def preview(pictures: Sequence[NDArray[np.uint8]], seconds: float) -> None:
+    """Pictures (height, width, 1 or 3) one after the other on a terminal, two pixels a character; elsewhere, nothing.
+
+    Wider ones than the terminal are thinned out. The last one stays.
+
+    Args:
+        pictures: of one size.
+        seconds: from one to the next.
+    """
+    if _speaker or not _stderr.is_terminal:
+        return
+    height, width = pictures[0].shape[:2]
+    every = max(1, math.ceil(width / _stderr.width), math.ceil(height / 2 / max(1, _stderr.height - 2)))
+    drawn = [_half_blocks(picture[::every, ::every]) for picture in pictures]
+    if len(drawn) == 1:
+        _stderr.print(drawn[0])
+        return
+    with Live(drawn[0], console=_stderr, auto_refresh=False) as live:
+        for picture in drawn[1:]:
+            time.sleep(seconds)
+            live.update(picture, refresh=True)
+
+
+def _half_blocks(picture: NDArray[np.uint8]) -> Text:
+    """The upper half of a character cell has one colour, the lower half, its background, another."""
+    pixels = np.broadcast_to(picture, (*picture.shape[:2], 3))
+    text = Text(no_wrap=True, end="")
+    for top in range(0, len(pixels), 2):
+        upper = pixels[top]
+        lower = pixels[top + 1] if top + 1 < len(pixels) else None
+        for x, colour in enumerate(upper):
+            below = None if lower is None else Color.from_triplet(ColorTriplet(*map(int, lower[x])))
+            text.append("▀", Style(color=Color.from_triplet(ColorTriplet(*map(int, colour))), bgcolor=below))
+        text.append("\n")
+    return text
 
 
 def is_terminal() -> bool:

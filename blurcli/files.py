@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from blurcli.errors import UserError
 
@@ -58,6 +60,29 @@ def remove_partial(folder: Path) -> None:
     with explained(folder):
         for path in folder.rglob(f"{PARTIAL}*"):
             path.unlink(missing_ok=True)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of one JSON object a line; none where there is no such file. Lines cut short are left out.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
+    found = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
 
 
 def check_writable(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -192,7 +193,7 @@ class Init:
     """A photo to begin with, instead of noise.
 
     Attributes:
-        image: (C, H, W) uint8.
+        image: (C, H, W) uint8, or one for every image to be made, (B, C, H, W).
         strength: the time in (0, 1] to which it is diffused; 1 leaves next to nothing of it.
         blurred: whether it is blurred already, as much as that time blurs.
     """
@@ -324,6 +325,16 @@ class Model:
             draws = [np.random.default_rng([seed, index]).random() for index in indices]
             chosen = np.searchsorted(shares, draws, side="right").tolist()
         return torch.tensor(chosen, device=self.device)
+
+    @contextmanager
+    def _told(self, indices: Sequence[int], seed: int, label: str | None, guidance: float) -> Iterator[None]:
+        """While the block runs, the network is told the classes of these images."""
+        before = self._labels, self._guidance
+        self._labels, self._guidance = self._classes_of(indices, seed, label), guidance
+        try:
+            yield
+        finally:
+            self._labels, self._guidance = before
 
     @property
     def denoiser(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -465,11 +476,8 @@ class Model:
 
         for indices in team.blocks(count, batch_size):
             source = noise(indices) if noise is not None else ImageNoise(seed, indices)
-            self._labels, self._guidance = self._classes_of(indices, seed, label), guidance
-            try:
+            with self._told(indices, seed, label, guidance):
                 images = self._sampled(source, len(indices), init, observe, **solver)
-            finally:
-                self._labels = None
             if not images.isfinite().all():
                 raise UserError(
                     f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
@@ -596,33 +604,31 @@ class Model:
         return from_opponent(x) if self._opponent else x
 
     @torch.inference_mode()
-    def trajectory(
-        self, count: int, seed: int, frames: int, on_step: Callable[[int], None], *, steps: int, **solver: Any
-    ) -> list[Tensor]:
-        """The reverse process of images 0 to count - 1: `frames` states from t = 1 to 0, each (N, C, H, W).
+    def guess(self, z: Tensor, t: float, seed: int, label: str | None = None, guidance: float | None = None) -> Tensor:
+        """The clean images that the network guesses behind states of images 0, 1, ... of a seed at time t.
 
-        They are even in the sampler's steps, which `abm` takes where something happens; the last one is what `generate`
-        gives with the same `steps` (at least `frames - 1`) and `solver`. `on_step` gets the number of steps done.
+        Args:
+            z: (B, C, H, W) in red, green and blue, as `generate` shows them to its observer.
+            t: in [0, 1].
+            seed: as for `generate`, which draws the classes by it.
+            label: as for `generate`.
+            guidance: as for `generate`.
+
+        Returns:
+            x_hat, like `z`.
+
+        Raises:
+            UsageError: the model's objective guesses no clean image; or as `solver`.
         """
-        states: list[Tensor] = []
+        z = to_opponent(z) if self._opponent else z
+        times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
+        with self._told(range(len(z)), seed, label, self._checked_guidance(label, guidance)):
+            return self._shown(self.denoiser(z, times))
 
-        def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
-            states.append(z)
-            on_step(i + 1)
-
-        states += self.generate(count, seed, steps=steps, batch_size=count, on_step=observe, **solver)
-        return [states[round(k * steps / (frames - 1))] for k in range(frames)]
-
-    @torch.inference_mode()
-    def diffusion(self, images: NDArray[np.uint8], seed: int, frames: int) -> list[Tensor]:
-        """The forward process of images (N, C, H, W) uint8: the images, then states at even times up to t = 1.
-
-        Each image keeps one noise, that from which `generate` starts with the same seed.
-        """
-        x = self._learned(images)
-        eps = ImageNoise(seed, range(len(x)))(x)
-        times = [torch.full((len(x),), k / (frames - 1), device=self.device) for k in range(1, frames)]
-        return [self._shown(state) for state in (x, *(self.process.diffuse(x, t, eps) for t in times))]
+    def start(self, count: int, seed: int) -> Tensor:
+        """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
+        like = torch.empty(count, self.config.data.channels, *self.process.shape, device=self.device)
+        return self._shown(ImageNoise(seed, range(count))(like))
 
 
 def _spread(count: int, total: int) -> NDArray[np.int64]:

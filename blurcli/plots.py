@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, NullLocator
@@ -44,10 +46,53 @@ def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="steps (network calls an image)", ylabel=metric)
     axes.set_xticks(sorted({row["steps"] for row in rows}))
     axes.xaxis.set_minor_locator(NullLocator())
-    for ticks in (axes.xaxis, axes.yaxis):
-        ticks.set_major_formatter(FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2468" else "")
-    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    _plain_numbers(axes)
+    axes.legend()
+    _save(figure, path)
+
+
+def save_loss(steps: list[int], losses: list[float], by_time: dict[float, list[tuple[int, float]]], path: Path) -> None:
+    """The loss over training, and below it that at several times, of the same images and noise.
+
+    Args:
+        steps: training steps done.
+        losses: the loss that training minimises, at each of them.
+        by_time: for times t, (step, loss without weight) in turn; none for no second panel.
+        path: .png or .svg.
+    """
+    figure = Figure(figsize=(7, 7 if by_time else 4), layout="constrained")
+    panels = figure.subplots(1 + bool(by_time), sharex=True, squeeze=False)[:, 0]
+    panels[0].plot(steps, losses, linewidth=1)
+    panels[0].set(yscale="log", ylabel="training loss (weighted)")
+    if by_time:
+        for t, points in by_time.items():
+            panels[1].plot(
+                *zip(*points, strict=True), label=f"t = {t:.3g}", marker="o", markersize=3, color=colormaps["viridis"](t * 0.9)
+            )
+        panels[1].set(yscale="log", ylabel="mean squared error in units of the noise")
+        panels[1].legend(ncols=3, fontsize="small")
+    panels[-1].set_xlabel("training steps")
+    _plain_numbers(panels[0])
+    panels[-1].grid(visible=True, alpha=0.3)
+    _save(figure, path)
+
+
+def save_scores(lines: dict[str, list[tuple[int, float, float, float]]], metric: str, path: Path) -> None:
+    """Score over training, a line a sampler, with bars from the least to the largest over seeds.
+
+    Args:
+        lines: for each sampler, (training steps, mean, least, largest) in turn.
+        metric: name of the score, for the axis.
+        path: .png or .svg.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        steps, mean, low, high = np.array(points).T
+        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=name, marker="o", markersize=4, capsize=3)
+    axes.set(yscale="log", xlabel="training steps", ylabel=metric)
+    _plain_numbers(axes)
     axes.legend()
     _save(figure, path)
 
@@ -109,6 +154,13 @@ def save_spectrum(score: dict[str, Any], path: Path) -> None:
     for axes in (upper, lower):
         axes.grid(visible=True, which="both", alpha=0.3)
     _save(figure, path)
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """A logarithmic scale of less than some decades, with numbers that people read, and a grid."""
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2468" else "")
+    axes.grid(visible=True, which="both", alpha=0.3)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -16,6 +16,7 @@ from blurcli.cli.data import data
 from blurcli.cli.diagnose import diagnose
 from blurcli.cli.fid import fid
 from blurcli.cli.likelihood import likelihood
+from blurcli.cli.plot import plot
 from blurcli.cli.prefetch import prefetch
 from blurcli.cli.presets import presets
 from blurcli.cli.results import results
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sample, animate, fid, results, likelihood, sweep, diagnose, data, bench, presets, prefetch):
+for command in (train, sample, animate, fid, results, plot, likelihood, sweep, diagnose, data, bench, presets, prefetch):
     app.command()(command)
 
 

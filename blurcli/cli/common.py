@@ -312,11 +312,23 @@ def read_photo(path: Path, config: Config) -> NDArray[np.uint8]:
     """One image file, (C, H, W), in the size and channels of a configuration."""
     from blurcli.data.images import decode
 
+    return decode(_content(path), str(path), *config.data.image_size, config.data.channels, config.data.value_range)
+
+
+def photo_size(path: Path, most: int) -> tuple[int, int]:
+    """Height and width in which to show an image file: its own, or with the longer side brought down to `most`."""
+    from blurcli.data.images import upright_size
+
+    height, width = upright_size(_content(path), str(path))
+    shrink = min(1.0, most / max(height, width))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    return decode(content, str(path), *config.data.image_size, config.data.channels, config.data.value_range)
 
 
 def started_by_torchrun() -> bool:

@@ -70,6 +70,7 @@ def sample(
         Path | None,
         typer.Option("--out", help="grid.png, a folder for single images, or x.npz. [default: a grid in the run's samples/]"),
     ] = None,
+    preview: Annotated[bool, typer.Option("--show", "--preview", help="Show the first ones in the terminal, too.")] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -113,7 +114,7 @@ def sample(
 
         import torch
 
-        from blurcli import console
+        from blurcli import console, render
         from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
         from blurcli.distributed import ALONE
         from blurcli.model import Init, to_uint8
@@ -139,6 +140,7 @@ def sample(
             return
         write = _writer(out)
         with console.progress("sampling", n) as update:
+            first: list[Images] = []
 
             def batches() -> Iterator[Images]:
                 for number, indices in enumerate(ALONE.blocks(n, size)):
@@ -146,12 +148,17 @@ def sample(
                         like = torch.empty(
                             len(indices), model.config.data.channels, *model.config.data.image_size, dtype=torch.uint8
                         )
-                        yield team.receive(rank, like)[0].numpy()
+                        images = team.receive(rank, like)[0].numpy()
                     else:
-                        yield next(own).numpy()
+                        images = next(own).numpy()
+                    if not first:
+                        first.append(images)
+                    yield images
                     update(indices.stop)
 
             write(batches(), n, out)
+        if preview:
+            console.preview([render.tile(first[0])], 0)
         result = {"out": str(out), "n": n, **solver, "seed": seed, "weights": str(path), "calibrated": model.calibrated}
         if init is not None:
             result |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}

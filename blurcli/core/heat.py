@@ -62,7 +62,7 @@ class HeatDissipation(Process):
             raise ValueError(f"noise must be above 0, not {self.noise}")
 
     def blur_sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the blur, in pixels, at times `t` of any shape (float64)."""
+        """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
         level = t * self.levels
         octaves = math.log(self.blur_sigma_max / self.blur_sigma_min) * (level - 1) / (self.levels - 1)
         return torch.where(level < 1, level * self.blur_sigma_min, self.blur_sigma_min * torch.exp(octaves))
@@ -74,6 +74,10 @@ class HeatDissipation(Process):
     def sigma(self, t: Tensor) -> Tensor:
         """The noise, the same at all times: (B,) -> (B, 1, 1, 1), in the dtype of `t`."""
         return torch.full_like(t, self.noise)[:, None, None, None]
+
+    def logsnr(self, t: Tensor) -> Tensor:
+        """log (1 / noise)^2, the same at all times `t`, of any shape (float64)."""
+        return torch.full_like(t, -2 * math.log(self.noise))
 
     def level_above(self, t: Tensor) -> Tensor:
         """The time of the next level at or above times `t`, and at least that of level 1."""

@@ -44,6 +44,14 @@ class Process(ABC):
     def sigma(self, t: Tensor) -> Tensor:
         """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
 
+    @abstractmethod
+    def blur_sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
+
+    @abstractmethod
+    def logsnr(self, t: Tensor) -> Tensor:
+        """log (alpha / sigma)^2 of an image's mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
+
     def diffuse(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The state `z_t = IDCT(alpha_t DCT(x)) + sigma_t eps`; the noise is white, so it needs no transform.
 
@@ -119,6 +127,20 @@ class BlurringDiffusion(Process):
     def sigma(self, t: Tensor) -> Tensor:
         """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
         return torch.sin(self._angle(self._times(t)))[:, None, None, None].to(t.dtype)
+
+    def blur_sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
+        return self._blur.sigma(t)
+
+    def logsnr(self, t: Tensor) -> Tensor:
+        """log (alpha / sigma)^2 of an image's mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
+        return -2 * torch.log(torch.tan(self._angle(t)))
+
+    def time_at(self, logsnr: Tensor) -> Tensor:
+        """The inverse of `logsnr`: times of any shape (float64), for values from `logsnr_min` to `logsnr_max`."""
+        start, end = self._angle(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        t: Tensor = (torch.atan(torch.exp(-logsnr / 2)) - start) / (end - start)
+        return t.clamp(0, 1)
 
     def snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The signal-to-noise ratio `(alpha / sigma)^2` per DCT frequency and its derivative by t.

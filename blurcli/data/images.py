@@ -54,6 +54,24 @@ def decode(content: bytes, name: str, height: int, width: int, channels: int, va
         raise UserError(f"{name}: not a readable image ({reason(error)}); repair or remove the file") from None
 
 
+def upright_size(content: bytes, name: str) -> tuple[int, int]:
+    """Height and width of an image file, once it is turned upright.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: as `decode`.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image, decoding(image):
+            upright = ImageOps.exif_transpose(image)
+            return upright.height, upright.width
+    except Exception as error:  # on damaged content decoders raise nearly anything
+        raise UserError(f"{name}: not a readable image ({reason(error)}); repair or remove the file") from None
+
+
 def reason(error: Exception) -> str:
     """What a decoder has to say of a broken image."""
     if isinstance(error, UnidentifiedImageError):  # whose text names only an address in memory

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from blurcli import files
-from blurcli.errors import UserError
 
 Score = dict[str, Any]
 
@@ -48,7 +47,7 @@ class Group:
         metric: what they are ranked by; lower is better.
         protocol: what they share; `reference` is how one of them calls it.
         rows: one for every subject, the best first: what it is, the mean of every measure over its seeds, `std` of the metric
-            (None for one seed) and `seeds`.
+            (None for one seed), `min`, `max` and `seeds`.
     """
 
     metric: str
@@ -67,21 +66,7 @@ def record(path: Path, score: Score) -> None:
 
 def recorded(path: Path) -> list[Score]:
     """The scores in an evaluations.jsonl, oldest first; none when there is no such file. Lines cut short are left out."""
-    if not path.exists():
-        return []
-    scores = []
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
-    for line in lines:
-        try:
-            score = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(score, dict):
-            scores.append(score)
-    return scores
+    return files.json_lines(path)
 
 
 def comparable(scores: Iterable[Score]) -> list[Group]:
@@ -123,6 +108,7 @@ def _rows(metric: str, scores: list[Score]) -> list[dict[str, Any]]:
                 **{name: statistics.fmean(found) for name, found in values.items() if found},
                 "std": statistics.stdev(own) if len(own) > 1 else None,
                 "min": min(own),
+                "max": max(own),
                 "seeds": len(own),
             }
         )

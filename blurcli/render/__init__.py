@@ -1,0 +1,16 @@
+"""Pictures: grids of images, animations, pages to be scrubbed through, and previews for the terminal."""
+
+from blurcli.render.animations import check_animation, save_animation
+from blurcli.render.grids import Images, picture, save_grid, tile, write_folder, write_grid, write_npz
+
+__all__ = [
+    "Images",
+    "check_animation",
+    "picture",
+    "save_animation",
+    "save_grid",
+    "tile",
+    "write_folder",
+    "write_grid",
+    "write_npz",
+]

@@ -1,0 +1,153 @@
+"""Animations: pictures in, one file out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from blurcli import files
+from blurcli.errors import UsageError, UserError
+
+_FORMATS: dict[str, dict[str, Any]] = {
+    ".gif": {"format": "GIF", "disposal": 1, "optimize": False},
+    ".webp": {"format": "WEBP", "lossless": True, "method": 2},
+    ".png": {"format": "PNG"},
+    ".apng": {"format": "PNG"},
+}
+_VIDEO = ".mp4"
+SUFFIXES = (*_FORMATS, _VIDEO)
+_SMOOTH_COLOURS = 192  # of the 256 of a GIF
+_PALETTE_FRAMES = 16  # frames that the other colours are chosen from: enough to see every phase of the process
+_PALETTE_PIXELS = 1 << 16  # that colours are chosen from: more take long, and change nothing that is seen
+_NOISE_ROUGHNESS = 32  # mean step between neighbouring pixels, in grey levels: above it nothing but noise is seen
+_GIF_MIN_SEC = 0.02  # viewers show shorter GIF frames at a tenth of a second
+_VIDEO_OPTIONS = {"crf": "12", "preset": "slow", "bf": "0"}  # noise in fine detail is the content, not a flaw of it
+
+
+def save_animation(pictures: Sequence[Image.Image], path: Path, fps: float, hold_sec: float = 1.5, loop: int = 0) -> None:
+    """Write an animation; the format follows the suffix.
+
+    Args:
+        pictures: frames of one size, in mode RGB or L.
+        path: .gif (256 colours, chosen once for all frames, undithered), .webp or .png / .apng (lossless), or .mp4 (H.264).
+        fps: frames a second. GIF counts in hundredths: frames are rounded so that the whole keeps its length.
+        hold_sec: how long the last frame stays, in seconds.
+        loop: the file's loop count; 0 is endless. A video has none.
+
+    Raises:
+        UsageError: as `check_animation`.
+        UserError: .mp4 without PyAV, or its encoder of H.264.
+    """
+    check_animation(path, fps, loop)
+    suffix = path.suffix.lower()
+    durations = _durations_ms(len(pictures), fps, hold_sec, unit_ms=10 if suffix == ".gif" else 1)
+    if suffix == ".gif":
+        pictures = _one_palette(pictures)
+    with files.replacing(path) as temporary:
+        if suffix == _VIDEO:
+            _save_video(pictures, temporary, durations)
+        else:
+            pictures[0].save(
+                temporary, save_all=True, append_images=pictures[1:], duration=durations, loop=loop, **_FORMATS[suffix]
+            )
+
+
+def check_animation(path: Path, fps: float, loop: int = 0) -> None:
+    """Raise the errors of `save_animation` that can be told before the work."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path}: the name of an animation must end in {', '.join(SUFFIXES)}")
+    if suffix == ".gif" and 1 / fps < _GIF_MIN_SEC:
+        raise UsageError(
+            f"--fps {fps:g}: a GIF shows at most {1 / _GIF_MIN_SEC:g} frames a second; lower it, or write .webp or .png"
+        )
+    if suffix == _VIDEO:
+        if loop:
+            raise UsageError(
+                f"--loop {loop}: a video does not say how often it is played; leave it out, or write .webp or .png"
+            )
+        try:
+            import av
+        except ImportError:
+            raise UserError(f"{path}: videos need one package more: pip install av; or write .webp or .gif") from None
+        if "libx264" not in av.codecs_available:
+            raise UserError(f"{path}: PyAV was built without the encoder libx264; write .webp or .gif")
+
+
+def _durations_ms(count: int, fps: float, hold_sec: float, unit_ms: int) -> list[int]:
+    """Whole multiples of `unit_ms` whose running sum never strays by more than half of one from the asked time."""
+    ends = [round(1000 * i / fps / unit_ms) * unit_ms for i in range(count)]
+    return [b - a for a, b in pairwise(ends)] + [max(unit_ms, round(1000 * hold_sec / unit_ms) * unit_ms)]
+
+
+def _one_palette(pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """All pictures in one set of 256 colours: a palette a frame would flicker, and dither would crawl.
+
+    Most colours are those of the smoothest frame, where bands would show. Noise, which has every colour and in which nobody
+    sees a shade, makes do with the others: fewer colours are smaller files.
+    """
+    if pictures[0].mode == "L":
+        return list(pictures)
+    roughness = [_roughness(p) for p in pictures]
+    smoothest = pictures[int(np.argmin(roughness))]
+    others = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES))]
+    common = _colours(others, 256 - _SMOOTH_COLOURS)
+    every = _palette(common + _colours([smoothest], _SMOOTH_COLOURS))
+    few = _palette(common)
+    quantized = []
+    for picture, rough in zip(pictures, roughness, strict=True):
+        colours = few if rough > max(_NOISE_ROUGHNESS, 2 * min(roughness)) else every
+        indices = picture.quantize(palette=colours, dither=Image.Dither.NONE)
+        indices.putpalette(every.getpalette() or [])
+        quantized.append(indices)
+    return quantized
+
+
+def _roughness(picture: Image.Image) -> float:
+    """The mean step from a row of pixels to the next, in grey levels; rows that enlargement has repeated do not count."""
+    steps = np.abs(np.diff(np.asarray(picture).astype(np.int16), axis=0))
+    steps = steps[steps.any(axis=(1, 2))]
+    return float(steps.mean()) if len(steps) else 0.0
+
+
+def _colours(pictures: Sequence[Image.Image], count: int) -> list[int]:
+    """The colours, three numbers each, that serve these pictures best."""
+    pixels = np.concatenate([np.asarray(p).reshape(-1, 3) for p in pictures])
+    sample = Image.fromarray(pixels[None, :: max(1, len(pixels) // _PALETTE_PIXELS)])
+    # No colour far from all of these (which the median cut would leave), and most near to one of them.
+    return (sample.quantize(count, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or [])[: 3 * count]
+
+
+def _palette(colours: list[int]) -> Image.Image:
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours)
+    return palette
+
+
+def _save_video(pictures: Sequence[Image.Image], path: Path, durations_ms: Sequence[int]) -> None:
+    """H.264 in yuv420p, which every player shows; it needs even sides, so that the last line may be there twice."""
+    import av
+
+    width, height = (side + side % 2 for side in pictures[0].size)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(1000, durations_ms[0]), options=_VIDEO_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        starts_ms = accumulate(durations_ms, initial=0)
+        packets = []
+        for picture, start_ms in zip(pictures, starts_ms, strict=False):
+            pixels = np.asarray(picture.convert("RGB"))
+            pixels = np.pad(pixels, ((0, height - picture.height), (0, width - picture.width), (0, 0)), mode="edge")
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = start_ms, Fraction(1, 1000)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        for packet, duration in zip(packets, durations_ms, strict=True):
+            packet.duration = duration
+            container.mux(packet)

@@ -1,0 +1,325 @@
+"""`blurdiff animate`: what is on the frames, read back."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Cli, settings, shell
+from PIL import Image
+
+from blurcli.config import load_config
+from blurcli.core import BlurringDiffusion, HeatDissipation
+from blurcli.core.rng import ImageNoise
+from blurcli.film import Subject, forward, times_of
+from blurcli.model import build_process, to_uint8
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with Image.open(path) as animation:
+        frames = []
+        for i in range(animation.n_frames):  # type: ignore[attr-defined]
+            animation.seek(i)
+            frames.append(np.asarray(animation.convert("RGB")).copy())
+        return frames
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).copy()
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+@pytest.fixture(scope="module")
+def heat_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heat")
+    options = settings("train.steps=2", "process.levels=6", "process.blur_sigma_max=6", "sample.steps=6")
+    assert shell("train", "--preset", "shapes-heat", "--run", "heat", *options, cwd=folder).code == 0
+    return folder / "heat"
+
+
+# the reverse process
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+@pytest.mark.parametrize("spacing", ["steps", "time", "logsnr"])
+def test_reverse_animation_ends_in_the_sample(cli: Cli, tiny_run: Path, tmp_path: Path, suffix: str, spacing: str) -> None:
+    """Exactly, with the preset's own number of steps, however many frames there are."""
+    out = f"p.{suffix}"
+    arguments = ("--run", tiny_run, "--n", 4, "--frames", 5, "--scale", 1, "--seed", 2, "--spacing", spacing)
+    assert cli("animate", out, *arguments).code == 0
+    assert cli("sample", "--run", tiny_run, "--n", 4, "--seed", 2, "--out", "s.png").code == 0
+    frames = frames_of(tmp_path / out)
+    assert len(frames) == 5
+    assert np.array_equal(frames[-1], pixels(tmp_path / "s.png"))
+    assert frames[0].std() > 80  # noise of standard deviation 127 grey levels, clipped
+
+
+def test_every_step_can_be_seen(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    """Frames of one more than there are steps are the sampler's states; between two of them, frames are their means."""
+    base = ("--run", tiny_run, "--n", 2, "--scale", 1, "--steps", 4, "--sampler", "ddim")
+    times = {}
+    for frames in (5, 9):
+        done = cli("animate", f"{frames}.png", *base, "--frames", frames, "--json")
+        times[frames] = json.loads(done.out)["times"]
+    assert times[5] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert times[9] == pytest.approx(np.linspace(1, 0, 9))
+    five, nine = frames_of(tmp_path / "5.png"), frames_of(tmp_path / "9.png")
+    assert all(np.array_equal(a, b) for a, b in zip(five, nine[::2], strict=True))
+    # States are clipped to what can be seen, so only where neither neighbour is.
+    between, a, b = nine[1].astype(float), five[0].astype(float), five[1].astype(float)
+    seen = ((a > 0) & (a < 255) & (b > 0) & (b < 255)).nonzero()
+    assert np.abs(between - (a + b) / 2)[seen].max() <= 1
+
+
+def test_default_spacing(cli: Cli, tiny_run: Path) -> None:
+    base = ("--run", tiny_run, "--n", 1, "--scale", 1, "--frames", 5, "--json")
+    alone = json.loads(cli("animate", "a.png", *base, "--steps", 4).out)["times"]
+    assert alone == json.loads(cli("animate", "a.png", *base, "--steps", 4, "--spacing", "steps").out)["times"]
+    assert alone != [1.0, 0.75, 0.5, 0.25, 0.0]  # abm places its steps by the spectrum
+    both = json.loads(cli("animate", "a.png", *base, "--direction", "both").out)["times"]
+    assert both == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+# the forward process
+
+
+def test_forward_animation_starts_at_the_images(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = ["--run", tiny_run, "--direction", "forward", "--images", photos / "0.png", "--frames", 4, "--scale", 1]
+    done = cli("animate", "f.png", *arguments, "--json")
+    assert json.loads(done.out)["frames"] == 4
+    frames = frames_of(tmp_path / "f.png")
+    centred = Image.open(photos / "0.png").crop((2, 0, 14, 12)).resize((8, 8), Image.Resampling.BICUBIC)
+    inside = slice(1, -1)  # the outermost pixels also see what lies beyond the edge of the crop
+    assert np.abs(frames[0].astype(int) - np.asarray(centred).astype(int))[inside, inside].max() <= 1
+    assert not np.array_equal(frames[1], frames[2])
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
+def test_a_photo_keeps_its_size_and_needs_no_model(cli: Cli, photos: Path, tmp_path: Path, suffix: str) -> None:
+    arguments = ("--direction", "forward", "--preset", "cifar10-blur", "--images", photos / "0.png")
+    done = cli("animate", f"f.{suffix}", *arguments, "--frames", 6, "--scale", 1)
+    assert done.code == 0, done.err
+    frames = frames_of(tmp_path / f"f.{suffix}")
+    own = pixels(photos / "0.png")
+    assert frames[0].shape == own.shape == (12, 16, 3)
+    if suffix != "gif":  # which has 256 colours
+        assert np.array_equal(frames[0], own)
+    process = BlurringDiffusion((12, 16), blur_sigma_max=20)
+    x = torch.from_numpy(own).permute(2, 0, 1)[None].float() / 127.5 - 1
+    expected = to_uint8(process.diffuse(x, torch.tensor([0.4]), ImageNoise(0, [0])(x)))[0].permute(1, 2, 0).numpy()
+    assert difference(frames[2], expected) < (20 if suffix == "gif" else 0.01)
+
+
+@pytest.mark.parametrize(("size", "shape"), [("20", (20, 20)), ("8x24", (8, 24)), (None, (384, 512))])
+def test_sizes_of_a_photo(cli: Cli, tmp_path: Path, size: str | None, shape: tuple[int, int]) -> None:
+    """Its own, but at most 512; or as asked for."""
+    Image.effect_noise((1024, 768), 50).save(tmp_path / "large.png")
+    arguments = ("--direction", "forward", "--preset", "mnist-blur", "--images", "large.png", "--frames", 2, "--scale", 1)
+    assert cli("animate", "f.png", *arguments, *(("--size", size) if size else ())).code == 0
+    assert frames_of(tmp_path / "f.png")[0].shape[:2] == shape
+
+
+def test_a_folder_has_the_size_of_the_preset(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    arguments = ("--direction", "forward", "--preset", "folder-blur", "--images", photos, "--frames", 2, "--scale", 1)
+    assert cli("animate", "f.png", *arguments, "--n", 3, "--columns", 3).code == 0
+    assert frames_of(tmp_path / "f.png")[0].shape == (64, 3 * 65 - 1, 3)
+
+
+def test_keys_of_the_preset(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    arguments = ("--direction", "forward", "--preset", "shapes-blur", "--images", photos / "0.png", "--frames", 5, "--scale", 1)
+    shown = []
+    for sigma in (0, 20):
+        assert cli("animate", "f.png", *arguments, "--set", f"process.blur_sigma_max={sigma}").code == 0
+        shown.append(frames_of(tmp_path / "f.png"))
+    assert np.array_equal(shown[0][0], shown[1][0])
+    assert difference(shown[0][1], shown[1][1]) > 10
+
+
+def test_times_even_in_the_log_snr() -> None:
+    process = BlurringDiffusion(8, logsnr_min=-6, logsnr_max=8)
+    times = torch.tensor(times_of(process, 8, "logsnr"), dtype=torch.float64)
+    torch.testing.assert_close(process.logsnr(times), torch.linspace(8, -6, 8, dtype=torch.float64))
+    signal = process.alpha(times)[:, 0, 0, 0] / process.sigma(times).flatten()  # the image's mean is not blurred
+    torch.testing.assert_close(2 * torch.log(signal), process.logsnr(times))
+    torch.testing.assert_close(process.blur_sigma(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([0.0, 10.0, 20.0]))
+    heat = HeatDissipation(8, noise=0.02)
+    torch.testing.assert_close(heat.logsnr(times), 2 * torch.log(1 / heat.sigma(times)).flatten())
+
+
+# there and back, side by side, guesses
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "heat"])
+def test_both_directions_meet(cli: Cli, tiny_run: Path, heat_run: Path, tmp_path: Path, kind: str) -> None:
+    """In the same noise; and heat dissipation in the same blurred images."""
+    run = heat_run if kind == "heat" else tiny_run
+    both = ("--run", run, "--direction", "both", "--n", 2, "--frames", 6, "--scale", 1, "--json")
+    assert json.loads(cli("animate", "b.png", *both).out)["frames"] == 12
+    frames = frames_of(tmp_path / "b.png")
+    if kind == "heat":  # where the frame is the very same, and stored once
+        assert len(frames) == 11
+        return
+    # The last frame of the way there and the first of the way back differ by the signal that is left: exp(-5).
+    differences = [difference(a, b) for a, b in itertools.pairwise(frames)]
+    assert len(frames) == 12
+    assert differences[5] < 3
+    assert differences[0] > 3
+
+
+def test_guesses_behind_the_states(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    base = ("--run", tiny_run, "--n", 2, "--frames", 4, "--scale", 1)
+    assert cli("animate", "z.png", *base).code == cli("animate", "x.png", *base, "--show", "x_hat").code == 0
+    assert cli("animate", "both.png", *base, "--show", "both").code == 0
+    z, x_hat, both = (frames_of(tmp_path / f"{name}.png") for name in ("z", "x", "both"))
+    assert np.array_equal(x_hat[-1], z[-1])
+    assert x_hat[0].std() < z[0].std() / 2  # behind pure noise, there is about the mean image
+    height, width = z[0].shape[:2]
+    assert np.array_equal(both[1][20:, :width][:height], z[1])  # under their titles
+    assert both[1].shape[0] == height + 20
+    forward_base = (*base, "--direction", "forward")
+    assert cli("animate", "f.png", *forward_base, "--show", "x_hat").code == 0
+    assert cli("animate", "g.png", *forward_base).code == 0
+    guesses, states = frames_of(tmp_path / "f.png"), frames_of(tmp_path / "g.png")
+    assert np.array_equal(guesses[0], states[0])
+    assert guesses[-1].std() < states[-1].std() / 2
+
+
+def test_three_processes_under_one_clock(cli: Cli, tiny_run: Path, heat_run: Path, tmp_path: Path) -> None:
+    names = ("--run", tiny_run, "--compare", heat_run, "--compare", tiny_run / "weights" / "step-00000003.safetensors")
+    done = cli("animate", "c.png", *names, "--n", 1, "--frames", 5, "--scale", 20, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["times"] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    frames = frames_of(tmp_path / "c.png")
+    assert len(frames) == 5
+    side = 8 * 20
+    assert frames[0].shape[0] == 20 + side
+    for frame in frames:  # the same seed, and in the end the same model
+        assert np.array_equal(frame[20:, :side], frame[20:, -side:][:, :side])
+
+
+def test_processes_without_models_are_compared(photos: Path) -> None:
+    subjects = [Subject(name, build_process(load_config(name))) for name in ("shapes-blur", "shapes-noblur", "shapes-heat")]
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
+    part = forward(subjects, images, 0, times_of(subjects[0].process, 5, "time"), "z")
+    assert [shot.title for shot in part.shots] == ["shapes-blur", "shapes-noblur", "shapes-heat"]
+    blur, noise, heat = (shot.frames for shot in part.shots)
+    assert all(np.array_equal(frames[0], images) for frames in (blur, noise, heat))
+    assert difference(blur[-1], noise[-1]) < 1  # the same noise, and nearly nothing else
+    assert heat[-1].std() < 20 < blur[-1].std()
+
+
+def test_the_guess_of_a_heat_model_is_of_the_clean_image(cli: Cli, heat_run: Path, tmp_path: Path) -> None:
+    assert cli("animate", "h.png", "--run", heat_run, "--n", 2, "--frames", 3, "--show", "x_hat", "--scale", 1).code == 0
+    assert cli("animate", "z.png", "--run", heat_run, "--n", 2, "--frames", 3, "--scale", 1).code == 0
+    assert len(frames_of(tmp_path / "h.png")) == 3
+    assert difference(frames_of(tmp_path / "h.png")[0], frames_of(tmp_path / "z.png")[0]) > 1
+
+
+# what a file looks like
+
+
+def test_scale_fps_hold_loop_columns_and_sampler(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    base = ["animate", "a.png", "--run", tiny_run, "--n", 1, "--frames", 3, "--sampler", "ddim"]
+    assert cli(*base).code == 0
+    default = frames_of(tmp_path / "a.png")
+    assert default[0].shape == (512, 512, 3)
+    with Image.open(tmp_path / "a.png") as animation:
+        assert animation.info["loop"] == 0
+    assert cli(*base, "--n", 2, "--columns", 1, "--scale", 2, "--fps", 4, "--hold", 3, "--loop", 2).code == 0
+    with Image.open(tmp_path / "a.png") as animation:
+        assert animation.size == (16, 2 * 16 + 2)
+        assert animation.info["loop"] == 2
+        durations = []
+        for i in range(3):
+            animation.seek(i)
+            durations.append(animation.info["duration"])
+    assert durations == [250, 250, 3000]
+    for extra in (["--steps", 9], ["--sampler", "euler"]):
+        assert cli(*base, *extra).code == 0
+        assert not np.array_equal(frames_of(tmp_path / "a.png")[-1], default[-1])
+
+
+def test_labels(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    base = ("--run", tiny_run, "--n", 1, "--frames", 3, "--scale", 40)
+    assert cli("animate", "plain.png", *base).code == cli("animate", "text.png", *base, "--labels").code == 0
+    plain, text = frames_of(tmp_path / "plain.png"), frames_of(tmp_path / "text.png")
+    for before, after in zip(plain, text, strict=True):
+        assert after.shape == (before.shape[0] + 20, before.shape[1], 3)
+        assert np.array_equal(after[:-20], before)
+        assert after[-20:].max() > 100
+    assert not np.array_equal(text[0][-20:], text[1][-20:])  # times differ
+
+
+def test_a_strip_shows_all_frames_at_once(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    base = ("--run", tiny_run, "--n", 2, "--scale", 3)
+    assert cli("animate", "strip.png", *base, "--strip").code == cli("animate", "a.png", *base, "--frames", 8).code == 0
+    with Image.open(tmp_path / "strip.png") as strip:
+        assert getattr(strip, "n_frames", 1) == 1
+        assert strip.size == (8 * (24 + 3) - 3, 2 * 24 + 3)
+    shown, frames = pixels(tmp_path / "strip.png"), frames_of(tmp_path / "a.png")
+    assert np.array_equal(shown[:24, :24], frames[0][:24, :24])
+    assert np.array_equal(shown[:24, -24:], frames[-1][:24, :24])
+    assert cli("animate", "both.png", *base, "--strip", "--direction", "both", "--labels", "--frames", 3).code == 0
+    assert pixels(tmp_path / "both.png").shape[0] == 2 * (51 + 20 + 3 * 20) + 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["a.mov"], "must end in .gif, .webp, .png, .apng, .mp4"),
+        (["a.gif", "--fps", "90"], "a GIF shows at most 50 frames a second"),
+        (["a.gif", "--images", "x"], "only the forward process starts from images"),
+        (["a.gif", "--direction", "forward", "--steps", "60"], "only the reverse process is sampled"),
+        (["a.gif", "--direction", "forward", "--sampler", "ddim"], "only the reverse process is sampled"),
+        (["a.gif", "--direction", "forward", "--images", "absent"], "absent: no such file or folder"),
+        (["a.gif", "--direction", "forward", "--images", "absent.png"], "absent.png: cannot be read (No such file"),
+        (["a.gif", "--frames", "1"], "Invalid value for"),
+        (["a.gif", "--spacing", "steps", "--direction", "both"], "is for one reverse process alone"),
+        (["a.gif", "--spacing", "steps", "--compare", "shapes-blur"], "without --compare"),
+        (["a.gif", "--compare", "shapes-blur"], "shapes-blur: is a preset, and no trained model"),
+        (["a.gif", "--compare", "mnist-blur", "--direction", "forward"], "makes images of 1x8x8, and not 3x8x8"),
+        (["a.gif", "--compare", "absent"], "preset 'absent' is unknown"),
+        (["a.gif", "--preset", "shapes-blur"], "is no trained model; add --direction forward"),
+        (["a.gif", "--preset", "shapes-blur", "--direction", "forward"], "a preset has nothing trained; give one of them"),
+        (["a.gif", "--size", "9", "--direction", "forward"], "a trained model keeps its size"),
+        (["a.gif", "--set", "seed=1", "--direction", "forward"], "a trained model keeps its size and keys"),
+        (["a.gif", "--strip"], "end the name in .png"),
+        (["a.png", "--strip", "--fps", "3"], "is a still picture of one row an image"),
+        (["a.html", "--scale", "3"], "a page has a zoom and labels anyway"),
+        (["a.mp4", "--loop", "3"], "a video does not say how often it is played"),
+    ],
+)
+def test_what_animate_refuses(cli: Cli, tiny_run: Path, tmp_path: Path, arguments: list[str], text: str) -> None:
+    done = cli("animate", *arguments, "--run", tiny_run)
+    assert done.code == 2
+    assert text in " ".join(done.err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_it_refuses_of_presets_and_heat(cli: Cli, tmp_path: Path, heat_run: Path, photos: Path) -> None:
+    for arguments, text in (
+        (("--preset", "shapes-blur", "--direction", "forward", "--show", "x_hat"), "is a preset, and no trained model"),
+        (("--preset", "shapes-blur", "--direction", "forward", "--size", "0x3"), "--size 0x3: must be a number of pixels"),
+        (("--run", heat_run, "--spacing", "logsnr"), "the noise of heat dissipation is the same at all times"),
+        (
+            (
+                "--direction",
+                "forward",
+            ),
+            "no run with weights in runs/",
+        ),
+    ):
+        done = cli("animate", "a.gif", *arguments)
+        assert done.code == 2
+        assert text in " ".join(done.err.split())
+    (photos / "broken.png").write_text("no picture")
+    done = cli("animate", "a.gif", "--preset", "shapes-blur", "--direction", "forward", "--images", photos / "broken.png")
+    assert done.code == 1
+    assert "broken.png: not a readable image" in done.err
+    assert not (tmp_path / "a.gif").exists()
