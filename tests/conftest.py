@@ -37,6 +37,12 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.pop("BLURDIFF_INCEPTION", None)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers whichever tests ran before."""
+    torch.manual_seed(0)
+
+
 @dataclass
 class Result:
     code: int

@@ -183,3 +183,21 @@ def test_names_in_an_archive_lead_nowhere(tmp_path: Path, photos: Path) -> None:
     assert len(load_dataset(str(tmp_path / "x.zip"), "train", (8, 8), 3).images) == 2  # ".." begins like a hidden name
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "x.zip"}
     assert not Path("/tmp/absolute.png").exists()
+
+
+def test_a_blur_is_suggested_by_the_spectrum(cli: Cli, tmp_path: Path) -> None:
+    """The one that leaves half a percent of the variance: of a single wave, it follows from the heat equation."""
+    height, width = 16, 24
+    wave = np.cos(np.pi / width * 2 * (np.arange(width) + 0.5))  # DCT frequency 2 along the rows
+    (tmp_path / "d").mkdir()
+    pixels = np.broadcast_to(128 + 100 * wave, (height, width)).round().astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "d" / "a.png")
+    arguments = ("data", "d", "--set", f"data.image_size=[{height},{width}]", "--set", "data.channels=1")
+    found = json.loads(cli(*arguments, "--json").out)["blur"]
+    eigenvalue = (np.pi * 2 / width) ** 2
+    assert found["suggested_px"] == pytest.approx(np.sqrt(np.log(1 / 0.005) / eigenvalue), rel=0.05)  # two digits
+    assert found["preset_px"] == 32
+    assert found["preset_leaves"] < 1e-6
+    assert "a blur of 8.8 px would leave 0.5% of the variance" in cli(*arguments).out
+    Image.new("L", (9, 9), 128).save(tmp_path / "d" / "a.png")
+    assert json.loads(cli(*arguments, "--json").out)["blur"] is None

@@ -1,9 +1,13 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import Cli
 from PIL import Image
 
+from blurcli import plots
 from blurcli.errors import UsageError, UserError
 from blurcli.plots import check_plot, save_errors, save_sweep
 
@@ -40,3 +44,79 @@ def test_refusals_come_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         check_plot(tmp_path / "file" / "s.png")
+
+
+# the command
+
+SWEEP = ("sweep", "--samplers", "abm,ddim", "--steps", "2,3", "--n", 12, "--features", "pixels", "--force")
+
+
+def test_all_that_a_run_has_recorded(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    assert cli(*SWEEP, "--run", tiny_run).code == 0
+    done = cli("plot", tiny_run, "--out", "made")
+    assert done.code == 0, done.err
+    names = {"loss", "sweep-fd-pixels-8x8-n12", "spectrum"}
+    assert {Path(line).name for line in done.out.splitlines()} == {f"{name}.{end}" for name in names for end in ("png", "svg")}
+    assert "over training: it takes scores of two weights files" in done.err
+    for path in (tmp_path / "made").glob("*.png"):
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("L")).std() > 10
+    sweep = (tmp_path / "made" / "sweep-fd-pixels-8x8-n12.svg").read_text()
+    assert "<svg" in sweep
+
+    # As if earlier weights had been scored: their lines end where the others begin.
+    record = tiny_run / "evaluations.jsonl"
+    scores = [json.loads(line) for line in record.read_text().splitlines()]
+    earlier = [score | {"step": 1, "weights": "w", "weights_sha256": "1", "fd": 2 * score["fd"]} for score in scores]
+    with record.open("a") as file:
+        file.writelines(json.dumps(score) + "\n" for score in earlier)
+    done = cli("plot", tiny_run, "--format", "svg", "--json")
+    made = [Path(path) for path in json.loads(done.out)["plots"]]
+    assert {path.name for path in made} == {f"{name}.svg" for name in (*names, "fd-pixels-8x8-n12")}
+    assert all(path.parent == tiny_run / "plots" and path.is_file() for path in made)
+
+
+def test_the_loss_by_time(tiny_run: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    health = [{"step": step, "times": [0.0, 1.0], "loss": [[1.0, 3.0], [step, step]]} for step in (1, 2)]
+    (tiny_run / "health.jsonl").write_text("\n".join(map(json.dumps, health)) + '\n{"step": 3, "ti')
+    seen = []
+    monkeypatch.setattr(plots, "save_loss", lambda *arguments: seen.append(arguments))
+    assert cli("plot", tiny_run, "--format", "png").code == 0
+    steps, losses, by_time, path = seen[0]
+    logged = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    assert (steps, losses) == ([line["step"] for line in logged], [line["loss"] for line in logged])
+    assert by_time == {0.0: [(1, 2.0), (2, 2.0)], 1.0: [(1, 1.0), (2, 2.0)]}
+    assert path == tiny_run / "plots" / "loss.png"
+
+
+def test_scores_over_training_and_against_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    common = {"n": 5, "features": "pixels", "reference_hash": "r", "size": [8, 8], "sampler": "abm"}
+    lines = [
+        common | {"step": step, "steps": steps, "seed": seed, "fd": step + steps + seed}
+        for step in (10, 20)
+        for steps in (1, 2)
+        for seed in (0, 1)
+    ]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    seen = {}
+    for name in ("save_scores", "save_sweep"):
+        monkeypatch.setattr(plots, name, lambda what, title, path, name=name: seen.update({name: (what, title)}))
+    assert cli("plot", run).code == 0
+    assert seen["save_scores"] == (
+        {"abm, 1 steps": [(10, 11.5, 11, 12), (20, 21.5, 21, 22)], "abm, 2 steps": [(10, 12.5, 12, 13), (20, 22.5, 22, 23)]},
+        "FD (pixels, 5 images)",
+    )
+    rows, _ = seen["save_sweep"]
+    assert [(row["steps"], row["mean"], row["min"], row["max"]) for row in rows] == [(1, 21.5, 21, 22), (2, 22.5, 22, 23)]
+
+
+def test_nothing_to_plot(cli: Cli, tmp_path: Path) -> None:
+    done = cli("plot", "absent")
+    assert (done.code, done.err) == (2, "error: absent: no such run folder\n")
+    (tmp_path / "empty").mkdir()
+    done = cli("plot", "empty")
+    assert done.code == 2
+    assert "empty: nothing is recorded yet" in done.err
+    assert not (tmp_path / "empty" / "plots").exists()

@@ -112,6 +112,33 @@ def dissipation(blur_sigma: Tensor, height: int, width: int) -> Tensor:
     return torch.exp(-laplacian(height, width, blur_sigma.device) * dissipation_time)
 
 
+def variance_left(spectrum: Tensor, blur_sigma: float) -> float:
+    """The share of the variance within images that a blur leaves.
+
+    Args:
+        spectrum: mean squared DCT coefficient, (..., H, W); that of the images' mean does not count.
+        blur_sigma: standard deviation of the blur, in pixels.
+    """
+    within = spectrum.double().clone()
+    within[..., 0, 0] = 0
+    left = dissipation(torch.tensor([blur_sigma], dtype=torch.float64), *spectrum.shape[-2:])[0, 0] ** 2
+    return float((left.to(within.device) * within).sum() / within.sum())
+
+
+def blur_that_leaves(spectrum: Tensor, share: float) -> float:
+    """The standard deviation of the blur, in pixels, that leaves a share in (0, 1) of the variance within images.
+
+    Args:
+        spectrum: as for `variance_left`.
+        share: of the variance. The paper's 20 px leave 0.005 of CIFAR-10 (measured).
+    """
+    low, high = 0.0, 100.0 * max(spectrum.shape[-2:])
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if variance_left(spectrum, middle) > share else (low, middle)
+    return high
+
+
 @functools.lru_cache(maxsize=64)
 def laplacian(height: int, width: int, device: torch.device) -> Tensor:
     """Eigenvalues `lambda_ij = (pi i / H)^2 + (pi j / W)^2` of the negative Laplacian in the DCT basis, (H, W) float64."""
