@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install test quality style demo clean
+.PHONY: install test quality style demo docs clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,25 @@ demo: install
 	$(BIN)/blurdiff animate demo/forward.gif --run demo/run --direction forward
 	$(BIN)/blurdiff fid --run demo/run
 	@echo "look at demo/samples.png, demo/reverse.gif and demo/forward.gif; the score is in demo/run/evaluations.jsonl"
+
+# Every picture of README.md and docs/, by the commands in their captions: models that are not there yet are trained first.
+docs: install
+	test -d demo/run/weights || $(MAKE) demo
+	$(BIN)/blurdiff train --preset shapes-noblur --run demo/noblur
+	$(BIN)/blurdiff train --preset shapes-heat --run demo/heat
+	$(BIN)/blurdiff train --preset shapes-blur --run demo/eps --set objective=eps
+	$(BIN)/blurdiff sample --run demo/run --n 64 --out docs/samples.png
+	$(BIN)/blurdiff animate docs/reverse.gif --run demo/run --n 9 --frames 31 --scale 3
+	$(BIN)/blurdiff animate docs/forward.gif --run demo/run --n 9 --frames 31 --scale 3 --direction forward
+	$(BIN)/blurdiff animate docs/three.gif --run demo/run --compare demo/noblur --compare demo/heat --n 4 --scale 4 --labels
+	$(BIN)/blurdiff animate docs/guess.png --run demo/run --show both --n 1 --strip --labels --seed 3
+	$(BIN)/blurdiff animate docs/processes.png --preset shapes-blur --compare shapes-noblur --compare shapes-heat --direction forward --n 1 --size 64 --strip --labels
+	$(BIN)/blurdiff animate docs/blurs.png --preset docs/blur5.yaml --compare shapes-blur --compare docs/blur60.yaml --direction forward --n 1 --size 64 --strip --labels --frames 7
+	$(BIN)/blurdiff sweep --run demo/run --samplers abm,ab2,dpmpp-2m,ddim,ancestral --steps 5,10,20,35 --out docs/sweep.png
+	$(BIN)/blurdiff plot demo/run --out demo/plots --format png
+	cp demo/plots/loss.png demo/plots/spectrum.png docs/
+	$(BIN)/blurdiff diagnose --run demo/run --split test --out docs/diagnose.png
+	$(BIN)/blurdiff diagnose --run demo/eps --split test --no-calibration --out docs/diagnose-eps.png
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

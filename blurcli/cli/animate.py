@@ -97,7 +97,8 @@ def animate(
     ] = None,
     loop: Annotated[int | None, typer.Option("--loop", min=0, help="Loop count; 0 is endless. [default: 0]")] = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", min=1, help=f"Enlargement by whole pixels. [default: about {_WIDTH} px wide]")
+        int | None,
+        typer.Option("--scale", min=1, help=f"Enlargement by whole pixels. [default: about {_WIDTH} px wide, or twice that]"),
     ] = None,
     columns: Annotated[int | None, typer.Option("--columns", min=1, help="Images in a row. [default: nearly square]")] = None,
     labels: Annotated[bool, typer.Option("--labels", help="Write time, log-SNR and blur on every frame.")] = False,
@@ -170,7 +171,8 @@ def animate(
 
         save_page(parts, out, " / ".join(one.title for one in subjects), *timing, columns)
     else:
-        scale = scale or default_scale(parts[0].shots, columns, _WIDTH)
+        shots = parts[0].shots
+        scale = scale or default_scale(shots, columns, _WIDTH * min(2, len(shots)))
         pictures = [picture for part in parts for picture in frame_pictures(part, scale, columns, labels)]
         render.save_animation(pictures, out, *timing)
     if preview:
