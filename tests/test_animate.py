@@ -312,7 +312,7 @@ def test_what_it_refuses_of_presets_and_heat(cli: Cli, tmp_path: Path, heat_run:
                 "--direction",
                 "forward",
             ),
-            "no run with weights in runs/",
+            "or show what needs no training: --direction forward --preset",
         ),
     ):
         done = cli("animate", "a.gif", *arguments)

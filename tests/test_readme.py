@@ -24,7 +24,9 @@ def test_the_table_has_every_preset() -> None:
     assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == preset_names()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/samplers.md", "docs/scores.md", "docs/performance.md", "docs/family.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/samplers.md", "docs/scores.md", "docs/performance.md", "docs/family.md", "docs/seeing.md"]
+)
 def test_linked_files_exist(page: str) -> None:
     path = ROOT / page
     text = path.read_text(encoding="utf-8")

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from blurcli import files
 from blurcli.errors import UsageError, UserError
@@ -97,16 +99,16 @@ def _one_palette(pictures: Sequence[Image.Image]) -> list[Image.Image]:
     roughness = [_roughness(p) for p in pictures]
     smoothest = pictures[int(np.argmin(roughness))]
     others = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES))]
-    common = _colours(others, 256 - _SMOOTH_COLOURS)
-    every = _palette(common + _colours([smoothest], _SMOOTH_COLOURS))
-    few = _palette(common)
-    quantized = []
+    few = _colours(others, 256 - _SMOOTH_COLOURS)
+    palette = np.concatenate([few, _colours([smoothest], _SMOOTH_COLOURS)])
+    for_noise, for_all = cKDTree(few), cKDTree(palette)
+    indexed = []
     for picture, rough in zip(pictures, roughness, strict=True):
-        colours = few if rough > max(_NOISE_ROUGHNESS, 2 * min(roughness)) else every
-        indices = picture.quantize(palette=colours, dither=Image.Dither.NONE)
-        indices.putpalette(every.getpalette() or [])
-        quantized.append(indices)
-    return quantized
+        nearest = for_noise if rough > max(_NOISE_ROUGHNESS, 2 * min(roughness)) else for_all
+        indices = nearest.query(np.asarray(picture))[1]
+        indexed.append(Image.fromarray(indices.astype(np.uint8)))
+        indexed[-1].putpalette(palette.tobytes())
+    return indexed
 
 
 def _roughness(picture: Image.Image) -> float:
@@ -116,18 +118,16 @@ def _roughness(picture: Image.Image) -> float:
     return float(steps.mean()) if len(steps) else 0.0
 
 
-def _colours(pictures: Sequence[Image.Image], count: int) -> list[int]:
-    """The colours, three numbers each, that serve these pictures best."""
+def _colours(pictures: Sequence[Image.Image], count: int) -> NDArray[np.uint8]:
+    """The colours, (at most count, 3), that serve these pictures best: all of them, where there are no more."""
     pixels = np.concatenate([np.asarray(p).reshape(-1, 3) for p in pictures])
+    numbers = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+    if len(numbers) <= count:
+        return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1).astype(np.uint8)
     sample = Image.fromarray(pixels[None, :: max(1, len(pixels) // _PALETTE_PIXELS)])
     # No colour far from all of these (which the median cut would leave), and most near to one of them.
-    return (sample.quantize(count, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or [])[: 3 * count]
-
-
-def _palette(colours: list[int]) -> Image.Image:
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colours)
-    return palette
+    chosen = sample.quantize(count, Image.Quantize.MAXCOVERAGE, kmeans=1).getpalette() or []
+    return np.array(chosen[: 3 * count], np.uint8).reshape(-1, 3)
 
 
 def _save_video(pictures: Sequence[Image.Image], path: Path, durations_ms: Sequence[int]) -> None:
