@@ -269,9 +269,21 @@ def test_a_strip_shows_all_frames_at_once(cli: Cli, tiny_run: Path, tmp_path: Pa
     assert pixels(tmp_path / "both.png").shape[0] == 2 * (51 + 20 + 3 * 20) + 8
 
 
+def test_a_folder_of_single_frames(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    base = ("--run", tiny_run, "--n", 2, "--frames", 3)
+    assert cli("animate", "frames", *base).code == cli("animate", "a.png", *base).code == 0
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == ["0000.png", "0001.png", "0002.png"]
+    for name, frame in zip(names, frames_of(tmp_path / "a.png"), strict=True):
+        assert np.array_equal(pixels(tmp_path / "frames" / name), frame)
+    done = cli("animate", "frames", *base)
+    assert (done.code, done.err.splitlines()[-1]) == (2, "error: frames: exists and is not an empty folder; choose another one")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["frames", "--fps", "3"], "is a folder for single frames; leave them out"),
         (["a.mov"], "must end in .gif, .webp, .png, .apng, .mp4"),
         (["a.gif", "--fps", "90"], "a GIF shows at most 50 frames a second"),
         (["a.gif", "--images", "x"], "only the forward process starts from images"),

@@ -21,6 +21,7 @@ from blurcli.cli.common import (
     SeedOption,
     StepsOption,
     WeightsOption,
+    check_new_folder,
     find_weights,
     load_images,
     load_model,
@@ -49,7 +50,10 @@ _PAGE = ".html"
 
 def animate(
     out: Annotated[
-        Path, typer.Argument(help="process.gif, .webp, .png (animated), .mp4, or .html (a page to be scrubbed through).")
+        Path,
+        typer.Argument(
+            help="process.gif, .webp, .png (animated), .mp4, .html (a page with a slider), or a folder for the frames."
+        ),
     ],
     run: RunOption = None,
     weights: WeightsOption = None,
@@ -120,13 +124,10 @@ def animate(
     The last frame of the reverse process is what `sample` gives with the same seed, sampler and steps; frames between two of
     its steps are interpolated. The forward process needs no trained model: --direction forward --preset NAME.
     """
-    from blurcli import console, files, film, render
-    from blurcli.render.frames import default_scale, frame_pictures
+    from blurcli import console, film
 
-    _check_output(out, strip, fps, hold, loop, columns, scale, labels)
-    timing = (fps or _FPS, _HOLD_SEC if hold is None else hold, loop or 0)
-    if out.suffix.lower() != _PAGE:
-        render.check_animation(out, timing[0], timing[2])
+    look = _Look(fps, hold, loop, scale, columns, labels, strip)
+    look.check(out)
     _check_direction(direction, preset, images, size, assignments)
     if direction == "forward" and any(option is not None for option in (sampler, steps, delta, label, guidance)):
         raise UsageError(
@@ -137,15 +138,13 @@ def animate(
     spacing = spacing or ("steps" if alone else "time")
     if spacing == "steps" and not alone:
         raise UsageError(f"--spacing steps: is for one reverse process alone{', without --compare' if compare else ''}")
-    files.check_writable(out)
 
     frames = frames or (_STRIP_FRAMES if strip else _FRAMES)
     chosen = _choose(run, weights, preset, assignments, compare or [], images, size, device)
     subjects = [one.subject for one in chosen]
-    if direction != "forward" or what != "z":
-        for one in chosen:
-            if one.subject.model is None:
-                raise UsageError(f"{one.subject.title}: is a preset, and no trained model, which this needs: name a run folder")
+    for subject in subjects:
+        if subject.model is None and (direction != "forward" or what != "z"):
+            raise UsageError(f"{subject.title}: is a preset, and no trained model, which this needs: name a run folder")
     times = film.times_of(subjects[0].process, frames, spacing) if spacing != "steps" else []
 
     parts: list[Part] = []
@@ -160,26 +159,9 @@ def animate(
             way = frames if spacing == "steps" else times[::-1]
             parts.append(film.reverse(subjects, n, seed, way, what, solvers, update, clean))
 
-    if strip:
-        from blurcli.render.frames import strip as in_one
-
-        wide = frames * parts[0].shots[0].frames[0].shape[-1]
-        with files.replacing(out) as temporary:
-            in_one(parts, scale or max(1, _STRIP_WIDTH // wide), labels).save(temporary, format="PNG")
-    elif out.suffix.lower() == _PAGE:
-        from blurcli.render.page import save_page
-
-        save_page(parts, out, " / ".join(one.title for one in subjects), *timing, columns)
-    else:
-        shots = parts[0].shots
-        scale = scale or default_scale(shots, columns, _WIDTH * min(2, len(shots)))
-        pictures = [picture for part in parts for picture in frame_pictures(part, scale, columns, labels)]
-        render.save_animation(pictures, out, *timing)
+    look.write(parts, out, " / ".join(subject.title for subject in subjects))
     if preview:
-        import numpy as np
-
-        small = [np.atleast_3d(np.asarray(picture)) for part in parts for picture in frame_pictures(part, 1, columns)]
-        console.preview(small, 1 / timing[0])
+        look.play(parts)
     result = {
         "out": str(out),
         "frames": sum(len(part.times) for part in parts),
@@ -192,24 +174,76 @@ def animate(
     show(result, str(out), as_json)
 
 
-def _check_output(
-    out: Path,
-    strip: bool,
-    fps: float | None,
-    hold: float | None,
-    loop: int | None,
-    columns: int | None,
-    scale: int | None,
-    labels: bool,
-) -> None:
-    suffix = out.suffix.lower()
-    if strip:
-        if suffix != ".png":
+@dataclass(frozen=True)
+class _Look:
+    """What a film is to look like: the options of these names, None for those that were not given."""
+
+    fps: float | None
+    hold: float | None
+    loop: int | None
+    scale: int | None
+    columns: int | None
+    labels: bool
+    strip: bool
+
+    @property
+    def _timing(self) -> tuple[float, float, int]:
+        """Frames a second, seconds that the last one stays, and loop count."""
+        return self.fps or _FPS, _HOLD_SEC if self.hold is None else self.hold, self.loop or 0
+
+    def check(self, out: Path) -> None:
+        """Raise now, rather than after the work, what `write` would have to say."""
+        from blurcli import files, render
+
+        suffix = out.suffix.lower()
+        timed = any(option is not None for option in (self.fps, self.hold, self.loop))
+        if not suffix and (timed or self.strip):
+            raise UsageError(f"--fps, --hold, --loop, --strip: {out} is a folder for single frames; leave them out")
+        if self.strip and suffix != ".png":
             raise UsageError(f"{out}: --strip writes a still picture; end the name in .png")
-        if any(option is not None for option in (fps, hold, loop, columns)):
+        if self.strip and (timed or self.columns is not None):
             raise UsageError("--fps, --hold, --loop, --columns: --strip is a still picture of one row an image; leave them out")
-    if suffix == _PAGE and (scale is not None or labels):
-        raise UsageError("--scale, --labels: a page has a zoom and labels anyway; leave them out")
+        if suffix == _PAGE and (self.scale is not None or self.labels):
+            raise UsageError("--scale, --labels: a page has a zoom and labels anyway; leave them out")
+        if suffix not in (_PAGE, ""):
+            fps, _, loop = self._timing
+            render.check_animation(out, fps, loop)
+        if suffix:
+            files.check_writable(out)
+        else:
+            check_new_folder(out)
+
+    def write(self, parts: list[Part], out: Path, title: str) -> None:
+        """Write a film as the suffix of `out` says."""
+        from blurcli import files, render
+        from blurcli.render.frames import default_scale, frame_pictures, strip
+        from blurcli.render.page import save_page
+
+        shots = parts[0].shots
+        if self.strip:
+            wide = sum(frame.shape[-1] for frame in shots[0].frames)
+            with files.replacing(out) as temporary:
+                strip(parts, self.scale or max(1, _STRIP_WIDTH // wide), self.labels).save(temporary, format="PNG")
+            return
+        if out.suffix.lower() == _PAGE:
+            save_page(parts, out, title, *self._timing, self.columns)
+            return
+        scale = self.scale or default_scale(shots, self.columns, _WIDTH * min(2, len(shots)))
+        pictures = [picture for part in parts for picture in frame_pictures(part, scale, self.columns, self.labels)]
+        if out.suffix:
+            render.save_animation(pictures, out, *self._timing)
+        else:
+            render.save_frames(pictures, out)
+
+    def play(self, parts: list[Part]) -> None:
+        """Show a film in the terminal."""
+        import numpy as np
+
+        from blurcli import console
+        from blurcli.render.frames import frame_pictures
+
+        pictures = [np.asarray(picture) for part in parts for picture in frame_pictures(part, 1, self.columns)]
+        console.preview([np.atleast_3d(picture) for picture in pictures], 1 / self._timing[0])
 
 
 def _check_direction(

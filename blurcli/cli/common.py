@@ -331,6 +331,16 @@ def _content(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse, before the work, a folder for results that holds something already, or cannot be made."""
+    from blurcli import files
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists and is not an empty folder; choose another one")
+    if not folder.exists():
+        files.check_writable(folder)
+
+
 def started_by_torchrun() -> bool:
     """Whether this process is one of several that torchrun started."""
     return {"RANK", "LOCAL_RANK"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -21,6 +21,7 @@ from blurcli.cli.common import (
     SeedOption,
     StepsOption,
     WeightsOption,
+    check_new_folder,
     find_weights,
     load_model,
     read_photo,
@@ -180,8 +181,5 @@ def _writer(out: Path) -> Callable[[Iterable[Images], int, Path], None]:
         return writer
     if out.suffix:
         raise UsageError(f"--out {out}: end the name in .png (a grid) or .npz (an array), or give a folder for single images")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out}: exists and is not an empty folder; choose another one")
-    if not out.exists():
-        files.check_writable(out)
+    check_new_folder(out)
     return render.write_folder

@@ -60,6 +60,13 @@ def save_animation(pictures: Sequence[Image.Image], path: Path, fps: float, hold
             )
 
 
+def save_frames(pictures: Sequence[Image.Image], folder: Path) -> None:
+    """Write every picture as a PNG named by its number, from 0000.png on."""
+    for number, picture in enumerate(pictures):
+        with files.replacing(folder / f"{number:04d}.png") as temporary:
+            picture.save(temporary, format="PNG")
+
+
 def check_animation(path: Path, fps: float, loop: int = 0) -> None:
     """Raise the errors of `save_animation` that can be told before the work."""
     suffix = path.suffix.lower()
