@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FINAL := step-00002400.safetensors
+MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
 .PHONY: install test quality style demo docs clean
 
@@ -37,16 +39,21 @@ demo: install
 	$(BIN)/blurdiff fid --run demo/run
 	@echo "look at demo/samples.png, demo/reverse.gif and demo/forward.gif; the score is in demo/run/evaluations.jsonl"
 
+$(filter-out demo/run/%,$(MODELS)): | install
+	$(BIN)/blurdiff train --run $(firstword $(subst /weights, ,$@)) $(PRESET)
+
+demo/noblur/weights/$(FINAL): PRESET := --preset shapes-noblur
+demo/heat/weights/$(FINAL): PRESET := --preset shapes-heat
+demo/eps/weights/$(FINAL): PRESET := --preset shapes-blur --set objective=eps
+demo/run/weights/$(FINAL):
+	$(MAKE) demo
+
 # Every picture of README.md and docs/, by the commands in their captions: models that are not there yet are trained first.
-docs: install
-	test -d demo/run/weights || $(MAKE) demo
-	$(BIN)/blurdiff train --preset shapes-noblur --run demo/noblur
-	$(BIN)/blurdiff train --preset shapes-heat --run demo/heat
-	$(BIN)/blurdiff train --preset shapes-blur --run demo/eps --set objective=eps
+docs: install $(MODELS)
 	$(BIN)/blurdiff sample --run demo/run --n 64 --out docs/samples.png
 	$(BIN)/blurdiff animate docs/reverse.gif --run demo/run --n 9 --frames 31 --scale 3
 	$(BIN)/blurdiff animate docs/forward.gif --run demo/run --n 9 --frames 31 --scale 3 --direction forward
-	$(BIN)/blurdiff animate docs/three.gif --run demo/run --compare demo/noblur --compare demo/heat --n 4 --scale 4 --labels
+	$(BIN)/blurdiff animate docs/three.gif --run demo/run --compare demo/noblur --compare demo/heat --n 4 --scale 3 --frames 31 --labels
 	$(BIN)/blurdiff animate docs/guess.png --run demo/run --show both --n 1 --strip --labels --seed 3
 	$(BIN)/blurdiff animate docs/processes.png --preset shapes-blur --compare shapes-noblur --compare shapes-heat --direction forward --n 1 --size 64 --strip --labels
 	$(BIN)/blurdiff animate docs/blurs.png --preset docs/blur5.yaml --compare shapes-blur --compare docs/blur60.yaml --direction forward --n 1 --size 64 --strip --labels --frames 7
