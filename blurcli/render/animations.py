@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
 from blurcli import files
@@ -28,6 +29,8 @@ _SMOOTH_COLOURS = 192  # of the 256 of a GIF
 _PALETTE_FRAMES = 16  # frames that the other colours are chosen from: enough to see every phase of the process
 _PALETTE_PIXELS = 1 << 16  # that colours are chosen from: more take long, and change nothing that is seen
 _NOISE_ROUGHNESS = 32  # mean step between neighbouring pixels, in grey levels: above it nothing but noise is seen
+_AROUND_PX = 15  # wide enough to tell noise from an edge
+_RARELY = 1e-3  # of the pixels around one differ from their neighbours: none, but for rounding
 _GIF_MIN_SEC = 0.02  # viewers show shorter GIF frames at a tenth of a second
 _VIDEO_OPTIONS = {"crf": "12", "preset": "slow", "bf": "0"}  # noise in fine detail is the content, not a flaw of it
 
@@ -98,36 +101,52 @@ def _durations_ms(count: int, fps: float, hold_sec: float, unit_ms: int) -> list
 def _one_palette(pictures: Sequence[Image.Image]) -> list[Image.Image]:
     """All pictures in one set of 256 colours: a palette a frame would flicker, and dither would crawl.
 
-    Most colours are those of the smoothest frame, where bands would show. Noise, which has every colour and in which nobody
-    sees a shade, makes do with the others: fewer colours are smaller files.
+    Most colours are those of smooth places, where bands would show. Noise, which has every colour and in which nobody sees a
+    shade, makes do with the others: fewer colours are smaller files.
     """
     if pictures[0].mode == "L":
         return list(pictures)
     roughness = [_roughness(p) for p in pictures]
-    smoothest = pictures[int(np.argmin(roughness))]
-    others = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES))]
-    few = _colours(others, 256 - _SMOOTH_COLOURS)
-    palette = np.concatenate([few, _colours([smoothest], _SMOOTH_COLOURS)])
+    clean = float(np.quantile(min(roughness, key=lambda places: float(places.mean())), 0.9))
+    noisy = [np.asarray(places > max(_NOISE_ROUGHNESS, 2 * clean)) for places in roughness]
+    seen = np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES)).round().astype(int)
+    pixels = [np.asarray(pictures[i]) for i in seen]
+    few = _colours(np.concatenate([one.reshape(-1, 3) for one in pixels]), 256 - _SMOOTH_COLOURS)
+    smooth = np.concatenate([one[roughness[i] <= clean] for i, one in zip(seen, pixels, strict=True)])
+    palette = np.concatenate([few, _colours(smooth, _SMOOTH_COLOURS)])
     for_noise, for_all = cKDTree(few), cKDTree(palette)
     indexed = []
-    for picture, rough in zip(pictures, roughness, strict=True):
-        nearest = for_noise if rough > max(_NOISE_ROUGHNESS, 2 * min(roughness)) else for_all
-        indices = nearest.query(np.asarray(picture))[1]
-        indexed.append(Image.fromarray(indices.astype(np.uint8)))
+    for picture, places in zip(pictures, noisy, strict=True):
+        own = np.asarray(picture)
+        indices = np.empty(places.shape, np.uint8)
+        for nearest, chosen in ((for_noise, places), (for_all, ~places)):
+            indices[chosen] = nearest.query(own[chosen])[1]
+        indexed.append(Image.fromarray(indices))
         indexed[-1].putpalette(palette.tobytes())
     return indexed
 
 
-def _roughness(picture: Image.Image) -> float:
-    """The mean step from a row of pixels to the next, in grey levels; rows that enlargement has repeated do not count."""
-    steps = np.abs(np.diff(np.asarray(picture).astype(np.int16), axis=0))
-    steps = steps[steps.any(axis=(1, 2))]
-    return float(steps.mean()) if len(steps) else 0.0
+def _roughness(picture: Image.Image) -> NDArray[np.float32]:
+    """The mean step between neighbouring pixels around each, in grey levels, (height, width).
+
+    Equal neighbours do not count: enlargement has made most of them.
+    """
+    pixels = np.asarray(picture).astype(np.int16)
+    steps = np.zeros(pixels.shape[:2], np.float32)
+    counts = np.zeros_like(steps)
+    for axis in (0, 1):
+        step = np.abs(np.diff(pixels, axis=axis)).mean(-1)
+        inside = (slice(step.shape[0]), slice(step.shape[1]))
+        steps[inside] += step
+        counts[inside] += step > 0
+    around = [uniform_filter(values, _AROUND_PX) for values in (steps, counts)]
+    np.divide(around[0], around[1], out=steps, where=around[1] > _RARELY)
+    steps[around[1] <= _RARELY] = 0
+    return steps
 
 
-def _colours(pictures: Sequence[Image.Image], count: int) -> NDArray[np.uint8]:
-    """The colours, (at most count, 3), that serve these pictures best: all of them, where there are no more."""
-    pixels = np.concatenate([np.asarray(p).reshape(-1, 3) for p in pictures])
+def _colours(pixels: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """The colours, (at most count, 3), that serve these pixels (N, 3) best: all of them, where there are no more."""
     numbers = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1], np.uint32))
     if len(numbers) <= count:
         return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1).astype(np.uint8)
