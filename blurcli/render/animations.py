@@ -28,7 +28,8 @@ SUFFIXES = (*_FORMATS, _VIDEO)
 _SMOOTH_COLOURS = 192  # of the 256 of a GIF
 _PALETTE_FRAMES = 16  # frames that the other colours are chosen from: enough to see every phase of the process
 _PALETTE_PIXELS = 1 << 16  # that colours are chosen from: more take long, and change nothing that is seen
-_NOISE_ROUGHNESS = 32  # mean step between neighbouring pixels, in grey levels: above it nothing but noise is seen
+_SMOOTH = 4  # mean step between neighbouring pixels, in grey levels, of gradients
+_NOISE_ROUGHNESS = 32  # the same, above which nothing but noise is seen
 _AROUND_PX = 15  # wide enough to tell noise from an edge
 _RARELY = 1e-3  # of the pixels around one differ from their neighbours: none, but for rounding
 _GIF_MIN_SEC = 0.02  # viewers show shorter GIF frames at a tenth of a second
@@ -107,7 +108,7 @@ def _one_palette(pictures: Sequence[Image.Image]) -> list[Image.Image]:
     if pictures[0].mode == "L":
         return list(pictures)
     roughness = [_roughness(p) for p in pictures]
-    clean = float(np.quantile(min(roughness, key=lambda places: float(places.mean())), 0.9))
+    clean = max(_SMOOTH, float(np.quantile(min(roughness, key=lambda places: float(places.mean())), 0.9)))
     noisy = [np.asarray(places > max(_NOISE_ROUGHNESS, 2 * clean)) for places in roughness]
     seen = np.linspace(0, len(pictures) - 1, min(len(pictures), _PALETTE_FRAMES)).round().astype(int)
     pixels = [np.asarray(pictures[i]) for i in seen]
