@@ -11,6 +11,7 @@ import pytest
 from conftest import Cli
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -19,7 +20,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-QUIET += ("--disable-component-update", "--disable-sync", "--window-size=1000,1000")
+QUIET += ("--disable-dev-shm-usage", "--disable-component-update", "--disable-sync", "--window-size=1000,1000")
 PIXELS = (
     "const c = document.querySelectorAll('canvas')[arguments[0]];"
     "return [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
@@ -79,7 +80,10 @@ def open_page() -> Iterator[Callable[[Path], Page]]:
     for argument in QUIET:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    except WebDriverException as error:
+        pytest.skip(f"Chromium does not start here: {(error.msg or '').splitlines()[:1]}")
 
     def visit(path: Path) -> Page:
         driver.get(path.as_uri())
