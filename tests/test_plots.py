@@ -112,6 +112,29 @@ def test_scores_over_training_and_against_steps(tmp_path: Path, monkeypatch: pyt
     assert [(row["steps"], row["mean"], row["min"], row["max"]) for row in rows] == [(1, 21.5, 21, 22), (2, 22.5, 22, 23)]
 
 
+def test_lines_that_say_anything(cli: Cli, tmp_path: Path) -> None:
+    """They are left out; the others are plotted."""
+    run = tmp_path / "run"
+    run.mkdir()
+    spectra = {"spectrum": [1, 2], "reference_spectrum": [1, 2], "size": [4, 4]}
+    good = {"step": 3, "steps": 5, "fd": 2.0, "n": 5, "reference_hash": "x"}
+    lines = {
+        "metrics.jsonl": [
+            {"step": 1, "loss": 0.5},
+            {"step": 2, "loss": float("nan")},
+            {"step": 3, "loss": None},
+            {"loss": "x"},
+        ],
+        "health.jsonl": [{"step": 1}, {"step": 1, "times": ["a"], "loss": [[1]]}, {"step": 2, "times": [0.5], "loss": [[]]}],
+        "evaluations.jsonl": [good | spectra, good | {"step": "a"}, good | {"steps": [1]}, good | spectra | {"size": ["a", 1]}],
+    }
+    for name, values in lines.items():
+        (run / name).write_text("\n".join(map(json.dumps, values)) + "\n3\n{")
+    done = cli("plot", run, "--format", "png")
+    assert done.code == 0, done.err
+    assert done.out == f"{run / 'plots' / 'loss.png'}\n"
+
+
 def test_nothing_to_plot(cli: Cli, tmp_path: Path) -> None:
     done = cli("plot", "absent")
     assert (done.code, done.err) == (2, "error: absent: no such run folder\n")

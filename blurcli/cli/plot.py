@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
 
 import typer
 
@@ -56,15 +57,18 @@ def _losses(run: Run) -> Iterator[Plot]:
     from blurcli import console, files
     from blurcli.plots import save_loss
 
-    lines = [line for line in files.json_lines(run.metrics_path) if {"step", "loss"} <= line.keys()]
+    lines = [line for line in files.json_lines(run.metrics_path) if _numbers([line.get("step"), line.get("loss")])]
     if not lines:
         console.say(f"no plot of the loss: {run.metrics_path} is not there, or empty")
         return
     steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
     by_time: dict[float, list[tuple[int, float]]] = {}
     for line in files.json_lines(run.health_path):
-        for t, bands in zip(line["times"], line["loss"], strict=True):
-            by_time.setdefault(t, []).append((line["step"], sum(bands) / len(bands)))
+        times, rows = line.get("times"), line.get("loss")
+        if _numbers([line.get("step")]) and _numbers(times) and isinstance(rows, list):
+            for t, bands in zip(times, rows, strict=False):
+                if _numbers(bands):
+                    by_time.setdefault(t, []).append((line["step"], sum(bands) / len(bands)))
     yield "loss", partial(save_loss, steps, losses, by_time)
 
 
@@ -72,7 +76,7 @@ def _scores(run: Run) -> Iterator[Plot]:
     from blurcli import console, evaluate
     from blurcli.plots import save_scores, save_spectrum, save_sweep
 
-    scores = [score for score in evaluate.recorded(run.evaluations_path) if score.get("step") is not None]
+    scores = [score for score in evaluate.recorded(run.evaluations_path) if _numbers([score.get("step"), score.get("steps")])]
     groups = [group for group in evaluate.comparable(scores) if group.metric in ("fid", "fd")]
     for number, group in enumerate(groups):
         name = f"{group.metric}-{group.protocol['features']}-n{group.protocol['n']}" + f"-{number}" * (number > 0)
@@ -86,12 +90,35 @@ def _scores(run: Run) -> Iterator[Plot]:
             yield f"sweep-{name}", partial(save_sweep, over_steps, title)
         else:
             console.say(f"no plot of {title} against the sampler's steps: blurdiff sweep takes such scores")
-    with_spectra = [score for score in scores if {"spectrum", "reference_spectrum", "size"} <= score.keys()]
+    with_spectra = [score for score in scores if _has_spectra(score)]
     if with_spectra:
-        newest = max(with_spectra, key=lambda score: int(score["step"]))
+        newest = max(with_spectra, key=lambda score: float(score["step"]))
         yield "spectrum", partial(save_spectrum, newest)
     else:
         console.say("no plot of the power spectra: blurdiff fid measures them")
+
+
+def _numbers(values: object) -> TypeGuard[list[float]]:
+    """Whether they are finite numbers, one at least: a line of a file may say anything."""
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
+
+
+def _has_spectra(score: dict[str, Any]) -> bool:
+    """Whether a score can be plotted by `save_spectrum`."""
+    from blurcli.core.bands import frequency_bands
+    from blurcli.evaluate.distances import BANDS_PER_OCTAVE
+
+    size, ours, reference = score.get("size"), score.get("spectrum"), score.get("reference_spectrum")
+    if not (_numbers(size) and len(size) == 2 and min(size) >= 1 and _numbers(ours)):
+        return False
+    if reference is not None and not _numbers(reference):
+        return False
+    bands = len(frequency_bands(int(size[0]), int(size[1]), BANDS_PER_OCTAVE)[1])
+    return bands > 1 and len(ours) == bands and (reference is None or len(reference) == bands)
 
 
 def _sampler(row: dict[str, Any]) -> str:
