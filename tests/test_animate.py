@@ -318,6 +318,7 @@ def test_what_it_refuses_of_presets_and_heat(cli: Cli, tmp_path: Path, heat_run:
     for arguments, text in (
         (("--preset", "shapes-blur", "--direction", "forward", "--show", "x_hat"), "is a preset, and no trained model"),
         (("--preset", "shapes-blur", "--direction", "forward", "--size", "0x3"), "--size 0x3: must be a number of pixels"),
+        (("--preset", "folder-blur", "--direction", "forward"), "is for images of one's own; name some with --images"),
         (("--run", heat_run, "--spacing", "logsnr"), "the noise of heat dissipation is the same at all times"),
         (
             (

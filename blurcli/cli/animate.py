@@ -350,12 +350,16 @@ def _clean_images(chosen: _Chosen, images: Path | None, n: int, seed: int) -> ND
     """At most n images of the source, drawn at random: folders are often sorted by class."""
     import numpy as np
 
+    from blurcli.data.dataset import NAMES
+
     if images is not None and _is_photo(images):
         return read_photo(images, chosen.config)[None]
     if images is not None:
         source = str(images.absolute())
     elif chosen.path is None:
         source = chosen.config.data.source
+        if source not in NAMES and not Path(source).exists():
+            raise UsageError(f"{chosen.subject.title}: this preset is for images of one's own; name some with --images")
     else:
         source = own_source(chosen.config, chosen.run, "--images")
     dataset = load_images(chosen.config, source, "train")
