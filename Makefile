@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 FINAL := step-00002400.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
-.PHONY: install test quality style demo docs clean
+.PHONY: install test quality style demo docs bundle compare clean
 
 install: $(VENV)/.installed
 
@@ -62,6 +62,17 @@ docs: install $(MODELS)
 	cp demo/plots/loss.png demo/plots/spectrum.png docs/
 	$(BIN)/blurdiff diagnose --run demo/run --split test --out docs/diagnose.png
 	$(BIN)/blurdiff diagnose --run demo/eps --split test --no-calibration --out docs/diagnose-eps.png
+
+# The model that comes along, in an hour on one core.
+bundle: install
+	rm -rf demo/bundle blurcli/bundled/shapes-blur.safetensors
+	$(BIN)/blurdiff train --preset shapes-blur --run demo/bundle --set train.steps=30000 --set optim.decay_from_step=3000 --set optim.ema_decay=0.9995
+	$(BIN)/blurdiff export blurcli/bundled/shapes-blur.safetensors --run demo/bundle
+
+# Ours and the unofficial implementation, whose checkout is ORIGINAL: blur and no blur, MINUTES of training each, on this machine.
+MINUTES ?= 20
+compare: install
+	$(BIN)/python tests/gpu/compare.py $(ORIGINAL) demo/comparison --minutes $(MINUTES) $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

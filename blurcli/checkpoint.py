@@ -3,7 +3,7 @@
 A weights file is enough to sample: EMA weights `net.*`, the data's moments `spectrum` and `mean` (per DCT frequency), for the
 eps objective the `gain` of its estimates (per time and frequency band), for heat dissipation the `starts` (the few frequencies
 that are left of blurred training images), and, in its metadata, the configuration and the classes as JSON, the step, the format
-version and a SHA-256 over all of these: a file that a disk has damaged is not taken for a model.
+version and a SHA-256 over all of these: a file that a disk has damaged is not taken for a model. The network may be in float16.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -113,9 +113,29 @@ def load_weights(path: Path) -> Weights:
     except KeyError as missing:
         raise UserError(f"{path}: the tensor {missing} is missing; the file is damaged") from None
     gain, opponent, starts = (tensors.pop(name, None) for name in ("gain", "opponent", "starts"))
-    network = {name.removeprefix("net."): tensor for name, tensor in tensors.items()}
+    network = {name.removeprefix("net."): _single(tensor) for name, tensor in tensors.items()}
     config, step = from_json(metadata["config"], str(path)), _step(metadata, path)
     return Weights(config, step, network, spectrum, mean, gain, path, opponent, starts, _classes(metadata, config, path))
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Parameters that were kept in 16 bits are computed with in 32."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
+def in_half(weights: Weights, path: Path) -> Weights:
+    """These weights for a file of half the size at `path`, the network in float16 and without where its images lay.
+
+    Raises:
+        UserError: a parameter is too large for float16.
+    """
+    network = {name: tensor.half() for name, tensor in weights.network.items()}
+    for name, tensor in network.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{weights.path}: net.{name} does not fit into 16 bits (65,504 at most): share the file as it is")
+    data = weights.config.data
+    config = weights.config.model_copy(update={"data": data.model_copy(update={"source": Path(data.source).name})})
+    return replace(weights, config=config, network=network, path=path)
 
 
 def save_state(path: Path, state: State, keep: Path) -> None:

@@ -124,14 +124,10 @@ class Run:
         return load_config(str(self.config_path.resolve()))
 
 
-def newest_run() -> Run:
-    """The run below `runs/` whose weights are the newest; UsageError when there is none."""
+def newest_run() -> Run | None:
+    """The run below `runs/` whose weights are the newest; None when there is none."""
     times = {path.parent.parent: path.stat().st_mtime for path in sorted(RUNS.glob("*/weights/step-*.safetensors"), key=_age)}
-    if not times:
-        raise UsageError(
-            f"no run with weights in {RUNS}/: name one with --run or --weights, or train: blurdiff train --preset shapes-blur"
-        )
-    return Run(max(times, key=lambda run: times[run]))
+    return Run(max(times, key=lambda run: times[run])) if times else None
 
 
 def _age(path: Path) -> float:

@@ -320,13 +320,6 @@ def test_what_it_refuses_of_presets_and_heat(cli: Cli, tmp_path: Path, heat_run:
         (("--preset", "shapes-blur", "--direction", "forward", "--size", "0x3"), "--size 0x3: must be a number of pixels"),
         (("--preset", "folder-blur", "--direction", "forward"), "is for images of one's own; name some with --images"),
         (("--run", heat_run, "--spacing", "logsnr"), "the noise of heat dissipation is the same at all times"),
-        (
-            (
-                "--direction",
-                "forward",
-            ),
-            "or show what needs no training: --direction forward --preset",
-        ),
     ):
         done = cli("animate", "a.gif", *arguments)
         assert done.code == 2

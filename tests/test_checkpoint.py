@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Cli
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from blurcli import files
-from blurcli.checkpoint import content_hash, load_state, load_weights, save_weights
+from blurcli.checkpoint import content_hash, in_half, load_state, load_weights, save_weights
 from blurcli.core import dct2
 from blurcli.data import load_dataset
 from blurcli.errors import UsageError, UserError
@@ -54,6 +56,40 @@ def test_saved_and_loaded_weights_are_equal(weights_file: Path, tmp_path: Path) 
     loaded = load_weights(again.path)
     assert loaded.config == weights.config
     assert all(torch.equal(loaded.network[name], tensor) for name, tensor in weights.network.items())
+
+
+def test_export_takes_half_the_bytes_and_gives_nearly_the_same_images(cli: Cli, weights_file: Path, tmp_path: Path) -> None:
+    done = cli("export", "half.safetensors", "--weights", weights_file, "--json")
+    assert done.code == 0, done.err
+    half = tmp_path / "half.safetensors"
+    assert json.loads(done.out)["bytes"] == half.stat().st_size
+    with safe_open(half, framework="pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys() if name.startswith("net.")} == {torch.float16}  # noqa: SIM118
+    one, other = (
+        torch.cat(list(Model.from_weights(load_weights(path), CPU).generate(4, seed=0))) for path in (weights_file, half)
+    )
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one, other, atol=0.02, rtol=0)
+
+
+def test_export_keeps_quiet_about_where_images_lay(weights_file: Path, tmp_path: Path) -> None:
+    weights = load_weights(weights_file)
+    data = weights.config.data.model_copy(update={"source": "/home/me/secret/cats"})
+    weights = replace(weights, config=weights.config.model_copy(update={"data": data}))
+    assert in_half(weights, tmp_path / "w.safetensors").config.data.source == "cats"
+
+
+def test_what_export_refuses(cli: Cli, weights_file: Path, tmp_path: Path) -> None:
+    before = weights_file.read_bytes()
+    for out, text in ((weights_file, "exists; choose another name"), ("a.pt", "end the name in .safetensors")):
+        done = cli("export", out, "--weights", weights_file)
+        assert done.code == 2
+        assert text in done.err
+    assert weights_file.read_bytes() == before
+    weights = load_weights(weights_file)
+    weights.network["down.0.block.conv_1.bias"][0] = 1e5
+    with pytest.raises(UserError, match=r"net.down.0.block.conv_1.bias does not fit into 16 bits"):
+        in_half(weights, tmp_path / "w.safetensors")
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -286,10 +287,22 @@ def test_the_name_of_a_grid_tells_how_it_was_made(cli: Cli, tiny_run: Path, phot
     assert len(names) == 8
 
 
-def test_no_run_at_all(cli: Cli) -> None:
-    done = cli("sample")
+def test_without_any_run_the_model_that_comes_along_is_taken(cli: Cli, tmp_path: Path) -> None:
+    done = cli("sample", "--n", 2, "--steps", 2, "--out", "a.npz")
+    assert done.code == 0, done.err
+    assert "using the model that comes with blurdiff (--weights shapes-blur)" in " ".join(done.err.split())
+    assert cli("sample", "--weights", "shapes-blur", "--n", 2, "--steps", 2, "--out", "b.npz").code == 0
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert cli("animate", "p.gif", "--n", 1, "--steps", 2).code == 0
+    done = cli("plot")
     assert done.code == 2
     assert "no run with weights in runs/" in done.err
+
+
+def test_a_run_of_ones_own_comes_before_it(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run, tmp_path / "runs" / "mine")
+    done = cli("sample", "--n", 1)
+    assert "using runs/mine/weights/step-00000003.safetensors" in done.err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

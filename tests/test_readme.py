@@ -24,11 +24,11 @@ def test_the_table_has_every_preset() -> None:
     assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == preset_names()
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/samplers.md", "docs/scores.md", "docs/performance.md", "docs/family.md", "docs/seeing.md"]
-)
-def test_linked_files_exist(page: str) -> None:
-    path = ROOT / page
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "blurcli" / "bundled" / "README.md"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_linked_files_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     anchors = {
         "#" + re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")

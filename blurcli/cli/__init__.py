@@ -14,6 +14,7 @@ from blurcli.cli.bench import bench
 from blurcli.cli.common import started_by_torchrun
 from blurcli.cli.data import data
 from blurcli.cli.diagnose import diagnose
+from blurcli.cli.export import export
 from blurcli.cli.fid import fid
 from blurcli.cli.likelihood import likelihood
 from blurcli.cli.plot import plot
@@ -32,7 +33,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sample, animate, fid, results, plot, likelihood, sweep, diagnose, data, bench, presets, prefetch):
+for command in (
+    train,
+    sample,
+    animate,
+    fid,
+    results,
+    plot,
+    likelihood,
+    sweep,
+    diagnose,
+    data,
+    bench,
+    presets,
+    prefetch,
+    export,
+):
     app.command()(command)
 
 

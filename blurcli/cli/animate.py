@@ -283,12 +283,7 @@ def _choose(
     from blurcli.runs import Run
 
     def trained(run: Path | None, weights: Path | None) -> _Chosen:
-        try:
-            path, found = find_weights(run, weights)
-        except UsageError as error:
-            if run is not None or weights is not None:
-                raise
-            raise UsageError(f"{error}; or show what needs no training: --direction forward --preset shapes-blur") from None
+        path, found = find_weights(run, weights)
         model, _ = load_model(path, device)
         title = found.path.resolve().name if found is not None else path.stem
         return _Chosen(Subject(title, model.process, model), model.config, path, found)

@@ -40,7 +40,9 @@ AssignmentsOption = Annotated[list[str] | None, typer.Option("--set", help="key=
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run folder; its newest weights are taken. [default: the newest run]")
 ]
-WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Weights file (.safetensors).")]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="Weights file (.safetensors), or shapes-blur: the model that comes along.")
+]
 SamplerOption = Annotated[
     Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m", "heat"] | None,
     typer.Option("--sampler", help="Solver. [default: the preset's]"),
@@ -127,15 +129,24 @@ def resolve_preset(preset: str, data: str | None, assignments: list[str] | None)
 
 
 def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | None]:
-    """The weights file that a command means, and the run it belongs to, if it was found by one; says which."""
-    from blurcli import console
-    from blurcli.runs import Run, newest_run
+    """The weights file that a command means, and the run it belongs to, if it was found by one; says which.
+
+    Where none is named and nothing was trained yet, it is the model that comes with blurdiff.
+    """
+    from blurcli import bundled, console
+    from blurcli.runs import RUNS, Run, newest_run
 
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
-        return weights, None
+        return (bundled.PATH if str(weights) == bundled.NAME and not weights.exists() else weights), None
     chosen = Run(run) if run is not None else newest_run()
+    if chosen is None:
+        console.say(
+            f"no run in {RUNS}/ yet: using the model that comes with blurdiff (--weights {bundled.NAME}); "
+            f"train one of your own with: blurdiff train --preset {bundled.NAME}"
+        )
+        return bundled.PATH, None
     path = chosen.newest_weights()
     console.say(f"using {path}")
     return path, chosen

@@ -29,9 +29,11 @@ def plot(
 ) -> None:
     """Plot what a run has recorded: loss, scores over training, power spectra, and samplers against their steps."""
     from blurcli import console, files
-    from blurcli.runs import Run, newest_run
+    from blurcli.runs import RUNS, Run, newest_run
 
     chosen = Run(run) if run is not None else newest_run()
+    if chosen is None:
+        raise UsageError(f"no run with weights in {RUNS}/: name one, or train: blurdiff train --preset shapes-blur")
     if not chosen.path.is_dir():
         raise UsageError(f"{chosen.path}: no such run folder")
     folder = out or chosen.path / "plots"

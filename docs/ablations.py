@@ -1,0 +1,114 @@
+"""What a recipe's choices are worth: one change at a time, at equal images seen, network and seed, and one table.
+
+    python docs/ablations.py DATA FEATURES RESULTS [STEPS] [NAME ...]
+
+Trains a network of 1.11 M parameters on DATA (a folder of CIFAR-10) at 16x16 for STEPS steps of 64 images (1,000), scores 2,000
+samples by 20 steps of `abm` in FEATURES, and adds a line to RESULTS. Rows that RESULTS has already are not made again. Moving
+averages of several lengths are kept of one training.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from blurcli import evaluate
+from blurcli.config import Config, load_config, parse_overrides
+from blurcli.data import Batches, Dataset, load_dataset, measure_moments
+from blurcli.model import Model
+from blurcli.train import Trainer
+
+BASE = [
+    *("data.image_size=16", "process.blur_sigma_max=10", "model.base_channels=32", "model.multipliers=[1,2,2]"),
+    *("model.blocks_per_level=1", "model.attention_levels=[2]", "model.dropout=0", "optim.lr=1e-3", "optim.beta2=0.99"),
+    *("optim.warmup_steps=100", "optim.decay_from_step=500", "optim.ema_decay=0.999", "train.batch_size=64"),
+]
+VARIANTS = {
+    "default": [],
+    "lr 5e-4": ["optim.lr=5e-4"],
+    "lr 2e-3": ["optim.lr=2e-3"],
+    "no decay of lr": ["optim.decay_from_step=null"],
+    "beta2 0.999": ["optim.beta2=0.999"],
+    "no flips": ["data.flip=false"],
+    "dropout 0.1": ["model.dropout=0.1"],
+    "batch 32": ["train.batch_size=32"],
+    "batch 128": ["train.batch_size=128"],
+    "times uniform": ["optim.time_sampling=uniform"],
+    "loss weight of the paper": ["optim.loss_weight=paper"],
+    "objective v": ["objective=v"],
+    "objective eps": ["objective=eps"],
+    "attention at 8x8, too": ["model.attention_levels=[1,2]"],
+    "two blocks, 24 channels": ["model.blocks_per_level=2", "model.base_channels=24"],
+    "patches of 2, 64 channels": [
+        *("model.patch_size=2", "model.base_channels=64", "model.multipliers=[1,2]", "model.attention_levels=[1]")
+    ],
+}
+LENGTHS: dict[str, Callable[[int], float]] = {
+    "none": lambda step: 0.0,
+    "0.99": lambda step: 0.99,
+    **{f"power {power}": (lambda step, power=power: (1 - 1 / step) ** (power + 1)) for power in (4, 8, 16, 32, 64)},
+}
+"""Decays at a step, counted from 1; `power` is the exponent of Karras et al. (2024): the average forgets with the training."""
+
+
+def train(config: Config, dataset: Dataset, steps: int) -> tuple[Trainer, dict[str, nn.Module], float]:
+    """A trainer after `steps` steps, networks of other averages, and seconds."""
+    spectrum, mean, opponent = measure_moments(dataset.images, config.data.flip)
+    trainer = Trainer(
+        config, spectrum, mean, torch.device("cpu"), opponent=opponent if config.objective == "spectral" else None
+    )
+    batches = Batches(dataset.images, config.train.batch_size, config.seed, config.data.flip, trainer.device)
+    averages = {name: copy.deepcopy(trainer.average) for name in LENGTHS}
+    started = time.perf_counter()
+    for step in range(1, steps + 1):
+        trainer.train_step(batches(step - 1))
+        with torch.no_grad():
+            for name, network in averages.items():
+                pair = list(network.parameters()), list(trainer.network.parameters())
+                torch._foreach_lerp_(*pair, 1 - LENGTHS[name](step))
+    return trainer, averages, time.perf_counter() - started
+
+
+def main(data: str, features: str, results: Path, steps: int, names: list[str]) -> None:
+    """Make the rows that are missing, and print them all."""
+    known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    dataset = load_dataset(data, "train", (16, 16), 3)
+    device = torch.device("cpu")
+    network = evaluate.load_features(features, "clean", device)
+    judge = evaluate.Judge(network, evaluate.image_reference(dataset, "train", network, lambda done: None), device)
+
+    def score(trainer: Trainer, average: nn.Module) -> dict[str, Any]:
+        moments = trainer.spectrum, trainer.mean
+        model = Model(trainer.config, average, *moments, device, opponent=trainer.opponent)
+        if trainer.config.objective == "eps":
+            gain = model.errors(dataset.images, 32, trainer.config.seed).gain
+            model = Model(trainer.config, average, *moments, device, gain, opponent=trainer.opponent)
+        protocol = evaluate.model_protocol(model, trainer.step, 2000, 0, model.solver("abm", 20, None))
+        return judge.score_model(model, protocol, lambda done: None)
+
+    for name in names or VARIANTS:
+        if any(row["name"] == name and row["steps"] == steps for row in known):
+            continue
+        config = load_config("cifar10-blur", parse_overrides([*BASE, *VARIANTS[name]]))
+        trainer, averages, seconds = train(config, dataset, steps * 64 // config.train.batch_size)
+        others = averages if name in ("default", "no decay of lr") else {}
+        for length, average in {"": trainer.average, **others}.items():
+            found = score(trainer, average)
+            row = {"name": name + (f", average {length}" if length else ""), "steps": steps, "fd": found["fd"]}
+            row |= {"log_spectral_distance": found["log_spectral_distance"], "seconds": round(seconds)}
+            row |= {"parameters": trainer.network.parameter_count(), "hardware": found["hardware"]}
+            with results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 1000, sys.argv[5:])

@@ -1,0 +1,446 @@
+"""Side by side with the unofficial implementation: same images, network shape, budget and scorer, with blur and without.
+
+    git clone https://github.com/soumik-kanad/blurring_diffusion
+    python tests/gpu/compare.py blurring_diffusion comparison --minutes 20
+
+Ours is `blurdiff train` and `blurdiff fid`, as anybody runs them. Of theirs, its own network, loss, optimizer, moving average
+and sampler are called, by a loop that does what its `train_bd.py` does: images in [0, 1], not mirrored, and no dropout after
+the preview at step 100, since its loop never goes back to training mode.
+
+Budgets count minutes of training (ours with the start of the command and compiling, theirs without), or images seen. A folder
+that has a part of it already is continued, so that a machine may be lent in pieces. `results.jsonl` gets one line a score.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from blurcli import files, render
+from blurcli.cli.common import resolve_source
+from blurcli.config import Config, DiffusionConfig, load_config, parse_overrides
+from blurcli.core import BlurringDiffusion, EpsDenoiser, dct2, sample
+from blurcli.core.calibration import CalibratedDenoiser, measure_errors
+from blurcli.data import load_dataset
+from blurcli.evaluate import hardware
+from blurcli.model import choose_device
+from blurcli.runs import Run
+
+_TIMES = 100  # theirs counts time, and steps of its sampler, from 0 to 100
+_FIRST_PREVIEW = 100
+_SAMPLED = 250  # images that theirs draws at a time
+_CALIBRATED_ON = 32  # images, as many as ours takes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Of their training what may differ from what they publish."""
+
+    lr: float
+    batch_size: int
+    warmup: int
+
+
+class Theirs:
+    """The unofficial implementation, trained on the same images.
+
+    Args:
+        checkout: of its repository.
+        config: the preset whose network, size and blur it is to have.
+        images: (N, C, H, W) uint8.
+        recipe: its learning rate, batch and warm-up.
+        path: where its state is kept, and read from where it is there.
+    """
+
+    def __init__(
+        self, checkout: Path, config: Config, images: Tensor, recipe: Recipe, device: torch.device, path: Path
+    ) -> None:
+        if str(checkout) not in sys.path:
+            sys.path.insert(0, str(checkout))
+        from model_code.blurring_diffusion import BlurringDiffusion as Process
+        from model_code.ema import ExponentialMovingAverage
+        from model_code.unet import UNetModel
+        from scripts.losses import get_optimizer, optimization_manager
+
+        assert isinstance(config.process, DiffusionConfig)
+        torch.manual_seed(config.seed)
+        self._path, self._images, self._batch_size, self.device = path, images, recipe.batch_size, device
+        self._process_config = config.process
+        mixed = device.type == "cuda"  # its scaler knows no CPU, where it trains in float32
+        self.config = _published_config(config, recipe, mixed)
+        self.network: nn.Module = UNetModel(self.config).to(device)
+        self.optimizer = get_optimizer(self.config, self.network.parameters())
+        self.average = ExponentialMovingAverage(self.network.parameters(), decay=0.999)
+        self._update = optimization_manager(self.config)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=mixed)
+        self.process = Process(
+            T=_TIMES,
+            res=config.data.image_size[0],
+            sigma_blur_max=config.process.blur_sigma_max,
+            min_scale=config.process.min_scale,
+            logsnr_min=config.process.logsnr_min,
+            logsnr_max=config.process.logsnr_max,
+        )
+        self.step, self.seconds = 0, 0.0
+        self._order = torch.empty(0, dtype=torch.int64)
+        if path.exists():
+            self._load()
+
+    @property
+    def seen(self) -> int:
+        """Images trained on."""
+        return self.step * self._batch_size
+
+    def train(self, done: Callable[[Theirs], bool]) -> None:
+        """Train until `done`, and save."""
+        begun, before = time.perf_counter(), self.seconds
+        while not done(self):
+            self._train_step(self._batch())
+            if self.step % 50 == 0 and self.device.type == "cuda":
+                torch.cuda.synchronize()
+            self.seconds = before + time.perf_counter() - begun
+        self._save()
+
+    def _batch(self) -> Tensor:
+        if len(self._order) < self._batch_size:
+            self._order = torch.randperm(len(self._images))
+        chosen, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
+        return self._images[chosen].to(self.device).float() / 255
+
+    def _train_step(self, x: Tensor) -> None:
+        if self.step <= _FIRST_PREVIEW:
+            self.network.train(self.step < _FIRST_PREVIEW)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.float16, enabled=self._scaler.is_enabled()):
+            loss = self.process.loss(self.network, x=x)[0]
+        self._scaler.scale(loss).backward()
+        scaled = {"scaler": self._scaler} if self._scaler.is_enabled() else {}
+        self._update(self.optimizer, self.network.parameters(), step=self.step, **scaled)
+        self.step += 1
+        self.average.update(self.network.parameters())
+
+    @torch.no_grad()
+    def draw(self, count: int, seed: int, sampler: str) -> Iterator[np.ndarray]:
+        """Batches (B, C, H, W) uint8, by its own sampler (`theirs`), or by a sampler and steps of ours, `abm-20`."""
+        self.network.eval()
+        self.average.store(self.network.parameters())
+        self.average.copy_to(self.network.parameters())
+        torch.manual_seed(seed)
+        draw = self._by_theirs if sampler == "theirs" else self._by_ours(sampler)
+        for first in range(0, count, _SAMPLED):
+            shape = (min(_SAMPLED, count - first), *self._images.shape[1:])
+            yield draw(torch.randn(shape).to(self.device)).cpu().numpy()
+        self.average.restore(self.network.parameters())
+
+    def _by_theirs(self, noise: Tensor) -> Tensor:
+        from scripts.sampling_bd import get_sampling_fn_blurring_diffusion
+
+        self.config.device = noise.device
+        draw = get_sampling_fn_blurring_diffusion(self.config, noise, self.process.denoise, None, noise.device)
+        return torch.clip(draw(self.network)[0] * 255, 0, 255).to(torch.uint8)  # it truncates
+
+    def _by_ours(self, how: str) -> Callable[[Tensor], Tensor]:
+        """Calibrated, as our models of its objective are."""
+        sampler, steps = how.split("-")
+        process = BlurringDiffusion(
+            tuple(self._images.shape[2:]), **self._process_config.model_dump(exclude={"kind"}, exclude_none=True)
+        )
+        denoiser = EpsDenoiser(lambda z, t: self.network(z, t * _TIMES), process)
+        u = dct2(self._images[:: max(1, len(self._images) // 10_000)].double() / 255)
+        spectrum, mean = (moment.to(self.device) for moment in ((u**2).mean(0), u.mean(0)))
+        known = self._images[:: len(self._images) // _CALIBRATED_ON][:_CALIBRATED_ON].to(self.device).float() / 255
+        gain = measure_errors(denoiser, process, known, torch.randn_like, spectrum, mean).gain
+        calibrated = CalibratedDenoiser(denoiser, process, gain, spectrum, mean)
+
+        def draw(noise: Tensor) -> Tensor:
+            images = sample(calibrated, process, noise, int(steps), sampler, spectrum=spectrum, mean=mean)
+            return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+        return draw
+
+    def _save(self) -> None:
+        tensors = {f"net.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"average.{i}": value for i, value in enumerate(self.average.shadow_params)}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{key}": value for key, value in state.items()}
+        tensors |= {"step": torch.tensor(self.step), "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+        tensors["scale"] = torch.tensor(self._scaler.get_scale())
+        with files.replacing(self._path) as temporary:
+            save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
+
+    def _load(self) -> None:
+        tensors = load_file(self._path)
+        self.step, self.seconds = int(tensors.pop("step")), float(tensors.pop("seconds"))
+        scale = float(tensors.pop("scale"))
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(self._scaler.state_dict() | {"scale": scale})
+        parts: dict[str, Any] = {"net": {}, "average": {}, "adam": {}}
+        for name, value in tensors.items():
+            part, rest = name.split(".", 1)
+            parts[part][rest] = value
+        self.network.load_state_dict(parts["net"])
+        for i, shadow in enumerate(self.average.shadow_params):
+            shadow.copy_(parts["average"][str(i)])
+        self.average.num_updates = self.step
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["adam"].items():
+            i, key = name.split(".")
+            state.setdefault(int(i), {})[key] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        # Which images and noise come next follows from where it is.
+        torch.manual_seed(self.step)
+
+
+def _published_config(config: Config, recipe: Recipe, mixed: bool) -> SimpleNamespace:
+    """Its published configuration for CIFAR-10, with the network, size and blur of ours."""
+    ours = config.model
+    model = SimpleNamespace(
+        T=_TIMES,
+        model_channels=ours.base_channels,
+        channel_mult=ours.multipliers,
+        num_res_blocks=ours.blocks_per_level,
+        attention_levels=ours.attention_levels,
+        dropout=0.1,
+        conv_resample=True,
+        use_fp16=False,
+        num_heads=1,
+        num_head_channels=-1,
+        num_heads_upsample=-1,
+        use_new_attention_order=True,
+        use_scale_shift_norm=False,
+        resblock_updown=False,
+    )
+    optim = SimpleNamespace(
+        optimizer="Adam",
+        lr=recipe.lr,
+        beta1=0.9,
+        eps=1e-8,
+        weight_decay=0,
+        warmup=recipe.warmup,
+        grad_clip=1.0,
+        automatic_mp=mixed,
+    )
+    data = SimpleNamespace(image_size=config.data.image_size[0], num_channels=config.data.channels)
+    return SimpleNamespace(data=data, model=model, optim=optim)
+
+
+class Resized(nn.Module):
+    """Features of images brought to the side that their network knows."""
+
+    def __init__(self, network: torch.jit.ScriptModule, side: int) -> None:
+        super().__init__()
+        self.network, self.side = network, side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..255 to (B, D)."""
+        return self.network(nn.functional.interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False))
+
+
+@dataclass
+class Comparison:
+    """One budget after another, for ours and theirs, kept in a folder."""
+
+    checkout: Path
+    out: Path
+    data: str
+    features: str
+    preset: str
+    assignments: list[str]
+    score: int
+    samplers: list[str]
+    recipe: Recipe
+    minutes: float
+    device: torch.device
+    scores: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Read the scores that are there, and the images."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._path = self.out / "results.jsonl"
+        if self._path.exists():
+            self.scores = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+        size, channels = (
+            (config := load_config(self.preset, parse_overrides(self.assignments))).data.image_size,
+            config.data.channels,
+        )
+        self._images = torch.from_numpy(np.array(load_dataset(self.data, "train", size, channels).images))
+
+    def compare(self, blur: float, seed: int, images: int | None, who: str) -> None:
+        """Train with that blur and seed until so many images are seen, or for the minutes more; draw and score."""
+        which = {"blur": blur, "seed": seed, "budget": images or f"{self.minutes:g} min", "n": self.score}
+        settings = [*self.assignments, f"process.blur_sigma_max={blur:g}", f"seed={seed}"]
+        if who != "theirs":
+            self._ours(settings, images, which)
+        if who != "ours":
+            self._theirs(settings, images, {**which, "lr": self.recipe.lr, "batch": self.recipe.batch_size})
+
+    def report(self) -> None:
+        """Print ours over theirs, each with its own sampler, where both are there."""
+        for theirs, ours in itertools.product(self.scores, self.scores):
+            same = all(theirs[key] == ours[key] for key in ("blur", "seed", "budget", "n", "features"))
+            if same and (theirs["who"], theirs["sampler"], ours["who"]) == ("theirs", "theirs", "ours"):
+                a, b = (score.get("fid", score.get("fd")) for score in (ours, theirs))
+                which = f"blur {ours['blur']:g}, seed {ours['seed']}, {ours['budget']}, {ours['sampler']}"
+                print(f"{which}, their lr {theirs['lr']:g}: {a:.3f} against {b:.3f}, {a / b:.3f} times")
+
+    def _ours(self, settings: list[str], images: int | None, which: dict[str, Any]) -> None:
+        batch_size = load_config(self.preset, parse_overrides(settings)).train.batch_size
+        run = Run(self.out / f"ours-blur{which['blur']:g}-seed{which['seed']}")
+        wanted = self._missing("ours", self.samplers, which)
+        if not wanted:
+            return
+        weights = run.weights_path(images // batch_size) if images is not None else None
+        if weights is None or not weights.exists():
+            self._train_ours(run, settings, images and images // batch_size)
+            weights = run.newest_weights()
+        seen = batch_size * int(weights.stem.removeprefix("step-"))
+        seconds = _seconds(run, batch_size)
+        for sampler in wanted:
+            name, steps = sampler.split("-")
+            how = ("--weights", weights, "--sampler", name, "--steps", steps)
+            result = self._judged(*how)
+            self._blurdiff("sample", *how, "--n", 64, "--out", self.out / f"{run.path.name}-{seen}-{sampler}.png")
+            self._add(result, who="ours", sampler=sampler, **which, seen=seen, seconds=round(seconds))
+
+    def _train_ours(self, run: Run, settings: list[str], steps: int | None) -> None:
+        """`blurdiff train` to that step, or for the minutes more."""
+        never = 10**9
+        quiet = [f"train.{key}={never}" for key in ("preview_every_steps", "save_every_steps")]
+        quiet += [f"train.steps={steps or never}", "train.health_every_steps=null", "train.log_every_steps=50"]
+        command = [
+            sys.executable,
+            "-m",
+            "blurcli",
+            "train",
+            "--preset",
+            self.preset,
+            "--data",
+            self.data,
+            "--run",
+            str(run.path),
+        ]
+        command += ["--device", self.device.type, *(part for setting in (*settings, *quiet) for part in ("--set", setting))]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(None if steps else 60 * self.minutes)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # it finishes its step and saves
+            process.wait()
+        if process.returncode not in (0, 130):
+            raise SystemExit(f"blurdiff train ended with {process.returncode}")
+
+    def _theirs(self, settings: list[str], images: int | None, which: dict[str, Any]) -> None:
+        wanted = self._missing("theirs", ["theirs", *self.samplers], which)
+        if not wanted:
+            return
+        config = load_config(self.preset, parse_overrides(settings))
+        name = f"theirs-lr{which['lr']:g}-blur{which['blur']:g}-seed{which['seed']}"
+        state = self.out / f"{name}.safetensors"
+        theirs = Theirs(self.checkout, config, self._images, self.recipe, self.device, state)
+        until = theirs.seconds + 60 * self.minutes
+        theirs.train(lambda t: t.seconds >= until if images is None else t.seen >= images)
+        for sampler in wanted:
+            batches, array = list(theirs.draw(self.score, which["seed"], sampler)), self.out / f"{name}.npz"
+            render.write_npz(iter(batches), self.score, array)
+            render.save_grid(np.concatenate(batches)[:64], self.out / f"{name}-{theirs.seen}-{sampler}.png", scale=2)
+            result = self._judged("--samples", array)
+            self._add(result, who="theirs", sampler=sampler, **which, seen=theirs.seen, seconds=round(theirs.seconds))
+
+    def _missing(self, who: str, samplers: list[str], which: dict[str, Any]) -> list[str]:
+        """The samplers of which there is no such score yet."""
+        there = [score for score in self.scores if all(score.get(key) == value for key, value in {"who": who, **which}.items())]
+        return [sampler for sampler in samplers if sampler not in [score["sampler"] for score in there]]
+
+    def _add(self, result: dict[str, Any], **which: Any) -> None:
+        """Keep a score, and print it."""
+        metric = "fid" if "fid" in result else "fd"
+        line = {**which, metric: result[metric], "features": self.features, "hardware": hardware(self.device)}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.scores.append(line)
+        print(json.dumps(line), flush=True)
+
+    def _judged(self, *arguments: object) -> dict[str, Any]:
+        """A score against the training images."""
+        return self._blurdiff("fid", "--data", self.data, "--features", self.features, "--n", self.score, "--force", *arguments)
+
+    def _blurdiff(self, *arguments: object) -> dict[str, Any]:
+        """What a command of ours says in JSON."""
+        command = [sys.executable, "-m", "blurcli", *map(str, arguments), "--device", self.device.type, "--json"]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=self.out).stdout)
+
+
+def _seconds(run: Run, batch_size: int) -> float:
+    """How long a run of ours has trained, by its own log."""
+    lines = [json.loads(line) for line in run.metrics_path.read_text(encoding="utf-8").splitlines()]
+    steps = np.diff([0, *(line["step"] for line in lines)])
+    return float(sum(batch_size * count / line["images_per_sec"] for count, line in zip(steps, lines, strict=True)))
+
+
+def main(
+    checkout: Annotated[Path, typer.Argument(help="Checkout of the unofficial implementation.")],
+    out: Annotated[Path, typer.Argument(help="Folder for runs, scores and grids; continued where it is there.")],
+    data: Annotated[str, typer.Option(help="Training images.")] = "cifar10",
+    features: Annotated[str, typer.Option(help="As for blurdiff fid: inception, pixels or a file.")] = "inception",
+    resize: Annotated[int | None, typer.Option(help="Side to which --features, a TorchScript file, gets images.")] = None,
+    preset: Annotated[str, typer.Option(help="Ours; its network, size and blur are theirs, too.")] = "cifar10-blur",
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset.")] = None,
+    minutes: Annotated[float, typer.Option(help="Of training, more, for each process, seed and side.")] = 20,
+    images: Annotated[str | None, typer.Option(help="Or: images seen, like 32000,96000.")] = None,
+    seeds: Annotated[str, typer.Option(help="Like 0,1,2.")] = "0",
+    blurs: Annotated[str | None, typer.Option(help="Largest blurs. [default: the preset's, and 0]")] = None,
+    score: Annotated[int, typer.Option(help="Samples a score.")] = 10_000,
+    samplers: Annotated[str, typer.Option(help="Samplers of ours with their steps, for both.")] = "abm-20",
+    their_lr: Annotated[float, typer.Option(help="Their learning rate.")] = 2e-4,
+    their_batch: Annotated[int, typer.Option(help="Their batch.")] = 128,
+    their_warmup: Annotated[int, typer.Option(help="Their warm-up, in steps.")] = 5000,
+    who: Annotated[str, typer.Option(help="ours, theirs or both.")] = "both",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train, draw and score; print every score, and in the end the ratios."""
+    out = out.absolute()
+    if resize is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        torch.jit.script(Resized(torch.jit.load(features), resize)).save(str(out / "features.pt"))
+        features = str(out / "features.pt")
+    elif features not in ("inception", "pixels"):
+        features = str(Path(features).absolute())
+    comparison = Comparison(
+        checkout=checkout.absolute(),
+        out=out,
+        data=resolve_source(data),
+        features=features,
+        preset=preset,
+        assignments=assignments or [],
+        score=score,
+        samplers=samplers.split(","),
+        recipe=Recipe(their_lr, their_batch, their_warmup),
+        minutes=minutes,
+        device=choose_device(device),
+    )
+    largest = load_config(preset, parse_overrides(assignments or [])).process.blur_sigma_max
+    budgets = [int(count) for count in images.split(",")] if images else [None]
+    for seed, blur, budget in itertools.product(
+        map(int, seeds.split(",")), [float(blur) for blur in blurs.split(",")] if blurs else [largest, 0.0], budgets
+    ):
+        comparison.compare(blur, seed, budget, who)
+    comparison.report()
+
+
+if __name__ == "__main__":
+    typer.run(main)

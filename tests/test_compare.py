@@ -1,0 +1,128 @@
+"""The script that runs the unofficial implementation beside ours, with a stand-in for it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from blurcli.config import load_config, parse_overrides
+
+CPU = torch.device("cpu")
+SETTINGS = ["data.image_size=8", "model.base_channels=32", "model.multipliers=[1]", "model.attention_levels=[0]"]
+
+# Of its interface what the script relies on.
+MODULES = {
+    "model_code/unet.py": """
+import torch
+class UNetModel(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.dropout = torch.nn.Dropout(config.model.dropout)
+    def forward(self, z, t):
+        return self.dropout(z) * self.scale
+""",
+    "model_code/blurring_diffusion.py": """
+class BlurringDiffusion:
+    def __init__(self, T, res, sigma_blur_max, min_scale, logsnr_min, logsnr_max):
+        self.seen = (T, res, sigma_blur_max)
+    def loss(self, model, x):
+        assert 0 <= x.min() and x.max() <= 1
+        return ((model(x, x[:, 0, 0, 0]) - 2 * x) ** 2).mean(), None, None
+    def denoise(self, hat_eps, z_t, t, s):
+        return z_t * 0 + 0.9999
+""",
+    "model_code/ema.py": """
+class ExponentialMovingAverage:
+    def __init__(self, parameters, decay):
+        self.shadow_params = [p.clone().detach() for p in parameters]
+        self.decay, self.num_updates = decay, 0
+    def update(self, parameters):
+        self.num_updates += 1
+        for s, p in zip(self.shadow_params, parameters):
+            s.lerp_(p.detach(), 1 - self.decay)
+    def store(self, parameters):
+        self.kept = [p.clone() for p in parameters]
+    def copy_to(self, parameters):
+        for s, p in zip(self.shadow_params, parameters):
+            p.data.copy_(s)
+    def restore(self, parameters):
+        for s, p in zip(self.kept, parameters):
+            p.data.copy_(s)
+""",
+    "scripts/losses.py": """
+import torch
+def get_optimizer(config, parameters):
+    return torch.optim.Adam(parameters, lr=config.optim.lr)
+def optimization_manager(config):
+    return lambda optimizer, parameters, step: optimizer.step()
+""",
+    "scripts/sampling_bd.py": """
+def get_sampling_fn_blurring_diffusion(config, initial_noise, denoise_fn, indices, device):
+    return lambda model: (denoise_fn(None, initial_noise, None, None), config.model.T, [])
+""",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, content in MODULES.items():
+        path = tmp_path / "original" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in [name for name in sys.modules if name.split(".")[0] in ("model_code", "scripts")]:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path / "original"
+
+
+@pytest.fixture
+def compare():
+    spec = importlib.util.spec_from_file_location("compare", Path(__file__).parent / "gpu" / "compare.py")
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["compare"] = module  # where dataclasses look
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_theirs_is_trained_kept_and_continued(compare, checkout: Path, tmp_path: Path) -> None:
+    config = load_config("cifar10-blur", parse_overrides(SETTINGS))
+    images = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8)
+    arguments = checkout, config, images, compare.Recipe(1e-2, 4, 10), CPU, tmp_path / "theirs.safetensors"
+    theirs = compare.Theirs(*arguments)
+    assert theirs.process.seen == (100, 8, 20)
+    theirs.train(lambda t: t.seen >= 8)
+    assert theirs.network.training
+    theirs.train(lambda t: t.step > 100)
+    assert not theirs.network.training  # nothing brings its dropout back after a preview
+    again = compare.Theirs(*arguments)
+    assert (again.step, again.seen, again.seconds) == (101, 404, theirs.seconds)
+    torch.testing.assert_close(again.network.state_dict(), theirs.network.state_dict())
+    torch.testing.assert_close(again.average.shadow_params, theirs.average.shadow_params)
+    torch.testing.assert_close(again.optimizer.state_dict(), theirs.optimizer.state_dict())
+
+
+def test_both_samplers_on_their_network(compare, checkout: Path, tmp_path: Path) -> None:
+    config = load_config("cifar10-blur", parse_overrides(SETTINGS))
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    theirs = compare.Theirs(checkout, config, images, compare.Recipe(1e-2, 4, 10), CPU, tmp_path / "theirs.safetensors")
+    trained = theirs.network.scale.clone()
+    (own,) = theirs.draw(3, 0, "theirs")
+    assert own.shape == (3, 3, 8, 8)
+    assert (own == 254).all()  # 0.9999 * 255, truncated as it does
+    (ours,) = theirs.draw(3, 0, "abm-4")
+    assert ours.shape == (3, 3, 8, 8)
+    assert len({int(value) for value in ours.ravel()}) > 9
+    torch.testing.assert_close(theirs.network.scale, trained)  # drawn from the average, and put back
+
+
+def test_features_of_resized_images(compare) -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) + x.shape[-1]
+
+    resized = torch.jit.script(compare.Resized(torch.jit.script(Mean()), 32))
+    torch.testing.assert_close(resized(torch.full((2, 3, 16, 16), 5.0)), torch.full((2, 3), 37.0))
