@@ -103,6 +103,8 @@ def test_theirs_is_trained_kept_and_continued(compare, checkout: Path, tmp_path:
     torch.testing.assert_close(again.network.state_dict(), theirs.network.state_dict())
     torch.testing.assert_close(again.average.shadow_params, theirs.average.shadow_params)
     torch.testing.assert_close(again.optimizer.state_dict(), theirs.optimizer.state_dict())
+    again.train(lambda t: t.step > 101)
+    assert not again.network.training
 
 
 def test_both_samplers_on_their_network(compare, checkout: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_samples_and_scores_are_those_of_one_process(tiny_run: Path, cli: Cli, t
     assert done.out == "b.npz\n"
     assert np.array_equal(np.load(folder / "a.npz")["arr_0"], np.load(folder / "b.npz")["arr_0"])
 
-    scoring = ("fid", "--run", tiny_run, "--n", 300, "--repeats", 2, "--force", "--json")
+    scoring = ("fid", "--run", tiny_run, "--n", 200, "--repeats", 2, "--force", "--json")
     done = cli(*scoring, "--batch-size", 64)
     assert done.code == 0, done.err
     shared = team(*scoring, "--batch-size", 100, cwd=folder)

@@ -8,6 +8,7 @@ import pytest
 from blurcli.config import preset_names
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "blurcli" / "bundled" / "README.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -22,9 +23,6 @@ def test_the_table_has_every_preset() -> None:
     section = README.split("## Presets")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == preset_names()
-
-
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "blurcli" / "bundled" / "README.md"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -241,13 +241,15 @@ class Standard:
             raise UsageError(
                 "--samples needs something to compare with: give --data, --reference, or --run for that run's data"
             )
+        # Images are local where Inception may be a download: what is wrong with them shows before it.
+        dataset = self._images(config, run, split, shape) if self.published is None else None
         features = self.load_features(config)
-        if self.published is not None:
-            reference = fetch_reference(self.published, features, shape[1], split)
-        else:
-            dataset = self._images(config, run, split, shape)
+        if dataset is not None:
             with console.progress("reference", len(dataset.images)) as update:
                 reference = evaluate.image_reference(dataset, split, features, update)
+        else:
+            assert self.published is not None
+            reference = fetch_reference(self.published, features, shape[1], split)
         if self.split not in (None, reference.split):
             raise UsageError(f"--split {self.split}: {self.published} is of the split {reference.split}")
         return evaluate.Judge(features, reference, choose_device(self.device))

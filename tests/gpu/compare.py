@@ -123,12 +123,12 @@ class Theirs:
         return self._images[chosen].to(self.device).float() / 255
 
     def _train_step(self, x: Tensor) -> None:
-        if self.step <= _FIRST_PREVIEW:
-            self.network.train(self.step < _FIRST_PREVIEW)
+        self.network.train(self.step < _FIRST_PREVIEW)
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.float16, enabled=self._scaler.is_enabled()):
             loss = self.process.loss(self.network, x=x)[0]
-        self._scaler.scale(loss).backward()
+            # Within, as it has it: its attention is computed anew on the way back, in the precision of the moment.
+            self._scaler.scale(loss).backward()
         scaled = {"scaler": self._scaler} if self._scaler.is_enabled() else {}
         self._update(self.optimizer, self.network.parameters(), step=self.step, **scaled)
         self.step += 1
