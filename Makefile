@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One thread a test process: several of them, and their threads, would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 FINAL := step-00002400.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
-.PHONY: install test quality style demo docs bundle compare clean
+.PHONY: install test coverage quality style demo docs bundle compare clean
 
 install: $(VENV)/.installed
 
@@ -17,9 +19,11 @@ $(VENV)/.installed: pyproject.toml blurcli/__init__.py
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]"
 	touch $@
 
-# One thread a test process: several of them, and their threads, would only wait for each other.
 test: quality
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+
+coverage: install
+	$(PYTEST) --cov=blurcli --cov-report=term-missing:skip-covered
 
 quality: install
 	$(BIN)/ruff check .

@@ -33,6 +33,8 @@ BASE = [
 ]
 VARIANTS = {
     "default": [],
+    "seed 1": ["seed=1"],
+    "seed 2": ["seed=2"],
     "lr 5e-4": ["optim.lr=5e-4"],
     "lr 2e-3": ["optim.lr=2e-3"],
     "no decay of lr": ["optim.decay_from_step=null"],

@@ -47,6 +47,14 @@ def test_flops_are_those_of_the_published_network() -> None:
     assert training == pytest.approx(3 * forward, rel=0.01)
 
 
+def test_the_fast_preset_fits_into_half_an_hour() -> None:
+    """By count, of a GPU that sustains 40 TFLOP/s in it."""
+    config = load_config("cifar10-blur-fast")
+    images = config.train.steps * config.train.batch_size
+    assert images > 5e6
+    assert images * bench.model_flops(config)[1] / 40e12 < 30 * 60
+
+
 def test_the_largest_batch_needs_a_gpu(cli: Cli) -> None:
     done = cli(*ARGUMENTS, "--max-batch")
     assert (done.code, "only a GPU says in time" in done.err) == (2, True)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from blurcli.checkpoint import load_weights
 from blurcli.config import load_config, parse_overrides
+from blurcli.runs import Run
 
 CPU = torch.device("cpu")
 SETTINGS = ["data.image_size=8", "model.base_channels=32", "model.multipliers=[1]", "model.attention_levels=[0]"]
@@ -128,3 +130,17 @@ def test_features_of_resized_images(compare) -> None:
 
     resized = torch.jit.script(compare.Resized(torch.jit.script(Mean()), 32))
     torch.testing.assert_close(resized(torch.full((2, 3, 16, 16), 5.0)), torch.full((2, 3), 37.0))
+
+
+def test_weights_in_parts(compare, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "_PART", 50_000)
+    comparison = object.__new__(compare.Comparison)
+    comparison.out = tmp_path / "parts"
+    comparison.out.mkdir()
+    comparison._pack(Run(tiny_run).newest_weights(), "model.safetensors")
+    parts = sorted(comparison.out.iterdir())
+    assert [part.name for part in parts[:2]] == ["model.safetensors.00", "model.safetensors.01"]
+    assert {part.stat().st_size for part in parts[:-1]} == {50_000}
+    whole = tmp_path / "whole.safetensors"
+    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert load_weights(whole).config == load_weights(Run(tiny_run).newest_weights()).config

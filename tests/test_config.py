@@ -31,6 +31,7 @@ def test_bundled_presets() -> None:
         "shapes-blur",
         "shapes-noblur",
         "cifar10-blur",
+        "cifar10-blur-fast",
         "cifar10-noblur",
         "cifar10-blur-paper",
         "mnist-blur",

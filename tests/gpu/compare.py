@@ -18,6 +18,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ _TIMES = 100  # theirs counts time, and steps of its sampler, from 0 to 100
 _FIRST_PREVIEW = 100
 _SAMPLED = 250  # images that theirs draws at a time
 _CALIBRATED_ON = 32  # images, as many as ours takes
+_PART = 16 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Theirs:
 
     def _by_ours(self, how: str) -> Callable[[Tensor], Tensor]:
         """Calibrated, as our models of its objective are."""
-        sampler, steps = how.split("-")
+        sampler, steps = how.rsplit("-", 1)
         process = BlurringDiffusion(
             tuple(self._images.shape[2:]), **self._process_config.model_dump(exclude={"kind"}, exclude_none=True)
         )
@@ -265,6 +267,7 @@ class Comparison:
     samplers: list[str]
     recipe: Recipe
     minutes: float
+    parts: bool
     device: torch.device
     scores: list[dict[str, Any]] = field(default_factory=list)
 
@@ -310,12 +313,23 @@ class Comparison:
             weights = run.newest_weights()
         seen = batch_size * int(weights.stem.removeprefix("step-"))
         seconds = _seconds(run, batch_size)
+        if self.parts:
+            self._pack(weights, f"{run.path.name}-{seen}.safetensors")
         for sampler in wanted:
-            name, steps = sampler.split("-")
-            how = ("--weights", weights, "--sampler", name, "--steps", steps)
+            name, steps = sampler.rsplit("-", 1)
+            how = ("--weights", weights, "--sampler", name, "--steps", steps, "--device", self.device.type)
             result = self._judged(*how)
             self._blurdiff("sample", *how, "--n", 64, "--out", self.out / f"{run.path.name}-{seen}-{sampler}.png")
             self._add(result, who="ours", sampler=sampler, **which, seen=seen, seconds=round(seconds))
+
+    def _pack(self, weights: Path, name: str) -> None:
+        """The weights in 16 bits, in parts that are one file again by `cat NAME.* > NAME`."""
+        with tempfile.TemporaryDirectory(dir=self.out) as folder:
+            whole = Path(folder) / name
+            self._blurdiff("export", whole, "--weights", weights)
+            with whole.open("rb") as file:
+                for i, part in enumerate(iter(lambda: file.read(_PART), b"")):
+                    (self.out / f"{name}.{i:02d}").write_bytes(part)
 
     def _train_ours(self, run: Run, settings: list[str], steps: int | None) -> None:
         """`blurdiff train` to that step, or for the minutes more."""
@@ -358,7 +372,7 @@ class Comparison:
             batches, array = list(theirs.draw(self.score, which["seed"], sampler)), self.out / f"{name}.npz"
             render.write_npz(iter(batches), self.score, array)
             render.save_grid(np.concatenate(batches)[:64], self.out / f"{name}-{theirs.seen}-{sampler}.png", scale=2)
-            result = self._judged("--samples", array)
+            result = self._judged("--samples", array, "--device", self.device.type)
             self._add(result, who="theirs", sampler=sampler, **which, seen=theirs.seen, seconds=round(theirs.seconds))
 
     def _missing(self, who: str, samplers: list[str], which: dict[str, Any]) -> list[str]:
@@ -381,7 +395,7 @@ class Comparison:
 
     def _blurdiff(self, *arguments: object) -> dict[str, Any]:
         """What a command of ours says in JSON."""
-        command = [sys.executable, "-m", "blurcli", *map(str, arguments), "--device", self.device.type, "--json"]
+        command = [sys.executable, "-m", "blurcli", *map(str, arguments), "--json"]
         return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=self.out).stdout)
 
 
@@ -409,6 +423,7 @@ def main(
     their_lr: Annotated[float, typer.Option(help="Their learning rate.")] = 2e-4,
     their_batch: Annotated[int, typer.Option(help="Their batch.")] = 128,
     their_warmup: Annotated[int, typer.Option(help="Their warm-up, in steps.")] = 5000,
+    parts: Annotated[bool, typer.Option("--parts", help="Keep our weights, too: in 16 bits, in parts of 16 MiB.")] = False,
     who: Annotated[str, typer.Option(help="ours, theirs or both.")] = "both",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -431,6 +446,7 @@ def main(
         samplers=samplers.split(","),
         recipe=Recipe(their_lr, their_batch, their_warmup),
         minutes=minutes,
+        parts=parts,
         device=choose_device(device),
     )
     largest = load_config(preset, parse_overrides(assignments or [])).process.blur_sigma_max
