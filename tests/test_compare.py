@@ -1,11 +1,16 @@
 """The script that runs the unofficial implementation beside ours, with a stand-in for it."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 from blurcli.checkpoint import load_weights
 from blurcli.config import load_config, parse_overrides
@@ -18,6 +23,8 @@ SETTINGS = ["data.image_size=8", "model.base_channels=32", "model.multipliers=[1
 MODULES = {
     "model_code/unet.py": """
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 class UNetModel(torch.nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -56,6 +63,8 @@ class ExponentialMovingAverage:
 """,
     "scripts/losses.py": """
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 def get_optimizer(config, parameters):
     return torch.optim.Adam(parameters, lr=config.optim.lr)
 def optimization_manager(config):
@@ -144,3 +153,60 @@ def test_weights_in_parts(compare, tiny_run: Path, tmp_path: Path, monkeypatch: 
     whole = tmp_path / "whole.safetensors"
     whole.write_bytes(b"".join(part.read_bytes() for part in parts))
     assert load_weights(whole).config == load_weights(Run(tiny_run).newest_weights()).config
+
+
+def test_minutes_count_from_the_beginning(compare, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, sampled = [], []
+
+    class Training:
+        returncode = 130
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            self.run = Run(Path(command[command.index("--run") + 1]))
+
+        def wait(self, timeout: float | None = None) -> None:
+            if timeout is not None:
+                waits.append(timeout)
+                raise subprocess.TimeoutExpired("train", timeout)
+            self.run.weights_path(len(waits)).parent.mkdir(parents=True, exist_ok=True)
+            self.run.weights_path(len(waits)).touch()
+            self.run.metrics_path.write_text('{"step": 1, "images_per_sec": 9}\n')
+
+        def send_signal(self, number: int) -> None:
+            assert number == compare.signal.SIGINT
+
+    stand_in = SimpleNamespace(Popen=Training, TimeoutExpired=subprocess.TimeoutExpired, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(compare, "subprocess", stand_in)
+    images = tmp_path / "images"
+    images.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)):
+        Image.fromarray(pixels).save(images / f"{i}.png")
+    comparison = compare.Comparison(
+        checkout=checkout,
+        out=tmp_path / "out",
+        data=str(images),
+        features="pixels",
+        preset="cifar10-blur",
+        assignments=SETTINGS,
+        score=3,
+        samplers=["abm-4"],
+        recipe=compare.Recipe(1e-2, 4, 10),
+        parts=False,
+        device=CPU,
+    )
+    monkeypatch.setattr(comparison, "_blurdiff", lambda *arguments: sampled.append(arguments[0]) or {"fd": 1.0})
+    short, long = compare.Budget(minutes=0.01), compare.Budget(minutes=0.02)
+    for budget in (short, short, long):  # the same again does nothing
+        comparison.compare(20.0, 0, budget, "both")
+    assert len(waits) == 2
+    assert waits[0] == pytest.approx(0.6)
+    assert waits[1] < 1.2  # what the first has left
+    assert [(row["who"], row["sampler"], row["budget"]) for row in comparison.scores] == [
+        (who, sampler, budget)
+        for budget in ("0.01 min", "0.02 min")
+        for who, sampler in (("ours", "abm-4"), ("theirs", "theirs"), ("theirs", "abm-4"))
+    ]
+    theirs = [row for row in comparison.scores if row["sampler"] == "theirs"]
+    assert theirs[0]["seen"] < theirs[1]["seen"]
+    state = load_file(tmp_path / "out" / "theirs-lr0.01-blur20-seed0.safetensors")
+    assert state["seconds"] >= 1.2

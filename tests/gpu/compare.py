@@ -7,8 +7,9 @@ Ours is `blurdiff train` and `blurdiff fid`, as anybody runs them. Of theirs, it
 and sampler are called, by a loop that does what its `train_bd.py` does: images in [0, 1], not mirrored, and no dropout after
 the preview at step 100, since its loop never goes back to training mode.
 
-Budgets count minutes of training (ours with the start of the command and compiling, theirs without), or images seen. A folder
-that has a part of it already is continued, so that a machine may be lent in pieces. `results.jsonl` gets one line a score.
+Budgets count minutes of training (ours with the start of the command and compiling, theirs without), or images seen, from the
+beginning: a folder that has ten minutes already is continued by `--minutes 20`, so that a machine may be lent in pieces.
+`results.jsonl` gets one line a score.
 """
 
 from __future__ import annotations
@@ -253,6 +254,14 @@ class Resized(nn.Module):
         return self.network(nn.functional.interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False))
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a training may take, from its beginning: images seen or, if none are said, minutes."""
+
+    images: int | None = None
+    minutes: float = 0.0
+
+
 @dataclass
 class Comparison:
     """One budget after another, for ours and theirs, kept in a folder."""
@@ -266,7 +275,6 @@ class Comparison:
     score: int
     samplers: list[str]
     recipe: Recipe
-    minutes: float
     parts: bool
     device: torch.device
     scores: list[dict[str, Any]] = field(default_factory=list)
@@ -283,14 +291,14 @@ class Comparison:
         )
         self._images = torch.from_numpy(np.array(load_dataset(self.data, "train", size, channels).images))
 
-    def compare(self, blur: float, seed: int, images: int | None, who: str) -> None:
-        """Train with that blur and seed until so many images are seen, or for the minutes more; draw and score."""
-        which = {"blur": blur, "seed": seed, "budget": images or f"{self.minutes:g} min", "n": self.score}
+    def compare(self, blur: float, seed: int, budget: Budget, who: str) -> None:
+        """Train with that blur and seed until the budget is spent; draw and score."""
+        which = {"blur": blur, "seed": seed, "budget": budget.images or f"{budget.minutes:g} min", "n": self.score}
         settings = [*self.assignments, f"process.blur_sigma_max={blur:g}", f"seed={seed}"]
         if who != "theirs":
-            self._ours(settings, images, which)
+            self._ours(settings, budget, which)
         if who != "ours":
-            self._theirs(settings, images, {**which, "lr": self.recipe.lr, "batch": self.recipe.batch_size})
+            self._theirs(settings, budget, {**which, "lr": self.recipe.lr, "batch": self.recipe.batch_size})
 
     def report(self) -> None:
         """Print ours over theirs, each with its own sampler, where both are there."""
@@ -301,15 +309,16 @@ class Comparison:
                 which = f"blur {ours['blur']:g}, seed {ours['seed']}, {ours['budget']}, {ours['sampler']}"
                 print(f"{which}, their lr {theirs['lr']:g}: {a:.3f} against {b:.3f}, {a / b:.3f} times")
 
-    def _ours(self, settings: list[str], images: int | None, which: dict[str, Any]) -> None:
+    def _ours(self, settings: list[str], budget: Budget, which: dict[str, Any]) -> None:
         batch_size = load_config(self.preset, parse_overrides(settings)).train.batch_size
+        steps = budget.images and budget.images // batch_size
         run = Run(self.out / f"ours-blur{which['blur']:g}-seed{which['seed']}")
         wanted = self._missing("ours", self.samplers, which)
         if not wanted:
             return
-        weights = run.weights_path(images // batch_size) if images is not None else None
+        weights = run.weights_path(steps) if steps else None
         if weights is None or not weights.exists():
-            self._train_ours(run, settings, images and images // batch_size)
+            self._train_ours(run, settings, steps, budget.minutes)
             weights = run.newest_weights()
         seen = batch_size * int(weights.stem.removeprefix("step-"))
         seconds = _seconds(run, batch_size)
@@ -331,8 +340,12 @@ class Comparison:
                 for i, part in enumerate(iter(lambda: file.read(_PART), b"")):
                     (self.out / f"{name}.{i:02d}").write_bytes(part)
 
-    def _train_ours(self, run: Run, settings: list[str], steps: int | None) -> None:
-        """`blurdiff train` to that step, or for the minutes more."""
+    def _train_ours(self, run: Run, settings: list[str], steps: int | None, minutes: float) -> None:
+        """`blurdiff train` to that step, or until all its commands have taken the minutes."""
+        clock = self.out / f"{run.path.name}.seconds"
+        before = float(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0
+        if not steps and before >= 60 * minutes:
+            return
         never = 10**9
         quiet = [f"train.{key}={never}" for key in ("preview_every_steps", "save_every_steps")]
         quiet += [f"train.steps={steps or never}", "train.health_every_steps=null", "train.log_every_steps=50"]
@@ -349,16 +362,18 @@ class Comparison:
             str(run.path),
         ]
         command += ["--device", self.device.type, *(part for setting in (*settings, *quiet) for part in ("--set", setting))]
+        begun = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            process.wait(None if steps else 60 * self.minutes)
+            process.wait(None if steps else 60 * minutes - before)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)  # it finishes its step and saves
             process.wait()
         if process.returncode not in (0, 130):
             raise SystemExit(f"blurdiff train ended with {process.returncode}")
+        clock.write_text(f"{before + time.perf_counter() - begun}", encoding="utf-8")
 
-    def _theirs(self, settings: list[str], images: int | None, which: dict[str, Any]) -> None:
+    def _theirs(self, settings: list[str], budget: Budget, which: dict[str, Any]) -> None:
         wanted = self._missing("theirs", ["theirs", *self.samplers], which)
         if not wanted:
             return
@@ -366,8 +381,7 @@ class Comparison:
         name = f"theirs-lr{which['lr']:g}-blur{which['blur']:g}-seed{which['seed']}"
         state = self.out / f"{name}.safetensors"
         theirs = Theirs(self.checkout, config, self._images, self.recipe, self.device, state)
-        until = theirs.seconds + 60 * self.minutes
-        theirs.train(lambda t: t.seconds >= until if images is None else t.seen >= images)
+        theirs.train(lambda t: t.seen >= budget.images if budget.images else t.seconds >= 60 * budget.minutes)
         for sampler in wanted:
             batches, array = list(theirs.draw(self.score, which["seed"], sampler)), self.out / f"{name}.npz"
             render.write_npz(iter(batches), self.score, array)
@@ -414,7 +428,7 @@ def main(
     resize: Annotated[int | None, typer.Option(help="Side to which --features, a TorchScript file, gets images.")] = None,
     preset: Annotated[str, typer.Option(help="Ours; its network, size and blur are theirs, too.")] = "cifar10-blur",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset.")] = None,
-    minutes: Annotated[float, typer.Option(help="Of training, more, for each process, seed and side.")] = 20,
+    minutes: Annotated[str, typer.Option(help="Of training, for each process, seed and side, like 10,20.")] = "20",
     images: Annotated[str | None, typer.Option(help="Or: images seen, like 32000,96000.")] = None,
     seeds: Annotated[str, typer.Option(help="Like 0,1,2.")] = "0",
     blurs: Annotated[str | None, typer.Option(help="Largest blurs. [default: the preset's, and 0]")] = None,
@@ -445,12 +459,14 @@ def main(
         score=score,
         samplers=samplers.split(","),
         recipe=Recipe(their_lr, their_batch, their_warmup),
-        minutes=minutes,
         parts=parts,
         device=choose_device(device),
     )
     largest = load_config(preset, parse_overrides(assignments or [])).process.blur_sigma_max
-    budgets = [int(count) for count in images.split(",")] if images else [None]
+    if images:
+        budgets = [Budget(images=int(count)) for count in images.split(",")]
+    else:
+        budgets = [Budget(minutes=float(count)) for count in minutes.split(",")]
     for seed, blur, budget in itertools.product(
         map(int, seeds.split(",")), [float(blur) for blur in blurs.split(",")] if blurs else [largest, 0.0], budgets
     ):
