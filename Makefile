@@ -52,7 +52,8 @@ demo/eps/weights/$(FINAL): PRESET := --preset shapes-blur --set objective=eps
 demo/run/weights/$(FINAL):
 	$(MAKE) demo
 
-# Every picture of README.md and docs/, by the commands in their captions: models that are not there yet are trained first.
+# Every picture of README.md and docs/, but those of CIFAR-10, by the commands in their captions: models that are not there yet are
+# trained first.
 docs: install $(MODELS)
 	$(BIN)/blurdiff sample --run demo/run --n 64 --out docs/samples.png
 	$(BIN)/blurdiff animate docs/reverse.gif --run demo/run --n 9 --frames 31 --scale 3
@@ -66,6 +67,7 @@ docs: install $(MODELS)
 	cp demo/plots/loss.png demo/plots/spectrum.png docs/
 	$(BIN)/blurdiff diagnose --run demo/run --split test --out docs/diagnose.png
 	$(BIN)/blurdiff diagnose --run demo/eps --split test --no-calibration --out docs/diagnose-eps.png
+	$(BIN)/blurdiff sample --weights shapes-blur --n 64 --out docs/bundled.png
 
 # The model that comes along, in an hour on one core.
 bundle: install
@@ -74,6 +76,7 @@ bundle: install
 	$(BIN)/blurdiff export blurcli/bundled/shapes-blur.safetensors --run demo/bundle
 
 # Ours and the unofficial implementation, whose checkout is ORIGINAL: blur and no blur, MINUTES of training each, on this machine.
+# With more MINUTES, a second call goes on.
 MINUTES ?= 20
 compare: install
 	$(BIN)/python tests/gpu/compare.py $(ORIGINAL) demo/comparison --minutes $(MINUTES) $(OPTIONS)

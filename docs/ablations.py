@@ -2,9 +2,9 @@
 
     python docs/ablations.py DATA FEATURES RESULTS [STEPS] [NAME ...]
 
-Trains a network of 1.11 M parameters on DATA (a folder of CIFAR-10) at 16x16 for STEPS steps of 64 images (1,000), scores 2,000
-samples by 20 steps of `abm` in FEATURES, and adds a line to RESULTS. Rows that RESULTS has already are not made again. Moving
-averages of several lengths are kept of one training.
+Trains a network of 1.11 M parameters on DATA (a folder of CIFAR-10) at 16x16, or at 32x32 where a row says so, for STEPS steps
+of 64 images (1,000), scores 2,000 samples by 20 steps of `abm` in FEATURES, and adds a line to RESULTS. Rows that RESULTS has
+already are not made again. Moving averages of several lengths are kept of one training.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ BASE = [
     *("model.blocks_per_level=1", "model.attention_levels=[2]", "model.dropout=0", "optim.lr=1e-3", "optim.beta2=0.99"),
     *("optim.warmup_steps=100", "optim.decay_from_step=500", "optim.ema_decay=0.999", "train.batch_size=64"),
 ]
+LARGE = ["data.image_size=32", "process.blur_sigma_max=20"]
 VARIANTS = {
     "default": [],
     "seed 1": ["seed=1"],
@@ -45,12 +47,18 @@ VARIANTS = {
     "batch 128": ["train.batch_size=128"],
     "times uniform": ["optim.time_sampling=uniform"],
     "loss weight of the paper": ["optim.loss_weight=paper"],
+    "loss weight min-snr": ["optim.loss_weight=min-snr"],
+    "loss weight sigmoid": ["optim.loss_weight=sigmoid"],
     "objective v": ["objective=v"],
     "objective eps": ["objective=eps"],
     "attention at 8x8, too": ["model.attention_levels=[1,2]"],
     "two blocks, 24 channels": ["model.blocks_per_level=2", "model.base_channels=24"],
     "patches of 2, 64 channels": [
         *("model.patch_size=2", "model.base_channels=64", "model.multipliers=[1,2]", "model.attention_levels=[1]")
+    ],
+    "32x32": LARGE,
+    "32x32, patches of 2, 64 channels": [
+        *(*LARGE, "model.patch_size=2", "model.base_channels=64", "model.multipliers=[1,2]", "model.attention_levels=[1]")
     ],
 }
 LENGTHS: dict[str, Callable[[int], float]] = {
@@ -82,12 +90,16 @@ def train(config: Config, dataset: Dataset, steps: int) -> tuple[Trainer, dict[s
 def main(data: str, features: str, results: Path, steps: int, names: list[str]) -> None:
     """Make the rows that are missing, and print them all."""
     known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    dataset = load_dataset(data, "train", (16, 16), 3)
     device = torch.device("cpu")
     network = evaluate.load_features(features, "clean", device)
-    judge = evaluate.Judge(network, evaluate.image_reference(dataset, "train", network, lambda done: None), device)
 
-    def score(trainer: Trainer, average: nn.Module) -> dict[str, Any]:
+    @cache
+    def images_and_judge(size: tuple[int, int]) -> tuple[Dataset, evaluate.Judge]:
+        dataset = load_dataset(data, "train", size, 3)
+        reference = evaluate.image_reference(dataset, "train", network, lambda done: None)
+        return dataset, evaluate.Judge(network, reference, device)
+
+    def score(trainer: Trainer, average: nn.Module, dataset: Dataset, judge: evaluate.Judge) -> dict[str, Any]:
         moments = trainer.spectrum, trainer.mean
         model = Model(trainer.config, average, *moments, device, opponent=trainer.opponent)
         if trainer.config.objective == "eps":
@@ -100,10 +112,11 @@ def main(data: str, features: str, results: Path, steps: int, names: list[str]) 
         if any(row["name"] == name and row["steps"] == steps for row in known):
             continue
         config = load_config("cifar10-blur", parse_overrides([*BASE, *VARIANTS[name]]))
+        dataset, judge = images_and_judge(config.data.image_size)
         trainer, averages, seconds = train(config, dataset, steps * 64 // config.train.batch_size)
         others = averages if name in ("default", "no decay of lr") else {}
         for length, average in {"": trainer.average, **others}.items():
-            found = score(trainer, average)
+            found = score(trainer, average, dataset, judge)
             row = {"name": name + (f", average {length}" if length else ""), "steps": steps, "fd": found["fd"]}
             row |= {"log_spectral_distance": found["log_spectral_distance"], "seconds": round(seconds)}
             row |= {"parameters": trainer.network.parameter_count(), "hardware": found["hardware"]}
