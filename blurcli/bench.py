@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from blurcli.build import build_denoiser, build_network
 from blurcli.config import Config
 from blurcli.core.unet import draw_keys
 from blurcli.data import Batches
-from blurcli.model import Model, build_denoiser, build_network, memory_format, resolve_precision, to_uint8
+from blurcli.model import Model, to_uint8
+from blurcli.network import memory_format, resolve_precision
 from blurcli.train import Trainer
 from blurcli.train.trainer import largest_batch
 

@@ -1,40 +1,33 @@
-"""From a configuration to the objects of the core, and from weights to images."""
+"""From weights to images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from blurcli.build import build_denoiser, build_network, build_process, in_our_units, learned_moments
 from blurcli.checkpoint import Classes, Weights, check_fit, content_hash
 from blurcli.config import Config, HeatConfig
-from blurcli.core import BlurringDiffusion, Denoiser, EpsDenoiser, HeatDissipation, SpectralDenoiser, UNet, sample
-from blurcli.core.calibration import BANDS_PER_OCTAVE as CALIBRATION_BANDS
-from blurcli.core.calibration import CALIBRATION_TIMES, CalibratedDenoiser, DenoiserErrors, measure_errors
+from blurcli.core import HeatDissipation, UNet, sample
+from blurcli.core.calibration import CalibratedDenoiser
 from blurcli.core.colours import from_opponent, to_opponent
 from blurcli.core.dct import idct2
-from blurcli.core.denoiser import Network, reference_gaussian
-from blurcli.core.heat import (
-    DenoiserPredictor,
-    Predictor,
-    ResidualPredictor,
-    heat_bound,
-    prediction_errors,
-    sample_heat,
-)
-from blurcli.core.likelihood import Bound, variational_bound
+from blurcli.core.denoiser import reference_gaussian
+from blurcli.core.heat import DenoiserPredictor, Predictor, ResidualPredictor, sample_heat
 from blurcli.core.rng import ImageNoise, Noises
 from blurcli.core.sampling import Observer
 from blurcli.distributed import ALONE, Team
 from blurcli.errors import UsageError, UserError, did_you_mean
+from blurcli.network import Compiled, in_lanes, memory_format, mixed_precision
 
 # On a CPU the last bits of a matrix product depend on the size of the batch, so the network always sees the same number of
 # images. Small networks are bound by the overhead of a call, which many images share; large ones, and large images, by
@@ -47,145 +40,6 @@ _PIXELS_IN_FLIGHT = 1 << 18  # by default on a CPU: a state takes some 400 bytes
 _MEMORY_SHARE = 0.5  # of the free memory of a GPU that images in flight may take
 _PROBED = 8  # images by which their need is measured
 _WORTH_COMPILING = 500_000  # calls of the network times images
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; UsageError for a GPU that is not there."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu, or install a CUDA build of torch")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def build_process(config: Config) -> BlurringDiffusion | HeatDissipation:
-    """The process of a configuration."""
-    options = config.process.model_dump(exclude={"kind"}, exclude_none=True)
-    if isinstance(config.process, HeatConfig):
-        return HeatDissipation(config.data.image_size, **options | {"noise": _in_our_units(config.process.noise)})
-    return BlurringDiffusion(config.data.image_size, **options)
-
-
-def _in_our_units(noise: float) -> float:
-    """A standard deviation for images in [-1, 1], from one where black is 0 and white 1."""
-    return 2 * noise
-
-
-def build_network(config: Config) -> UNet:
-    """The U-Net of a configuration, newly initialised from PyTorch's global random state."""
-    data = config.data
-    return UNet(channels=data.channels, classes=data.classes, augmented=data.augment > 0, **config.model.model_dump())
-
-
-def learned_moments(spectrum: Tensor, mean: Tensor, opponent: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Spectrum and mean in the colours in which a network works: opponent ones, where there is their spectrum.
-
-    Raises:
-        ValueError: the mean does not fit the spectrum in opponent colours.
-    """
-    if opponent is not None and opponent.shape != mean.shape:
-        raise ValueError(f"mean of shape {tuple(mean.shape)} does not fit a spectrum of {tuple(opponent.shape)}")
-    return (spectrum, mean) if opponent is None else (opponent, to_opponent(mean))
-
-
-def memory_format(config: Config, device: torch.device) -> torch.memory_format:
-    """The layout of images as the preset says, or as is fastest: channels last on GPUs, and no matter on CPUs."""
-    wanted = config.train.channels_last
-    channels_last = device.type == "cuda" if wanted is None else wanted
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def build_denoiser(config: Config, network: Network, spectrum: Tensor, mean: Tensor) -> Denoiser | ResidualPredictor:
-    """The denoiser of a configuration's objective; for `residual`, which estimates no clean image, the predictor."""
-    process = build_process(config)
-    if config.objective == "residual":
-        assert isinstance(process, HeatDissipation)
-        return ResidualPredictor(network, process)
-    if config.objective == "eps":
-        return EpsDenoiser(network, process)
-    if config.objective == "v":
-        return SpectralDenoiser(network, process, torch.ones_like(spectrum))
-    return SpectralDenoiser(network, process, spectrum, mean)
-
-
-class Compiled:
-    """A network behind torch.compile, compiled at its first call; where that fails, the network as it is.
-
-    Args:
-        network: the module.
-        say: gets messages for a person, since compiling takes its time.
-        mode: of torch.compile.
-    """
-
-    def __init__(self, network: nn.Module, say: Callable[[str], None], mode: str = "default") -> None:
-        self._network = network
-        self._call: Callable[..., Tensor] = torch.compile(network, dynamic=False, mode=mode)
-        self._say = say
-        self._proven = False
-
-    def __call__(self, *arguments: Tensor | None) -> Tensor:
-        """What the network makes of the arguments."""
-        if self._proven:
-            return self._call(*arguments)
-        self._say("compiling the network; this takes minutes")
-        try:
-            output = self._call(*arguments)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # there are many ways in which a compiler can be missing
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self._say(f"it cannot be compiled here ({reason}); going on without")
-            self._call = self._network
-            output = self._call(*arguments)
-        self._proven = True
-        return output
-
-
-def mixed_precision(network: Callable[..., Tensor], config: Config, device: torch.device) -> Callable[..., Tensor]:
-    """The network, run in the precision and layout of a configuration; input and output keep the caller's dtype.
-
-    `auto` is bfloat16 where the hardware multiplies it natively. Arguments after (x, t) are passed on.
-    """
-    precision, layout = resolve_precision(config, device), memory_format(config, device)
-
-    def call(x: Tensor, t: Tensor, *others: Tensor | None) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            output = network(x.float().contiguous(memory_format=layout), t, *others)
-        return output.to(x.dtype)
-
-    return call
-
-
-def resolve_precision(config: Config, device: torch.device) -> str:
-    """`bf16` or `fp32`, as the preset says or the hardware suggests."""
-    wanted = config.train.precision
-    return wanted if wanted != "auto" else "bf16" if _has_bf16(device) else "fp32"
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-
-
-def _in_lanes(network: Callable[..., Tensor], count: int) -> Callable[..., Tensor]:
-    """The network, called on `count` images at a time, the last ones padded: image i is the same in any batch."""
-
-    def call(x: Tensor, *others: Tensor | None) -> Tensor:
-        number = -(-len(x) // count)
-
-        def lanes(tensor: Tensor | None) -> Sequence[Tensor | None]:
-            if tensor is None:
-                return [None] * number
-            padding = tensor[:1].expand(number * count - len(x), *tensor.shape[1:])
-            return torch.split(torch.cat([tensor, padding]), count)
-
-        # A CUDA graph gives every output in the same place.
-        parts = [network(*lane).clone() for lane in zip(lanes(x), *map(lanes, others), strict=True)]
-        return torch.cat(parts)[: len(x)]
-
-    return call
 
 
 @dataclass(frozen=True)
@@ -217,6 +71,10 @@ class Model:
         starts: what heat dissipation starts from, see `measure_starts`; None for other processes.
         classes: those that the network has learned; None for none.
         say: gets messages for a person.
+
+    Attributes:
+        moments: spectrum and mean in the colours in which the network works.
+        predictor: for heat dissipation, what steps down its levels; None for other processes.
     """
 
     def __init__(
@@ -235,31 +93,32 @@ class Model:
         self.config = config
         self.network = network
         self.process = build_process(config)
-        self._starts = starts.to(device) if starts is not None else None
+        self.starts = starts.to(device) if starts is not None else None
         self.device = device
         reference_gaussian(self.process, spectrum, mean)  # refuses what a damaged file may say
         self._opponent = opponent is not None
-        self._spectrum, self._mean = (moment.to(device) for moment in learned_moments(spectrum, mean, opponent))
+        spectrum, mean = learned_moments(spectrum, mean, opponent)
+        self.moments = spectrum.to(device), mean.to(device)
         self._say = say
         self.classes = classes
         self._labels: Tensor | None = None
         self._guidance = 1.0
         self._call: Callable[..., Tensor] = mixed_precision(network, config, device)
         if device.type == "cpu":
-            self._call = _in_lanes(self._call, self._lanes)
+            self._call = in_lanes(self._call, self._lanes)
         self._compiled_for = 0
-        built = build_denoiser(config, self._guided, self._spectrum, self._mean)
-        self._predictor: Predictor | None = None
+        built = build_denoiser(config, self._guided, *self.moments)
+        self.predictor: Predictor | None = None
         self._denoiser: Callable[[Tensor, Tensor], Tensor] | None = None
         if isinstance(built, ResidualPredictor):
-            self._predictor = built
+            self.predictor = built
         else:
             self._denoiser = built
             if isinstance(self.process, HeatDissipation):
-                self._predictor = DenoiserPredictor(built, self.process)
+                self.predictor = DenoiserPredictor(built, self.process)
         self.calibrated = gain is not None
         if gain is not None:
-            self._denoiser = CalibratedDenoiser(self.denoiser, self.process, gain.to(device), self._spectrum, self._mean)
+            self._denoiser = CalibratedDenoiser(self.denoiser, self.process, gain.to(device), *self.moments)
 
     @classmethod
     def from_weights(
@@ -346,7 +205,8 @@ class Model:
     @cached_property
     def digest(self) -> str:
         """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
-        return content_hash({**self.network.state_dict(), "spectrum": self._spectrum, "mean": self._mean})[:16]
+        spectrum, mean = self.moments
+        return content_hash({**self.network.state_dict(), "spectrum": spectrum, "mean": mean})[:16]
 
     @cached_property
     def _lanes(self) -> int:
@@ -388,7 +248,7 @@ class Model:
         # Batches of one size, so that it compiles once, and a GPU replays one CUDA graph.
         compiled = Compiled(self.network, self._say, "reduce-overhead" if self.device.type == "cuda" else "default")
         lanes = batch_size if self.device.type == "cuda" else self._lanes
-        self._call = _in_lanes(mixed_precision(compiled, self.config, self.device), lanes)
+        self._call = in_lanes(mixed_precision(compiled, self.config, self.device), lanes)
 
     def solver(
         self,
@@ -472,7 +332,7 @@ class Model:
 
         def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
             if on_step is not None:
-                on_step(i, t, self._shown(z), self._shown(x_hat))
+                on_step(i, t, self.shown(z), self.shown(x_hat))
 
         for indices in team.blocks(count, batch_size):
             source = noise(indices) if noise is not None else ImageNoise(seed, indices)
@@ -483,31 +343,31 @@ class Model:
                     f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
                     "when these weights were saved; use earlier ones (--weights)"
                 )
-            yield self._shown(images)
+            yield self.shown(images)
 
     def _sampled(
         self, source: Noises, count: int, init: Init | None, on_step: Observer, delta: float | None, **solver: Any
     ) -> Tensor:
         like = torch.empty(count, self.config.data.channels, *self.process.shape, device=self.device)
         if not isinstance(self.process, HeatDissipation):
-            start = source(like)
+            start, (spectrum, mean) = source(like), self.moments
             return sample(
                 self.denoiser,
                 self.process,
                 start if init is None else self._diffused(init, start),
-                spectrum=self._spectrum,
+                spectrum=spectrum,
                 noise=source,
                 on_step=on_step,
-                mean=self._mean,
+                mean=mean,
                 start=None if init is None else init.strength,
                 **solver,
             )
-        assert self._predictor is not None
-        assert self._starts is not None
+        assert self.predictor is not None
+        assert self.starts is not None
         assert delta is not None
         steps, begin = solver["steps"], 1.0
         if init is None:
-            low = source.pick(self._starts)
+            low = source.pick(self.starts)
             blurred = torch.zeros_like(like)
             blurred[..., : low.shape[-2], : low.shape[-1]] = low
             z = idct2(blurred) + self.process.noise * source(like)
@@ -516,90 +376,19 @@ class Model:
             steps = max(1, math.ceil(init.strength * steps - 1e-9))
             begin = min(1.0, steps / solver["steps"])
             z = self._diffused(replace(init, strength=begin), source(like))
-        return sample_heat(self._predictor, self.process, z, steps, _in_our_units(delta), source, on_step, start=begin)
+        return sample_heat(self.predictor, self.process, z, steps, in_our_units(delta), source, on_step, start=begin)
 
     def _diffused(self, init: Init, eps: Tensor) -> Tensor:
-        x = self._learned(init.image).expand_as(eps)
+        x = self.learned(init.image).expand_as(eps)
         t = torch.full((len(eps),), init.strength, device=self.device)
         return self.process.add_noise(x, t, eps) if init.blurred else self.process.diffuse(x, t, eps)
 
-    @torch.inference_mode()
-    def errors(
-        self,
-        images: NDArray[np.uint8],
-        count: int,
-        seed: int,
-        *,
-        times: int = CALIBRATION_TIMES,
-        per_octave: int = CALIBRATION_BANDS,
-        on_batch: Callable[[int], None] = lambda done: None,
-    ) -> DenoiserErrors:
-        """How wrong the denoiser is on `count` of the images (N, C, H, W) uint8, evenly spaced; see `measure_errors`."""
-        chosen, size = _spread(count, len(images)), self.batch_size
-        parts = []
-        for indices in ALONE.blocks(count, size):
-            x, noise = self._learned(images[chosen[indices]]), ImageNoise(seed, indices)
-            moments = self._spectrum, self._mean
-            parts.append(measure_errors(self.denoiser, self.process, x, noise, *moments, times, per_octave))
-            on_batch(indices.stop)
-        return DenoiserErrors.mean(parts, [len(indices) for indices in ALONE.blocks(count, size)])
-
-    @torch.inference_mode()
-    def bound(
-        self,
-        images: NDArray[np.uint8],
-        count: int,
-        seed: int,
-        *,
-        calls: int,
-        steps: int | None,
-        delta: float | None = None,
-        on_batch: Callable[[int], None] = lambda done: None,
-    ) -> Bound:
-        """The likelihood bound of `count` of the images (N, C, H, W) uint8, evenly spaced; see `core.likelihood`.
-
-        `delta` is that of heat dissipation's sampler; None for the preset's.
-        """
-        chosen, parts = _spread(count, len(images)), []
-        for indices in ALONE.blocks(count, self.batch_size):
-            noise = ImageNoise(seed, indices)
-            x, offset = self._learned(images[chosen[indices]]), noise.uniform()
-            parts.append(self._bound(x, noise, offset, calls, steps, delta))
-            on_batch(indices.stop)
-        return Bound(*(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Bound)))
-
-    def _bound(self, x: Tensor, noise: ImageNoise, offset: Tensor, calls: int, steps: int | None, delta: float | None) -> Bound:
-        if isinstance(self.process, HeatDissipation):
-            assert self._predictor is not None
-            assert self._starts is not None
-            delta = _in_our_units(delta or self.config.sample.delta or 0)
-            return heat_bound(
-                self._predictor, self.process, x, noise, offset, self._starts, delta, calls=calls, to_pixels=self._shown
-            )
-        moments = self._spectrum, self._mean
-        return variational_bound(
-            self.denoiser, self.process, x, noise, offset, *moments, calls=calls, steps=steps, to_pixels=self._shown
-        )
-
-    @torch.inference_mode()
-    def losses(self, images: NDArray[np.uint8], count: int, seed: int, times: int) -> tuple[Tensor, Tensor]:
-        """The loss on `count` of the images (N, C, H, W) uint8, evenly spaced, by time and frequency band: (T,) and (T, bands).
-
-        It is the squared error of the noise, or for heat dissipation of the less blurred image in units of the noise.
-        """
-        if not isinstance(self.process, HeatDissipation):
-            found = self.errors(images, count, seed, times=times, per_octave=1)
-            return found.times, found.noise_loss
-        assert self._predictor is not None
-        x, noise = self._learned(images[_spread(count, len(images))]), ImageNoise(seed, range(count))
-        return prediction_errors(self._predictor, self.process, x, noise, times, per_octave=1)
-
-    def _learned(self, images: NDArray[np.uint8]) -> Tensor:
+    def learned(self, images: NDArray[np.uint8]) -> Tensor:
         """Images (..., C, H, W) uint8 as the network knows them: in [-1, 1], in its colours."""
         x = torch.from_numpy(np.array(images)).to(self.device).float() / 127.5 - 1
         return to_opponent(x) if self._opponent else x
 
-    def _shown(self, x: Tensor) -> Tensor:
+    def shown(self, x: Tensor) -> Tensor:
         """States (B, C, H, W) in red, green and blue."""
         return from_opponent(x) if self._opponent else x
 
@@ -623,17 +412,12 @@ class Model:
         z = to_opponent(z) if self._opponent else z
         times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
         with self._told(range(len(z)), seed, label, self._checked_guidance(label, guidance)):
-            return self._shown(self.denoiser(z, times))
+            return self.shown(self.denoiser(z, times))
 
     def start(self, count: int, seed: int) -> Tensor:
         """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
         like = torch.empty(count, self.config.data.channels, *self.process.shape, device=self.device)
-        return self._shown(ImageNoise(seed, range(count))(like))
-
-
-def _spread(count: int, total: int) -> NDArray[np.int64]:
-    """`count` of `total` indices, evenly spaced."""
-    return np.linspace(0, total - 1, count).astype(np.int64)
+        return self.shown(ImageNoise(seed, range(count))(like))
 
 
 def to_uint8(x: Tensor) -> Tensor:

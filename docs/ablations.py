@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from blurcli import evaluate
+from blurcli import evaluate, fit
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.data import Batches, Dataset, load_dataset, measure_moments
 from blurcli.model import Model
@@ -103,7 +103,7 @@ def main(data: str, features: str, results: Path, steps: int, names: list[str]) 
         moments = trainer.spectrum, trainer.mean
         model = Model(trainer.config, average, *moments, device, opponent=trainer.opponent)
         if trainer.config.objective == "eps":
-            gain = model.errors(dataset.images, 32, trainer.config.seed).gain
+            gain = fit.errors(model, dataset.images, 32, trainer.config.seed).gain
             model = Model(trainer.config, average, *moments, device, gain, opponent=trainer.opponent)
         protocol = evaluate.model_protocol(model, trainer.step, 2000, 0, model.solver("abm", 20, None))
         return judge.score_model(model, protocol, lambda done: None)

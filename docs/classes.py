@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from blurcli.checkpoint import load_weights
 from blurcli.data import Batches, load_dataset
-from blurcli.model import Model, choose_device, to_uint8
+from blurcli.model import Model, to_uint8
+from blurcli.network import choose_device
 
 STEPS = 600
 

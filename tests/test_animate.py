@@ -10,11 +10,12 @@ import torch
 from conftest import Cli, settings, shell
 from PIL import Image
 
+from blurcli.build import build_process
 from blurcli.config import load_config
 from blurcli.core import BlurringDiffusion, HeatDissipation
 from blurcli.core.rng import ImageNoise
 from blurcli.film import Subject, forward, times_of
-from blurcli.model import build_process, to_uint8
+from blurcli.model import to_uint8
 
 
 def frames_of(path: Path) -> list[np.ndarray]:

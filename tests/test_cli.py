@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import blurcli
-from blurcli.model import choose_device
+from blurcli.network import choose_device
 
 COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "presets", "prefetch")
 

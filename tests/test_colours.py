@@ -7,12 +7,14 @@ import pytest
 import torch
 from conftest import TINY
 
+from blurcli import fit
+from blurcli.build import build_network
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import dct2
 from blurcli.core.colours import from_opponent, to_opponent
 from blurcli.core.rng import ImageNoise
 from blurcli.data import load_dataset, measure_moments
-from blurcli.model import Model, build_network
+from blurcli.model import Model
 from blurcli.train.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -79,7 +81,7 @@ def test_observers_see_red_green_and_blue() -> None:
 def test_the_bound_is_of_red_green_and_blue() -> None:
     """The levels of the pixels are those of the images; by opponent colours there would be no 256 of them."""
     images = load_dataset("shapes", "test", (8, 8), 3, shapes_count=64).images
-    bounds = {objective: model(objective).bound(images, 64, 0, calls=8, steps=None) for objective in ("spectral", "v")}
+    bounds = {objective: fit.bound(model(objective), images, 64, 0, calls=8, steps=None) for objective in ("spectral", "v")}
     assert torch.allclose(bounds["spectral"].reconstruction.mean(), bounds["v"].reconstruction.mean(), rtol=0.02)
 
 

@@ -8,11 +8,12 @@ import torch
 from conftest import TINY, Cli, settings
 
 from blurcli import bench
+from blurcli.build import build_network
 from blurcli.checkpoint import load_state
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, dct2, idct2, sample
 from blurcli.data import Batches
-from blurcli.model import Model, build_network
+from blurcli.model import Model
 from blurcli.train import Trainer
 
 CUDA = torch.device("cuda")

@@ -17,12 +17,12 @@ import torch
 from conftest import Cli
 from PIL import Image
 
+from blurcli.build import build_network
 from blurcli.checkpoint import load_weights
 from blurcli.config import load_config, preset_names
 from blurcli.data import load_dataset
 from blurcli.data.published import BY_HAND
 from blurcli.errors import UsageError, UserError
-from blurcli.model import build_network
 from blurcli.runs import Run
 
 COUNT = 6  # images of each split

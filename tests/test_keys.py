@@ -12,6 +12,7 @@ from conftest import TINY, Cli
 from PIL import Image
 from torch import Tensor
 
+from blurcli.build import build_network
 from blurcli.checkpoint import load_weights
 from blurcli.config import Config, flatten, load_config, parse_overrides
 from blurcli.core import UNet
@@ -19,7 +20,7 @@ from blurcli.core.unet import _ResidualBlock
 from blurcli.data import load_dataset
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
-from blurcli.model import Model, build_network
+from blurcli.model import Model
 from blurcli.runs import Run
 from blurcli.train import Trainer, train
 

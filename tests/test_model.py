@@ -8,8 +8,10 @@ import torch
 from conftest import TINY
 from torch import Tensor, nn
 
+from blurcli.build import build_network
 from blurcli.config import Config, load_config, parse_overrides
-from blurcli.model import Compiled, Model, build_network
+from blurcli.model import Model
+from blurcli.network import Compiled
 
 CPU = torch.device("cpu")
 

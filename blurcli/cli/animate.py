@@ -278,8 +278,8 @@ def _choose(
     device: str,
 ) -> list[_Chosen]:
     """The processes that the options name, all of one size; the first is the one that the others are compared with."""
+    from blurcli.build import build_process
     from blurcli.film import Subject
-    from blurcli.model import build_process
     from blurcli.runs import Run
 
     def trained(run: Path | None, weights: Path | None) -> _Chosen:

@@ -43,7 +43,7 @@ def bench(
     from blurcli import bench as measuring
     from blurcli import console
     from blurcli.evaluate import hardware, versions
-    from blurcli.model import choose_device
+    from blurcli.network import choose_device
 
     chosen = choose_device(device)
     if max_batch and chosen.type == "cpu":

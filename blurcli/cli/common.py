@@ -156,7 +156,8 @@ def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Model,
     """The model of a weights file, and the steps that it was trained for."""
     from blurcli import console
     from blurcli.checkpoint import load_weights
-    from blurcli.model import Model, choose_device
+    from blurcli.model import Model
+    from blurcli.network import choose_device
 
     chosen = choose_device(device)
     weights = load_weights(path)
@@ -221,7 +222,7 @@ class Standard:
     def load_features(self, config: Config | None) -> Features:
         """The features, with a progress line while a network is fetched."""
         from blurcli.config import ScoreConfig
-        from blurcli.model import choose_device
+        from blurcli.network import choose_device
 
         preset = config.score if config is not None else ScoreConfig()
         name, mode = self.features or preset.features, self.mode or preset.mode
@@ -231,7 +232,7 @@ class Standard:
         """Features, and a reference for images of `shape` (C, H, W): measured now, with a progress line, or before."""
         from blurcli import console, evaluate
         from blurcli.config import ScoreConfig
-        from blurcli.model import choose_device
+        from blurcli.network import choose_device
 
         if self.published is not None and self.data is not None:
             raise UsageError("--reference and --data: each says what to compare with; give one of them")
@@ -364,7 +365,7 @@ def teamed(device: str) -> Iterator[Team]:
     """The processes that torchrun started, while the block runs; those that do not lead are silent. Else, this one alone."""
     from blurcli import console
     from blurcli.distributed import ALONE, joined
-    from blurcli.model import choose_device
+    from blurcli.network import choose_device
 
     if not started_by_torchrun():
         yield ALONE

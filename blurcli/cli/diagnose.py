@@ -46,7 +46,7 @@ def diagnose(
     The figures are squared errors of x_hat, relative to the best linear (Wiener) filter: 1 is no better than that filter,
     0 is perfect, and above 1 the network does harm.
     """
-    from blurcli import console, plots
+    from blurcli import console, fit, plots
     from blurcli.core.bands import band_names, frequency_bands
 
     path, chosen_run = find_weights(run, weights)
@@ -58,7 +58,7 @@ def diagnose(
     dataset = reference_images(model.config, chosen_run, data, split)
     count = chosen_count(n, dataset)
     with console.progress("measuring", count) as update:
-        errors = model.errors(dataset.images, count, seed, times=_TIMES, per_octave=1, on_batch=update)
+        errors = fit.errors(model, dataset.images, count, seed, times=_TIMES, per_octave=1, on_batch=update)
     names = band_names(frequency_bands(*model.process.shape, 1)[1])
     relative = errors.relative
     plots.save_errors(errors.times, relative, names, out)

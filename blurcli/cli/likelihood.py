@@ -50,7 +50,7 @@ def likelihood(
     The bound is split into prior, diffusion and reconstruction, and by frequency band. Score images that were not
     trained on: --split test, where the data have one.
     """
-    from blurcli import console, evaluate
+    from blurcli import console, evaluate, fit
     from blurcli.core.bands import band_names, frequency_bands
     from blurcli.core.likelihood import BANDS_PER_OCTAVE
 
@@ -71,7 +71,7 @@ def likelihood(
         raise UsageError(f"{dataset.name}: holds one image; a standard error needs at least two: give more with --data")
     started = time.perf_counter()
     with console.progress("likelihood", count) as update:
-        bound = model.bound(dataset.images, count, seed, calls=calls, steps=steps, delta=delta, on_batch=update)
+        bound = fit.bound(model, dataset.images, count, seed, calls=calls, steps=steps, delta=delta, on_batch=update)
 
     names = band_names(frequency_bands(*model.process.shape, BANDS_PER_OCTAVE)[1])
     parts = {"prior": bound.prior, "diffusion": bound.diffusion, "reconstruction": bound.reconstruction}

@@ -49,7 +49,7 @@ def train(
         return
 
     from blurcli import console
-    from blurcli.model import choose_device
+    from blurcli.network import choose_device
     from blurcli.train import Interrupted, Metrics
     from blurcli.train import train as run_training
 

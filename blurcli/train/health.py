@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from blurcli import fit
 from blurcli.core import UNet
 from blurcli.core.bands import band_names, frequency_bands
 from blurcli.data import Dataset
@@ -24,7 +25,7 @@ _STALE = 1.02
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses as of `Model.losses`, the same images and noise at every step.
+    """Losses as of `fit.losses`, the same images and noise at every step.
 
     Attributes:
         step: training steps done.
@@ -62,7 +63,7 @@ def measure(trainer: Trainer, dataset: Dataset) -> Losses:
     def errors(network: UNet) -> tuple[Tensor, Tensor]:
         moments = trainer.spectrum, trainer.mean
         model = Model(trainer.config, network, *moments, trainer.device, opponent=trainer.opponent)
-        times, losses = model.losses(dataset.images, count, trainer.config.seed, _TIMES)
+        times, losses = fit.losses(model, dataset.images, count, trainer.config.seed, _TIMES)
         return times.cpu(), losses.cpu()
 
     trainer.network.eval()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from blurcli import checkpoint, evaluate, files, render
+from blurcli import checkpoint, evaluate, files, fit, render
 from blurcli.checkpoint import Classes, Weights
 from blurcli.config import Config
 from blurcli.core import HeatDissipation
@@ -263,7 +263,7 @@ class Keeper:
         if trainer.config.objective != "eps":
             return None
         count = min(_CALIBRATION_IMAGES, len(self._dataset.images))
-        return self._averaged(trainer).errors(self._dataset.images, count, trainer.config.seed).gain
+        return fit.errors(self._averaged(trainer), self._dataset.images, count, trainer.config.seed).gain
 
     def _starts(self, trainer: Trainer) -> Tensor | None:
         """What heat dissipation starts from; None for other processes."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from blurcli.build import build_denoiser, build_network, build_process, learned_moments
 from blurcli.checkpoint import State, Tensors, check_fit
 from blurcli.config import Config, OptimConfig
 from blurcli.core import Denoiser, HeatDissipation, UNet
@@ -25,15 +26,7 @@ from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.distributed import ALONE, Team
 from blurcli.errors import UserError
-from blurcli.model import (
-    Compiled,
-    build_denoiser,
-    build_network,
-    build_process,
-    learned_moments,
-    memory_format,
-    mixed_precision,
-)
+from blurcli.network import Compiled, memory_format, mixed_precision
 
 _GRID_CELLS = 512  # between which times are interpolated
 

@@ -40,7 +40,7 @@ from blurcli.core import BlurringDiffusion, EpsDenoiser, dct2, sample
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors
 from blurcli.data import load_dataset
 from blurcli.evaluate import hardware
-from blurcli.model import choose_device
+from blurcli.network import choose_device
 from blurcli.runs import Run
 
 _TIMES = 100  # theirs counts time, and steps of its sampler, from 0 to 100
