@@ -1,10 +1,10 @@
 """The script that runs the unofficial implementation beside ours, with a stand-in for it."""
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,16 +90,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def compare():
-    spec = importlib.util.spec_from_file_location("compare", Path(__file__).parent / "gpu" / "compare.py")
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compare"] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module
+def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(Path(__file__).parent / "gpu")
+    return importlib.import_module("compare")
 
 
-def test_theirs_is_trained_kept_and_continued(compare, checkout: Path, tmp_path: Path) -> None:
+def test_theirs_is_trained_kept_and_continued(compare: ModuleType, checkout: Path, tmp_path: Path) -> None:
     config = load_config("cifar10-blur", parse_overrides(SETTINGS))
     images = torch.randint(0, 256, (10, 3, 8, 8), dtype=torch.uint8)
     arguments = checkout, config, images, compare.Recipe(1e-2, 4, 10), CPU, tmp_path / "theirs.safetensors"
@@ -118,7 +114,7 @@ def test_theirs_is_trained_kept_and_continued(compare, checkout: Path, tmp_path:
     assert not again.network.training
 
 
-def test_both_samplers_on_their_network(compare, checkout: Path, tmp_path: Path) -> None:
+def test_both_samplers_on_their_network(compare: ModuleType, checkout: Path, tmp_path: Path) -> None:
     config = load_config("cifar10-blur", parse_overrides(SETTINGS))
     images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
     theirs = compare.Theirs(checkout, config, images, compare.Recipe(1e-2, 4, 10), CPU, tmp_path / "theirs.safetensors")
@@ -132,7 +128,7 @@ def test_both_samplers_on_their_network(compare, checkout: Path, tmp_path: Path)
     torch.testing.assert_close(theirs.network.scale, trained)  # drawn from the average, and put back
 
 
-def test_features_of_resized_images(compare) -> None:
+def test_features_of_resized_images(compare: ModuleType) -> None:
     class Mean(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)) + x.shape[-1]
@@ -141,7 +137,7 @@ def test_features_of_resized_images(compare) -> None:
     torch.testing.assert_close(resized(torch.full((2, 3, 16, 16), 5.0)), torch.full((2, 3), 37.0))
 
 
-def test_weights_in_parts(compare, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_parts(compare: ModuleType, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "_PART", 50_000)
     comparison = object.__new__(compare.Comparison)
     comparison.out = tmp_path / "parts"
@@ -155,7 +151,9 @@ def test_weights_in_parts(compare, tiny_run: Path, tmp_path: Path, monkeypatch: 
     assert load_weights(whole).config == load_weights(Run(tiny_run).newest_weights()).config
 
 
-def test_minutes_count_from_the_beginning(compare, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_count_from_the_beginning(
+    compare: ModuleType, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits, sampled = [], []
 
     class Training:
