@@ -35,7 +35,7 @@ style: install
 	$(BIN)/ruff format .
 
 demo: install
-	rm -rf demo
+	rm -rf demo/run
 	$(BIN)/blurdiff train --preset shapes-blur --run demo/run
 	$(BIN)/blurdiff sample --run demo/run --n 64 --out demo/samples.png
 	$(BIN)/blurdiff animate demo/reverse.gif --run demo/run
@@ -71,15 +71,17 @@ docs: install $(MODELS)
 
 # The model that comes along, in an hour on one core.
 bundle: install
-	rm -rf demo/bundle blurcli/bundled/shapes-blur.safetensors
+	rm -rf demo/bundle demo/shapes-blur.safetensors
 	$(BIN)/blurdiff train --preset shapes-blur --run demo/bundle --set train.steps=30000 --set optim.decay_from_step=3000 --set optim.ema_decay=0.9995
-	$(BIN)/blurdiff export blurcli/bundled/shapes-blur.safetensors --run demo/bundle
+	$(BIN)/blurdiff export demo/shapes-blur.safetensors --run demo/bundle
+	mv demo/shapes-blur.safetensors blurcli/bundled/
 
 # Ours and the unofficial implementation, whose checkout is ORIGINAL: blur and no blur, MINUTES of training each, on this machine.
-# With more MINUTES, a second call goes on.
+# Kept in comparison/: with more MINUTES, a second call goes on.
 MINUTES ?= 20
 compare: install
-	$(BIN)/python tests/gpu/compare.py $(ORIGINAL) demo/comparison --minutes $(MINUTES) $(OPTIONS)
+	$(if $(ORIGINAL),,$(error ORIGINAL is not set: make compare ORIGINAL=path/to/blurring_diffusion))
+	$(BIN)/python tests/gpu/compare.py $(ORIGINAL) comparison --minutes $(MINUTES) $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache

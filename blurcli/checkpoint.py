@@ -134,7 +134,9 @@ def in_half(weights: Weights, path: Path) -> Weights:
         if not tensor.isfinite().all():
             raise UserError(f"{weights.path}: net.{name} does not fit into 16 bits (65,504 at most): share the file as it is")
     data = weights.config.data
-    config = weights.config.model_copy(update={"data": data.model_copy(update={"source": Path(data.source).name})})
+    if Path(data.source).name != data.source:  # a path, whose last part might be a dataset's name
+        data = data.model_copy(update={"source": "images"})
+    config = weights.config.model_copy(update={"data": data})
     return replace(weights, config=config, network=network, path=path)
 
 

@@ -1,24 +1,24 @@
 """What a recipe's choices are worth: one change at a time, at equal images seen, network and seed, and one table.
 
-    python docs/ablations.py DATA FEATURES RESULTS [STEPS] [NAME ...]
+    python docs/ablations.py DATA FEATURES RESULTS
 
-Trains a network of 1.11 M parameters on DATA (a folder of CIFAR-10) at 16x16, or at 32x32 where a row says so, for STEPS steps
-of 64 images (1,000), scores 2,000 samples by 20 steps of `abm` in FEATURES, and adds a line to RESULTS. Rows that RESULTS has
-already are not made again. Moving averages of several lengths are kept of one training.
+Trains a network of 1.11 M parameters on DATA (a folder of CIFAR-10) at 16x16, or at 32x32 where a row says so, scores 2,000
+samples by 20 steps of `abm` in FEATURES, and adds a line to RESULTS. Rows that RESULTS has already are not made again. Moving
+averages of several lengths are kept of one training.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch import nn
 
 from blurcli import evaluate, fit
@@ -87,9 +87,25 @@ def train(config: Config, dataset: Dataset, steps: int) -> tuple[Trainer, dict[s
     return trainer, averages, time.perf_counter() - started
 
 
-def main(data: str, features: str, results: Path, steps: int, names: list[str]) -> None:
-    """Make the rows that are missing, and print them all."""
-    known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+def rows(name: str) -> dict[str, str]:
+    """The rows that a variant's training gives, and the average of each, the trainer's own without a name."""
+    others = LENGTHS if name in ("default", "no decay of lr") else ()
+    return {name: "", **{f"{name}, average {length}": length for length in others}}
+
+
+def main(
+    data: Annotated[str, typer.Argument(help="Folder of CIFAR-10's training images.")],
+    features: Annotated[str, typer.Argument(help="As for blurdiff fid: pixels or a file.")],
+    results: Annotated[Path, typer.Argument(help="JSON lines; continued where it is there.")],
+    steps: Annotated[int, typer.Option(min=100, help="Of 64 images.")] = 1000,
+    only: Annotated[list[str] | None, typer.Option(help="Variants to make. [default: all]")] = None,
+) -> None:
+    """Make the rows that are missing, and print them all as a table."""
+    if unknown := set(only or ()) - set(VARIANTS):
+        raise typer.BadParameter(f"{'; '.join(unknown)}: unknown (known: {'; '.join(VARIANTS)})", param_hint="--only")
+    results.touch()
+    known = [json.loads(line) for line in results.read_text().splitlines()]
+    known = [row for row in known if (row["steps"], row["features"]) == (steps, features)]
     device = torch.device("cpu")
     network = evaluate.load_features(features, "clean", device)
 
@@ -108,22 +124,25 @@ def main(data: str, features: str, results: Path, steps: int, names: list[str]) 
         protocol = evaluate.model_protocol(model, trainer.step, 2000, 0, model.solver("abm", 20, None))
         return judge.score_model(model, protocol, lambda done: None)
 
-    for name in names or VARIANTS:
-        if any(row["name"] == name and row["steps"] == steps for row in known):
+    for name in only or VARIANTS:
+        missing = {row: length for row, length in rows(name).items() if row not in [made["name"] for made in known]}
+        if not missing:
             continue
         config = load_config("cifar10-blur", parse_overrides([*BASE, *VARIANTS[name]]))
         dataset, judge = images_and_judge(config.data.image_size)
         trainer, averages, seconds = train(config, dataset, steps * 64 // config.train.batch_size)
-        others = averages if name in ("default", "no decay of lr") else {}
-        for length, average in {"": trainer.average, **others}.items():
-            found = score(trainer, average, dataset, judge)
-            row = {"name": name + (f", average {length}" if length else ""), "steps": steps, "fd": found["fd"]}
+        for title, length in missing.items():
+            found = score(trainer, averages[length] if length else trainer.average, dataset, judge)
+            row = {"name": title, "steps": steps, "features": features, "fd": found["fd"]}
             row |= {"log_spectral_distance": found["log_spectral_distance"], "seconds": round(seconds)}
             row |= {"parameters": trainer.network.parameter_count(), "hardware": found["hardware"]}
             with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+            known.append(row)
+    print("| | FD | log-spectral distance | seconds |\n|---|---|---|---|")
+    for row in known:
+        print(f"| {row['name']} | {row['fd']:.3f} | {row['log_spectral_distance']:.3f} | {row['seconds']} |")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 1000, sys.argv[5:])
+    typer.run(main)

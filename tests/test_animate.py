@@ -285,7 +285,7 @@ def test_a_folder_of_single_frames(cli: Cli, tiny_run: Path, tmp_path: Path) -> 
     ("arguments", "text"),
     [
         (["frames", "--fps", "3"], "is a folder for single frames; leave them out"),
-        (["a.mov"], "must end in .gif, .webp, .png, .apng, .mp4"),
+        (["a.mov"], "must end in .gif, .webp, .png, .apng, .mp4, or .html for a page"),
         (["a.gif", "--fps", "90"], "a GIF shows at most 50 frames a second"),
         (["a.gif", "--images", "x"], "only the forward process starts from images"),
         (["a.gif", "--direction", "forward", "--steps", "60"], "only the reverse process is sampled"),

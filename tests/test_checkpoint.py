@@ -74,9 +74,11 @@ def test_export_takes_half_the_bytes_and_gives_nearly_the_same_images(cli: Cli, 
 
 def test_export_keeps_quiet_about_where_images_lay(weights_file: Path, tmp_path: Path) -> None:
     weights = load_weights(weights_file)
-    data = weights.config.data.model_copy(update={"source": "/home/me/secret/cats"})
-    weights = replace(weights, config=weights.config.model_copy(update={"data": data}))
-    assert in_half(weights, tmp_path / "w.safetensors").config.data.source == "cats"
+    assert in_half(weights, tmp_path / "w.safetensors").config.data.source == "shapes"
+    for secret in ("/home/me/secret/cats", "/home/me/secret/shapes", "secret/shapes"):  # the last two are no dataset's name
+        data = weights.config.data.model_copy(update={"source": secret})
+        hidden = replace(weights, config=weights.config.model_copy(update={"data": data}))
+        assert in_half(hidden, tmp_path / "w.safetensors").config.data.source == "images"
 
 
 def test_what_export_refuses(cli: Cli, weights_file: Path, tmp_path: Path) -> None:

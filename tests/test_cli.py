@@ -291,6 +291,7 @@ def test_without_any_run_the_model_that_comes_along_is_taken(cli: Cli, tmp_path:
     done = cli("sample", "--n", 2, "--steps", 2, "--out", "a.npz")
     assert done.code == 0, done.err
     assert "using the model that comes with blurdiff (--weights shapes-blur)" in " ".join(done.err.split())
+    (tmp_path / "shapes-blur").mkdir()  # a run folder, seen from runs/
     assert cli("sample", "--weights", "shapes-blur", "--n", 2, "--steps", 2, "--out", "b.npz").code == 0
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert cli("animate", "p.gif", "--n", 1, "--steps", 2).code == 0

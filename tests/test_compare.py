@@ -3,8 +3,10 @@
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,10 +16,17 @@ from safetensors.torch import load_file
 
 from blurcli.checkpoint import load_weights
 from blurcli.config import load_config, parse_overrides
+from blurcli.errors import UsageError
 from blurcli.runs import Run
 
 CPU = torch.device("cpu")
-SETTINGS = ["data.image_size=8", "model.base_channels=32", "model.multipliers=[1]", "model.attention_levels=[0]"]
+SETTINGS = [
+    "train.batch_size=4",
+    "data.image_size=8",
+    "model.base_channels=32",
+    "model.multipliers=[1]",
+    "model.attention_levels=[0]",
+]
 
 # Of its interface what the script relies on.
 MODULES = {
@@ -151,60 +160,113 @@ def test_weights_in_parts(compare: ModuleType, tiny_run: Path, tmp_path: Path, m
     assert load_weights(whole).config == load_weights(Run(tiny_run).newest_weights()).config
 
 
-def test_minutes_count_from_the_beginning(
-    compare: ModuleType, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits, sampled = [], []
+@pytest.fixture
+def comparison(compare: ModuleType, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """Makes a comparison on 40 images of noise that trains nothing of ours, and whose scores are all 1."""
 
     class Training:
         returncode = 130
+        waits: ClassVar[list[float]] = []
+        trained = 0
 
         def __init__(self, command: list[str], **_: object) -> None:
             self.run = Run(Path(command[command.index("--run") + 1]))
+            (steps,) = [int(part.partition("=")[2]) for part in command if part.startswith("train.steps=")]
+            Training.trained = min(steps, Training.trained + 1)
 
         def wait(self, timeout: float | None = None) -> None:
-            if timeout is not None:
-                waits.append(timeout)
-                raise subprocess.TimeoutExpired("train", timeout)
-            self.run.weights_path(len(waits)).parent.mkdir(parents=True, exist_ok=True)
-            self.run.weights_path(len(waits)).touch()
+            self.run.weights_path(Training.trained).parent.mkdir(parents=True, exist_ok=True)
+            self.run.weights_path(Training.trained).touch()
             self.run.metrics_path.write_text('{"step": 1, "images_per_sec": 9}\n')
+            if timeout is not None:
+                Training.waits.append(timeout)
+                raise subprocess.TimeoutExpired("train", timeout)
 
         def send_signal(self, number: int) -> None:
             assert number == compare.signal.SIGINT
 
     stand_in = SimpleNamespace(Popen=Training, TimeoutExpired=subprocess.TimeoutExpired, DEVNULL=subprocess.DEVNULL)
     monkeypatch.setattr(compare, "subprocess", stand_in)
+    monkeypatch.setattr(compare.Comparison, "_blurdiff", lambda *arguments: {"fd": 1.0})
     images = tmp_path / "images"
     images.mkdir()
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)):
         Image.fromarray(pixels).save(images / f"{i}.png")
-    comparison = compare.Comparison(
-        checkout=checkout,
-        out=tmp_path / "out",
-        data=str(images),
-        features="pixels",
-        preset="cifar10-blur",
-        assignments=SETTINGS,
-        score=3,
-        samplers=["abm-4"],
-        recipe=compare.Recipe(1e-2, 4, 10),
-        parts=False,
-        device=CPU,
-    )
-    monkeypatch.setattr(comparison, "_blurdiff", lambda *arguments: sampled.append(arguments[0]) or {"fd": 1.0})
+
+    def make(**changes: object) -> object:
+        usual = {"checkout": checkout, "out": tmp_path / "out", "data": str(images), "features": "pixels", "score": 3}
+        usual |= {"preset": "cifar10-blur", "assignments": SETTINGS, "samplers": ["abm-4"], "parts": False, "who": "both"}
+        made = compare.Comparison(**usual | {"recipe": compare.Recipe(1e-2, 4, 10), "device": CPU} | changes)
+        made.training = Training
+        return made
+
+    return make
+
+
+def test_minutes_count_from_the_beginning(compare: ModuleType, comparison: Callable[..., Any], tmp_path: Path) -> None:
+    both = comparison()
     short, long = compare.Budget(minutes=0.01), compare.Budget(minutes=0.02)
     for budget in (short, short, long):  # the same again does nothing
-        comparison.compare(20.0, 0, budget, "both")
-    assert len(waits) == 2
-    assert waits[0] == pytest.approx(0.6)
-    assert waits[1] < 1.2  # what the first has left
-    assert [(row["who"], row["sampler"], row["budget"]) for row in comparison.scores] == [
+        both.compare(20.0, 0, budget)
+    first, second = both.training.waits
+    assert first == pytest.approx(0.6)
+    assert second < 1.2  # what the first has left
+    assert [(row["who"], row["sampler"], row["budget"]) for row in both.scores] == [
         (who, sampler, budget)
         for budget in ("0.01 min", "0.02 min")
         for who, sampler in (("ours", "abm-4"), ("theirs", "theirs"), ("theirs", "abm-4"))
     ]
-    theirs = [row for row in comparison.scores if row["sampler"] == "theirs"]
+    theirs = [row for row in both.scores if row["sampler"] == "theirs"]
     assert theirs[0]["seen"] < theirs[1]["seen"]
-    state = load_file(tmp_path / "out" / "theirs-lr0.01-blur20-seed0.safetensors")
+    state = load_file(tmp_path / "out" / "theirs-lr0.01-batch4-blur20-seed0.safetensors")
     assert state["seconds"] >= 1.2
+
+
+def test_a_score_is_of_the_budget_that_it_names(compare: ModuleType, comparison: Callable[..., Any]) -> None:
+    few, more, most = (compare.Budget(images=count) for count in (4, 8, 40))
+    for budget in (few, more):
+        comparison().compare(20.0, 0, budget)
+    for changes in ({"score": 5}, {"samplers": ["abm-4", "ddim-2"]}, {"features": str(Path(__file__))}):
+        # Weights of ours are kept at every budget, of theirs the newest only.
+        ours = comparison(who="ours", **changes)
+        known = len(ours.scores)
+        ours.compare(20.0, 0, few)
+        assert [(row["budget"], row["seen"]) for row in ours.scores[known:]] == [("4 images", 4)]
+        theirs = comparison(who="theirs", **changes)
+        with pytest.raises(UsageError, match="beyond 4 images; only its newest state is kept"):
+            theirs.compare(20.0, 0, few)
+        known = len(theirs.scores)
+        theirs.compare(20.0, 0, more)
+        assert {(row["budget"], row["seen"]) for row in theirs.scores[known:]} == {("8 images", 8)}
+    with pytest.raises(UsageError, match=r"has had 8 images and .* no score at 6 images"):
+        comparison(score=5).compare(20.0, 0, compare.Budget(images=6))
+    with pytest.raises(UsageError, match="was trained with other settings"):
+        comparison(who="theirs", recipe=compare.Recipe(1e-2, 4, 99)).compare(20.0, 0, most)
+    with pytest.raises(UsageError, match="was trained with other settings"):
+        comparison(assignments=[*SETTINGS, "optim.lr=1e-3"]).compare(20.0, 0, most)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkout": Path("nowhere")}, "nowhere: no checkout of the unofficial implementation"),
+        ({"features": "absent.pt"}, "--features absent.pt: no such file"),
+        ({"samplers": ["abm"]}, "--samplers abm: write it as a sampler and its steps"),
+        ({"samplers": ["abm-0"]}, "--samplers abm-0: write it as"),
+        ({"samplers": ["best-20"]}, "--samplers best-20: write it as"),
+        ({"preset": "cifar10-heat"}, "not process.kind heat"),
+        ({"assignments": [*SETTINGS, "train.batch_size=64"]}, "has 40 images, and 64 are needed"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_training(
+    comparison: Callable[..., Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        comparison(**changes)
+
+
+def test_numbers(compare: ModuleType) -> None:
+    assert compare._numbers("0, 2.5", "--blurs", float, 0) == [0, 2.5]
+    for text in ("", "a", "3,", "-1", "2.5"):
+        with pytest.raises(UsageError, match=f"--seeds {text}: write numbers of at least 0"):
+            compare._numbers(text, "--seeds", int, 0)

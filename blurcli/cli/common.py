@@ -139,7 +139,7 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
-        return (bundled.PATH if str(weights) == bundled.NAME and not weights.exists() else weights), None
+        return (bundled.PATH if str(weights) == bundled.NAME and not weights.is_file() else weights), None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
         console.say(

@@ -34,7 +34,8 @@ class Process(ABC):
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        return height, width
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def check_animation(path: Path, fps: float, loop: int = 0) -> None:
     """Raise the errors of `save_animation` that can be told before the work."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(f"{path}: the name of an animation must end in {', '.join(SUFFIXES)}")
+        raise UsageError(f"{path}: the name of an animation must end in {', '.join(SUFFIXES)}, or .html for a page")
     if suffix == ".gif" and 1 / fps < _GIF_MIN_SEC:
         raise UsageError(
             f"--fps {fps:g}: a GIF shows at most {1 / _GIF_MIN_SEC:g} frames a second; lower it, or write .webp or .png"

@@ -27,7 +27,7 @@ from blurcli.core.calibration import CalibratedDenoiser, measure_errors
 _TIMES = 100  # theirs counts time, and steps of its sampler, from 0 to 100
 _FIRST_PREVIEW = 100
 _SAMPLED = 250  # images that theirs draws at a time
-_CALIBRATED_ON = 32  # images, as many as ours takes
+CALIBRATED_ON = 32  # images, as many as ours takes
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Theirs:
         denoiser = EpsDenoiser(lambda z, t: self.network(z, t * _TIMES), process)
         u = dct2(self._images[:: max(1, len(self._images) // 10_000)].double() / 255)
         spectrum, mean = (moment.to(self.device) for moment in ((u**2).mean(0), u.mean(0)))
-        known = self._images[:: len(self._images) // _CALIBRATED_ON][:_CALIBRATED_ON].to(self.device).float() / 255
+        known = self._images[:: len(self._images) // CALIBRATED_ON][:CALIBRATED_ON].to(self.device).float() / 255
         gain = measure_errors(denoiser, process, known, torch.randn_like, spectrum, mean).gain
         calibrated = CalibratedDenoiser(denoiser, process, gain, spectrum, mean)
 
