@@ -1,9 +1,9 @@
-# Everything runs in .venv, which `make install` builds; nothing else is needed but Python 3.11 or newer.
+# Everything runs in .venv, which `make install` creates; the only requirement is Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread a test process: several of them, and their threads, would only wait for each other.
+# One thread per test process: with more, the threads of parallel processes slow each other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 FINAL := step-00002400.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
@@ -41,7 +41,7 @@ demo: install
 	$(BIN)/blurdiff animate demo/reverse.gif --run demo/run
 	$(BIN)/blurdiff animate demo/forward.gif --run demo/run --direction forward
 	$(BIN)/blurdiff fid --run demo/run
-	@echo "look at demo/samples.png, demo/reverse.gif and demo/forward.gif; the score is in demo/run/evaluations.jsonl"
+	@echo "results: demo/samples.png, demo/reverse.gif and demo/forward.gif; the score is in demo/run/evaluations.jsonl"
 
 $(filter-out demo/run/%,$(MODELS)): | install
 	$(BIN)/blurdiff train --run $(firstword $(subst /weights, ,$@)) $(PRESET)
@@ -52,8 +52,7 @@ demo/eps/weights/$(FINAL): PRESET := --preset shapes-blur --set objective=eps
 demo/run/weights/$(FINAL):
 	$(MAKE) demo
 
-# Every picture of README.md and docs/, but those of CIFAR-10, by the commands in their captions: models that are not there yet are
-# trained first.
+# Every picture of README.md and docs/, except those of CIFAR-10, by the command in its caption; missing models are trained first.
 docs: install $(MODELS)
 	$(BIN)/blurdiff sample --run demo/run --n 64 --out docs/samples.png
 	$(BIN)/blurdiff animate docs/reverse.gif --run demo/run --n 9 --frames 31 --scale 3
@@ -69,15 +68,15 @@ docs: install $(MODELS)
 	$(BIN)/blurdiff diagnose --run demo/eps --split test --no-calibration --out docs/diagnose-eps.png
 	$(BIN)/blurdiff sample --weights shapes-blur --n 64 --out docs/bundled.png
 
-# The model that comes along, in an hour on one core.
+# The bundled model; takes an hour on one core.
 bundle: install
 	rm -rf demo/bundle demo/shapes-blur.safetensors
 	$(BIN)/blurdiff train --preset shapes-blur --run demo/bundle --set train.steps=30000 --set optim.decay_from_step=3000 --set optim.ema_decay=0.9995
 	$(BIN)/blurdiff export demo/shapes-blur.safetensors --run demo/bundle
 	mv demo/shapes-blur.safetensors blurcli/bundled/
 
-# Ours and the unofficial implementation, whose checkout is ORIGINAL: blur and no blur, MINUTES of training each, on this machine.
-# Kept in comparison/: with more MINUTES, a second call goes on.
+# Compare with the unofficial implementation, checked out at ORIGINAL: with and without blur, MINUTES of training each, on this
+# machine. Results are in comparison/; a second call with more MINUTES continues the trainings.
 MINUTES ?= 20
 compare: install
 	$(if $(ORIGINAL),,$(error ORIGINAL is not set: make compare ORIGINAL=path/to/blurring_diffusion))

@@ -1,4 +1,4 @@
-"""What a person sees: messages, progress and errors on stderr, results on stdout. The only user of rich."""
+"""Messages, progress and errors on stderr, results on stdout. The only user of rich."""
 
 from __future__ import annotations
 
@@ -21,25 +21,35 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from blurcli.errors import spelled
+
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
-_speaker = ""  # of a process that speaks only of errors
-_UNLIMITED = 10_000  # characters a line
+_speaker = ""  # name of a process that prints only errors
+_UNLIMITED = 10_000  # characters per line
 _stdout = Console(soft_wrap=True, highlight=False)
 
 
-def say(text: str) -> None:
+_FLAGS = {"label": "--class", "hold_sec": "--hold"}  # of options whose flag has another name
+
+
+def flag(name: str) -> str:
+    """The flag of an option."""
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def notify(text: str) -> None:
     """A message beside the result."""
     if not _speaker:
-        _stderr.print(escape(text))
+        _stderr.print(escape(spelled(text, flag)))
 
 
 def error(text: str) -> None:
-    """Why the command ends without a result."""
-    _stderr.print(f"{escape(_speaker)}[bold red]error:[/] {escape(text)}")
+    """The reason why the command ends without a result."""
+    _stderr.print(f"{escape(_speaker)}[bold red]error:[/] {escape(spelled(text, flag))}")
 
 
 def silence(speaker: str) -> None:
-    """Print nothing more, but errors in the name of `speaker`."""
+    """Print only errors from now on, prefixed with `speaker`."""
     global _speaker
     _speaker = f"{speaker}: "
 
@@ -66,15 +76,15 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     drawn = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         drawn.add_row(*map(escape, row))
-    # Whoever reads a pipe wants every digit; a terminal has its width.
+    # A pipe gets every digit; a terminal has its width.
     Console(highlight=False, width=None if _stdout.is_terminal else _UNLIMITED).print(drawn)
 
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress line while the block runs, on a terminal only.
+    """A progress bar while the block runs, on a terminal only.
 
-    Yields `update(done, total=None, note="")`, to be called as often as one likes.
+    Yields `update(done, total=None, note="")`, which is cheap.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -94,13 +104,13 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
 
 
 def preview(pictures: Sequence[NDArray[np.uint8]], seconds: float) -> None:
-    """Pictures (height, width, 1 or 3) one after the other on a terminal, two pixels a character; elsewhere, nothing.
+    """Show pictures one after the other on a terminal, two pixels per character; elsewhere do nothing.
 
-    Wider ones than the terminal are thinned out. The last one stays.
+    Pictures wider than the terminal are subsampled. The last one stays.
 
     Args:
-        pictures: of one size.
-        seconds: from one to the next.
+        pictures: (height, width, 1 or 3) uint8, of one size.
+        seconds: from one picture to the next.
     """
     if _speaker or not _stderr.is_terminal:
         return
@@ -117,19 +127,19 @@ def preview(pictures: Sequence[NDArray[np.uint8]], seconds: float) -> None:
 
 
 def _half_blocks(picture: NDArray[np.uint8]) -> Text:
-    """The upper half of a character cell has one colour, the lower half, its background, another."""
+    """Two pixels per character: the upper one in the foreground color, the lower one in the background color."""
     pixels = np.broadcast_to(picture, (*picture.shape[:2], 3))
     text = Text(no_wrap=True, end="")
     for top in range(0, len(pixels), 2):
         upper = pixels[top]
         lower = pixels[top + 1] if top + 1 < len(pixels) else None
-        for x, colour in enumerate(upper):
+        for x, color in enumerate(upper):
             below = None if lower is None else Color.from_triplet(ColorTriplet(*map(int, lower[x])))
-            text.append("▀", Style(color=Color.from_triplet(ColorTriplet(*map(int, colour))), bgcolor=below))
+            text.append("▀", Style(color=Color.from_triplet(ColorTriplet(*map(int, color))), bgcolor=below))
         text.append("\n")
     return text
 
 
 def is_terminal() -> bool:
-    """Whether a person watches stderr."""
+    """Whether stderr is a terminal."""
     return _stderr.is_terminal

@@ -1,21 +1,55 @@
-"""Errors that a user can act on: their text is the whole message, and no traceback is shown."""
+"""Errors that a user can fix: their text is the whole message, and no traceback is shown."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+
+_OPTION = re.compile("\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}(.*?)\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}")
+
+
+def option(name: str) -> str:
+    """A reference to an option in the text of an error or message, spelled by whoever shows it; see `spelled`."""
+    return f"\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}{name}\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
+
+
+def spelled(text: str, spell: Callable[[str], str]) -> str:
+    """A text with `spell(name)` for every reference to an option: a flag on the command line, a parameter in Python."""
+    return _OPTION.sub(lambda match: spell(match[1]), text)
 
 
 class UserError(Exception):
-    """Something failed that the user can mend: exit code 1. The text names the file or key, and the way out."""
+    """Something failed that the user can fix: exit code 1. The text names the file or key, and the fix."""
 
     exit_code = 1
 
+    @property
+    def text(self) -> str:
+        """The text with references to options, for messages that contain it; see `spelled`."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return spelled(self.text, lambda name: f"`{name}`")
+
 
 class UsageError(UserError):
-    """The command was called wrongly (flag, preset, missing file): exit code 2."""
+    """Wrong usage (option, preset, missing file): exit code 2."""
 
     exit_code = 2
+
+
+class OptionError(UsageError):
+    """An option has a value that does not fit.
+
+    Args:
+        name: name of the option as a parameter, such as `sampler`.
+        value: the value that does not fit.
+        reason: what is wrong, and what to use instead.
+    """
+
+    def __init__(self, name: str, value: object, reason: str) -> None:
+        super().__init__(f"{option(name)} {value}: {reason}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -21,18 +21,18 @@ PARTIAL = ".partial-"
 def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, synced to disk, when the block ends without an error.
 
-    The temporary name keeps the suffix, by which libraries choose a format. Missing parent folders are made.
+    The temporary name keeps the suffix, by which libraries choose a format. Missing parent folders are created.
 
     Args:
         path: the file.
-        keep: where the file that was at `path` goes; None to replace it.
+        keep: where the previous file at `path` goes; None to replace it.
 
     Raises:
-        UserError: the file cannot be written; what stood at `path` before is untouched.
+        UserError: the file cannot be written; the previous file at `path` is untouched.
     """
     with explained(path), temporary(path.parent, path.suffix, path.stem) as unfinished:
         yield unfinished
-        # Those of mkstemp are private; these are ordinary results.
+        # mkstemp makes private files; these are ordinary results.
         umask = os.umask(0)
         os.umask(umask)
         unfinished.chmod(0o666 & ~umask)
@@ -45,7 +45,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def temporary(folder: Path, suffix: str, stem: str = "") -> Iterator[Path]:
-    """A new file in a folder, which is made if it is missing; what is left of it when the block ends is removed."""
+    """A new file in a folder, which is created if missing; when the block ends the file is removed if it still exists."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=folder, prefix=f"{PARTIAL}{stem}-", suffix=suffix)
     os.close(handle)
@@ -56,14 +56,14 @@ def temporary(folder: Path, suffix: str, stem: str = "") -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what `replacing` left below a folder when it was killed; nobody else may be writing there."""
+    """Remove the unfinished files below a folder that killed processes left; nothing else may be writing there."""
     with explained(folder):
         for path in folder.rglob(f"{PARTIAL}*"):
             path.unlink(missing_ok=True)
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of one JSON object a line; none where there is no such file. Lines cut short are left out.
+    """The objects of a JSON-lines file; none where there is no such file. Truncated lines are skipped.
 
     Raises:
         UserError: the file cannot be read.
@@ -73,7 +73,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); fix its permissions") from None
     found = []
     for line in lines:
         try:
@@ -86,7 +86,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise a UserError now, rather than after the work, if a file at `path` cannot be made, or added to."""
+    """Raise a UserError before the work if a file at `path` cannot be created, or appended to."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
@@ -95,16 +95,18 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError about `path` into a UserError that names it and says what to do."""
+    """Turn an OSError about `path` into a UserError that names it and the fix."""
     try:
         yield
     except OSError as error:
-        remedy = {errno.ENOSPC: "make room and run the command again", errno.EDQUOT: "make room and run the command again"}
-        hint = remedy.get(error.errno or 0, "choose another place, or mend its permissions")
+        remedy = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space and run the command again")
+        hint = remedy.get(error.errno or 0, "choose another location, or fix its permissions")
         raise UserError(f"{path}: cannot be written ({error.strerror or error}): {hint}") from error
 
 
 def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,7 @@
-"""Run folders: what lies where, and which run or weights file a command means."""
+"""Run folders: their files, their lock, and the newest run."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -10,17 +9,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from blurcli import files
-from blurcli.config import Config, load_config
-from blurcli.errors import UsageError, UserError
+from blurcli.errors import UsageError, UserError, option
 
 RUNS = Path("runs")
 _LOCK = ".lock"
+_LOCK_HOLDER = ".lock-holder"  # Windows forbids reading a locked file
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training."""
+    """The folder of one training.
+
+    Attributes:
+        path: the folder.
+    """
 
     path: Path
 
@@ -36,31 +41,31 @@ class Run:
 
     @property
     def previous_state_path(self) -> Path:
-        """What was at `state_path` before the last save: for when that file is damaged."""
+        """The state before the last save, in case the newest is damaged."""
         return self.path / "state.previous.safetensors"
 
     @property
     def damaged_state_path(self) -> Path:
-        """Where a state goes that could not be read."""
+        """Where an unreadable state is moved."""
         return self.path / "state.damaged.safetensors"
 
     def saved_states(self) -> list[Path]:
-        """Those of the two that are there, the newer first."""
+        """The existing state files, the newest first."""
         return [path for path in (self.state_path, self.previous_state_path) if path.exists()]
 
     @property
     def metrics_path(self) -> Path:
-        """One JSON line a log step."""
+        """One JSON line per log interval."""
         return self.path / "metrics.jsonl"
 
     @property
     def health_path(self) -> Path:
-        """One JSON line a look at the loss by time and frequency band."""
+        """One JSON line per measurement of the loss by time and frequency band."""
         return self.path / "health.jsonl"
 
     @property
     def evaluations_path(self) -> Path:
-        """One JSON line a score."""
+        """One JSON line per score."""
         return self.path / "evaluations.jsonl"
 
     def weights_path(self, step: int) -> Path:
@@ -72,60 +77,64 @@ class Run:
         return self.path / "samples" / f"step-{step:08d}.png"
 
     def all_weights(self) -> list[Path]:
-        """The weights files, those of the most steps last."""
+        """The weights files by their steps, the last ones last."""
         return sorted((self.path / "weights").glob("step-*.safetensors"))
 
     def newest_weights(self) -> Path:
-        """The weights of the most steps; UsageError when there are none."""
+        """The weights after the most steps; UsageError where there are none."""
         found = self.all_weights()
         if not found:
             reason = "has no weights yet" if self.path.is_dir() else "no such run folder"
-            raise UsageError(f"{self.path}: {reason}; train it with: blurdiff train --run {self.path} --preset NAME")
+            command = f"blurdiff train {option('run')} {self.path} {option('preset')} NAME"
+            raise UsageError(f"{self.path}: {reason}; train it with: {command}")
         return found[-1]
 
     def is_empty(self) -> bool:
-        """Whether the folder holds nothing but what a training leaves there that ended before it began."""
+        """Whether the folder exists and holds nothing but a lock and unfinished files."""
         return self.path.is_dir() and all(child.name.startswith((_LOCK, files.PARTIAL)) for child in self.path.iterdir())
 
     @contextmanager
-    def locked(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Keeps other trainings out of the folder, which is made where it is missing.
+    def locked(self, notify: Callable[[str], None]) -> Iterator[None]:
+        """Lock the folder against other trainings while the block runs; create it where it is missing.
 
-        The lock is the system's, and ends with the process however that ends.
+        The operating system holds the lock, and releases it however the process ends.
 
         Args:
-            say: gets a warning where the file system knows no locks.
+            notify: receives a warning where the file system has no locks.
 
         Raises:
-            UserError: another process has the lock, or the folder cannot be written.
+            UserError: another process holds the lock, or the folder cannot be written.
         """
+        lock, holder = FileLock(self.path / _LOCK, timeout=0), self.path / _LOCK_HOLDER
         with files.explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / _LOCK).open("a+", encoding="utf-8")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read(200).strip() or "another process"
-                raise UserError(f"{self.path}: {holder} trains here already; wait for it, or name another folder") from None
-            except OSError as error:
-                say(f"warning: {self.path}: cannot be locked ({error.strerror}); see that nothing else trains there")
+            files.check_writable(self.path / _LOCK)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.path}: {_read(holder) or 'another process'} is training here; wait for it, or use another folder"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            notify(f"warning: {self.path}: cannot be locked ({error}); make sure that nothing else trains there")
+        try:
             with files.explained(self.path):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
+                holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
             yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
-    def config(self) -> Config:
-        """The resolved preset of the run; UsageError where there is none."""
-        if not self.config_path.is_file():
-            raise UsageError(f"{self.path}: no such run folder (it would hold a {self.config_path.name})")
-        return load_config(str(self.config_path.resolve()))
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")[:200].strip()
+    except OSError:
+        return ""
 
 
 def newest_run() -> Run | None:
-    """The run below `runs/` whose weights are the newest; None when there is none."""
+    """The run below `runs/` with the newest weights; None where there is none."""
     times = {path.parent.parent: path.stat().st_mtime for path in sorted(RUNS.glob("*/weights/step-*.safetensors"), key=_age)}
     return Run(max(times, key=lambda run: times[run])) if times else None
 

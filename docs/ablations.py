@@ -1,10 +1,10 @@
-"""What a recipe's choices are worth: one change at a time, at equal images seen, network and seed, and one table.
+"""Ablate the training recipe: one change at a time, with equal images seen, network and seed.
 
     python docs/ablations.py DATA FEATURES RESULTS
 
-Trains a network of 1.11 M parameters on DATA (a folder of CIFAR-10) at 16x16, or at 32x32 where a row says so, scores 2,000
-samples by 20 steps of `abm` in FEATURES, and adds a line to RESULTS. Rows that RESULTS has already are not made again. Moving
-averages of several lengths are kept of one training.
+Trains a network of 1.11 M parameters on DATA (a folder of CIFAR-10) at 16x16, or at 32x32 in the rows with that name, scores
+2,000 samples of 20 steps of `abm` in FEATURES, appends a line to RESULTS and prints a table. Existing rows of RESULTS are not
+measured again. Some trainings keep several averages of their weights, one row each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +22,13 @@ import torch
 import typer
 from torch import nn
 
-from blurcli import evaluate, fit
+from blurcli import evaluate
 from blurcli.config import Config, load_config, parse_overrides
+from blurcli.core.objectives import OBJECTIVES
 from blurcli.data import Batches, Dataset, load_dataset, measure_moments
-from blurcli.model import Model
+from blurcli.evaluate.denoising import MeasuredImages, denoising_errors
+from blurcli.families import ModelData
+from blurcli.pipeline import Pipeline
 from blurcli.train import Trainer
 
 BASE = [
@@ -66,17 +70,18 @@ LENGTHS: dict[str, Callable[[int], float]] = {
     "0.99": lambda step: 0.99,
     **{f"power {power}": (lambda step, power=power: (1 - 1 / step) ** (power + 1)) for power in (4, 8, 16, 32, 64)},
 }
-"""Decays at a step, counted from 1; `power` is the exponent of Karras et al. (2024): the average forgets with the training."""
+"""EMA decay at a step, counted from 1. `power` is the exponent of the power-function averages of Karras et al. (2024), whose
+length grows with the training."""
 
 
 def train(config: Config, dataset: Dataset, steps: int) -> tuple[Trainer, dict[str, nn.Module], float]:
-    """A trainer after `steps` steps, networks of other averages, and seconds."""
-    spectrum, mean, opponent = measure_moments(dataset.images, config.data.flip)
-    trainer = Trainer(
-        config, spectrum, mean, torch.device("cpu"), opponent=opponent if config.objective == "spectral" else None
-    )
+    """A trainer after `steps` steps, networks with the weights averaged as in `LENGTHS`, and the seconds of training."""
+    moments = measure_moments(dataset.images, config.data.flip)
+    if not OBJECTIVES[config.objective].opponent_colors:
+        moments = replace(moments, opponent_spectrum=None)
+    trainer = Trainer(config, moments, torch.device("cpu"))
     batches = Batches(dataset.images, config.train.batch_size, config.seed, config.data.flip, trainer.device)
-    averages = {name: copy.deepcopy(trainer.average) for name in LENGTHS}
+    averages = {name: copy.deepcopy(trainer.ema) for name in LENGTHS}
     started = time.perf_counter()
     for step in range(1, steps + 1):
         trainer.train_step(batches(step - 1))
@@ -88,19 +93,19 @@ def train(config: Config, dataset: Dataset, steps: int) -> tuple[Trainer, dict[s
 
 
 def rows(name: str) -> dict[str, str]:
-    """The rows that a variant's training gives, and the average of each, the trainer's own without a name."""
+    """The rows of a variant's training, each with the name of its average; empty for the trainer's own EMA."""
     others = LENGTHS if name in ("default", "no decay of lr") else ()
     return {name: "", **{f"{name}, average {length}": length for length in others}}
 
 
 def main(
-    data: Annotated[str, typer.Argument(help="Folder of CIFAR-10's training images.")],
-    features: Annotated[str, typer.Argument(help="As for blurdiff fid: pixels or a file.")],
-    results: Annotated[Path, typer.Argument(help="JSON lines; continued where it is there.")],
-    steps: Annotated[int, typer.Option(min=100, help="Of 64 images.")] = 1000,
-    only: Annotated[list[str] | None, typer.Option(help="Variants to make. [default: all]")] = None,
+    data: Annotated[str, typer.Argument(help="Folder of the CIFAR-10 training images.")],
+    features: Annotated[str, typer.Argument(help="Features as for blurdiff fid: pixels or a file.")],
+    results: Annotated[Path, typer.Argument(help="JSON lines file; an existing one is continued.")],
+    steps: Annotated[int, typer.Option(min=100, help="Training steps of 64 images.")] = 1000,
+    only: Annotated[list[str] | None, typer.Option(help="Variants to train. [default: all]")] = None,
 ) -> None:
-    """Make the rows that are missing, and print them all as a table."""
+    """Measure the missing rows, and print all rows as a table."""
     if unknown := set(only or ()) - set(VARIANTS):
         raise typer.BadParameter(f"{'; '.join(unknown)}: unknown (known: {'; '.join(VARIANTS)})", param_hint="--only")
     results.touch()
@@ -110,29 +115,28 @@ def main(
     network = evaluate.load_features(features, "clean", device)
 
     @cache
-    def images_and_judge(size: tuple[int, int]) -> tuple[Dataset, evaluate.Judge]:
+    def images_and_scorer(size: tuple[int, int]) -> tuple[Dataset, evaluate.Scorer]:
         dataset = load_dataset(data, "train", size, 3)
         reference = evaluate.image_reference(dataset, "train", network, lambda done: None)
-        return dataset, evaluate.Judge(network, reference, device)
+        return dataset, evaluate.Scorer(network, reference, device)
 
-    def score(trainer: Trainer, average: nn.Module, dataset: Dataset, judge: evaluate.Judge) -> dict[str, Any]:
-        moments = trainer.spectrum, trainer.mean
-        model = Model(trainer.config, average, *moments, device, opponent=trainer.opponent)
-        if trainer.config.objective == "eps":
-            gain = fit.errors(model, dataset.images, 32, trainer.config.seed).gain
-            model = Model(trainer.config, average, *moments, device, gain, opponent=trainer.opponent)
-        protocol = evaluate.model_protocol(model, trainer.step, 2000, 0, model.solver("abm", 20, None))
-        return judge.score_model(model, protocol, lambda done: None)
+    def score(trainer: Trainer, average: nn.Module, dataset: Dataset, scorer: evaluate.Scorer) -> dict[str, Any]:
+        pipeline = Pipeline(trainer.config, average, ModelData(trainer.moments), device)
+        if trainer.family.objective.calibrated:
+            gain = denoising_errors(pipeline, MeasuredImages(dataset.images, 32, trainer.config.seed)).gain
+            pipeline = Pipeline(trainer.config, average, ModelData(trainer.moments, gain), device)
+        images = evaluate.ModelImages(pipeline, trainer.step, 2000, 0, pipeline.sampling("abm", 20))
+        return scorer.score(images, lambda done: None)
 
     for name in only or VARIANTS:
         missing = {row: length for row, length in rows(name).items() if row not in [made["name"] for made in known]}
         if not missing:
             continue
         config = load_config("cifar10-blur", parse_overrides([*BASE, *VARIANTS[name]]))
-        dataset, judge = images_and_judge(config.data.image_size)
+        dataset, scorer = images_and_scorer(config.data.image_size)
         trainer, averages, seconds = train(config, dataset, steps * 64 // config.train.batch_size)
         for title, length in missing.items():
-            found = score(trainer, averages[length] if length else trainer.average, dataset, judge)
+            found = score(trainer, averages[length] if length else trainer.ema, dataset, scorer)
             row = {"name": title, "steps": steps, "features": features, "fd": found["fd"]}
             row |= {"log_spectral_distance": found["log_spectral_distance"], "seconds": round(seconds)}
             row |= {"parameters": trainer.network.parameter_count(), "hardware": found["hardware"]}

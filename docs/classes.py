@@ -1,9 +1,9 @@
-"""Whether samples are of the class that was asked for: a small classifier, trained on real shapes, is asked.
+"""Check that samples are of the requested class, with a small classifier trained on real shapes.
 
     blurdiff train --preset shapes-classes
     python docs/classes.py WEIGHTS [COUNT] [GUIDANCE]
 
-COUNT samples (300), the classes in turn, with GUIDANCE (1).
+Samples COUNT images (default 300), of all classes in turn, with GUIDANCE (default 1).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from blurcli.checkpoint import load_weights
-from blurcli.data import Batches, load_dataset
-from blurcli.model import Model, to_uint8
-from blurcli.network import choose_device
+from blurcli.data import Batches, ReadOptions, load_dataset
+from blurcli.inference import choose_device
+from blurcli.pipeline import Pipeline, to_uint8
+from blurcli.weights import load_weights
 
 STEPS = 600
 
 
 def main(weights_path: Path, count: int, guidance: float) -> None:
-    """Print how often the classifier is right on new real shapes, and agrees on samples."""
+    """Print the classifier's accuracy on new real shapes, and its agreement with the classes of samples."""
     device = choose_device("auto")
     weights = load_weights(weights_path)
     data, test = (
-        load_dataset("shapes", split, weights.config.data.image_size, 3, shapes_objects=1, classes=3)
+        load_dataset("shapes", split, weights.config.data.image_size, 3, ReadOptions(shapes_objects=1), classes=3)
         for split in ("train", "test")
     )
     torch.manual_seed(0)
@@ -46,18 +46,19 @@ def main(weights_path: Path, count: int, guidance: float) -> None:
         optimizer.step()
     classifier.eval()
 
-    def told(images: torch.Tensor) -> np.ndarray:
+    def classify(images: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
             parts = [classifier(part.to(device).float() / 127.5 - 1).argmax(1).cpu() for part in images.split(500)]
         return torch.cat(parts).numpy()
 
-    real = told(torch.from_numpy(np.array(test.images[:5000])))
+    real = classify(torch.from_numpy(np.array(test.images[:5000])))
     print(f"real shapes: {(real == test.labels[:5000]).mean():.2%} of 5,000 new ones")
-    model = Model.from_weights(weights, device)
-    samples = torch.cat([to_uint8(x) for x in model.generate(count, seed=0, label="all", guidance=guidance)])
-    asked = np.arange(count) % 3
-    agreed = told(samples) == asked
-    each = ", ".join(f"{name} {agreed[asked == k].mean():.1%}" for k, name in enumerate(data.classes))
+    pipeline = Pipeline.from_weights(weights, device)
+    sampling = pipeline.sampling(label="all", guidance=guidance)
+    samples = torch.cat([to_uint8(x) for x in pipeline.generate(count, 0, sampling)])
+    requested = np.arange(count) % 3
+    agreed = classify(samples) == requested
+    each = ", ".join(f"{name} {agreed[requested == k].mean():.1%}" for k, name in enumerate(data.classes))
     print(f"samples: {agreed.mean():.2%} of {count} (guidance {guidance:g}; {each})")
 
 

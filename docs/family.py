@@ -1,9 +1,9 @@
-"""Blur, no blur and heat dissipation, with every objective, at equal network, steps and seeds: one table.
+"""Compare blur, no blur and heat dissipation with each of their objectives, with equal network, steps and seeds.
 
     python docs/family.py FOLDER [STEPS]
 
-Trains `shapes-blur`, `shapes-noblur` and `shapes-heat` for STEPS steps (1,200) with each of their objectives, scores 1,000
-samples and bounds the likelihood of 128 test images. Runs that FOLDER has already are not trained again.
+Trains `shapes-blur`, `shapes-noblur` and `shapes-heat` for STEPS steps (default 1,200) with each of their objectives, scores
+1,000 samples, bounds the likelihood of 128 test images and prints a table. Existing runs in FOLDER are not trained again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ VARIANTS = {
 
 
 def blurdiff(*arguments: object) -> dict[str, Any]:
-    """What a command says in JSON."""
+    """Run a command and return its JSON output."""
     command = [sys.executable, "-m", "blurcli", *map(str, arguments), "--json"]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def main(folder: Path, steps: int) -> None:
-    """Print the table, row by row."""
+    """Train, score and print the table row by row."""
     print("| preset | objective | FD | log-spectral distance | bits/dim |\n|---|---|---|---|---|", flush=True)
     for preset, objectives in VARIANTS.items():
         for objective in objectives:
@@ -38,7 +38,7 @@ def main(folder: Path, steps: int) -> None:
             if not (run / "weights").is_dir():
                 blurdiff("train", "--preset", preset, "--run", run, *assignments)
             score = blurdiff("fid", "--run", run, "--n", 1000)
-            # Heat dissipation with the noise of its training: more costs bits at every level, however good the network.
+            # The bound with the training noise: a larger delta costs bits at every level, independent of the network.
             delta = ("--delta", 0.01) if preset == "shapes-heat" else ()
             bits = blurdiff("likelihood", "--run", run, "--split", "test", "--n", 128, *delta)
             row = (score["fd"], score["log_spectral_distance"], bits["bits_per_dim"])

@@ -1,9 +1,9 @@
-"""Packing images beside torchvision's ImageFolder reading them once, in processes of their own, with peak memory.
+"""Time and peak memory of packing images, compared with reading them once through torchvision's ImageFolder.
 
     python docs/packing.py FOLDER [SIZE]
 
-FOLDER has the images in sub-folders, all of SIZE pixels a side (128). Every way is taken twice, in turn; only the second time
-counts, when the files are in the system's cache for all.
+FOLDER has square images in sub-folders, SIZE pixels per side (default 128). Each method runs twice, in a process of its own;
+only the second run is reported, when the files are in the system's cache for all methods.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 
 
 def pack(folder: Path, size: int) -> int:
-    """Into the cache, as a training would."""
+    """Pack into the cache, as a training does."""
     from blurcli.data import load_dataset
 
     return len(load_dataset(str(folder), "train", (size, size), 3).images)
 
 
 def image_folder(folder: Path, size: int) -> int:
-    """Read once by ImageFolder behind a DataLoader with a process for every core, as uint8 tensors."""
+    """Read once as uint8 tensors through ImageFolder and a DataLoader with one process per core."""
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.transforms.v2.functional import pil_to_tensor
@@ -35,37 +35,37 @@ def image_folder(folder: Path, size: int) -> int:
 
 
 def plain_loop(folder: Path, size: int) -> int:
-    """Read once by ImageFolder in one process."""
+    """Read once through ImageFolder in one process."""
     from torchvision.datasets import ImageFolder
 
     return sum(1 for _ in ImageFolder(folder))
 
 
-WAYS = {way.__name__: way for way in (pack, image_folder, plain_loop)}
+METHODS = {method.__name__: method for method in (pack, image_folder, plain_loop)}
 
 
 def main(folder: Path, size: int) -> None:
-    """Print seconds and peak memory of every way."""
-    for counts in (False, True):
-        for name in WAYS:
+    """Print seconds and peak memory of each method."""
+    for reported in (False, True):
+        for name in METHODS:
             with tempfile.TemporaryDirectory() as cache:
                 command = [sys.executable, __file__, str(folder), str(size), name]
-                told = subprocess.run(
+                done = subprocess.run(
                     command, env={**os.environ, "BLURDIFF_CACHE": cache}, check=True, capture_output=True, text=True
                 )
-            if counts:
-                print(told.stdout, end="")
+            if reported:
+                print(done.stdout, end="")
 
 
 if __name__ == "__main__":
-    place, side = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 128
+    folder, side = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 128
     if len(sys.argv) < 4:
-        main(place, side)
+        main(folder, side)
     else:
-        import torch  # noqa: F401  so that its import is in nobody's time
+        import torch  # noqa: F401  so that no method is timed with its import
 
         started = time.perf_counter()
-        count = WAYS[sys.argv[3]](place, side)
+        count = METHODS[sys.argv[3]](folder, side)
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{sys.argv[3]:>12}: {count:,} images in {seconds:.1f} s, at most {peak:.0f} MiB in the process")

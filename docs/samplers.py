@@ -1,4 +1,9 @@
-"""Samplers on problems whose answer is known: the tables of docs/samplers.md. Run: python docs/samplers.py (CPU, minutes)."""
+"""Measure samplers on problems with a known solution: the tables of docs/samplers.md.
+
+    python docs/samplers.py
+
+Takes minutes on a CPU.
+"""
 
 import torch
 from torch import Tensor
@@ -11,13 +16,13 @@ IMAGES = 24
 
 
 def power_law(height: int, width: int, exponent: float) -> Tensor:
-    """A spectrum that falls as 1 / f^(2 exponent), (H, W)."""
+    """A power-law spectrum that falls as 1 / f^(2 exponent), (H, W)."""
     rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
     return 60 / (1 + rows[:, None] ** 2 + columns**2) ** exponent
 
 
 def mixture(blur: float, spectrum: Tensor, count: int, share: float) -> tuple:
-    """Process, exact denoiser and spectrum of a mixture of Gaussians whose means hold `share` of the power."""
+    """Process, exact denoiser and spectrum of a mixture of `count` Gaussians with `share` of the power in their means."""
     generator = torch.Generator().manual_seed(count)
     process = BlurringDiffusion(tuple(spectrum.shape), blur)
     means = torch.randn(count, *spectrum.shape, dtype=torch.float64, generator=generator) * (share * spectrum).sqrt()
@@ -35,7 +40,7 @@ def mixture(blur: float, spectrum: Tensor, count: int, share: float) -> tuple:
 
 
 def main() -> None:
-    """Print a table a problem: the median over images of the squared error against 1,000 steps, over the image's energy."""
+    """Print one table per problem: the squared error against 1,000 steps over the image's energy, median over images."""
     for size, exponent, count, share in (((32, 32), 1.0, 6, 0.5), ((32, 48), 1.0, 12, 0.3), ((32, 32), 1.5, 3, 0.9)):
         for blur in (20.0, 5.0, 0.0):
             process, denoiser, spectrum = mixture(blur, power_law(*size, exponent), count, share)

@@ -1,8 +1,8 @@
-"""Scores beside clean-fid's: the same folders, the same network, who is faster, and whether they agree.
+"""Scores of blurdiff and of clean-fid: the same folders, the same network; their values and their times.
 
     python docs/scores.py SAMPLES REFERENCE [COUNT]
 
-Inception itself need not be there: a network of its architecture with random weights takes as long.
+The network has Inception's architecture and random weights, which take as long as the published ones.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
 from cleanfid import fid as clean_fid
-from cleanfid import inception_pytorch
 from cleanfid.inception_torchscript import InceptionV3W
 from torch import Tensor, nn
 
 from blurcli.data.stream import open_stream
-from blurcli.evaluate import load_features, measure
+from blurcli.evaluate import inception, load_features, measure
 from blurcli.evaluate.distances import frechet_distance, kernel_distance
 
 CPU = torch.device("cpu")
@@ -33,34 +31,30 @@ class Layers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with (
-            mock.patch.object(inception_pytorch, "load_state_dict_from_url"),
-            mock.patch.object(nn.Module, "load_state_dict"),
-        ):
-            self.network = inception_pytorch.InceptionV3([3], resize_input=False, normalize_input=False)
+        self.network = inception.pytorch_network(lambda network: None)
         for module in self.network.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, 299, 299) to (B, 2048)."""
-        return self.network(x)[0].squeeze(-1).squeeze(-1)
+        return self.network(x).squeeze(-1).squeeze(-1)
 
 
 class StandIn(nn.Module):
-    """What clean-fid expects of Inception's file in its mode `clean`."""
+    """The interface that clean-fid expects of Inception's file in its mode `clean`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = torch.jit.trace(Layers().eval(), torch.randn(2, 3, 299, 299))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Not called in this mode."""
+        """Not used in this mode."""
         return x
 
 
 def main(samples: Path, reference: Path, count: int) -> None:
-    """Print both tools' FID and KID, and their seconds."""
+    """Print FID, KID and seconds of both tools."""
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         path = Path(folder) / "inception-2015-12-05.pt"
@@ -85,7 +79,7 @@ def main(samples: Path, reference: Path, count: int) -> None:
         ours = []
         for place in (samples, reference):
             stream = open_stream(place, 3)
-            first = stream.read(np.arange(count))  # clean-fid takes the first ones
+            first = stream.read(np.arange(count))  # clean-fid uses the first ones
             ours.append(measure(map(torch.from_numpy, first), count, features, lambda done: None))
         a, b = ours
         fid = frechet_distance(a.mean, a.covariance, b.mean, b.covariance)

@@ -41,12 +41,14 @@ def command_line(run: str) -> None:
 
 def check_files(run: Path) -> int:
     """Read everything that a run has on disk; returns the step that a training would go on from."""
-    from blurcli.checkpoint import load_state, load_weights
+    from blurcli.config import load_run_config
     from blurcli.runs import Run
+    from blurcli.train.checkpointing import load_state
+    from blurcli.weights import load_weights
 
     found = Run(run)
     if found.config_path.exists():
-        found.config()
+        load_run_config(found.config_path)
     for path in found.all_weights():
         load_weights(path)
     for path in (found.metrics_path, found.health_path):
@@ -58,8 +60,9 @@ def check_files(run: Path) -> int:
 
 def final_tensors(run: Path) -> dict[str, Any]:
     """What a finished training has learned."""
-    from blurcli.checkpoint import load_state, load_weights
     from blurcli.runs import Run
+    from blurcli.train.checkpointing import load_state
+    from blurcli.weights import load_weights
 
     weights = load_weights(Run(run).weights_path(STEPS)).network
     return weights | load_state(Run(run).state_path).tensors
@@ -104,7 +107,7 @@ def chaos(kills: int, seed: int) -> Counter[str]:
             done[number.name] += 1
             done["kills"] += 1
         # Killed between its last save and its end, a training is told to be finished by the next command.
-        finished = process.exitcode == 0 or "is trained already" in Path(f"{run}.log").read_text()
+        finished = process.exitcode == 0 or "is already trained" in Path(f"{run}.log").read_text()
         if finished:
             found = final_tensors(run)
             assert found.keys() == expected.keys()

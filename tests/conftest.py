@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from blurcli.core.moments import DataMoments
+
 # Small enough that a step takes milliseconds; 8 px and two levels still use every kind of layer.
 TINY = (
     "data.image_size=8",
@@ -41,6 +43,24 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _seeded() -> None:
     """The same random numbers whichever tests ran before."""
     torch.manual_seed(0)
+
+
+class SeededDraws:
+    """Noise and uniform numbers for `count` images from one generator."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._generator = count, torch.Generator().manual_seed(seed)
+
+    def __call__(self, like: torch.Tensor) -> torch.Tensor:
+        return torch.randn(like.shape, dtype=like.dtype, generator=self._generator)
+
+    def uniform(self) -> torch.Tensor:
+        return torch.rand(self._count, dtype=torch.float64, generator=self._generator)
+
+
+def moments_of(second_moment: torch.Tensor, opponent: bool = False) -> DataMoments:
+    """Data moments with mean 0, and with the same spectrum in opponent colors where these are wanted."""
+    return DataMoments(second_moment, torch.zeros_like(second_moment), second_moment if opponent else None)
 
 
 @dataclass
@@ -128,7 +148,7 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of ten small colour images."""
+    """A folder of ten small color images."""
     folder = tmp_path / "photos"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (10, 12, 16, 3), np.uint8)

@@ -1,6 +1,6 @@
 """Damaged and hostile input through the real command line: `python tests/hostile.py`.
 
-Every input must end in one message and exit code 1 or 2: no traceback, no fault of ours, no hang, no gigabytes, and no file
+Every input must end in one message and exit code 1 or 2: no traceback, no bug of ours, no hang, no gigabytes, and no file
 anywhere but where the command may write.
 """
 
@@ -149,7 +149,7 @@ YAML = {
     "list as a key": "? [1]\n: 2",
     "mapping as a key": "? {a: 1}\n: 2",
     "null as a key": "null: 2",
-    "unknown key": "colour: red",
+    "unknown key": "color: red",
     "misspelt": "data: {imagesize: 8}",
     "two documents": "seed: 1\n---\nseed: 2",
     "extends itself": "extends: ./x.yaml",
@@ -173,11 +173,11 @@ YAML = {
 }
 
 
-def png(width: int, height: int, body: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+def png(width: int, height: int, body: bytes = b"", depth: int = 8, color: int = 2) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
 
 
@@ -340,9 +340,9 @@ def cases(folder: Path) -> Iterator[Case]:
     score = ["fid", "--force", "--features", "pixels", "--data", str(folder / "photos"), "--samples"]
     for what, other in arrays(folder, draw):
         yield f"npz: {what}", [*score, str(written("x.npz", other))]
-    judge = ["fid", "--samples", str(folder / "photos"), "--data", str(folder / "photos"), "--features"]
+    scorer = ["fid", "--samples", str(folder / "photos"), "--data", str(folder / "photos"), "--features"]
     for what, other in networks(draw, folder):
-        yield f"network: {what}", [*judge, str(written("x.pt", other))]
+        yield f"network: {what}", [*scorer, str(written("x.pt", other))]
     inception = ["fid", "--samples", str(folder / "photos"), "--data", str(folder / "photos"), "--force", "--inception"]
     for mode in ("clean", "legacy_tensorflow", "legacy_pytorch"):
         for what, other in networks(draw, folder):
@@ -404,7 +404,7 @@ def hostile(folder: Path) -> tuple[Counter[str], list[str]]:
             "no message": not text.strip(),
             f"{taken >> 20} MiB": taken > MOST,
             "a traceback": "Traceback" in text,
-            "a fault of ours": "a fault in blurdiff itself" in text,
+            "a bug of ours": "a bug in blurdiff" in text,
             f"{seconds:.1f} s": seconds > LONGEST,
             "escaped": bool(tree(folder) - before) or (folder.parent / "escaped").exists(),
         }

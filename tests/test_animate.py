@@ -1,4 +1,4 @@
-"""`blurdiff animate`: what is on the frames, read back."""
+"""`blurdiff animate`: frames read back from its files."""
 
 import itertools
 import json
@@ -10,12 +10,14 @@ import torch
 from conftest import Cli, settings, shell
 from PIL import Image
 
-from blurcli.build import build_process
 from blurcli.config import load_config
 from blurcli.core import BlurringDiffusion, HeatDissipation
 from blurcli.core.rng import ImageNoise
-from blurcli.film import Subject, forward, times_of
-from blurcli.model import to_uint8
+from blurcli.families import family_of
+from blurcli.pipeline import to_uint8
+from blurcli.visualize import Timing
+from blurcli.visualize.outputs import OUTPUTS
+from blurcli.visualize.trajectories import AnimatedProcess, View, forward_trajectory, uniform_times
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -50,7 +52,7 @@ def heat_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("suffix", ["png", "webp"])
 @pytest.mark.parametrize("spacing", ["steps", "time", "logsnr"])
 def test_reverse_animation_ends_in_the_sample(cli: Cli, tiny_run: Path, tmp_path: Path, suffix: str, spacing: str) -> None:
-    """Exactly, with the preset's own number of steps, however many frames there are."""
+    """Exactly, with the preset's number of steps and any number of frames."""
     out = f"p.{suffix}"
     arguments = ("--run", tiny_run, "--n", 4, "--frames", 5, "--scale", 1, "--seed", 2, "--spacing", spacing)
     assert cli("animate", out, *arguments).code == 0
@@ -58,11 +60,11 @@ def test_reverse_animation_ends_in_the_sample(cli: Cli, tiny_run: Path, tmp_path
     frames = frames_of(tmp_path / out)
     assert len(frames) == 5
     assert np.array_equal(frames[-1], pixels(tmp_path / "s.png"))
-    assert frames[0].std() > 80  # noise of standard deviation 127 grey levels, clipped
+    assert frames[0].std() > 80  # noise of standard deviation 127 gray levels, clipped
 
 
 def test_every_step_can_be_seen(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
-    """Frames of one more than there are steps are the sampler's states; between two of them, frames are their means."""
+    """With one frame more than steps, frames are the sampler's states; a frame between two states is their mean."""
     base = ("--run", tiny_run, "--n", 2, "--scale", 1, "--steps", 4, "--sampler", "ddim")
     times = {}
     for frames in (5, 9):
@@ -72,7 +74,7 @@ def test_every_step_can_be_seen(cli: Cli, tiny_run: Path, tmp_path: Path) -> Non
     assert times[9] == pytest.approx(np.linspace(1, 0, 9))
     five, nine = frames_of(tmp_path / "5.png"), frames_of(tmp_path / "9.png")
     assert all(np.array_equal(a, b) for a, b in zip(five, nine[::2], strict=True))
-    # States are clipped to what can be seen, so only where neither neighbour is.
+    # Frames are clipped to 0..255, so only where neither neighbor is clipped.
     between, a, b = nine[1].astype(float), five[0].astype(float), five[1].astype(float)
     seen = ((a > 0) & (a < 255) & (b > 0) & (b < 255)).nonzero()
     assert np.abs(between - (a + b) / 2)[seen].max() <= 1
@@ -96,7 +98,7 @@ def test_forward_animation_starts_at_the_images(cli: Cli, tiny_run: Path, photos
     assert json.loads(done.out)["frames"] == 4
     frames = frames_of(tmp_path / "f.png")
     centred = Image.open(photos / "0.png").crop((2, 0, 14, 12)).resize((8, 8), Image.Resampling.BICUBIC)
-    inside = slice(1, -1)  # the outermost pixels also see what lies beyond the edge of the crop
+    inside = slice(1, -1)  # the outermost pixels also depend on what is beyond the edge of the crop
     assert np.abs(frames[0].astype(int) - np.asarray(centred).astype(int))[inside, inside].max() <= 1
     assert not np.array_equal(frames[1], frames[2])
 
@@ -109,7 +111,7 @@ def test_a_photo_keeps_its_size_and_needs_no_model(cli: Cli, photos: Path, tmp_p
     frames = frames_of(tmp_path / f"f.{suffix}")
     own = pixels(photos / "0.png")
     assert frames[0].shape == own.shape == (12, 16, 3)
-    if suffix != "gif":  # which has 256 colours
+    if suffix != "gif":  # 256 colors
         assert np.array_equal(frames[0], own)
     process = BlurringDiffusion((12, 16), blur_sigma_max=20)
     x = torch.from_numpy(own).permute(2, 0, 1)[None].float() / 127.5 - 1
@@ -119,7 +121,7 @@ def test_a_photo_keeps_its_size_and_needs_no_model(cli: Cli, photos: Path, tmp_p
 
 @pytest.mark.parametrize(("size", "shape"), [("20", (20, 20)), ("8x24", (8, 24)), (None, (384, 512))])
 def test_sizes_of_a_photo(cli: Cli, tmp_path: Path, size: str | None, shape: tuple[int, int]) -> None:
-    """Its own, but at most 512; or as asked for."""
+    """The photo's size, at most 512; or --size."""
     Image.effect_noise((1024, 768), 50).save(tmp_path / "large.png")
     arguments = ("--direction", "forward", "--preset", "mnist-blur", "--images", "large.png", "--frames", 2, "--scale", 1)
     assert cli("animate", "f.png", *arguments, *(("--size", size) if size else ())).code == 0
@@ -144,7 +146,7 @@ def test_keys_of_the_preset(cli: Cli, photos: Path, tmp_path: Path) -> None:
 
 def test_times_even_in_the_log_snr() -> None:
     process = BlurringDiffusion(8, logsnr_min=-6, logsnr_max=8)
-    times = torch.tensor(times_of(process, 8, "logsnr"), dtype=torch.float64)
+    times = torch.tensor(uniform_times(process, 8, "logsnr"), dtype=torch.float64)
     torch.testing.assert_close(process.logsnr(times), torch.linspace(8, -6, 8, dtype=torch.float64))
     signal = process.alpha(times)[:, 0, 0, 0] / process.sigma(times).flatten()  # the image's mean is not blurred
     torch.testing.assert_close(2 * torch.log(signal), process.logsnr(times))
@@ -153,7 +155,7 @@ def test_times_even_in_the_log_snr() -> None:
     torch.testing.assert_close(heat.logsnr(times), 2 * torch.log(1 / heat.sigma(times)).flatten())
 
 
-# there and back, side by side, guesses
+# both directions, comparisons, estimates
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "heat"])
@@ -163,32 +165,32 @@ def test_both_directions_meet(cli: Cli, tiny_run: Path, heat_run: Path, tmp_path
     both = ("--run", run, "--direction", "both", "--n", 2, "--frames", 6, "--scale", 1, "--json")
     assert json.loads(cli("animate", "b.png", *both).out)["frames"] == 12
     frames = frames_of(tmp_path / "b.png")
-    if kind == "heat":  # where the frame is the very same, and stored once
+    if kind == "heat":  # the two frames are equal and stored once
         assert len(frames) == 11
         return
-    # The last frame of the way there and the first of the way back differ by the signal that is left: exp(-5).
+    # The last forward frame and the first reverse frame differ by the signal that is left: exp(-5).
     differences = [difference(a, b) for a, b in itertools.pairwise(frames)]
     assert len(frames) == 12
     assert differences[5] < 3
     assert differences[0] > 3
 
 
-def test_guesses_behind_the_states(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+def test_estimates_of_the_clean_images(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     base = ("--run", tiny_run, "--n", 2, "--frames", 4, "--scale", 1)
     assert cli("animate", "z.png", *base).code == cli("animate", "x.png", *base, "--show", "x_hat").code == 0
     assert cli("animate", "both.png", *base, "--show", "both").code == 0
     z, x_hat, both = (frames_of(tmp_path / f"{name}.png") for name in ("z", "x", "both"))
     assert np.array_equal(x_hat[-1], z[-1])
-    assert x_hat[0].std() < z[0].std() / 2  # behind pure noise, there is about the mean image
+    assert x_hat[0].std() < z[0].std() / 2  # the estimate from pure noise is about the mean image
     height, width = z[0].shape[:2]
     assert np.array_equal(both[1][20:, :width][:height], z[1])  # under their titles
     assert both[1].shape[0] == height + 20
     forward_base = (*base, "--direction", "forward")
     assert cli("animate", "f.png", *forward_base, "--show", "x_hat").code == 0
     assert cli("animate", "g.png", *forward_base).code == 0
-    guesses, states = frames_of(tmp_path / "f.png"), frames_of(tmp_path / "g.png")
-    assert np.array_equal(guesses[0], states[0])
-    assert guesses[-1].std() < states[-1].std() / 2
+    estimates, states = frames_of(tmp_path / "f.png"), frames_of(tmp_path / "g.png")
+    assert np.array_equal(estimates[0], states[0])
+    assert estimates[-1].std() < states[-1].std() / 2
 
 
 def test_three_processes_under_one_clock(cli: Cli, tiny_run: Path, heat_run: Path, tmp_path: Path) -> None:
@@ -200,29 +202,31 @@ def test_three_processes_under_one_clock(cli: Cli, tiny_run: Path, heat_run: Pat
     assert len(frames) == 5
     side = 8 * 20
     assert frames[0].shape[0] == 20 + side
-    for frame in frames:  # the same seed, and in the end the same model
+    for frame in frames:  # the same seed; the first and the last panel show the same model
         assert np.array_equal(frame[20:, :side], frame[20:, -side:][:, :side])
 
 
 def test_processes_without_models_are_compared(photos: Path) -> None:
-    subjects = [Subject(name, build_process(load_config(name))) for name in ("shapes-blur", "shapes-noblur", "shapes-heat")]
+    names = ["shapes-blur", "shapes-noblur", "shapes-heat"]
+    processes = [AnimatedProcess(name, family_of(load_config(name)).process) for name in names]
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
-    part = forward(subjects, images, 0, times_of(subjects[0].process, 5, "time"), "z")
-    assert [shot.title for shot in part.shots] == ["shapes-blur", "shapes-noblur", "shapes-heat"]
-    blur, noise, heat = (shot.frames for shot in part.shots)
+    view = View(uniform_times(processes[0].process, 5, "time"))
+    trajectory = forward_trajectory(processes, images, 0, view)
+    assert [panel.title for panel in trajectory.panels] == names
+    blur, noise, heat = (panel.frames for panel in trajectory.panels)
     assert all(np.array_equal(frames[0], images) for frames in (blur, noise, heat))
     assert difference(blur[-1], noise[-1]) < 1  # the same noise, and nearly nothing else
     assert heat[-1].std() < 20 < blur[-1].std()
 
 
-def test_the_guess_of_a_heat_model_is_of_the_clean_image(cli: Cli, heat_run: Path, tmp_path: Path) -> None:
+def test_a_heat_model_estimates_the_clean_image(cli: Cli, heat_run: Path, tmp_path: Path) -> None:
     assert cli("animate", "h.png", "--run", heat_run, "--n", 2, "--frames", 3, "--show", "x_hat", "--scale", 1).code == 0
     assert cli("animate", "z.png", "--run", heat_run, "--n", 2, "--frames", 3, "--scale", 1).code == 0
     assert len(frames_of(tmp_path / "h.png")) == 3
     assert difference(frames_of(tmp_path / "h.png")[0], frames_of(tmp_path / "z.png")[0]) > 1
 
 
-# what a file looks like
+# files
 
 
 def test_scale_fps_hold_loop_columns_and_sampler(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
@@ -284,43 +288,58 @@ def test_a_folder_of_single_frames(cli: Cli, tiny_run: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["frames", "--fps", "3"], "is a folder for single frames; leave them out"),
-        (["a.mov"], "must end in .gif, .webp, .png, .apng, .mp4, or .html for a page"),
-        (["a.gif", "--fps", "90"], "a GIF shows at most 50 frames a second"),
-        (["a.gif", "--images", "x"], "only the forward process starts from images"),
-        (["a.gif", "--direction", "forward", "--steps", "60"], "only the reverse process is sampled"),
-        (["a.gif", "--direction", "forward", "--sampler", "ddim"], "only the reverse process is sampled"),
+        (["frames", "--fps", "3"], "--fps: frames is a folder of single frames; leave out --fps"),
+        (["a.mov"], "a.mov: unknown format of an animation; end the name in .gif, .webp, .png, .apng, .mp4, .html"),
+        (["a.gif", "--fps", "90"], "--fps 90: a GIF shows at most 50 frames per second"),
+        (["a.gif", "--images", "x"], "--images: applies to the forward process; add --direction forward"),
+        (["a.gif", "--direction", "forward", "--steps", "60"], "apply to the reverse process"),
+        (["a.gif", "--direction", "forward", "--sampler", "ddim"], "apply to the reverse process"),
         (["a.gif", "--direction", "forward", "--images", "absent"], "absent: no such file or folder"),
         (["a.gif", "--direction", "forward", "--images", "absent.png"], "absent.png: cannot be read (No such file"),
         (["a.gif", "--frames", "1"], "Invalid value for"),
-        (["a.gif", "--spacing", "steps", "--direction", "both"], "is for one reverse process alone"),
-        (["a.gif", "--spacing", "steps", "--compare", "shapes-blur"], "without --compare"),
-        (["a.gif", "--compare", "shapes-blur"], "shapes-blur: is a preset, and no trained model"),
-        (["a.gif", "--compare", "mnist-blur", "--direction", "forward"], "makes images of 1x8x8, and not 3x8x8"),
+        (["a.gif", "--spacing", "steps", "--direction", "both"], "applies to a single reverse process"),
+        (["a.gif", "--spacing", "steps", "--compare", "shapes-blur"], "leave out --direction and --compare"),
+        (["a.gif", "--compare", "shapes-blur"], "shapes-blur: is a preset, and this needs a trained model"),
+        (["a.gif", "--compare", "mnist-blur", "--direction", "forward"], "its images are 1x8x8, the others 3x8x8"),
         (["a.gif", "--compare", "absent"], "preset 'absent' is unknown"),
-        (["a.gif", "--preset", "shapes-blur"], "is no trained model; add --direction forward"),
-        (["a.gif", "--preset", "shapes-blur", "--direction", "forward"], "a preset has nothing trained; give one of them"),
-        (["a.gif", "--size", "9", "--direction", "forward"], "a trained model keeps its size"),
-        (["a.gif", "--set", "seed=1", "--direction", "forward"], "a trained model keeps its size and keys"),
+        (["a.gif", "--preset", "shapes-blur"], "has no trained model; add --direction forward"),
+        (
+            ["a.gif", "--preset", "shapes-blur", "--direction", "forward"],
+            "a preset has no trained model; use --preset, or --run or --weights",
+        ),
+        (["a.gif", "--size", "9", "--direction", "forward"], "a trained model has a fixed size"),
+        (["a.gif", "--set", "seed=1", "--direction", "forward"], "a trained model has a fixed size and fixed keys"),
         (["a.gif", "--strip"], "end the name in .png"),
-        (["a.png", "--strip", "--fps", "3"], "is a still picture of one row an image"),
-        (["a.html", "--scale", "3"], "a page has a zoom and labels anyway"),
-        (["a.mp4", "--loop", "3"], "a video does not say how often it is played"),
+        (
+            ["a.png", "--strip", "--fps", "3", "--hold", "1"],
+            "--fps, --hold: a.png is a still picture with one row per image; leave out",
+        ),
+        (["a.html", "--scale", "3"], "--scale: a.html is a page, which has a zoom"),
+        (["a.mp4", "--loop", "3"], "--loop 3: a video file stores no loop count"),
     ],
 )
-def test_what_animate_refuses(cli: Cli, tiny_run: Path, tmp_path: Path, arguments: list[str], text: str) -> None:
+def test_refused_options(cli: Cli, tiny_run: Path, tmp_path: Path, arguments: list[str], text: str) -> None:
     done = cli("animate", *arguments, "--run", tiny_run)
     assert done.code == 2
     assert text in " ".join(done.err.split())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_it_refuses_of_presets_and_heat(cli: Cli, tmp_path: Path, heat_run: Path, photos: Path) -> None:
+def test_refused_presets_and_heat_models(cli: Cli, tmp_path: Path, heat_run: Path, photos: Path) -> None:
     for arguments, text in (
-        (("--preset", "shapes-blur", "--direction", "forward", "--show", "x_hat"), "is a preset, and no trained model"),
+        (
+            ("--preset", "shapes-blur", "--direction", "forward", "--show", "x_hat"),
+            "is a preset, and this needs a trained model",
+        ),
         (("--preset", "shapes-blur", "--direction", "forward", "--size", "0x3"), "--size 0x3: must be a number of pixels"),
-        (("--preset", "folder-blur", "--direction", "forward"), "is for images of one's own; name some with --images"),
-        (("--run", heat_run, "--spacing", "logsnr"), "the noise of heat dissipation is the same at all times"),
+        (
+            ("--preset", "folder-blur", "--direction", "forward"),
+            "this preset has no images of its own; name some with --images",
+        ),
+        (
+            ("--run", heat_run, "--spacing", "logsnr"),
+            "--spacing logsnr: the noise of this process is the same at all times; use time",
+        ),
     ):
         done = cli("animate", "a.gif", *arguments)
         assert done.code == 2
@@ -330,3 +349,10 @@ def test_what_it_refuses_of_presets_and_heat(cli: Cli, tmp_path: Path, heat_run:
     assert done.code == 1
     assert "broken.png: not a readable image" in done.err
     assert not (tmp_path / "a.gif").exists()
+
+
+def test_the_help_names_every_format_and_the_default_timing(cli: Cli) -> None:
+    text = " ".join(cli("animate", "--help").out.split())
+    assert all(suffix in text for suffix in OUTPUTS)
+    assert f"Frames per second. [default: {Timing().fps:g}]" in text
+    assert f"Duration of the last frame in seconds. [default: {Timing().hold_sec:g}]" in text

@@ -7,10 +7,13 @@ from torch import Tensor
 from blurcli.core import BlurringDiffusion, EpsDenoiser, dct2, idct2, sample
 from blurcli.core.bands import band_means, band_names, frequency_bands
 from blurcli.core.calibration import BANDS_PER_OCTAVE, CalibratedDenoiser, DenoiserErrors, measure_errors
+from blurcli.core.whitened import WhitenedSpace
 
 SIZE = (16, 16)
 SPECTRUM = 60 / (1 + torch.arange(16.0)[:, None] ** 2 + torch.arange(16.0) ** 2).double()
 PROCESS = BlurringDiffusion(SIZE, 10.0)
+
+SPACE = WhitenedSpace(PROCESS, torch.zeros_like(SPECTRUM), SPECTRUM)
 
 
 def exact(z: Tensor, t: Tensor) -> Tensor:
@@ -56,11 +59,11 @@ def test_band_means() -> None:
 def test_errors_of_known_denoisers() -> None:
     x = images(200)
     for denoiser, relative in ((exact, 1.0), (lambda z, t: x, 0.0)):
-        errors = measure_errors(denoiser, PROCESS, x, torch.randn_like, SPECTRUM, times=5)
+        errors = measure_errors(denoiser, SPACE, x, torch.randn_like, times=5)
         assert errors.relative.shape == (5, len(frequency_bands(*SIZE, BANDS_PER_OCTAVE)[1]))
         torch.testing.assert_close(errors.relative, torch.full_like(errors.relative, relative), rtol=0, atol=1e-6)
     # Of Gaussian data nothing but the Wiener filter can be known: whatever a network adds is worth nothing, or harm.
-    added = measure_errors(lambda z, t: exact(z, t) + 30 * torch.randn_like(z), PROCESS, x, torch.randn_like, SPECTRUM, times=5)
+    added = measure_errors(lambda z, t: exact(z, t) + 30 * torch.randn_like(z), SPACE, x, torch.randn_like, times=5)
     assert added.relative.min() > 1
     assert added.gain.max() < 0.1
     assert errors.gain.min() == pytest.approx(1)
@@ -69,7 +72,7 @@ def test_errors_of_known_denoisers() -> None:
 def test_the_mean_of_measurements_is_that_of_their_images() -> None:
     x, eps = images(6), torch.randn(6, 3, *SIZE, dtype=torch.float64)
     measure = lambda part, noise: measure_errors(  # noqa: E731
-        lambda z, t: 0.5 * z, PROCESS, part, lambda like: noise, SPECTRUM, times=3
+        lambda z, t: 0.5 * z, SPACE, part, lambda like: noise, times=3
     )
     parts = [measure(x[:2], eps[:2]), measure(x[2:], eps[2:])]
     torch.testing.assert_close(DenoiserErrors.mean(parts, [2, 4]).relative, measure(x, eps).relative)
@@ -92,14 +95,14 @@ def test_gain_one_changes_nothing_and_gain_zero_is_the_wiener_filter() -> None:
 def test_calibration_makes_a_noise_predictor_usable() -> None:
     """A prediction of 95% of eps misses 5%, which is divided by an alpha of down to 1e-5; calibrated, that does no harm."""
 
-    def network(z: Tensor, t: Tensor) -> Tensor:
+    def network(z: Tensor, t: Tensor, /) -> Tensor:
         return 0.95 * (z - idct2(PROCESS.alpha(t) * dct2(exact(z, t)))) / PROCESS.sigma(t)
 
     raw = EpsDenoiser(network, PROCESS)
-    errors = measure_errors(raw, PROCESS, images(64), torch.randn_like, SPECTRUM)
+    errors = measure_errors(raw, SPACE, images(64), torch.randn_like)
     assert errors.relative.max() > 1e3
     calibrated = CalibratedDenoiser(raw, PROCESS, errors.gain, SPECTRUM)
-    after = measure_errors(calibrated, PROCESS, images(64), torch.randn_like, SPECTRUM)
+    after = measure_errors(calibrated, SPACE, images(64), torch.randn_like)
     assert after.relative.max() < 1.1
     z = torch.randn(64, 3, *SIZE, dtype=torch.float64)
     for denoiser, usable in ((raw, False), (calibrated, True)):

@@ -13,12 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from blurcli import files
-from blurcli.checkpoint import content_hash, in_half, load_state, load_weights, save_weights
+from blurcli.checkpoint import content_hash
 from blurcli.core import dct2
-from blurcli.data import load_dataset
+from blurcli.data import ReadOptions, load_dataset
 from blurcli.errors import UsageError, UserError
-from blurcli.model import Model
+from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
+from blurcli.train.checkpointing import load_state
+from blurcli.weights import load_weights, save_weights, to_half_precision
 
 CPU = torch.device("cpu")
 
@@ -32,7 +34,7 @@ def test_one_file_is_enough(weights_file: Path) -> None:
     weights = load_weights(weights_file)
     assert weights.step == 3
     assert weights.config.data.image_size == (8, 8)
-    images = torch.cat(list(Model.from_weights(weights, CPU).generate(2, seed=0)))
+    images = torch.cat(list(Pipeline.from_weights(weights, CPU).generate(2, seed=0)))
     assert images.shape == (2, 3, 8, 8)
     assert torch.isfinite(images).all()
 
@@ -44,7 +46,7 @@ def test_metadata_and_spectrum(weights_file: Path) -> None:
     assert metadata["format_version"] == "1"
     assert metadata["step"] == "3"
     assert json.loads(metadata["config"])["objective"] == "spectral"
-    images = load_dataset("shapes", "train", (8, 8), 3, shapes_count=64).images
+    images = load_dataset("shapes", "train", (8, 8), 3, ReadOptions(shapes_count=64)).images
     expected = dct2(torch.from_numpy(np.array(images)).double() / 127.5 - 1).square().mean(0)
     torch.testing.assert_close(spectrum, expected, rtol=1e-6, atol=1e-5)  # 1e-5: the variance of rounding, a floor
 
@@ -66,7 +68,7 @@ def test_export_takes_half_the_bytes_and_gives_nearly_the_same_images(cli: Cli, 
     with safe_open(half, framework="pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys() if name.startswith("net.")} == {torch.float16}  # noqa: SIM118
     one, other = (
-        torch.cat(list(Model.from_weights(load_weights(path), CPU).generate(4, seed=0))) for path in (weights_file, half)
+        torch.cat(list(Pipeline.from_weights(load_weights(path), CPU).generate(4, seed=0))) for path in (weights_file, half)
     )
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, atol=0.02, rtol=0)
@@ -74,16 +76,16 @@ def test_export_takes_half_the_bytes_and_gives_nearly_the_same_images(cli: Cli, 
 
 def test_export_keeps_quiet_about_where_images_lay(weights_file: Path, tmp_path: Path) -> None:
     weights = load_weights(weights_file)
-    assert in_half(weights, tmp_path / "w.safetensors").config.data.source == "shapes"
+    assert to_half_precision(weights, tmp_path / "w.safetensors").config.data.source == "shapes"
     for secret in ("/home/me/secret/cats", "/home/me/secret/shapes", "secret/shapes"):  # the last two are no dataset's name
         data = weights.config.data.model_copy(update={"source": secret})
         hidden = replace(weights, config=weights.config.model_copy(update={"data": data}))
-        assert in_half(hidden, tmp_path / "w.safetensors").config.data.source == "images"
+        assert to_half_precision(hidden, tmp_path / "w.safetensors").config.data.source == "images"
 
 
 def test_what_export_refuses(cli: Cli, weights_file: Path, tmp_path: Path) -> None:
     before = weights_file.read_bytes()
-    for out, text in ((weights_file, "exists; choose another name"), ("a.pt", "end the name in .safetensors")):
+    for out, text in ((weights_file, "already exists; use another name"), ("a.pt", "use the suffix .safetensors")):
         done = cli("export", out, "--weights", weights_file)
         assert done.code == 2
         assert text in done.err
@@ -91,7 +93,7 @@ def test_what_export_refuses(cli: Cli, weights_file: Path, tmp_path: Path) -> No
     weights = load_weights(weights_file)
     weights.network["down.0.block.conv_1.bias"][0] = 1e5
     with pytest.raises(UserError, match=r"net.down.0.block.conv_1.bias does not fit into 16 bits"):
-        in_half(weights, tmp_path / "w.safetensors")
+        to_half_precision(weights, tmp_path / "w.safetensors")
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -118,10 +120,10 @@ def rewrite(path: Path, change_tensors=lambda t: None, change_metadata=lambda m:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda m: m.pop("format"), "no weights file of blurdiff"),
-        (lambda m: m.update(kind="state"), "no weights file of blurdiff"),
-        (lambda m: m.update(format_version="9"), "format version 9; this blurdiff reads 1"),
-        (lambda m: m.update(step="-3"), "its step '-3' is no number"),
+        (lambda m: m.pop("format"), "not a weights file of blurdiff"),
+        (lambda m: m.update(kind="state"), "not a weights file of blurdiff"),
+        (lambda m: m.update(format_version="9"), "has format version 9; this blurdiff reads 1"),
+        (lambda m: m.update(step="-3"), "its step '-3' is not a number"),
         (lambda m: m.update(config="{"), "configuration is not JSON"),
         (lambda m: m.update(config='{"seed": -1}'), "w.safetensors: seed: got -1"),
     ],
@@ -145,20 +147,20 @@ def test_strange_metadata(weights_file: Path, change, text: str) -> None:  # typ
         (lambda t: t.update(spectrum=-t["spectrum"]), "spectrum must be finite, positive"),
         (lambda t: t.update(spectrum=torch.ones(3, 4, 4)), "does not fit images"),
         (lambda t: t.update(opponent=-t["opponent"]), "spectrum must be finite, positive"),
-        (lambda t: t.update(opponent=torch.ones(8, 8)), "does not fit a spectrum"),
+        (lambda t: t.update(opponent=torch.ones(8, 8)), "does not fit an opponent spectrum"),
         (lambda t: t.update(gain=torch.ones(3, 2)), r"gain of shape \(3, 2\) must be .* the file is damaged"),
     ],
 )
 def test_strange_tensors(weights_file: Path, change, text: str) -> None:  # type: ignore[no-untyped-def]
     rewrite(weights_file, change_tensors=change)
     with pytest.raises(UserError, match=text):
-        Model.from_weights(load_weights(weights_file), CPU)
+        Pipeline.from_weights(load_weights(weights_file), CPU)
 
 
 def test_a_state_is_no_weights_file(tiny_run: Path, weights_file: Path) -> None:
-    with pytest.raises(UsageError, match="no weights file"):
+    with pytest.raises(UsageError, match="not a weights file"):
         load_weights(Run(tiny_run).state_path)
-    with pytest.raises(UsageError, match="no state file"):
+    with pytest.raises(UsageError, match="not a state file"):
         load_state(weights_file)
 
 
@@ -179,9 +181,9 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match=r"x.txt: cannot be written .*choose another place"),
+        pytest.raises(UserError, match=r"x.txt: cannot be written .*choose another location"),
         files.replacing(tmp_path / "file" / "x.txt"),
     ):
         pass
-    with pytest.raises(UserError, match="make room and run the command again"), files.replacing(tmp_path / "x.txt"):
+    with pytest.raises(UserError, match="free disk space and run the command again"), files.replacing(tmp_path / "x.txt"):
         raise OSError(28, "No space left on device")

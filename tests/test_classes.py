@@ -8,13 +8,13 @@ import torch
 from conftest import Cli, settings, shell
 from PIL import Image
 
-from blurcli.checkpoint import load_weights
 from blurcli.core import UNet
-from blurcli.data import Batches, load_dataset
+from blurcli.data import Batches, ReadOptions, load_dataset
 from blurcli.data.shapes import KINDS, draw_shapes
 from blurcli.errors import UsageError
-from blurcli.model import Model
+from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
+from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 
@@ -39,11 +39,11 @@ def test_shapes_of_one_object_are_labelled_with_its_kind() -> None:
     bright = (images.max(1) > 150).reshape(300, -1).mean(1)
     # A circle covers pi r^2, a triangle of this kind about 0.6 of it.
     assert bright[kinds == 0].mean() > bright[kinds == 1].mean() > bright[kinds == 2].mean()
-    dataset = load_dataset("shapes", "train", (16, 16), 3, shapes_count=300, shapes_objects=1, classes=3)
+    dataset = load_dataset("shapes", "train", (16, 16), 3, ReadOptions(shapes_count=300, shapes_objects=1), classes=3)
     assert dataset.classes == KINDS
     assert np.array_equal(dataset.labels, kinds)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"set data.shapes_objects to 1"):
-        load_dataset("shapes", "train", (16, 16), 3, shapes_count=30, classes=3)
+        load_dataset("shapes", "train", (16, 16), 3, ReadOptions(shapes_count=30), classes=3)
 
 
 def test_sub_folders_are_classes(tmp_path: Path) -> None:
@@ -54,13 +54,13 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
             for i in range(number + 1):
                 Image.new("RGB", (8, 8), (80 * number, i, 0)).save(folder / f"{i}.png")
     (tmp_path / "train" / "dog" / "broken.png").write_text("no image")
-    dataset = load_dataset(str(tmp_path), "train", (8, 8), 3, classes=3, max_broken=1)
+    dataset = load_dataset(str(tmp_path), "train", (8, 8), 3, ReadOptions(max_broken=1), classes=3)
     assert dataset.classes == ("cat", "dog", "wild")
     assert dataset.labels is not None
     assert dataset.labels.tolist() == [0, 1, 1, 2, 2, 2]
     assert (dataset.images[:, 0, 0, 0] // 80).tolist() == dataset.labels.tolist()
-    with pytest.raises(UsageError, match=r"data.classes 5: .* has 3 \(cat, dog, wild\); set it to that number"):
-        load_dataset(str(tmp_path), "train", (8, 8), 3, classes=5, max_broken=1)
+    with pytest.raises(UsageError, match=r"data.classes 5: .* has 3 \(cat, dog, wild\); set it to that"):
+        load_dataset(str(tmp_path), "train", (8, 8), 3, ReadOptions(max_broken=1), classes=5)
 
 
 def test_batches_keep_images_and_classes_together() -> None:
@@ -73,7 +73,7 @@ def test_batches_keep_images_and_classes_together() -> None:
         assert torch.equal(own, ((batches(step)[:, 0, 0, 0] + 1) * 127.5).round().long() % 4)
 
 
-def test_a_network_that_is_told_nothing_treats_it_as_the_class_of_none() -> None:
+def test_a_network_without_labels_is_unconditional() -> None:
     torch.manual_seed(0)
     net = UNet(base_channels=8, multipliers=(1,), blocks_per_level=1, attention_levels=(), classes=3).eval()
     for parameter in net.parameters():
@@ -84,23 +84,23 @@ def test_a_network_that_is_told_nothing_treats_it_as_the_class_of_none() -> None
 
 
 def test_guidance_of_one_is_the_conditional_model_and_more_goes_beyond(class_run: Path) -> None:
-    model = Model.from_weights(load_weights(Run(class_run).newest_weights()), CPU)
+    model = Pipeline.from_weights(load_weights(Run(class_run).newest_weights()), CPU)
     assert model.classes is not None
     assert model.classes.names == KINDS
     assert sum(model.classes.counts) == 64
 
     def images(label: str, guidance: float) -> torch.Tensor:
-        return torch.cat(list(model.generate(3, seed=0, label=label, guidance=guidance, steps=1)))
+        return torch.cat(list(model.generate(3, 0, model.sampling(steps=1, label=label, guidance=guidance))))
 
     told, untold = images("circle", 1.0), images("none", 1.0)
     called: list[bool] = []
-    call = model._call
+    call = model._inference._call
 
-    def counting(x: torch.Tensor, t: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:
-        called.append(any(other is not None for other in others))
-        return call(x, t, *others)
+    def counting(x: torch.Tensor, t: torch.Tensor, /, **conditions: torch.Tensor) -> torch.Tensor:
+        called.append("labels" in conditions)
+        return call(x, t, **conditions)
 
-    model._call = counting
+    model._inference._call = counting
     assert torch.equal(images("circle", 1.0), told)
     assert called == [True]  # nothing but the conditional network was asked
     # One step is affine in what the network says.
@@ -110,14 +110,14 @@ def test_guidance_of_one_is_the_conditional_model_and_more_goes_beyond(class_run
 
 
 def test_which_class_an_image_has(class_run: Path, cli: Cli) -> None:
-    model = Model.from_weights(load_weights(Run(class_run).newest_weights()), CPU)
-    drawn = model._classes_of(range(3000), 0, None)
-    assert drawn is not None
-    assert torch.equal(drawn[7:9], model._classes_of(range(7, 9), 0, None))  # type: ignore[arg-type]
+    model = Pipeline.from_weights(load_weights(Run(class_run).newest_weights()), CPU)
+    as_in_data = model.sampling()
+    drawn = model._conditions(range(3000), 0, as_in_data)["labels"]
+    assert torch.equal(drawn[7:9], model._conditions(range(7, 9), 0, as_in_data)["labels"])
     assert model.classes is not None
     shares = np.array(model.classes.counts) / 64
     assert np.bincount(drawn.numpy()) / 3000 == pytest.approx(shares, abs=0.04)
-    assert model._classes_of(range(5), 0, "all").tolist() == [0, 1, 2, 0, 1]  # type: ignore[union-attr]
+    assert model._conditions(range(5), 0, model.sampling(label="all"))["labels"].tolist() == [0, 1, 2, 0, 1]
     for arguments in (("--class", "square"), ("--class", "all", "--guidance", 2), ("--class", "none"), ()):
         done = cli("sample", "--run", class_run, "--n", 3, *arguments)
         assert done.code == 0, done.err
@@ -130,7 +130,7 @@ def test_which_class_an_image_has(class_run: Path, cli: Cli) -> None:
         shown.append(Path("x.png").read_bytes())
     assert shown[0] != shown[1]
     done = cli("animate", "x.png", "--run", class_run, "--direction", "forward", "--class", "circle")
-    assert (done.code, "only the reverse process is sampled" in done.err) == (2, True)
+    assert (done.code, "apply to the reverse process" in " ".join(done.err.split())) == (2, True)
     done = cli("sample", "--run", class_run, "--class", "cirle")
     assert (done.code, "did you mean 'circle'?" in done.err) == (2, True)
 
@@ -138,14 +138,14 @@ def test_which_class_an_image_has(class_run: Path, cli: Cli) -> None:
 def test_a_model_without_classes_says_so(tiny_run: Path, cli: Cli) -> None:
     for arguments in (("--class", "circle"), ("--guidance", "2")):
         done = cli("sample", "--run", tiny_run, *arguments)
-        assert (done.code, "has learned no classes" in done.err) == (2, True)
+        assert (done.code, "this model has no classes" in done.err) == (2, True)
 
 
-def test_damaged_classes_are_told(class_run: Path) -> None:
+def test_damaged_classes_are_reported(class_run: Path) -> None:
     from dataclasses import replace
 
-    from blurcli.checkpoint import Classes, save_weights
     from blurcli.errors import UserError
+    from blurcli.weights import Classes, save_weights
 
     weights = load_weights(Run(class_run).newest_weights())
     path = class_run / "other.safetensors"

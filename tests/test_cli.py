@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import blurcli
-from blurcli.network import choose_device
+from blurcli.inference import choose_device
 
 COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "presets", "prefetch")
 
@@ -119,7 +119,7 @@ def test_outputs_hold_the_same_images(cli: Cli, tiny_run: Path, tmp_path: Path) 
 def test_seed_steps_and_sampler_change_the_images(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     seen = set()
     for i, extra in enumerate(([], ["--seed", 1], ["--steps", 7], ["--sampler", "ddim", "--steps", 7])):
-        assert cli("sample", "--run", tiny_run, "--n", 2, "--out", f"{i}.npz", *extra).code == 0
+        assert cli("sample", "--run", tiny_run, "--n", 16, "--out", f"{i}.npz", *extra).code == 0
         with np.load(tmp_path / f"{i}.npz") as file:
             seen.add(file["arr_0"].tobytes())
     assert len(seen) == 4
@@ -153,7 +153,7 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         (["--n", "0"], 2, "Invalid value for"),
         (["--steps", "0"], 2, "Invalid value for"),
         (["--sampler", "dimm"], 2, "'dimm' is not one of"),
-        (["--out", "x.jpeg"], 2, "end the name in .png (a grid) or .npz"),
+        (["--out", "x.jpeg"], 2, "unknown suffix; use .png (a grid), .npz (an array), or a folder"),
         (["--out", "full"], 2, "exists and is not an empty folder"),
         (["--out", "full/a.txt/x.png"], 1, "cannot be written"),
         (["--out", "full/a.txt/x"], 1, "cannot be written"),
@@ -163,7 +163,7 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         (["--weights", "full/a.txt"], 1, "not a readable safetensors file"),
         (["--weights", "a", "--run", "b"], 2, "give one of them, not both"),
         (["--nonsense"], 2, "No such option"),
-        (["--eta", "0.5"], 2, "only --sampler ddim takes a share of noise"),
+        (["--eta", "0.5"], 2, "--eta 0.5: sampler abm has no such option; it is for ddim"),
         (["--sampler", "ddim", "--eta", "2"], 2, "Invalid value for '--eta'"),
         (["--strength", "0.5"], 2, "add --init-image"),
         (["--init-blurred"], 2, "add --init-image"),
@@ -171,12 +171,12 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         (["--init-image", "full/a.txt"], 1, "full/a.txt: not a readable image"),
         (["--init-image", "full/a.txt", "--strength", "0"], 2, "--strength 0: must be above 0"),
         (["--interpolate", "1", "--n", "1"], 2, "needs at least two images"),
-        (["--interpolate", "1", "--same-init"], 2, "give one of them"),
-        (["--interpolate", "5", "--seed", "5"], 2, "--interpolate 5: is --seed itself"),
+        (["--interpolate", "1", "--same-init"], 2, "use one of them"),
+        (["--interpolate", "5", "--seed", "5"], 2, "--interpolate 5: is the same as --seed"),
         (["--seed", str(2**64)], 2, "Invalid value for '--seed'"),
         (["--eta", "nan", "--sampler", "ddim"], 2, "Invalid value for '--eta'"),
-        (["--same-init", "--share-noise", "--sampler", "ancestral"], 2, "give one of them"),
-        (["--no-calibration"], 2, "has no calibration; only models of objective eps have one"),
+        (["--same-init", "--share-noise", "--sampler", "ancestral"], 2, "use one of them"),
+        (["--no-calibration"], 2, "has no calibration; only models with objective=eps have one"),
     ],
 )
 def test_what_sample_refuses(cli: Cli, tiny_run: Path, tmp_path: Path, arguments: list[str], code: int, text: str) -> None:
@@ -263,10 +263,10 @@ def test_one_start_and_one_noise(arrays: Arrays, solver: list[object]) -> None:
 
 def test_a_deterministic_sampler_has_no_noise_to_share(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     same = cli("sample", "--run", tiny_run, "--n", 3, "--same-init", "--out", "same")
-    assert "abm draws no noise on the way: all images will be the same" in same.err
+    assert "abm draws no noise per step: all images will be the same" in same.err
     assert len(set(grid_of(tmp_path / "same", 3))) == 1
     shared = cli("sample", "--run", tiny_run, "--n", 3, "--share-noise", "--sampler", "ddim", "--out", "shared")
-    assert "ddim draws no noise on the way: --share-noise changes nothing" in shared.err
+    assert "ddim draws no noise per step: --share-noise changes nothing" in shared.err
     assert cli("sample", "--run", tiny_run, "--n", 3, "--sampler", "ddim", "--out", "own").err.count("warning") == 0
     assert grid_of(tmp_path / "shared", 3) == grid_of(tmp_path / "own", 3)
 
@@ -287,10 +287,10 @@ def test_the_name_of_a_grid_tells_how_it_was_made(cli: Cli, tiny_run: Path, phot
     assert len(names) == 8
 
 
-def test_without_any_run_the_model_that_comes_along_is_taken(cli: Cli, tmp_path: Path) -> None:
+def test_without_any_run_the_bundled_model_is_used(cli: Cli, tmp_path: Path) -> None:
     done = cli("sample", "--n", 2, "--steps", 2, "--out", "a.npz")
     assert done.code == 0, done.err
-    assert "using the model that comes with blurdiff (--weights shapes-blur)" in " ".join(done.err.split())
+    assert "using the bundled model (--weights shapes-blur)" in " ".join(done.err.split())
     (tmp_path / "shapes-blur").mkdir()  # a run folder, seen from runs/
     assert cli("sample", "--weights", "shapes-blur", "--n", 2, "--steps", 2, "--out", "b.npz").code == 0
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
@@ -300,7 +300,7 @@ def test_without_any_run_the_model_that_comes_along_is_taken(cli: Cli, tmp_path:
     assert "no run with weights in runs/" in done.err
 
 
-def test_a_run_of_ones_own_comes_before_it(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+def test_the_newest_run_is_preferred_to_the_bundled_model(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_run, tmp_path / "runs" / "mine")
     done = cli("sample", "--n", 1)
     assert "using runs/mine/weights/step-00000003.safetensors" in done.err
@@ -310,7 +310,7 @@ def test_a_run_of_ones_own_comes_before_it(cli: Cli, tiny_run: Path, tmp_path: P
 def test_cuda_asked_for_and_absent(cli: Cli, tiny_run: Path) -> None:
     done = cli("sample", "--run", tiny_run, "--device", "cuda")
     assert done.code == 2
-    assert "--device cuda: PyTorch sees no CUDA GPU here; use --device cpu" in done.err
+    assert "--device cuda: PyTorch finds no CUDA GPU; use cpu" in done.err
     assert choose_device("auto").type == "cpu"
 
 
@@ -331,11 +331,11 @@ def test_presets(cli: Cli) -> None:
     ("arguments", "code", "text"),
     [
         (["train"], 2, "train needs --preset NAME"),
-        (["train", "--run", "absent"], 2, "no run to continue there"),
+        (["train", "--run", "absent"], 2, "no run to continue"),
         (["train", "--preset", "shapes-blr"], 2, "did you mean 'shapes-blur'?"),
         (["train", "--preset", "absent.yaml"], 2, "absent.yaml: no such file"),
         (["train", "--preset", "shapes-blur", "--set", "train.stepz=3"], 2, "did you mean 'train.steps'?"),
-        (["train", "--preset", "shapes-blur", "--set", "train.steps"], 2, "write it as key=value"),
+        (["train", "--preset", "shapes-blur", "--set", "train.steps"], 2, "use key=value"),
         (["train", "--preset", "folder-blur"], 2, "name your images with --data"),
         (["train", "--preset", "folder-blur", "--data", "empty"], 2, "no images in it"),
         (["train", "--preset", "folder-blur", "--data", "broken"], 1, "a.png: not a readable image"),
@@ -363,12 +363,12 @@ def test_debug_shows_the_traceback(cli: Cli) -> None:
         assert "preset 'absent' is unknown" in done.err
 
 
-def test_a_fault_of_ours_is_said_to_be_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_reported_as_a_bug(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr("blurcli.config.preset_names", fail)
     done = cli("presets")
     assert done.code == 1
-    assert "ZeroDivisionError: division by zero (a fault in blurdiff itself: --debug shows where)" in done.err
+    assert "ZeroDivisionError: division by zero (a bug in blurdiff: --debug shows where)" in done.err
     assert "Traceback" not in done.err

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from blurcli.checkpoint import load_weights
 from blurcli.config import load_config, parse_overrides
 from blurcli.errors import UsageError
 from blurcli.runs import Run
+from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -258,9 +258,7 @@ def test_a_score_is_of_the_budget_that_it_names(compare: ModuleType, comparison:
         ({"assignments": [*SETTINGS, "train.batch_size=64"]}, "has 40 images, and 64 are needed"),
     ],
 )
-def test_what_is_wrong_is_said_before_any_training(
-    comparison: Callable[..., Any], changes: dict[str, Any], message: str
-) -> None:
+def test_errors_are_reported_before_any_training(comparison: Callable[..., Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         comparison(**changes)
 

@@ -83,7 +83,7 @@ def test_an_empty_preset_is_the_defaults(tmp_path: Path) -> None:
         ("process: {blur_sigma_mx: 3}", "mine.yaml: process.blur_sigma_mx: unknown key; did you mean 'process.blur_sigma_max'?"),
         ("batch_size: 3", "mine.yaml: batch_size: unknown key; did you mean 'train.batch_size'?"),
         ("zzz: 3", "mine.yaml: zzz: unknown key"),
-        ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be 'spectral', 'v', 'eps' or 'residual'"),
+        ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be one of 'spectral', 'v', 'eps', 'residual'"),
         ("process: {min_scale: .nan}", "mine.yaml: process.min_scale: got nan; input should be a finite number"),
         ("process: {blur_sigma_max: -1}", "mine.yaml: process.blur_sigma_max: got -1; input should be greater than or equal to 0"),
         ("process: {logsnr_min: 20}", "mine.yaml: process: logsnr_min must be below logsnr_max"),
@@ -97,14 +97,14 @@ def test_an_empty_preset_is_the_defaults(tmp_path: Path) -> None:
         ("model: {multipliers: []}", "mine.yaml: model.multipliers: got []"),
         ("data: {channels: 2}", "mine.yaml: data.channels: got 2; input should be 1 or 3"),
         ("extends: [a, b]", "mine.yaml: extends: got ['a', 'b']; it must be the name or path of one preset"),
-        ("extends: ./mine.yaml", "comes back to this file"),
+        ("extends: ./mine.yaml", "the presets extend each other in a circle"),
         ("extends: cifar-blur", "preset 'cifar-blur' is unknown; did you mean 'cifar10-blur'?"),
         ("extends: ./absent.yaml", "absent.yaml: no such file"),
         ("- a\n- b", "mine.yaml: a preset must be a mapping"),
         ("3: 4", "mine.yaml: a preset must be a mapping"),
         ("train: {steps: 1\nx", "mine.yaml: not valid YAML in line"),
-        ("seed: 1\nseed: 2", "mine.yaml: not valid YAML in line 1: key 'seed' is written twice"),
-        ("train: {steps: 1, steps: 2}", "key 'steps' is written twice"),
+        ("seed: 1\nseed: 2", "mine.yaml: not valid YAML in line 1: key 'seed' appears twice"),
+        ("train: {steps: 1, steps: 2}", "key 'steps' appears twice"),
         ("seed: !!python/object/apply:os.system [ls]", "mine.yaml: not valid YAML in line 1: could not determine a constructor"),
     ],
 )  # fmt: skip
@@ -121,15 +121,15 @@ def test_all_errors_at_once(tmp_path: Path) -> None:
 
 
 def test_errors_of_overrides_name_the_override(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^--set train.steps=0: train.steps: got 0; input should be greater"):
+    with pytest.raises(UsageError, match=r"^`set` train.steps=0: train.steps: got 0; input should be greater"):
         load_config("shapes-blur", parse_overrides(["train.steps=0"]))
-    with pytest.raises(UsageError, match=r"^--set data.image_size=30: data.image_size \[30, 30\]"):
+    with pytest.raises(UsageError, match=r"^`set` data.image_size=30: data.image_size \[30, 30\]"):
         load_config("shapes-blur", parse_overrides(["data.image_size=30"]))
 
 
 @pytest.mark.parametrize("assignment", ["train.steps", "=3", "train..steps=3"])
 def test_overrides_need_a_key_and_a_value(assignment: str) -> None:
-    with pytest.raises(UsageError, match="write it as key=value"):
+    with pytest.raises(UsageError, match="use key=value"):
         parse_overrides([assignment])
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Cli, settings
+from conftest import TINY, Cli, moments_of, settings
 
-from blurcli import bench
-from blurcli.build import build_network
-from blurcli.checkpoint import load_state
+from blurcli import benchmark
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, dct2, idct2, sample
 from blurcli.data import Batches
-from blurcli.model import Model
+from blurcli.families import ModelData
+from blurcli.pipeline import Pipeline, build_network
 from blurcli.train import Trainer
+from blurcli.train.checkpointing import load_state
 
 CUDA = torch.device("cuda")
 
@@ -69,8 +69,7 @@ def tiny_config(*options: str) -> Config:
 @pytest.mark.parametrize("options", [(), ("data.classes=3", "data.augment=0.5", "optim.time_sampling=path")])
 def test_a_step_waits_for_nothing(options: tuple[str, ...]) -> None:
     """Nothing in a training step asks the GPU for a value, or the CPU could not run ahead."""
-    moments = torch.ones(3, 8, 8), torch.zeros(3, 8, 8)
-    trainer = Trainer(tiny_config("model.dropout=0.1", *options), *moments, CUDA, opponent=moments[0])
+    trainer = Trainer(tiny_config("model.dropout=0.1", *options), moments_of(torch.ones(3, 8, 8), opponent=True), CUDA)
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 8, 8), np.uint8)
     batches = Batches(images, 4, 0, True, CUDA, labels=np.arange(64) % 3 if options else None)
     for _ in range(3):  # what is compiled, cached and allocated at first
@@ -88,7 +87,7 @@ def test_what_only_costs_or_saves_does_not_change_the_training(option: str) -> N
     networks = []
     for options in ((), (option,)):
         base = ("train.precision=fp32", "train.compile=false", "model.dropout=0.5")
-        trainer = Trainer(tiny_config(*base, *options), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA)
+        trainer = Trainer(tiny_config(*base, *options), moments_of(torch.ones(3, 8, 8)), CUDA)
         generator = torch.Generator().manual_seed(0)
         for _ in range(3):
             trainer.train_step(torch.randn(4, 3, 8, 8, generator=generator).cuda())
@@ -105,7 +104,7 @@ def test_replayed_graphs_give_the_same_images() -> None:
         network = build_network(config).cuda().eval()
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
-        model = Model(config, network, torch.full((3, 8, 8), 0.3), torch.zeros(3, 8, 8), CUDA)
+        model = Pipeline(config, network, ModelData(moments_of(torch.full((3, 8, 8), 0.3))), CUDA)
         images.append(torch.cat([x.cpu() for x in model.generate(11, seed=0, batch_size=4)]))  # the last batch is filled up
     torch.testing.assert_close(images[1], images[0], rtol=1e-3, atol=1e-3)
 
@@ -113,9 +112,9 @@ def test_replayed_graphs_give_the_same_images() -> None:
 def test_batches_that_fit() -> None:
     config = tiny_config()
     network = build_network(config).cuda().eval()
-    assert Model(config, network, torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA).batch_size == 512
-    assert bench.largest_training_batch(config, CUDA) >= 512
-    trainer = Trainer(tiny_config("train.micro_batch=auto"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CUDA)
+    assert Pipeline(config, network, ModelData(moments_of(torch.ones(3, 8, 8))), CUDA).batch_size == 512
+    assert benchmark.largest_training_batch(config, CUDA) >= 512
+    trainer = Trainer(tiny_config("train.micro_batch=auto"), moments_of(torch.ones(3, 8, 8)), CUDA)
     trainer.train_step(torch.zeros(4, 3, 8, 8).cuda())
 
 

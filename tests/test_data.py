@@ -1,6 +1,7 @@
-"""From names, folders and archives to arrays, and from arrays to batches."""
+"""Loading datasets by name, folder or archive, and cutting them into batches."""
 
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from blurcli.cache import cache_folder
 from blurcli.core import dct2
-from blurcli.core.colours import to_opponent
-from blurcli.data import Batches, load_dataset, measure_moments
+from blurcli.core.colors import to_opponent
+from blurcli.data import Batches, ReadOptions, load_dataset, measure_moments
 from blurcli.data.images import decode
 from blurcli.data.shapes import draw_shapes
 from blurcli.errors import UsageError, UserError
@@ -41,12 +43,12 @@ def test_shapes_have_objects_brighter_than_their_background() -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (20, 33)])
-def test_shapes_of_any_size_and_in_grey(size: tuple[int, int]) -> None:
+def test_shapes_of_any_size_and_in_gray(size: tuple[int, int]) -> None:
     assert draw_shapes(2, *size, 1, seed=0)[0].shape == (2, 1, *size)
 
 
 def test_shapes_splits_differ() -> None:
-    train, test = (load_dataset("shapes", split, (8, 8), 3, shapes_count=5) for split in ("train", "test"))
+    train, test = (load_dataset("shapes", split, (8, 8), 3, ReadOptions(shapes_count=5)) for split in ("train", "test"))
     assert train.images.shape == (5, 3, 8, 8)
     assert train.fingerprint != test.fingerprint
     assert not np.array_equal(train.images, test.images)
@@ -61,9 +63,9 @@ def test_images_of_the_size_keep_their_pixels(tmp_path: Path) -> None:
     assert np.array_equal(decode(content, "x", 8, 6, 3), pixels.transpose(2, 0, 1))
 
 
-def test_other_sizes_are_cropped_about_the_centre_and_antialiased(tmp_path: Path) -> None:
+def test_other_sizes_are_cropped_around_the_center_and_antialiased(tmp_path: Path) -> None:
     pixels = np.zeros((40, 80, 3), np.uint8)
-    pixels[:, 20:60] = 100  # the central square is all that may be seen
+    pixels[:, 20:60] = 100  # only the central square is in the crop
     cropped = decode(encode(Image.fromarray(pixels), tmp_path / "x.png"), "x", 10, 10, 3)
     assert np.all(cropped[:, :, 2:-2] == 100)
     assert np.abs(cropped.astype(int) - 100).max() < 10  # the filter reaches a little beyond the edge
@@ -94,12 +96,12 @@ def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoded[0], np.rint(ramp / 257).astype(np.uint8))
 
 
-def test_transparency_lies_over_white(tmp_path: Path) -> None:
+def test_transparency_is_composited_over_white(tmp_path: Path) -> None:
     content = encode(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), tmp_path / "x.png")
     assert np.all(decode(content, "x", 8, 8, 3) == 255)
 
 
-def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+def test_photographs_are_rotated_upright(tmp_path: Path) -> None:
     image = Image.new("L", (8, 8))
     image.paste(255, (0, 0, 8, 4))
     exif = Image.Exif()
@@ -137,7 +139,7 @@ def test_packed_once_and_again_when_the_content_changes(photos: Path) -> None:
     assert len(calls) == 20
 
 
-def test_a_damaged_cache_is_made_anew(photos: Path) -> None:
+def test_a_damaged_cache_is_rebuilt(photos: Path) -> None:
     images = np.array(load_dataset(str(photos), "train", (8, 8), 1).images)
     for path in Path(load_dataset(str(photos), "train", (8, 8), 1).images.filename).parent.glob("*.npy"):  # type: ignore[attr-defined]
         path.write_bytes(path.read_bytes()[:100])
@@ -191,7 +193,7 @@ def test_a_truncated_zip(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "x.zip"), "train", (8, 8), 3)
 
 
-def test_downloads_that_fail_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     import torchvision
 
     def fail(*arguments: object, **options: object) -> None:
@@ -199,21 +201,21 @@ def test_downloads_that_fail_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
     with pytest.raises(
-        UserError, match=r"cifar10: could not be downloaded \(no route to host\).*torchvision.*or give images with --data"
+        UserError, match=r"cifar10: cannot be downloaded \(no route to host\).*torchvision.*or name images with `data`"
     ):
         load_dataset("cifar10", "train", (32, 32), 3)
 
 
 @pytest.mark.parametrize(("name", "attribute"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("cifar10", "CIFAR10")])
 def test_torchvision_datasets(monkeypatch: pytest.MonkeyPatch, name: str, attribute: str) -> None:
-    """Through a stand-in for the downloaded files: the images come as torchvision gives them, item by item."""
+    """With a fake in place of the downloaded dataset: images are read as torchvision returns them, item by item."""
     import torchvision
 
-    asked = []
+    calls = []
 
-    class StandIn:
+    class FakeDataset:
         def __init__(self, root: Path, train: bool, download: bool) -> None:
-            asked.append((train, download))
+            calls.append((train, download))
 
         def __len__(self) -> int:
             return 400
@@ -221,11 +223,35 @@ def test_torchvision_datasets(monkeypatch: pytest.MonkeyPatch, name: str, attrib
         def __getitem__(self, i: int) -> tuple[Image.Image, int]:
             return Image.new("L", (28, 28), i % 256), 0
 
-    monkeypatch.setattr(torchvision.datasets, attribute, StandIn)
+    monkeypatch.setattr(torchvision.datasets, attribute, FakeDataset)
     dataset = load_dataset(name, "test", (4, 4), 1)
     assert dataset.images.shape == (400, 1, 4, 4)
     assert dataset.images[300, 0, 0, 0] == 300 % 256
-    assert asked == [(False, True)]
+    assert calls == [(False, True)]
+
+
+# The cache
+
+
+def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable comes first, then the user's cache folder by the rules of the system."""
+    monkeypatch.setenv("BLURDIFF_CACHE", str(tmp_path / "chosen"))
+    assert cache_folder() == tmp_path / "chosen"
+    monkeypatch.delenv("BLURDIFF_CACHE")
+    if sys.platform == "linux":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert cache_folder() == tmp_path / "xdg" / "blurdiff"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert cache_folder() == tmp_path / ".cache" / "blurdiff"
+
+
+def test_fingerprints_are_stable() -> None:
+    """Existing caches and runs depend on them. The values are those of packing version 2 and shapes version 1."""
+    plain = load_dataset("shapes", "train", (8, 12), 3, ReadOptions(shapes_count=5))
+    single = load_dataset("shapes", "test", (8, 8), 1, ReadOptions(shapes_count=5, shapes_objects=1))
+    assert plain.fingerprint == "314e39574612dc2979514e06f471dd0b"
+    assert single.fingerprint == "c68feb67ce745aa162959211c1b8d7c0"
 
 
 # Batches
@@ -245,7 +271,7 @@ def test_batches_are_a_function_of_seed_and_step() -> None:
 
 
 @pytest.mark.parametrize("size", [3, 4, 10, 25])
-def test_every_epoch_shows_every_image_once(size: int) -> None:
+def test_every_epoch_contains_every_image_once(size: int) -> None:
     batches = make_batches(10, size)
     stream = np.concatenate([batches.indices(step) for step in range(40)])
     epochs = stream[: len(stream) // 10 * 10].reshape(-1, 10)
@@ -267,10 +293,16 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert torch.all(Batches(images, 400, 0, False, torch.device("cpu"))(0)[:, 0, 0, 0] == -1)
 
 
+def measured(images: np.ndarray, flip: bool) -> tuple[torch.Tensor, ...]:
+    found = measure_moments(images, flip)
+    assert found.opponent_spectrum is not None
+    return found.second_moment, found.mean, found.opponent_spectrum
+
+
 def test_moments_against_their_definition(photos: Path) -> None:
     images = load_dataset(str(photos), "train", (8, 8), 3).images
     u = dct2(torch.from_numpy(np.array(images)).double() / 127.5 - 1)
-    spectrum, mean, opponent = measure_moments(images, flip=False)
+    spectrum, mean, opponent = measured(images, flip=False)
     torch.testing.assert_close(spectrum, (u**2).mean(0))
     torch.testing.assert_close(mean, u.mean(0))
     torch.testing.assert_close(opponent, (to_opponent(u) ** 2).mean(0))
@@ -279,12 +311,12 @@ def test_moments_against_their_definition(photos: Path) -> None:
 def test_moments_with_flips_are_those_of_the_mirrored_data(photos: Path) -> None:
     images = load_dataset(str(photos), "train", (8, 8), 3).images
     both = np.concatenate([images, images[..., ::-1]])
-    for ours, direct in zip(measure_moments(images, flip=True), measure_moments(both, flip=False), strict=True):
+    for ours, direct in zip(measured(images, flip=True), measured(both, flip=False), strict=True):
         torch.testing.assert_close(ours, direct)
 
 
 def test_constant_images_have_a_positive_variance() -> None:
-    spectrum, mean, _ = measure_moments(np.full((5, 1, 4, 4), 7, np.uint8), flip=True)
+    spectrum, mean, _ = measured(np.full((5, 1, 4, 4), 7, np.uint8), flip=True)
     assert torch.all(spectrum > mean**2)
 
 
@@ -292,11 +324,11 @@ def test_large_images_are_measured_in_parts_and_fewer_of_them(monkeypatch: pytes
     from blurcli.data import moments
 
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), np.uint8)
-    whole = measure_moments(images, flip=False)
+    whole = measured(images, flip=False)
     monkeypatch.setattr(moments, "_CHUNK_VALUES", 7 * 3 * 8 * 8)
-    for ours, direct in zip(measure_moments(images, flip=False), whole, strict=True):
+    for ours, direct in zip(measured(images, flip=False), whole, strict=True):
         torch.testing.assert_close(ours, direct)
     monkeypatch.setattr(moments, "_MAX_VALUES", 3 * 8 * 8)
     monkeypatch.setattr(moments, "_ENOUGH_IMAGES", 2)
-    for ours, direct in zip(measure_moments(images, flip=False), measure_moments(images[[0, -1]], flip=False), strict=True):
+    for ours, direct in zip(measured(images, flip=False), measured(images[[0, -1]], flip=False), strict=True):
         torch.testing.assert_close(ours, direct)

@@ -1,4 +1,4 @@
-"""Known datasets, by stand-ins laid out as their publishers ship them; and every preset on its own data."""
+"""Named datasets, faked in the layouts of their publishers; and every preset on its own data."""
 
 import gzip
 import io
@@ -17,19 +17,19 @@ import torch
 from conftest import Cli
 from PIL import Image
 
-from blurcli.build import build_network
-from blurcli.checkpoint import load_weights
 from blurcli.config import load_config, preset_names
 from blurcli.data import load_dataset
-from blurcli.data.published import BY_HAND
+from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.errors import UsageError, UserError
+from blurcli.pipeline import build_network
 from blurcli.runs import Run
+from blurcli.weights import load_weights
 
 COUNT = 6  # images of each split
 
 
 def picture(number: int, height: int, width: int) -> Image.Image:
-    """A grey `number` at the top, noise below, so that an image tells which one it is."""
+    """Gray level `number` in the upper half, which identifies the image; noise below."""
     pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
     pixels[: height // 2] = number
     return Image.fromarray(pixels)
@@ -100,7 +100,7 @@ def make_afhq(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache in which every known dataset was put."""
+    """A cache that contains every named dataset."""
     cache = tmp_path_factory.mktemp("downloads")
     vision = cache / "torchvision"
     training = [f"data_batch_{i}" for i in range(1, 6)]
@@ -112,20 +112,20 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         make(cache / "downloads" / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BLURDIFF_CACHE", str(cache))
-        # The stand-ins have other checksums.
+        # The fakes have other checksums.
         patch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).exists())
         yield cache
 
 
 def numbers(source: str, split: str, size: int) -> list[int]:
-    """What the images of a split have in their upper half."""
+    """The numbers in the upper halves of the images of a split."""
     images = load_dataset(source, split, (size, size), 3).images
     return [round(float(image[:, : size // 3].mean())) for image in images]
 
 
 @pytest.mark.parametrize(("source", "test"), [("celeba", 2 * COUNT), ("lsun-church", COUNT), ("afhq", COUNT)])
 def test_splits(downloads: Path, source: str, test: int) -> None:
-    """The test images of CelebA come after those for validation, whereas LSUN and AFHQ have but two splits."""
+    """CelebA has a validation split before the test split; LSUN and AFHQ have two splits."""
     found = numbers(source, "train", 64), numbers(source, "test", 64)
     # AFHQ's are sorted by class.
     assert [sorted(split) for split in found] == [list(range(COUNT)), list(range(test, test + COUNT))]
@@ -135,12 +135,12 @@ def test_ffhq_by_size(downloads: Path) -> None:
     assert numbers("ffhq", "train", 128) == numbers("ffhq", "train", 132) == list(range(COUNT))
     assert numbers("ffhq", "test", 64) == [i % 251 for i in range(60_000, 60_000 + COUNT)]
     small, large = (load_dataset("ffhq", "train", (side, side), 3).images for side in (128, 132))
-    # The noise of the thumbnails is as it is; that of the large images is averaged over many pixels.
+    # The noise of the thumbnails is unchanged; resizing averages the noise of the large images.
     assert small[:, :, 80:].std() > 60
     assert large[:, :, 80:].std() < 30
 
 
-@pytest.mark.parametrize("source", BY_HAND)
+@pytest.mark.parametrize("source", MANUAL_DATASETS)
 def test_the_same_layout_elsewhere(downloads: Path, source: str, tmp_path: Path) -> None:
     shutil.copytree(downloads / "downloads" / source, tmp_path / "mine")
     ours, theirs = (load_dataset(place, "train", (32, 32), 3) for place in (str(tmp_path / "mine"), source))
@@ -157,34 +157,34 @@ def test_classes_of_afhq_and_cifar(downloads: Path) -> None:
     assert cifar.classes[3] == "class 3"
 
 
-@pytest.mark.parametrize("source", BY_HAND)
-def test_what_is_not_there_is_told(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("source", MANUAL_DATASETS)
+def test_a_missing_dataset_names_page_files_and_folder(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLURDIFF_CACHE", str(tmp_path))
-    known = BY_HAND[source]
+    known = MANUAL_DATASETS[source]
     with pytest.raises(UsageError) as error:
         load_dataset(source, "train", (64, 64), 3)
-    for text in (known.page, known.needed, str(tmp_path / "downloads" / source), "--data"):
+    for text in (known.page, known.needed, str(tmp_path / "downloads" / source), "`data`"):
         assert text in str(error.value)
 
 
-def test_what_is_there_only_in_part_is_told(downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_dataset_names_what_is_missing(downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLURDIFF_CACHE", str(tmp_path))
     folder = tmp_path / "downloads"
     (folder / "celeba").mkdir(parents=True)
     (folder / "celeba" / "list_eval_partition.txt").write_text("000001.jpg 0\n")
-    with pytest.raises(UsageError, match=r"celeba: img_align_celeba or img_align_celeba.zip is missing there"):
+    with pytest.raises(UsageError, match=r"celeba: img_align_celeba or img_align_celeba.zip is missing"):
         load_dataset("celeba", "train", (8, 8), 3)
     (folder / "lsun-church").mkdir()
     (folder / "lsun-church" / "church_outdoor_train_lmdb.zip").write_text("")
-    with pytest.raises(UsageError, match=r"\*_train_lmdb, unzipped is missing there"):
+    with pytest.raises(UsageError, match=r"\*_train_lmdb, unzipped is missing"):
         load_dataset("lsun-church", "train", (8, 8), 3)
     shutil.copytree(downloads / "downloads" / "ffhq" / "thumbnails128x128" / "00000", folder / "ffhq" / "thumbnails128x128")
-    with pytest.raises(UsageError, match=r"images1024x1024 or images1024x1024.zip is missing there"):
+    with pytest.raises(UsageError, match=r"images1024x1024 or images1024x1024.zip is missing"):
         load_dataset("ffhq", "train", (256, 256), 3)
-    with pytest.raises(UsageError, match=r"none of its images is of the split test"):
+    with pytest.raises(UsageError, match=r"none of its images belongs to the split test"):
         load_dataset("ffhq", "test", (64, 64), 3)
     (folder / "ffhq" / "thumbnails128x128" / "me.png").write_text("")
-    with pytest.raises(UserError, match=r"me.png: FFHQ's files are called by numbers"):
+    with pytest.raises(UserError, match=r"me.png: FFHQ's files are named by numbers"):
         load_dataset("ffhq", "train", (64, 64), 3)
 
 
@@ -193,11 +193,11 @@ def test_databases_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"not a readable LMDB database"):
         load_dataset(str(tmp_path), "train", (8, 8), 3)
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(UsageError, match=r"one package more: pip install lmdb"):
+    with pytest.raises(UsageError, match=r"install the package for it: pip install lmdb"):
         load_dataset(str(tmp_path), "train", (8, 8), 3)
 
 
-def test_data_looks_at_them_too(downloads: Path, cli: Cli) -> None:
+def test_data_reports_a_named_dataset(downloads: Path, cli: Cli) -> None:
     done = cli("data", "afhq")
     assert done.code == 0
     assert "512x512: 6" in done.out
@@ -210,7 +210,7 @@ def test_every_preset_trains_a_step_on_its_own_data(
     full = load_config(preset)
     with torch.device("meta"):
         build_network(full)
-    # The published heat dissipation goes down level by level.
+    # The published heat dissipation takes one step per level.
     steps = full.sample.steps if full.objective == "residual" else 2
     small = [
         f"sample.steps={steps}",

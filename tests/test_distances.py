@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core import dct2, idct2
-from blurcli.data import load_dataset
+from blurcli.data import ReadOptions, load_dataset
 from blurcli.evaluate import array_batches, load_features, measure
 from blurcli.evaluate.distances import (
     frechet_distance,
@@ -39,7 +39,7 @@ def statistics(images: np.ndarray, features: Features = PIXELS) -> Statistics:
 
 @pytest.fixture(scope="module")
 def shapes() -> np.ndarray:
-    return np.array(load_dataset("shapes", "train", (32, 32), 3, shapes_count=1200).images)
+    return np.array(load_dataset("shapes", "train", (32, 32), 3, ReadOptions(shapes_count=1200)).images)
 
 
 # Frechet

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from blurcli.config import load_config, parse_overrides
 from blurcli.data import Dataset
-from blurcli.distributed import Team, joined
+from blurcli.distributed import DistributedContext, joined
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
 from blurcli.runs import Run
@@ -30,7 +30,7 @@ TRAIN = ("train", "--preset", "shapes-blur", "--run", "r")
 FP32 = ("train.precision=fp32", "model.dropout=0.2", "train.save_every_steps=5", "train.health_every_steps=5")
 
 
-def team(*arguments: object, cwd: Path, size: int = 2) -> Result:
+def distributed(*arguments: object, cwd: Path, size: int = 2) -> Result:
     command = [*TORCHRUN, str(size), "-m", "blurcli", "--", *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     return Result(done.returncode, done.stdout, done.stderr)
@@ -49,7 +49,7 @@ def test_training_equals_that_of_one_process(tmp_path: Path, cli: Cli) -> None:
     together = tmp_path / "together"
     together.mkdir()
     for steps in (11, 20):
-        done = team(*TRAIN, *settings(*FP32, "train.micro_batch=1", f"train.steps={steps}"), cwd=together)
+        done = distributed(*TRAIN, *settings(*FP32, "train.micro_batch=1", f"train.steps={steps}"), cwd=together)
         assert done.code == 0, done.err
         assert done.out == f"r/weights/step-{steps:08d}.safetensors\n"  # said once
     one, two = (load_file(folder / "r" / "weights" / "step-00000020.safetensors") for folder in (tmp_path, together))
@@ -70,7 +70,7 @@ def test_samples_and_scores_are_those_of_one_process(tiny_run: Path, cli: Cli, t
     # Batches that neither the number of images nor that of processes divides.
     arguments = ("sample", "--run", tiny_run, "--n", 23, "--batch-size", 5)
     assert cli(*arguments, "--out", "a.npz").code == 0
-    done = team(*arguments, "--out", "b.npz", cwd=folder)
+    done = distributed(*arguments, "--out", "b.npz", cwd=folder)
     assert done.code == 0, done.err
     assert done.out == "b.npz\n"
     assert np.array_equal(np.load(folder / "a.npz")["arr_0"], np.load(folder / "b.npz")["arr_0"])
@@ -78,7 +78,7 @@ def test_samples_and_scores_are_those_of_one_process(tiny_run: Path, cli: Cli, t
     scoring = ("fid", "--run", tiny_run, "--n", 200, "--repeats", 2, "--force", "--json")
     done = cli(*scoring, "--batch-size", 64)
     assert done.code == 0, done.err
-    shared = team(*scoring, "--batch-size", 100, cwd=folder)
+    shared = distributed(*scoring, "--batch-size", 100, cwd=folder)
     assert shared.code == 0, shared.err
     for one, two in zip(json.loads(done.out)["scores"], json.loads(shared.out)["scores"], strict=True):
         for key in ("fd", "kd", "precision", "recall", "log_spectral_distance", "spectrum", "n", "seed"):
@@ -111,7 +111,7 @@ def test_a_dead_process_ends_the_job(tmp_path: Path, cli: Cli) -> None:
     assert "continuing r from step" in done.err
 
 
-def test_a_lost_connection_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_connection_is_distinguished_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("init_process_group", "new_group", "destroy_process_group"):
         monkeypatch.setattr(dist, name, lambda *arguments, **options: None)
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
@@ -149,12 +149,18 @@ def test_a_signal_stops_all_of_them_after_the_same_step(tmp_path: Path) -> None:
 
 def test_what_several_processes_cannot_do(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("shapes-blur", parse_overrides([*TINY, "train.batch_size=5"]))
-    with pytest.raises(UsageError, match=r"train.batch_size 5: cannot be shared evenly by 2 processes; choose a multiple"):
-        train(config, Run(tmp_path / "r"), Dataset(np.zeros((9, 3, 8, 8), np.uint8), "", ""), CPU, team=Team(0, 2))
+    with pytest.raises(UsageError, match=r"train.batch_size 5: is not divisible by 2 processes; use a multiple"):
+        train(
+            config,
+            Run(tmp_path / "r"),
+            Dataset(np.zeros((9, 3, 8, 8), np.uint8), "", ""),
+            CPU,
+            distributed=DistributedContext(0, 2),
+        )
     assert not (tmp_path / "r").exists()
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     done = shell("animate", "x.gif", "--run", tiny_run, cwd=tmp_path)
-    assert (done.code, done.err) == (2, "error: animate: is done by one process; torchrun is for train, sample, fid\n")
+    assert (done.code, done.err) == (2, "error: animate: runs in one process; torchrun is for train, sample, fid\n")
     done = shell("fid", "--samples", tmp_path, "--run", tiny_run, cwd=tmp_path)
-    assert (done.code, "run it without torchrun" in done.err) == (2, True)
+    assert (done.code, "run the command without torchrun" in done.err) == (2, True)

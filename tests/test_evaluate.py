@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from blurcli.errors import UserError
-from blurcli.evaluate import comparable, record, recorded
+from blurcli.evaluate import comparable, record, recorded, records, sampling_title, subject_of
+from blurcli.evaluate.metrics import METRICS, TITLES, Metric
 
 
 class FewPixels(torch.nn.Module):
@@ -90,7 +91,7 @@ def test_repeats(cli: Cli, tiny_run: Path, few: Path) -> None:
     assert result["seed"] == [1, 2, 3]
     assert len(recorded(tiny_run / "evaluations.jsonl")) == 6
     text = cli(*command, "--seed", 1, "--repeats", 3).out
-    assert f"(mean of 3 seeds; least {min(singles):.4f}, standard deviation" in text
+    assert f"(mean of 3 seeds; minimum {min(singles):.4f}, standard deviation" in text
 
 
 def test_a_score_names_the_weights_by_their_tensors(cli: Cli, tiny_run: Path, few: Path, tmp_path: Path) -> None:
@@ -108,8 +109,8 @@ def test_what_is_found_out_before_the_work(cli: Cli, tiny_run: Path, photos: Pat
     """And what a file of images may be that cannot be read."""
     samples = ["fid", "--samples", "photos", "--data", "photos", "--features", few]
     for arguments, code, text in (
-        (["--plot", "x.txt"], 2, "--plot x.txt: the name of a plot must end in .png or .svg"),
-        (["--run", "absent"], 2, "absent: no such run folder"),
+        (["--plot", "x.txt"], 2, "--plot x.txt: unknown format of a plot; end the name in .png or .svg"),
+        (["--run", "absent"], 2, "absent: not a run folder (it has no config.yaml)"),
         (["--split", "test"], 2, "has no sub-folders train and test"),
     ):
         done = cli(*samples, *arguments)
@@ -137,10 +138,8 @@ def test_too_few_images_are_refused(cli: Cli, tiny_run: Path, photos: Path, few:
     refused = cli("fid", "--run", tiny_run, "--n", 192)
     assert refused.code == 2
     message = " ".join(refused.err.split())
-    assert (
-        "--n 192: too few for the 192 features of pixels-8x8: the covariance of no more than 192 images is singular" in message
-    )
-    assert "--force scores all the same" in message
+    assert "--n 192: too few for the 192 features of pixels-8x8: the covariance of at most 192 images is singular" in message
+    assert "use more images, or score anyway with --force" in message
     assert not (tiny_run / "evaluations.jsonl").exists()
     reference = cli("fid", "--run", tiny_run, "--n", 193)
     assert "shapes train: 64 images: too few" in " ".join(reference.err.split())
@@ -193,7 +192,7 @@ def test_existing_images_of_many_sizes(cli: Cli, photos: Path) -> None:
     Image.new("RGB", (40, 30)).save(photos / "large.png")
     command = ["fid", "--samples", photos, "--data", photos, "--features", "pixels", "--force", "--json"]
     refused = cli(*command)
-    assert (refused.code, "--size 12 resizes and crops all" in " ".join(refused.err.split())) == (2, True)
+    assert (refused.code, "use --size 12 to resize" in " ".join(refused.err.split())) == (2, True)
     score = json.loads(cli(*command, "--size", 16).out)
     assert (score["fd"], score["size"]) == (pytest.approx(0, abs=1e-9), [16, 16])
 
@@ -201,16 +200,19 @@ def test_existing_images_of_many_sizes(cli: Cli, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--samples", "photos"], "--samples needs something to compare with"),
-        (["--samples", "photos", "--data", "photos", "--n", "11"], "holds 10 images; --n 11 cannot be taken of them"),
-        (["--samples", "photos", "--data", "photos", "--steps", "3"], "do not go with it"),
-        (["--samples", "photos", "--data", "photos", "--seed", "3"], "do not go with it"),
-        (["--samples", "photos", "--data", "photos", "--repeats", "3"], "do not go with it"),
+        (["--samples", "photos"], "--samples: no reference; name one with --data"),
+        (
+            ["--samples", "photos", "--data", "photos", "--n", "11"],
+            "--n 11: photos has 10 images; a score needs at least 2, and at most all of them",
+        ),
+        (["--samples", "photos", "--data", "photos", "--steps", "3"], "scores stored images; leave out --weights"),
+        (["--samples", "photos", "--data", "photos", "--seed", "3"], "scores stored images; leave out --weights"),
+        (["--samples", "photos", "--data", "photos", "--repeats", "3"], "scores stored images; leave out --weights"),
         (["--samples", "absent", "--data", "photos"], "absent: no such file or folder"),
         (["--samples", "photos", "--data", "absent"], "absent: no such file or folder"),
         (["--samples", "absent.npz", "--data", "photos"], "absent.npz: no such file"),
         (["--size", "8"], "--size: resizes --samples"),
-        (["--plot", "x.gif"], "must end in .png or .svg"),
+        (["--plot", "x.gif"], "unknown format of a plot; end the name in .png or .svg"),
         (["--n", "1"], "Invalid value for '--n'"),
     ],
 )
@@ -226,13 +228,13 @@ def test_a_weights_file_alone_does_not_name_its_data(cli: Cli, photos: Path, tmp
     weights = tmp_path / "r" / "weights" / "step-00000001.safetensors"
     done = cli("fid", "--weights", weights, "--n", 4, "--force")
     assert done.code == 2
-    assert "give them with --data" in done.err
+    assert "name them with --data" in done.err
     assert cli("fid", "--weights", weights, "--n", 4, "--force", "--data", photos).code == 0
     assert cli("fid", "--run", "r", "--n", 4, "--force").code == 0
 
 
 def test_to_uint8_rounds() -> None:
-    from blurcli.model import to_uint8
+    from blurcli.pipeline import to_uint8
 
     values = torch.tensor([-2.0, -1.0, -1 + 0.6 / 127.5, 1 - 0.4 / 127.5, 1.0, 2.0])
     assert to_uint8(values).tolist() == [0, 0, 1, 255, 255, 255]
@@ -300,10 +302,102 @@ def test_only_like_protocols_are_ranked_together() -> None:
 
 
 def test_seeds_of_one_subject_are_one_row() -> None:
-    (group,) = comparable([line(fd=1.0), line(fd=9.0, seed=1), line(fd=3.0, seed=1), line(fd=2.5, name="other")])
+    (group,) = comparable([line(fd=1.0), line(fd=9.0, seed=1), line(fd=3.0, seed=1), line(fd=2.5, weights_sha256="other")])
     assert [(row["fd"], row["seeds"], row["min"]) for row in group.rows] == [(2.0, 2, 1.0), (2.5, 1, 2.5)]
     assert group.rows[0]["std"] == pytest.approx(2**0.5)
     assert group.rows[1]["std"] is None
+
+
+def test_a_model_is_known_by_its_weights() -> None:
+    """However their path is spelled, in whichever run they are recorded, and whatever the score is called."""
+    spellings = [{"weights": "a.safetensors"}, {"weights": "./x/../a.safetensors"}, {"run": "s"}, {"name": "trial"}]
+    (group,) = comparable([line(**change, seed=seed) for seed, change in enumerate(spellings)])
+    (row,) = group.rows
+    assert (row["seeds"], row["run"], row["weights"], row["name"]) == (4, "r", "a.safetensors", "trial")
+    (group,) = comparable([line(name=name, seed=seed) for seed, name in enumerate(("a", "", "b", "a"))])
+    assert [row["name"] for row in group.rows] == ["a, b"]
+
+
+def test_images_from_files_are_known_by_path_and_name() -> None:
+    files = {"weights_sha256": None, "sampler": None, "steps": None, "step": None, "seed": None}
+    changes = [{"samples": "x.npz"}, {"samples": "y.npz"}, {"samples": "x.npz", "name": "again"}]
+    (group,) = comparable([line(**files, **change) for change in changes])
+    assert len(group.rows) == 3
+    (group,) = comparable([line(**files, samples="x.npz", run=run) for run in ("r", "s")])
+    assert len(group.rows) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_sha256": "v"},
+        {"step": 6},
+        {"sampler": "ddim"},
+        {"steps": 21},
+        {"eta": 0.5},
+        {"delta": 0.01},
+        {"label": "cat"},
+        {"guidance": 2.0},
+        {"calibrated": True},
+        {"features": "other"},
+        {"reference_hash": "def"},
+        {"size": [9, 9]},
+        {"n": 200},
+        {"calls": 8},
+    ],
+)
+def test_what_tells_subjects_apart(change: dict) -> None:
+    assert subject_of(line(**change)) != subject_of(line())
+    assert subject_of(line(**change), across=list(change)) == subject_of(line(), across=list(change))
+    assert sum(len(group.rows) for group in comparable([line(), line(**change)])) == 2
+    settings = {"sampler", "eta", "delta", "label", "guidance", "calibrated"}
+    assert (sampling_title(line(**change)) != sampling_title(line())) == (change.keys() <= settings)
+
+
+def test_a_ranking_follows_the_direction_of_its_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranking = Metric("precision", "precision", higher_is_better=True, protocol=("features", "n"))
+    monkeypatch.setattr(records, "RANKING", (ranking,))
+    (group,) = comparable([line(precision=value, step=step) for step, value in enumerate((0.2, 0.9, 0.5))])
+    assert [row["precision"] for row in group.rows] == [0.9, 0.5, 0.2]
+
+
+def test_metrics_have_a_name_each() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    assert set(TITLES) < set(names)
+
+
+def test_a_seed_does_not_tell_subjects_apart() -> None:
+    assert subject_of(line(seed=0)) == subject_of(line(seed=1))
+
+
+def test_scores_without_newer_keys_have_their_neutral_values() -> None:
+    newer = {"eta": 0, "delta": None, "label": None, "guidance": 1.0, "calibrated": False}
+    old = {key: value for key, value in line().items() if key != "eta"}
+    assert subject_of(old) == subject_of(line(**newer))
+    assert sampling_title(old) == sampling_title(line(**newer)) == "abm"
+    (group,) = comparable([old, line(**newer, fd=3.0, seed=1)])
+    assert [(row["fd"], row["seeds"]) for row in group.rows] == [(2.0, 2)]
+    # Without a hash of the weights, path and run are all that is known of them.
+    ancient = [{**old, "weights_sha256": None, "weights": path, "run": run} for path in ("a", "b") for run in ("r", "s")]
+    (group,) = comparable(ancient)
+    assert len(group.rows) == 4
+
+
+def test_titles_mention_what_is_not_usual() -> None:
+    score = line(sampler="heat", delta=0.0125, label="cat", guidance=2, calibrated=True)
+    assert sampling_title(score) == "heat class cat guidance 2 delta 0.0125 calibrated"
+    assert sampling_title(score, {"delta": 0.0125, "calibrated": True}) == "heat class cat guidance 2"
+    assert sampling_title(line(sampler="heat", delta=0.02), score) == "heat guidance 1 delta 0.02 uncalibrated"
+
+
+def test_bounds_of_heat_dissipation_and_of_diffusion_are_not_ranked_together() -> None:
+    bound = {"fd": None, "bits_per_dim": 4.0, "steps": None, "calls": 8}
+    groups = comparable([line(**bound), line(**bound, delta=0.01), line(**bound, delta=0.02), line(**bound, step=6)])
+    assert [(group.metric, group.protocol["by_levels"], len(group.rows)) for group in groups] == [
+        ("bits_per_dim", False, 2),
+        ("bits_per_dim", True, 2),
+    ]
 
 
 def test_results_show_what_was_scored(cli: Cli, tiny_run: Path, photos: Path, few: Path, tmp_path: Path) -> None:
@@ -327,7 +421,7 @@ def test_results_show_what_was_scored(cli: Cli, tiny_run: Path, photos: Path, fe
     assert [len(group["rows"]) for group in told["groups"]] == [2, 1, 1]
     assert cli("results", "absent").code == 2
 
-    # Lines of anybody's making do not bring it down.
+    # Lines can hold anything.
     (tmp_path / "odd.jsonl").write_text(
         '{"fd": 1, "n": 1, "features": {}, "eta": [], "reference_hash": [], "name": 3, "sampler": 4, "samples": []}\n'
         '{"fd": 1, "n": 1, "features": {}, "eta": [], "reference_hash": 1, "name": 3, "sampler": 4, "samples": [5]}\n'

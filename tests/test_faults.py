@@ -16,11 +16,13 @@ from test_train import equal, run_training, start, tiny_config, tiny_data
 from torch import Tensor
 
 from blurcli import checkpoint
-from blurcli.checkpoint import load_state, load_weights
 from blurcli.errors import UserError
 from blurcli.runs import Run
-from blurcli.train import Interrupted, Trainer, health, train
-from blurcli.train.health import Losses
+from blurcli.train import Callbacks, Interrupted, Trainer, monitoring, train
+from blurcli.train.checkpointing import load_state
+from blurcli.train.monitoring import Health
+from blurcli.visualize import tile
+from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 
@@ -57,7 +59,7 @@ def test_a_damaged_state_falls_back_on_the_one_before(cli: Cli, tmp_path: Path, 
     done = cli("train", "--run", "r", "--set", "train.steps=8")
     assert done.code == 0, done.err
     assert "continuing r from step 4" in done.err
-    assert ("going on from the state before it" in done.err) == (damage != "gone")
+    assert ("continuing from the state before it" in done.err) == (damage != "gone")
     assert equal(expected, load_state(path).tensors)
     assert Run(tmp_path / "r").damaged_state_path.exists() == (damage != "gone")
 
@@ -87,9 +89,9 @@ def test_two_damaged_states_are_an_error(cli: Cli, tmp_path: Path) -> None:
         flip_a_bit(path, 0.9)
     done = cli("train", "--run", "r", "--set", "train.steps=8")
     assert done.code == 1
-    assert "r/state.safetensors: its content does not have the checksum" in done.err
+    assert "r/state.safetensors: its content does not match its recorded checksum" in done.err
     assert "r/state.previous.safetensors: its content" in done.err
-    assert "begin anew in another folder" in done.err
+    assert "start again in another folder (--run)" in done.err
 
 
 def test_weights_that_a_kill_left_out_are_made_up_for(cli: Cli, tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_one_training_a_folder(tmp_path: Path) -> None:
     message = second.communicate(timeout=120)[1]
     assert second.returncode == 1
     assert f"r: process {first.pid} on " in message
-    assert "trains here already" in message
+    assert "is training here; wait for it, or use another folder" in message
     first.kill()
     first.communicate(timeout=60)
     reached = load_state(run.saved_states()[0]).step
@@ -168,7 +170,7 @@ def test_one_training_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the first one's save is under way, say: older files are intact."""
+    """While the first one's save is under way: older files are intact."""
     config = tiny_config("train.steps=9", "train.save_every_steps=2")
     kept: list[bytes] = []
 
@@ -182,7 +184,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
             monkeypatch.setattr(checkpoint, "save_file", interrupted)
 
     with pytest.raises(SystemExit) as stop:
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, on_log=on_log)
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, Callbacks(on_log=on_log))
     assert stop.value.code == 143
     assert Run(tmp_path / "r").state_path.read_bytes() == kept[0]
     assert not list((tmp_path / "r").rglob(".partial-*"))
@@ -197,13 +199,13 @@ def test_a_signal_cuts_a_preview_short(tmp_path: Path, monkeypatch: pytest.Monke
 
     def count(self: Trainer, x: Tensor, *others: None) -> tuple[Tensor, Tensor]:
         if self.step == 1:
-            self.average.register_forward_pre_hook(lambda *_: calls.append(1) or os.kill(os.getpid(), signal.SIGINT))
+            self.ema.register_forward_pre_hook(lambda *_: calls.append(1) or os.kill(os.getpid(), signal.SIGINT))
         return step(self, x)
 
     step = Trainer.train_step
     monkeypatch.setattr(Trainer, "train_step", count)
     with pytest.raises(Interrupted) as stop:
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU)
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, Callbacks(draw_preview=tile))
     assert stop.value.exit_code == 130
     assert len(calls) == 1
     assert load_state(Run(tmp_path / "r").state_path).step == 2
@@ -225,7 +227,7 @@ def test_a_full_disk_stops_with_a_message(cli: Cli, tmp_path: Path, monkeypatch:
         patch.setattr(os, "fsync", full)
         done = cli("train", "--run", "r", "--set", "train.steps=8")
         assert done.code == 1
-        assert "No space left on device): make room and run the command again" in done.err
+        assert "No space left on device): free disk space and run the command again" in done.err
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.safetensors")} == before
     assert cli("train", "--run", "r", "--set", "train.steps=8").code == 0
     assert equal(load_state(tmp_path / "r" / "state.safetensors").tensors, run_training(tmp_path / "a", "train.steps=8"))
@@ -248,7 +250,7 @@ def test_a_disk_of_twenty_megabytes(cli: Cli, small_disk: Path, tmp_path: Path) 
     stopped = cli(*command, small_disk / "r")
     assert stopped.code == 1
     assert "No space left on device" in stopped.err
-    assert "make room" in stopped.err
+    assert "free disk space" in stopped.err
     run = Run(small_disk / "r")
     reached = load_state(run.state_path).step
     assert 0 < reached < 40
@@ -290,7 +292,7 @@ class Trouble:
 
 def run_with_messages(folder: Path, *assignments: str) -> list[str]:
     config, messages = tiny_config(*assignments), []
-    train(config, Run(folder), tiny_data(config), CPU, say=messages.append)
+    train(config, Run(folder), tiny_data(config), CPU, Callbacks(messages.append))
     return messages
 
 
@@ -309,7 +311,7 @@ def test_many_bad_steps_bring_back_the_last_good_state(tmp_path: Path, monkeypat
     options = ("train.steps=12", "train.save_every_steps=4", "train.max_bad_steps=3")
     messages = run_with_messages(tmp_path / "r", *options)
     assert "step 9: the last 3 steps had no finite loss and gradient" in messages
-    assert any(message.startswith("going on from the state of step 4, with other noise") for message in messages)
+    assert any(message.startswith("continuing from the state of step 4 with other noise") for message in messages)
     assert trouble.seeds == [*((step, 0) for step in range(9)), *((step, 1) for step in range(4, 12))]
     steps = [json.loads(line)["step"] for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
@@ -330,16 +332,18 @@ def test_restored_and_killed_equals_restored(tmp_path: Path, monkeypatch: pytest
 def test_a_training_that_stays_bad_ends_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trouble = Trouble(monkeypatch, lambda trainer: trainer.step >= 6)
     options = ("train.steps=12", "train.save_every_steps=2", "train.max_bad_steps=2")
-    with pytest.raises(UserError, match=r"has diverged, and 3 restored states did no better: begin anew .* lower optim.lr"):
+    with pytest.raises(
+        UserError, match=r"the training diverged, and 3 restored states diverged too: start again .* lower optim.lr"
+    ):
         run_with_messages(tmp_path / "r", *options)
     # From the newest state at first, then from the one before it; step 6 was saved once more on that way.
     firsts = [next(step for step, restores in trouble.seeds if restores == number) for number in range(1, 4)]
     assert firsts == [6, 4, 6]
-    with pytest.raises(UserError, match="has diverged, and no state was saved before"):
+    with pytest.raises(UserError, match="the training diverged, and no state was saved before"):
         run_with_messages(tmp_path / "s", *options, "train.save_every_steps=100")
 
 
-def test_a_jump_of_the_loss_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jump_of_the_loss_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.train_step
 
     def jumping(trainer: Trainer, x: Tensor, *others: None) -> tuple[Tensor, Tensor]:
@@ -348,17 +352,17 @@ def test_a_jump_of_the_loss_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Trainer, "train_step", jumping)
     messages = run_with_messages(tmp_path / "r", "train.steps=30")
-    (told,) = [message for message in messages if "the loss has jumped" in message]
+    (told,) = [message for message in messages if "the loss jumped" in message]
     assert told.startswith("step 25: ")
 
 
-def test_a_stale_average_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_average_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = torch.full((9, 5), 0.25)
-    assert Losses(1, [], [], loss, 1.01 * loss).stale == ""
-    assert Losses(1, [], [], loss, 1.1 * loss).stale.startswith("the moving average's loss is 1.1 times the network's own")
-    monkeypatch.setattr(health, "_STALE", 0)
-    told = [m for m in run_with_messages(tmp_path / "r", "train.steps=2", "train.health_every_steps=2") if "average" in m]
-    assert told[0].startswith("step 2: the moving average's loss is")
+    assert Health(1, [], [], loss, 1.01 * loss).warning == ""
+    assert Health(1, [], [], loss, 1.1 * loss).warning.startswith("the loss of the EMA is 1.1 times that of the network")
+    monkeypatch.setattr(monitoring, "_STALE_EMA", 0)
+    told = [m for m in run_with_messages(tmp_path / "r", "train.steps=2", "train.health_every_steps=2") if "EMA" in m]
+    assert told[0].startswith("step 2: the loss of the EMA is")
     assert told[0].endswith("lower optim.ema_decay")
 
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blurcli.data import load_dataset
+from blurcli.data import ReadOptions, load_dataset
 from blurcli.errors import UserError
 from blurcli.evaluate import array_batches, image_reference, inception, load_features, measure
 from blurcli.evaluate.distances import frechet_distance, kernel_distance
+from blurcli.evaluate.metrics import metrics_in
 
 CPU = torch.device("cpu")
 
@@ -32,8 +33,8 @@ def test_pixels_are_averages_of_blocks() -> None:
 # Networks from files
 
 
-class ColourStatistics(torch.nn.Module):
-    """Mean and spread of each colour, values 0..255."""
+class ColorStatistics(torch.nn.Module):
+    """Mean and spread of each color, values 0..255."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x.mean((2, 3)), x.std((2, 3))], dim=1)
@@ -41,7 +42,7 @@ class ColourStatistics(torch.nn.Module):
 
 def exported(path: Path, dynamic: bool) -> Path:
     batch = {0: torch.export.Dim("batch")} if dynamic else None
-    program = torch.export.export(ColourStatistics(), (torch.rand(2, 3, 4, 4),), dynamic_shapes=(batch,))
+    program = torch.export.export(ColorStatistics(), (torch.rand(2, 3, 4, 4),), dynamic_shapes=(batch,))
     torch.export.save(program, path)
     return path
 
@@ -49,18 +50,18 @@ def exported(path: Path, dynamic: bool) -> Path:
 @pytest.fixture
 def feature_file(tmp_path: Path) -> Path:
     path = tmp_path / "statistics.pt"
-    torch.jit.script(ColourStatistics()).save(str(path))
+    torch.jit.script(ColorStatistics()).save(str(path))
     return path
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "export"])
-def test_a_network_sees_colour_in_0_to_255(feature_file: Path, tmp_path: Path, kind: str) -> None:
+def test_a_network_sees_color_in_0_to_255(feature_file: Path, tmp_path: Path, kind: str) -> None:
     path = feature_file if kind == "torchscript" else exported(tmp_path / "statistics.pt2", dynamic=True)
     features = load_features(str(path), "clean", CPU)
     for count in (2, 5):
-        grey = torch.full((count, 1, 4, 4), 200, dtype=torch.uint8)
-        assert features(grey).tolist() == [[200.0] * 3 + [0.0] * 3] * count
-    assert (features.metric, features.kernel_metric) == ("fd", "kd")
+        gray = torch.full((count, 1, 4, 4), 200, dtype=torch.uint8)
+        assert features(gray).tolist() == [[200.0] * 3 + [0.0] * 3] * count
+    assert [metric.name for metric in metrics_in(features)[:2]] == ["fd", "kd"]
     assert features.key.startswith(f"{kind}-")
 
 
@@ -71,14 +72,14 @@ def test_an_exported_network_of_fixed_batch_is_explained(tmp_path: Path) -> None
 
 
 def test_a_file_that_is_no_network_or_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--features .*absent.pt: no such file; .* pixels, inception"):
+    with pytest.raises(UserError, match=r"`features` .*absent.pt: no such file; .* pixels"):
         load_features(str(tmp_path / "absent.pt"), "clean", CPU)
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(UserError, match=r"not a readable TorchScript or torch.export file"):
         load_features(str(tmp_path / "text.pt"), "clean", CPU)
     for name, network in (("flat", torch.nn.Linear(5, 2)), ("image", torch.nn.Identity())):
         torch.jit.script(network).save(str(tmp_path / f"{name}.pt"))
-        with pytest.raises(UserError, match=rf"{name}.pt: (fails on a batch of \(2, 3, 4, 4\)|gives features of shape)"):
+        with pytest.raises(UserError, match=rf"{name}.pt: (fails on a batch of \(2, 3, 4, 4\)|returns features of shape)"):
             load_features(str(tmp_path / f"{name}.pt"), "clean", CPU)(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
 
 
@@ -114,11 +115,11 @@ class Huge(torch.nn.Module):
 @pytest.mark.parametrize(
     ("network", "text"),
     [
-        (Tuple, "gives a tuple; one floating-point tensor is needed"),
-        (Whole, "gives torch.int32; one"),
-        (Nothing, r"gives features of shape \(2, 0\)"),
+        (Tuple, "returns a tuple instead of one floating-point tensor"),
+        (Whole, "returns torch.int32 instead of one"),
+        (Nothing, r"returns features of shape \(2, 0\) instead of \(2, D\)"),
         (Raising, r"fails on a batch of \(2, 3, 8, 8\) \(.*only sevens"),
-        (Huge, "its features of some images are not finite"),
+        (Huge, "features of some images are not finite"),
     ],
 )
 def test_networks_that_are_of_no_use(tmp_path: Path, network: type[torch.nn.Module], text: str) -> None:
@@ -166,7 +167,7 @@ def state_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Shapes, and other shapes that are noisy."""
-    images = np.array(load_dataset("shapes", "train", (24, 32), 3, shapes_count=32).images)
+    images = np.array(load_dataset("shapes", "train", (24, 32), 3, ReadOptions(shapes_count=32)).images)
     noise = np.random.default_rng(0).normal(0, 30, images[:16].shape)
     sets = {"noisy": (images[:16] + noise).clip(0, 255).astype(np.uint8), "clean": images[16:]}
     folder = tmp_path_factory.mktemp("folders")
@@ -192,7 +193,7 @@ def test_distances_are_those_of_clean_fid(
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(
-        inception, "_clean_fids_own", lambda mode: tmp_path / ("hub/checkpoints" if "py" in mode else "") / name
+        inception, "_clean_fid_path", lambda mode: tmp_path / ("hub/checkpoints" if "py" in mode else "") / name
     )
     name = state_file.name if mode == "legacy_pytorch" else inception_file.name
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -207,8 +208,8 @@ def test_distances_are_those_of_clean_fid(
 
     features = load_features("inception", mode, CPU)
     assert features.key.startswith(f"inception-{mode}-")
-    assert (features.metric, features.kernel_metric) == ("fid", "kid")
-    assert "is not the Inception network that was published" in features.warning
+    assert [metric.name for metric in metrics_in(features)[:2]] == ["fid", "kid"]
+    assert "is not the published Inception network" in features.warning
     ours, reference = (
         measure(array_batches(load_dataset(str(folder), "train", (24, 32), 3).images), 16, features, lambda done: None)
         for folder in folders
@@ -230,7 +231,7 @@ def test_subsets_are_those_of_clean_fid() -> None:
 
 
 def test_reference_is_measured_once(photos: Path) -> None:
-    from blurcli.data.cache import cache_folder
+    from blurcli.cache import cache_folder
     from blurcli.evaluate import Features
 
     dataset = load_dataset(str(photos), "train", (8, 8), 3)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from conftest import Cli, settings
 
-from blurcli import download
-from blurcli.data.cache import cache_folder
+from blurcli import downloads
+from blurcli.cache import cache_folder
 from blurcli.errors import UserError
 from blurcli.evaluate import inception, load_features
 
@@ -76,8 +76,8 @@ def host() -> Iterator[Host]:
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache of its own, nothing where clean-fid looks, and less patience than with a real host."""
     monkeypatch.setenv("BLURDIFF_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(inception, "_clean_fids_own", lambda mode: tmp_path / "elsewhere" / "network.pt")
-    monkeypatch.setattr(download, "_STALL_SEC", 0.5)
+    monkeypatch.setattr(inception, "_clean_fid_path", lambda mode: tmp_path / "elsewhere" / "network.pt")
+    monkeypatch.setattr(downloads, "_STALL_SEC", 0.5)
 
 
 TROUBLE = {
@@ -99,7 +99,7 @@ def test_trouble_leaves_nothing_behind_and_a_retry_succeeds(
     failed = cli(*command)
     assert failed.code == 1
     message = " ".join(failed.err.split())
-    assert "the Inception network cannot be had" in message
+    assert "the Inception network cannot be downloaded" in message
 
     assert re.search(TROUBLE[manner], message), message
     place = cache_folder() / "inception" / "inception-2015-12-05.pt"
@@ -128,7 +128,7 @@ def test_a_host_that_is_not_there(cli: Cli, tiny_run: Path, monkeypatch: pytest.
 def test_content_without_a_length(host: Host, tmp_path: Path) -> None:
     host.content, host.manner = b"all of it", "no length"
     seen: list[tuple[int, int]] = []
-    download.fetch(host.address, tmp_path / "x", lambda path: None, lambda *progress: seen.append(progress))
+    downloads.fetch(host.address, tmp_path / "x", lambda path: None, lambda *progress: seen.append(progress))
     assert (tmp_path / "x").read_bytes() == b"all of it"
     assert seen[-1] == (9, 0)
 
@@ -136,14 +136,14 @@ def test_content_without_a_length(host: Host, tmp_path: Path) -> None:
 def test_a_known_hash_is_insisted_on(host: Host, tmp_path: Path) -> None:
     host.content = b"something else"
     with pytest.raises(UserError, match="sent other bytes than were published"):
-        download.fetch(host.address, tmp_path / "x", lambda path: None, lambda *progress: None, "00" * 32)
+        downloads.fetch(host.address, tmp_path / "x", lambda path: None, lambda *progress: None, "00" * 32)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_web_addresses_are_fetched(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("content")
     with pytest.raises(UserError, match="not an http or https address"):
-        download.fetch(f"file://{tmp_path}/secret", tmp_path / "x", lambda path: None, lambda *progress: None)
+        downloads.fetch(f"file://{tmp_path}/secret", tmp_path / "x", lambda path: None, lambda *progress: None)
 
 
 def test_a_fetched_file_is_verified_ever_after(host: Host, inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_a_fetched_file_is_verified_ever_after(host: Host, inception_file: Path,
     load_features("inception", "clean", torch.device("cpu"))
     path = cache_folder() / "inception" / "inception-2015-12-05.pt"
     record = json.loads(path.with_name(path.name + ".json").read_text())
-    assert record == {"sha256": download.file_sha256(path), "bytes": len(host.content), "source": host.address}
+    assert record == {"sha256": downloads.file_sha256(path), "bytes": len(host.content), "source": host.address}
     path.write_bytes(host.content[:-1] + b"\1")
     with pytest.raises(UserError, match=r"is not the file that was recorded .*delete it to fetch it again"):
         load_features("inception", "clean", torch.device("cpu"))
@@ -184,7 +184,7 @@ def test_inception_by_option_and_by_variable(
     ]
     monkeypatch.setenv("BLURDIFF_INCEPTION", str(inception_file))
     keys.append(json.loads(cli(*command).out)["features"])
-    assert keys == [f"inception-clean-{download.file_sha256(inception_file)[:16]}"] * 3
+    assert keys == [f"inception-clean-{downloads.file_sha256(inception_file)[:16]}"] * 3
 
     absent = cli(*command, "--inception", tmp_path / "absent.pt")
     assert (absent.code, "absent.pt: no such file" in absent.err) == (2, True)
@@ -205,7 +205,7 @@ def test_a_strangers_file_is_not_run(inception_file: Path, monkeypatch: pytest.M
     planted = tmp_path / "elsewhere" / "network.pt"
     planted.parent.mkdir()
     planted.write_bytes(inception_file.read_bytes())
-    assert load_features("inception", "clean", torch.device("cpu")).metric == "fid"
+    assert load_features("inception", "clean", torch.device("cpu")).mode == "clean"
     os.chown(planted, 1234, 1234)
     with pytest.raises(UserError, match="404"):
         load_features("inception", "clean", torch.device("cpu"))
@@ -222,9 +222,9 @@ def statistics_file(path: Path, count: int = 2048) -> bytes:
 def test_published_statistics(
     host: Host, inception_file: Path, cli: Cli, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from blurcli.evaluate import judge
+    from blurcli.evaluate import reference
 
-    monkeypatch.setattr(judge, "_PUBLISHED_URL", host.address.removesuffix("file"))
+    monkeypatch.setattr(reference, "_PUBLISHED_URL", host.address.removesuffix("file"))
     host.content = statistics_file(tmp_path / "s.npz")
     command = [
         "fid",
@@ -243,7 +243,7 @@ def test_published_statistics(
     assert host.asked == ["/cifar10_clean_train_8.npz"]
     assert score["fid"] > 0
     assert score["kid"] is score["precision"] is score["log_spectral_distance"] is None
-    assert score["reference_hash"] == download.file_sha256(cache_folder() / "cleanfid" / "cifar10_clean_train_8.npz")
+    assert score["reference_hash"] == downloads.file_sha256(cache_folder() / "cleanfid" / "cifar10_clean_train_8.npz")
     cli(*command, "--reference", "cleanfid:cifar10")
     cli(*command, "--reference", "cleanfid:cifar10", "--split", "test", "--mode", "legacy_tensorflow")
     cli(*command, "--reference", "cleanfid:ffhq:256:trainval70k")
@@ -254,20 +254,23 @@ def test_published_statistics(
         failed = cli(*command, "--reference", "cleanfid:other")
         assert failed.code == 1
         assert "sent something else than other_clean_train_8.npz" in " ".join(failed.err.split())
-        assert "measure a reference here: --data" in " ".join(failed.err.split())
+        assert "a reference with --data" in " ".join(failed.err.split())
         assert not list((cache_folder() / "cleanfid").glob("other*"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--reference", "cifar10"], "write cleanfid:NAME[:SIZE[:SPLIT]]"),
-        (["--reference", "cleanfid:../x"], "write cleanfid:NAME[:SIZE[:SPLIT]]"),
+        (["--reference", "cifar10"], "unknown form; write cleanfid:NAME[:SIZE[:SPLIT]]"),
+        (["--reference", "cleanfid:../x"], "unknown form; write cleanfid:NAME[:SIZE[:SPLIT]]"),
         (
             ["--reference", "cleanfid:cifar10", "--features", "pixels"],
             "holds statistics of Inception's features, not of pixels",
         ),
-        (["--reference", "cleanfid:cifar10", "--data", "photos"], "--reference and --data: each says what to compare with"),
+        (
+            ["--reference", "cleanfid:cifar10", "--data", "photos"],
+            "--reference and --data: both name a reference; use one of them",
+        ),
     ],
 )
 def test_published_statistics_that_make_no_sense(

@@ -7,25 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Cli, settings
+from conftest import Cli, SeededDraws, settings
 from torch import Tensor
 
-from blurcli.checkpoint import load_weights
 from blurcli.config import load_config, parse_overrides
 from blurcli.core import HeatDissipation, SpectralDenoiser, dct2, idct2
-from blurcli.core.heat import (
-    DenoiserPredictor,
-    ResidualPredictor,
-    _level_log_probability,
-    heat_bound,
-    lowest_frequencies,
-    prediction_errors,
-    sample_heat,
-)
+from blurcli.core.heat import DenoiserPredictor, ResidualPredictor, lowest_frequencies, sample_heat
+from blurcli.core.heat_likelihood import _level_log_probability, heat_bound, prediction_errors
+from blurcli.core.moments import DataMoments
+from blurcli.core.plans import Plan, make_plan
 from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
-from blurcli.data import measure_starts
+from blurcli.core.samplers.heat import Heat
 from blurcli.errors import UsageError
+from blurcli.families import family_of
 from blurcli.runs import Run
+from blurcli.weights import load_weights
 
 SIZE = (8, 12)
 PROCESS = HeatDissipation(SIZE, blur_sigma_max=6.0, levels=20, noise=0.02)
@@ -59,6 +55,10 @@ class Exact:
 
 
 PREDICTOR = DenoiserPredictor(Exact(), PROCESS)
+
+
+def plan(steps: int, delta: float, start: float | None = None) -> Plan:
+    return make_plan(Heat(delta), PROCESS, steps, torch.device("cpu"), start=start)
 
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (5, 9)])
@@ -104,7 +104,7 @@ def test_both_objectives_have_the_published_loss() -> None:
     predictor = DenoiserPredictor(spectral, PROCESS)
     error = predictor(PROCESS.diffuse(x, t, eps), t, t - 0.05) - dct2(less_blurred)
     expected = (error * PROCESS.alpha(t) / PROCESS.alpha(t - 0.05) / 0.02).square().mean((1, 2, 3))
-    assert torch.allclose(predictor.loss(x, t, eps), expected, rtol=1e-6)
+    assert torch.allclose(spectral.loss(x, t, eps), expected, rtol=1e-6)
 
 
 def test_variances_of_samples_are_those_of_the_recursion() -> None:
@@ -113,10 +113,8 @@ def test_variances_of_samples_are_those_of_the_recursion() -> None:
     generator = torch.Generator().manual_seed(1)
     images = sample_heat(
         PREDICTOR,
-        PROCESS,
+        plan(20, 0.03),
         PROCESS.diffuse(x, one, normal(2, 4000, 1, *SIZE)),
-        steps=20,
-        delta=0.03,
         noise=lambda like: torch.randn(like.shape, dtype=like.dtype, generator=generator),
     )
     variance = PROCESS.alpha(one[:1])[0, 0] ** 2 * VARIANCE + 0.02**2
@@ -134,6 +132,8 @@ def test_the_sampler_calls_and_draws_as_it_says() -> None:
     seen: list[int] = []
 
     class Counting:
+        process = PROCESS
+
         def __call__(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
             calls.append((round(float(t[0]) * 20, 6), round(float(s[0]) * 20, 6)))
             return dct2(z)
@@ -143,25 +143,21 @@ def test_the_sampler_calls_and_draws_as_it_says() -> None:
         return torch.zeros_like(like)
 
     z = normal(0, 2, 1, *SIZE)
-    image = sample_heat(Counting(), PROCESS, z, 5, 0.1, noise, lambda i, t, z, x_hat: seen.append(i), start=0.25)
+    image = sample_heat(Counting(), plan(5, 0.1, start=0.25), z, noise, lambda i, t, z, x_hat: seen.append(i))
     assert calls == [(5, 4), (4, 3), (3, 2), (2, 1), (1, 0)]
     assert (len(draws), seen) == (4, [0, 1, 2, 3, 4])
     assert torch.allclose(image, z)
     with pytest.raises(ValueError, match="steps"):
-        sample_heat(Counting(), PROCESS, z, 0, 0.1)
+        plan(0, 0.1)
+    with pytest.raises(ValueError, match="delta"):
+        plan(5, -0.1)
 
 
 def test_bound_of_gaussian_data_agrees_with_a_direct_computation() -> None:
     x = idct2(normal(0, 3000, 1, *SIZE) * VARIANCE.sqrt())
     x = (((x + 1) * 127.5).round() / 127.5 - 1).clamp(-1, 1)
-    delta, generator = 0.025, torch.Generator().manual_seed(3)
-    starts = torch.zeros(1, 1, 1, 1)
-
-    def noise(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, dtype=like.dtype, generator=generator)
-
-    offset = torch.rand(3000, dtype=torch.float64, generator=generator)
-    bound = heat_bound(PREDICTOR, PROCESS, x, noise, offset, starts, delta, calls=19)
+    delta, draws = 0.025, SeededDraws(3000, 3)
+    bound = heat_bound(PREDICTOR, x, draws, torch.zeros(1, 1, 1, 1), delta, calls=19)
     unit = math.log(2) * x[0].numel()
 
     diffusion, ratio = 0.0, 0.02 / delta
@@ -180,7 +176,7 @@ def test_bound_of_gaussian_data_agrees_with_a_direct_computation() -> None:
     assert torch.allclose(bound.bands.sum(1), bound.prior + bound.diffusion)
 
     t = torch.full((3000,), 0.05, dtype=torch.float64)
-    mean = exact(PROCESS.diffuse(x, t, noise(x)), t)
+    mean = exact(PROCESS.diffuse(x, t, draws(x)), t)
     levels = (torch.arange(256, dtype=torch.float64) / 127.5 - 1).view(-1, 1, 1, 1, 1)
     density = torch.distributions.Normal(mean[:50], delta)
     probability = torch.where(levels > 0.999, 1.0, density.cdf(levels + 1 / 255)) - torch.where(
@@ -204,23 +200,31 @@ def test_far_tails_of_a_level_are_finite() -> None:
 def test_errors_by_level_are_those_of_the_loss() -> None:
     x = normal(0, 200, 1, *SIZE)
     perfect = DenoiserPredictor(type("Perfect", (Exact,), {"__call__": lambda self, z, t: x})(), PROCESS)
-    times, losses = prediction_errors(perfect, PROCESS, x, lambda like: torch.zeros_like(like), 5, per_octave=1)
+    times, losses = prediction_errors(perfect, x, lambda like: torch.zeros_like(like), 5, per_octave=1)
     assert times.tolist() == pytest.approx([0.05, 0.25, 0.5, 0.75, 1.0])
     assert losses.abs().max() < 1e-12
 
 
-def test_starts_are_the_blurred_images(tmp_path: Path) -> None:
+def test_the_bank_holds_the_blurred_images() -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 8, 12), np.uint8)
     x = torch.from_numpy(images).double() / 127.5 - 1
     spectrum = dct2(x).square().mean(0)
     height, width = lowest_frequencies(PROCESS, spectrum)
     assert 1 < height < 8
-    starts = measure_starts(images, False, PROCESS, spectrum)
+    assignments = (*HEAT, "data.image_size=[8,12]", "process.levels=20", "process.blur_sigma_max=6", "model.multipliers=[1]")
+    config = load_config("shapes-blur", parse_overrides([*assignments, "model.attention_levels=[]"]))
+    moments = DataMoments(spectrum, torch.zeros_like(spectrum))
+
+    def bank(flip: bool) -> Tensor:
+        data = config.data.model_copy(update={"flip": flip})
+        return family_of(config.model_copy(update={"data": data})).measure_extras(images, moments)["starts"]
+
+    starts = bank(False)
     whole = torch.zeros(12, 3, 8, 12)
     whole[..., :height, :width] = starts
     blurred = PROCESS.diffuse(x, torch.ones(12, dtype=torch.float64), torch.zeros_like(x))
     assert (idct2(whole) - blurred).abs().max() < PROCESS.noise / 10
-    flipped = measure_starts(images, True, PROCESS, spectrum)
+    flipped = bank(True)
     assert torch.equal(flipped[::2], starts[::2])
     assert torch.allclose(flipped[1::2, ..., 1], -starts[1::2, ..., 1])
 
@@ -251,7 +255,7 @@ def heat_weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 def test_every_command_works_on_a_heat_model(heat_weights: Path, cli: Cli) -> None:
     run = ("--run", heat_weights.parent.parent)
-    assert load_weights(heat_weights).starts is not None
+    assert "starts" in load_weights(heat_weights).data.extras
     for command in (
         ("sample", *run, "--n", 5, "--out", "five.npz"),
         ("sample", *run, "--n", 3, "--out", "three.npz", "--batch-size", 2),
@@ -283,9 +287,12 @@ def test_every_command_works_on_a_heat_model(heat_weights: Path, cli: Cli) -> No
 def test_heat_models_refuse_what_is_not_theirs(heat_weights: Path, cli: Cli) -> None:
     run = ("--run", heat_weights.parent.parent)
     for arguments, text in (
-        (("sample", "--sampler", "abm"), "is sampled by heat only"),
-        (("sample", "--steps", 5), "this model has 4 levels"),
-        (("likelihood", "--steps", 5), "leave --steps out"),
+        (("sample", "--sampler", "abm"), "--sampler abm: this model is of the family heat: use heat"),
+        (("sample", "--steps", 5), "--steps 5: this model has 4 levels"),
+        (
+            ("likelihood", "--steps", 5),
+            "--steps 5: the bound of heat dissipation has the steps of its levels; leave the option out",
+        ),
         (("likelihood", "--delta", 0), "heat dissipation has no bound where its steps add no noise"),
     ):
         done = cli(*arguments, *run)
@@ -297,22 +304,22 @@ def test_heat_models_refuse_what_is_not_theirs(heat_weights: Path, cli: Cli) -> 
 
 def test_diffusion_models_refuse_the_heat_sampler(tiny_run: Path, cli: Cli) -> None:
     done = cli("sample", "--run", tiny_run, "--sampler", "heat")
-    assert (done.code, "any but heat" in done.err) == (2, True)
+    assert (done.code, "--sampler heat: this model is of the family diffusion: use abm" in done.err) == (2, True)
     done = cli("sample", "--run", tiny_run, "--delta", "0.1")
-    assert (done.code, "only --sampler heat adds such noise" in done.err) == (2, True)
+    assert (done.code, "--delta 0.1: sampler abm has no such option; it is for heat" in done.err) == (2, True)
     done = cli("likelihood", "--run", tiny_run, "--delta", "0.1")
-    assert (done.code, "is the noise of heat dissipation's steps" in done.err) == (2, True)
+    assert (done.code, "--delta 0.1: it is the noise of heat dissipation's steps" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("assignments", "text"),
     [
         (["process.kind=heat"], "sample.sampler abm: for process.kind heat it must be heat"),
-        (["objective=residual"], "objective residual: for process.kind diffusion it is spectral or v or eps"),
-        ([*HEAT, "objective=eps"], "objective eps: for process.kind heat it is spectral or residual"),
+        (["objective=residual"], "objective residual: for process.kind diffusion it must be spectral or v or eps"),
+        ([*HEAT, "objective=eps"], "objective eps: for process.kind heat it must be spectral or residual"),
         ([*HEAT, "optim.time_sampling=path"], "heat dissipation trains all levels alike"),
         ([*HEAT, "sample.steps=5"], "sample.steps 5: must be at most process.levels, 4"),
-        ([*HEAT, "objective=residual", "sample.steps=2"], "goes down level by level, in 4 steps"),
+        ([*HEAT, "objective=residual", "sample.steps=2"], "is sampled level by level; set it to process.levels, 4"),
         ([*HEAT, "process.min_scale=0.1"], "process.min_scale: unknown key"),
         ([*HEAT, "process.blur_sigma_min=30"], "blur_sigma_min must be below blur_sigma_max"),
         (["process.kind=cold"], "process.kind must be diffusion or heat"),
@@ -320,7 +327,7 @@ def test_diffusion_models_refuse_the_heat_sampler(tiny_run: Path, cli: Cli) -> N
         (["process.blur_power=3"], "blur_power is for blur_schedule: cosine-power"),
     ],
 )
-def test_contradictions_are_told(assignments: list[str], text: str) -> None:
+def test_contradictions_are_reported(assignments: list[str], text: str) -> None:
     with pytest.raises(UsageError) as error:
         load_config("shapes-blur", parse_overrides(assignments))
     assert text in str(error.value), str(error.value)

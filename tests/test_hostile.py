@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import moments_of
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from blurcli.checkpoint import Weights, load_state, load_weights, save_weights
 from blurcli.config import Config, flatten, from_json, load_config, parse_overrides, to_json, to_yaml
+from blurcli.data.archives import open_images
 from blurcli.data.images import decode
-from blurcli.data.places import open_images
 from blurcli.data.stream import open_stream
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import load_features, recorded
 from blurcli.evaluate.statistics import Statistics
+from blurcli.families import ModelData
+from blurcli.train.checkpointing import load_state
+from blurcli.weights import Weights, load_weights, save_weights
 
 HERE = Path(__file__).parent
 often = hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -54,7 +57,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3), max_leaves=9
 )
-sections = st.dictionaries(st.sampled_from([*Config.model_fields, "extends", "colour"]), anything, max_size=3)
+sections = st.dictionaries(st.sampled_from([*Config.model_fields, "extends", "color"]), anything, max_size=3)
 values = st.fixed_dictionaries({}, optional=dict.fromkeys(flatten(Config()), anything))  # type: ignore[call-arg]
 
 
@@ -179,8 +182,8 @@ def test_no_bit_of_a_weights_file_flips_unseen(tmp_path: Path, whole: bytes, pla
 @often
 def test_weights_of_any_tensors_come_back(tmp_path: Path, shapes: dict[str, int]) -> None:
     network = {name: torch.from_numpy(np.random.default_rng(0).random(size)) for name, size in shapes.items()}
-    moments = torch.ones(3, 8, 8), torch.zeros(3, 8, 8)
-    weights = Weights(load_config("shapes-blur"), 7, network, *moments, None, tmp_path / "w.safetensors")
+    data = ModelData(moments_of(torch.ones(3, 8, 8)))
+    weights = Weights(load_config("shapes-blur"), 7, network, data, tmp_path / "w.safetensors")
     save_weights(weights)
     read = load_weights(weights.path)
     assert read.network.keys() == network.keys()

@@ -1,4 +1,4 @@
-"""Every kind of image file that people have: what becomes of it, and what `blurdiff data` says of it."""
+"""Kinds of image files that users have: how they are decoded, and what `blurdiff data` reports of them."""
 
 import json
 import zipfile
@@ -10,16 +10,16 @@ from conftest import Cli, settings
 from PIL import Image
 from test_data import encode
 
-from blurcli.data import load_dataset
+from blurcli.data import ReadOptions, load_dataset
+from blurcli.data.archives import open_images
 from blurcli.data.images import decode
-from blurcli.data.places import open_images
-from blurcli.data.survey import survey
+from blurcli.data.inspection import inspect_images
 from blurcli.errors import UserError
 
 rng = np.random.default_rng(0)
 
 
-def test_deep_values_keep_the_range_that_is_asked_for(tmp_path: Path) -> None:
+def test_deep_values_are_mapped_from_the_given_range(tmp_path: Path) -> None:
     """The documented mapping: low to 0, high to 255, linear between, clipped beyond."""
     values = rng.integers(0, 4096, (8, 8)).astype(np.uint16)
     content = encode(Image.fromarray(values), tmp_path / "x.png")
@@ -44,7 +44,7 @@ def test_a_range_leaves_eight_bits_alone(tmp_path: Path) -> None:
 def test_another_range_is_another_dataset(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     Image.fromarray(rng.integers(0, 4096, (8, 8)).astype(np.uint16)).save(tmp_path / "d" / "x.png")
-    whole, own = (load_dataset(str(tmp_path / "d"), "train", (8, 8), 1, value_range=r) for r in (None, (0, 4095)))
+    whole, own = (load_dataset(str(tmp_path / "d"), "train", (8, 8), 1, ReadOptions(value_range=r)) for r in (None, (0, 4095)))
     assert whole.fingerprint != own.fingerprint
     assert whole.images.max() <= 16 < own.images.max()
 
@@ -56,13 +56,13 @@ def test_cmyk_palette_and_animation(tmp_path: Path) -> None:
     palette.putpalette([0, 0, 0, 10, 20, 30])
     assert decode(encode(palette, tmp_path / "x.png"), "x", 8, 8, 3)[:, 0, 0].tolist() == [10, 20, 30]
     assert decode(encode(palette, tmp_path / "y.png", transparency=1), "y", 8, 8, 3)[:, 0, 0].tolist() == [255] * 3
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     animated = encode(frames[0], tmp_path / "x.webp", save_all=True, append_images=frames[1:], lossless=True)
     assert decode(animated, "x", 8, 8, 3)[:, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_half_transparent_edges_do_not_bleed(tmp_path: Path) -> None:
-    """Black that nobody sees does not darken what is resized beside it."""
+    """Fully transparent black does not darken the opaque pixels beside it when resized."""
     pixels = np.zeros((32, 32, 4), np.uint8)
     pixels[:, 16:] = [255, 255, 255, 255]
     assert decode(encode(Image.fromarray(pixels), tmp_path / "x.png"), "x", 8, 8, 3).min() >= 250
@@ -75,7 +75,7 @@ def test_tiny_and_long_images(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_images_larger_than_is_safe_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_above_the_pixel_limit_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     content = encode(Image.new("1", (40, 26)), tmp_path / "x.png")
     with pytest.raises(UserError, match=r"x: .*40x26 pixels are more than the limit of 1,000"):
@@ -86,13 +86,13 @@ def test_images_larger_than_is_safe_are_not_decoded(tmp_path: Path, monkeypatch:
 def mixed(tmp_path: Path) -> Path:
     folder = tmp_path / "mixed"
     (folder / "sub").mkdir(parents=True)
-    colours = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
-    colours.save(folder / "a.png")
-    colours.save(folder / "sub" / "again.webp", lossless=True)
-    Image.new("L", (30, 9), 5).save(folder / "grey.png")
+    colors = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+    colors.save(folder / "a.png")
+    colors.save(folder / "sub" / "again.webp", lossless=True)
+    Image.new("L", (30, 9), 5).save(folder / "gray.png")
     Image.fromarray(rng.integers(100, 900, (8, 8)).astype(np.uint16)).save(folder / "deep.png")
     Image.new("RGBA", (4, 4), (1, 2, 3, 4)).save(folder / "seen-through.png")
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -103,9 +103,9 @@ def mixed(tmp_path: Path) -> Path:
     return folder
 
 
-def test_survey(mixed: Path) -> None:
+def test_inspection(mixed: Path) -> None:
     with open_images(mixed) as files:
-        found = survey(files, lambda done, total: None)
+        found = inspect_images(files, lambda done, total: None)
     assert found.images == 7
     assert set(found.broken) == {"broken.png", "cut.jpg"}
     assert found.broken["broken.png"] == "none of PNG, JPEG, WEBP, BMP, TIFF"
@@ -121,18 +121,18 @@ def test_report(cli: Cli, mixed: Path) -> None:
     options = ["--set", "data.image_size=8"]
     done = cli("data", mixed, *options)
     assert done.code == 0
-    for text in ("broken.png (none of PNG", "a.png = sub/again.webp", "too many: a training stops", "data.value_range=["):
+    for text in ("broken.png (none of PNG", "a.png = sub/again.webp", "too many: training stops", "data.value_range=["):
         assert text in done.out
     allowed = cli("data", mixed, *options, "--set", "data.max_broken=2", "--json")
     assert allowed.code == 0
-    told = json.loads(allowed.out)
-    assert told["images"] == 7
-    assert told["sizes"]["8x8"] == 4
-    assert "the broken files (2) are left out" in told["then"]
-    grey = cli("data", mixed, "--set", "data.channels=1", "--set", "data.value_range=[0,1000]", *options)
-    assert "lose their colours" in grey.out
-    assert "0 is black and 1000 is white" in grey.out
-    assert "would keep their range" not in grey.out
+    report = json.loads(allowed.out)
+    assert report["images"] == 7
+    assert report["sizes"]["8x8"] == 4
+    assert "the unreadable files (2) are skipped" in report["then"]
+    gray = cli("data", mixed, "--set", "data.channels=1", "--set", "data.value_range=[0,1000]", *options)
+    assert "lose their colors" in gray.out
+    assert "0 is black and 1000 is white" in gray.out
+    assert "to keep their range" not in gray.out
     assert not list(Path().glob("**/*.npy"))
 
 
@@ -142,12 +142,12 @@ def test_report_of_images_that_need_nothing(cli: Cli, tmp_path: Path) -> None:
         Image.new("L", (8, 8), 20 * i).save(tmp_path / "d" / f"{i}.png")
     done = cli("data", "d", "--set", "data.image_size=8", "--set", "data.channels=1")
     assert done.code == 0
-    assert "all are taken as they are, 8x8" in done.out
-    assert "all are grey: data.channels=1 would do" in cli("data", "d", "--set", "data.image_size=8").out
+    assert "all are used unchanged, 8x8" in done.out
+    assert "all are gray: use data.channels=1" in cli("data", "d", "--set", "data.image_size=8").out
     assert cli("data", "absent").code == 2
 
 
-def test_broken_files_are_left_out_by_name_up_to_a_limit(cli: Cli, mixed: Path, tmp_path: Path) -> None:
+def test_broken_files_are_skipped_and_named_up_to_a_limit(cli: Cli, mixed: Path, tmp_path: Path) -> None:
     command = ["train", "--preset", "shapes-blur", "--data", mixed, *settings("train.steps=1")]
     done = cli(*command, "--run", "r", "--set", "data.max_broken=1")
     assert done.code == 1
@@ -157,36 +157,38 @@ def test_broken_files_are_left_out_by_name_up_to_a_limit(cli: Cli, mixed: Path, 
     for run in "rs":  # the second time from the cache
         done = cli(*command, "--run", run, "--set", "data.max_broken=2")
         assert done.code == 0, done.err
-        assert "2 unreadable files are left out: broken.png, cut.jpg" in done.err
+        assert "2 unreadable files are skipped: broken.png, cut.jpg" in done.err
         assert "7 images" in done.err
     fewer = cli(*command, "--run", "t", "--set", "data.max_broken=1")
     assert fewer.code == 1
-    assert "2 broken files (broken.png, cut.jpg), more than data.max_broken, 1" in " ".join(fewer.err.split())
-    dataset = load_dataset(str(mixed), "train", (8, 8), 3, max_broken=2)
+    assert "2 unreadable files (broken.png, cut.jpg), more than data.max_broken, 1" in " ".join(fewer.err.split())
+    dataset = load_dataset(str(mixed), "train", (8, 8), 3, ReadOptions(max_broken=2))
     assert np.array_equal(dataset.images[0], np.asarray(Image.open(mixed / "a.png")).transpose(2, 0, 1))
     assert np.array_equal(dataset.images[-1], load_dataset(str(mixed / "turned.jpg"), "train", (8, 8), 3).images[0])
 
 
-def test_nothing_but_broken_files(tmp_path: Path) -> None:
+def test_only_broken_files(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x.png").write_text("no image")
     with pytest.raises(UserError, match="none of its 1 images can be read"):
-        load_dataset(str(tmp_path / "d"), "train", (8, 8), 3, max_broken=9)
+        load_dataset(str(tmp_path / "d"), "train", (8, 8), 3, ReadOptions(max_broken=9))
 
 
-def test_names_in_an_archive_lead_nowhere(tmp_path: Path, photos: Path) -> None:
-    """They are labels of bytes: nothing is ever unpacked."""
+def test_names_in_an_archive_are_never_paths(tmp_path: Path, photos: Path) -> None:
+    """They only identify contents: nothing is unpacked to disk."""
     before = set(tmp_path.rglob("*"))
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name in ("../../escaped.png", "/tmp/absolute.png", "a\\..\\b.png"):
             archive.write(photos / "0.png", name)
-    assert len(load_dataset(str(tmp_path / "x.zip"), "train", (8, 8), 3).images) == 2  # ".." begins like a hidden name
+    assert (
+        len(load_dataset(str(tmp_path / "x.zip"), "train", (8, 8), 3).images) == 2
+    )  # ".." starts with a dot like a hidden name
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "x.zip"}
     assert not Path("/tmp/absolute.png").exists()
 
 
 def test_a_blur_is_suggested_by_the_spectrum(cli: Cli, tmp_path: Path) -> None:
-    """The one that leaves half a percent of the variance: of a single wave, it follows from the heat equation."""
+    """It leaves half a percent of the variance; for a single wave the heat equation gives its size."""
     height, width = 16, 24
     wave = np.cos(np.pi / width * 2 * (np.arange(width) + 0.5))  # DCT frequency 2 along the rows
     (tmp_path / "d").mkdir()
@@ -198,6 +200,6 @@ def test_a_blur_is_suggested_by_the_spectrum(cli: Cli, tmp_path: Path) -> None:
     assert found["suggested_px"] == pytest.approx(np.sqrt(np.log(1 / 0.005) / eigenvalue), rel=0.05)  # two digits
     assert found["preset_px"] == 32
     assert found["preset_leaves"] < 1e-6
-    assert "a blur of 8.8 px would leave 0.5% of the variance" in cli(*arguments).out
+    assert "a blur of 8.8 px leaves 0.5% of the variance" in cli(*arguments).out
     Image.new("L", (9, 9), 128).save(tmp_path / "d" / "a.png")
     assert json.loads(cli(*arguments, "--json").out)["blur"] is None

@@ -12,17 +12,17 @@ from conftest import TINY, Cli
 from PIL import Image
 from torch import Tensor
 
-from blurcli.build import build_network
-from blurcli.checkpoint import load_weights
 from blurcli.config import Config, flatten, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.unet import _ResidualBlock
-from blurcli.data import load_dataset
+from blurcli.data import ReadOptions, load_dataset
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
-from blurcli.model import Model
+from blurcli.pipeline import Pipeline, build_network
 from blurcli.runs import Run
-from blurcli.train import Trainer, train
+from blurcli.train import Callbacks, Trainer, train
+from blurcli.visualize import tile
+from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12", "score.features=pixels")
@@ -34,11 +34,11 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     trace: dict[str, list[Any]] = {"passes": [], "layouts": [], "blocks": [], "compiled": []}
     forward, residual = UNet.forward, _ResidualBlock.forward
 
-    def traced_forward(network: UNet, x: Tensor, *others: Tensor | None) -> Tensor:
+    def traced_forward(network: UNet, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         if network.training:
             trace["passes"].append(len(x))
             trace["layouts"].append(x.is_contiguous(memory_format=torch.channels_last))
-        return forward(network, x, *others)
+        return forward(network, x, t, **conditions)
 
     def traced_residual(block: _ResidualBlock, *arguments: Tensor) -> Tensor:
         trace["blocks"] += [1] * block.training
@@ -59,14 +59,15 @@ def outcome(config: Config, folder: Path, cli: Cli, trace: dict[str, list[Any]])
     for events in trace.values():
         events.clear()
     data = config.data
-    options = {key: getattr(data, key) for key in ("shapes_count", "shapes_objects", "classes", "value_range", "max_broken")}
-    dataset = load_dataset(data.source, "train", data.image_size, data.channels, **options)
+    options = ReadOptions.of(data)
+    dataset = load_dataset(data.source, "train", data.image_size, data.channels, options, classes=data.classes)
     deterministic: list[bool] = []
-    weights_path = train(
-        config, Run(folder), dataset, CPU, on_log=lambda m: deterministic.append(torch.are_deterministic_algorithms_enabled())
+    callbacks = Callbacks(
+        on_log=lambda metrics: deterministic.append(torch.are_deterministic_algorithms_enabled()), draw_preview=tile
     )
+    weights_path = train(config, Run(folder), dataset, CPU, callbacks)
     weights = load_weights(weights_path)
-    batches = list(Model.from_weights(weights, CPU).generate(5, seed=0))
+    batches = list(Pipeline.from_weights(weights, CPU).generate(5, seed=0))
     score = json.loads(cli("fid", "--run", folder, "--force", "--json").out)
     logged, health = (
         [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []

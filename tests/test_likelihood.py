@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from conftest import SeededDraws
 from torch import Tensor
 
 from blurcli.core import BlurringDiffusion, dct2, idct2
 from blurcli.core.likelihood import Bound, variational_bound
+from blurcli.core.whitened import WhitenedSpace
 
 SIZE = (8, 12)
 VARIANCE = 0.3 / (1 + torch.arange(8.0)[:, None] ** 2 + torch.arange(12.0) ** 2).double() ** 0.75 + 0.01
@@ -28,16 +30,9 @@ def gaussian_images(count: int) -> Tensor:
 
 def bound(blur: float, x: Tensor, seed: int = 0, **options: int) -> Bound:
     process = BlurringDiffusion(SIZE, blur)
-    generator = torch.Generator().manual_seed(seed)
-    return variational_bound(
-        lambda z, t: wiener(process, z, t),
-        process,
-        x,
-        lambda like: torch.randn(like.shape, dtype=like.dtype, generator=generator),
-        torch.rand(len(x), dtype=torch.float64, generator=generator),
-        VARIANCE,
-        **options,  # type: ignore[arg-type]
-    )
+    space = WhitenedSpace(process, torch.zeros_like(VARIANCE), VARIANCE)
+    draws = SeededDraws(len(x), seed)
+    return variational_bound(lambda z, t: wiener(process, z, t), space, x, draws, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("blur", [0.0, 3.0, 20.0])

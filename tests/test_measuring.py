@@ -69,13 +69,13 @@ def test_sweep_scores_what_is_missing_and_shows_all(cli: Cli, tiny_run: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["sweep", "--steps", "5,x"], "give whole numbers from 1 up with commas"),
-        (["sweep", "--steps", "0"], "give whole numbers from 1 up with commas"),
+        (["sweep", "--steps", "5,x"], "not a list of whole numbers from 1; write them with commas"),
+        (["sweep", "--steps", "0"], "not a list of whole numbers from 1; write them with commas"),
         (["sweep", "--samplers", "abm,dimm"], "unknown sampler 'dimm'; did you mean 'ddim'?"),
-        (["sweep", "--out", "s.gif"], "must end in .png or .svg"),
-        (["diagnose", "--out", "s.gif"], "must end in .png or .svg"),
-        (["diagnose", "--n", "65"], "--n 65: shapes train has 64 images; give at most that"),
-        (["likelihood", "--n", "65"], "--n 65: shapes train has 64 images; give at most that"),
+        (["sweep", "--out", "s.gif"], "unknown format of a plot; end the name in .png or .svg"),
+        (["diagnose", "--out", "s.gif"], "unknown format of a plot; end the name in .png or .svg"),
+        (["diagnose", "--n", "65"], "--n 65: shapes train has 64 images; use at most 64"),
+        (["likelihood", "--n", "65"], "--n 65: shapes train has 64 images; use at most 64"),
         (["likelihood", "--steps", "0"], "Invalid value for '--steps'"),
     ],
 )
@@ -110,3 +110,36 @@ def test_a_model_of_noise_is_calibrated(cli: Cli, tmp_path: Path) -> None:
         assert ours.code == raw.code == 0
         if command[0] == "fid":
             assert json.loads(ours.out)["fd"] < json.loads(raw.out)["fd"]
+
+
+def test_a_sweep_does_not_mix_settings_of_its_samplers(cli: Cli, tiny_run: Path) -> None:
+    """Scores of another noise, guidance or class are points of their own, named by what is unusual."""
+    command = ["sweep", "--run", tiny_run, "--n", 20, "--force", "--steps", 2, "--samplers", "abm,ddim", "--json"]
+    first = json.loads(cli(*command).out)["rows"]
+    record = tiny_run / "evaluations.jsonl"
+    scores = [json.loads(line) for line in record.read_text().splitlines()]
+    changes = [{"delta": 0.02}, {"guidance": 3.0}, {"label": "cat"}, {"eta": 0.5}]
+    with record.open("a") as file:
+        file.writelines(json.dumps(scores[0] | change | {"fd": 9.0}) + "\n" for change in changes)
+        # The same score under other labels is the same point, and a model with other weights is another model.
+        file.write(json.dumps(scores[0] | {"weights": "./elsewhere", "name": "again"}) + "\n")
+        file.write(json.dumps(scores[0] | {"weights_sha256": "0", "fd": 9.0}) + "\n")
+    again = cli(*command)
+    assert "FD" not in again.err
+    rows = {row["sampler"]: row for row in json.loads(again.out)["rows"]}
+    titles = ["abm delta 0.02", "abm guidance 3", "abm class cat", "abm eta 0.5"]
+    assert sorted(rows) == sorted(["abm", "ddim", *titles])
+    assert [rows["abm"], rows["ddim"]] == first
+    assert all((rows[title]["mean"], rows[title]["seeds"]) == (9.0, 1) for title in titles)
+
+
+def test_a_sweep_reuses_scores_without_newer_keys(cli: Cli, tiny_run: Path) -> None:
+    command = ["sweep", "--run", tiny_run, "--n", 20, "--force", "--steps", 2, "--samplers", "abm", "--json"]
+    rows = json.loads(cli(*command).out)["rows"]
+    record = tiny_run / "evaluations.jsonl"
+    (score,) = [json.loads(line) for line in record.read_text().splitlines()]
+    newer = ("eta", "delta", "label", "guidance", "calibrated")
+    record.write_text(json.dumps({key: value for key, value in score.items() if key not in newer}) + "\n")
+    again = cli(*command)
+    assert "FD" not in again.err
+    assert json.loads(again.out)["rows"] == rows

@@ -32,13 +32,13 @@ needs_browser = pytest.mark.skipif(
 
 
 class Page:
-    """The page, as a person and a debugger see it."""
+    """The page, as a user and a debugger see it."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
-    def pixels(self, shot: int = 0) -> np.ndarray:
-        width, height, *values = self.driver.execute_script(PIXELS, shot)
+    def pixels(self, panel: int = 0) -> np.ndarray:
+        width, height, *values = self.driver.execute_script(PIXELS, panel)
         return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
     def now(self) -> tuple[float, int]:
@@ -49,14 +49,14 @@ class Page:
     def press(self, *keys: str) -> None:
         ActionChains(self.driver).send_keys(*keys).perform()
 
-    def drag(self, share: float) -> None:
-        """Take the slider's knob to a share of its length."""
+    def drag(self, fraction: float) -> None:
+        """Drag the slider's knob to a fraction of its length."""
         slider = self.driver.find_element(By.ID, "time")
         half = slider.size["width"] / 2
         value = float(slider.get_property("value"))  # type: ignore[arg-type]
-        knob = half - 8  # whose middle does not reach the ends
+        knob = half - 8  # its center does not reach the ends
         chain = ActionChains(self.driver).move_to_element_with_offset(slider, round((2 * value - 1) * knob), 0)
-        chain.click_and_hold().move_to_element_with_offset(slider, round((2 * share - 1) * half), 0).release().perform()
+        chain.click_and_hold().move_to_element_with_offset(slider, round((2 * fraction - 1) * half), 0).release().perform()
 
     def wait(self, condition: Callable[[], bool]) -> None:
         WebDriverWait(self.driver, 20).until(lambda _: condition())
@@ -65,7 +65,7 @@ class Page:
         return [line for line in self.driver.get_log("browser") if line["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
 
     def requests(self) -> set[str]:
-        """The schemes of the addresses that were asked for."""
+        """The schemes of all requested addresses."""
         messages = [json.loads(line["message"])["message"] for line in self.driver.get_log("performance")]  # type: ignore[no-untyped-call]
         asked = [
             message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
@@ -97,16 +97,18 @@ def open_page() -> Iterator[Callable[[Path], Page]]:
 
 
 @needs_browser
-def test_a_film_is_scrubbed_and_played(cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Callable[[Path], Page]) -> None:
+def test_an_animation_is_scrubbed_and_played(
+    cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Callable[[Path], Page]
+) -> None:
     base = ("--run", tiny_run, "--n", 3, "--frames", 5, "--direction", "both", "--columns", 3)
-    assert cli("animate", "film.html", *base, "--fps", 50, "--loop", 1, "--hold", 0).code == 0
-    assert cli("animate", "film.png", *base, "--scale", 1).code == 0
-    with Image.open(tmp_path / "film.png") as film:
+    assert cli("animate", "animation.html", *base, "--fps", 50, "--loop", 1, "--hold", 0).code == 0
+    assert cli("animate", "animation.png", *base, "--scale", 1).code == 0
+    with Image.open(tmp_path / "animation.png") as animation:
         frames = []
         for k in range(10):
-            film.seek(k)
-            frames.append(np.asarray(film.convert("RGB")).copy())
-    page = open_page(tmp_path / "film.html")
+            animation.seek(k)
+            frames.append(np.asarray(animation.convert("RGB")).copy())
+    page = open_page(tmp_path / "animation.html")
 
     # The slider: the images at its left end, noise at the right one.
     assert page.now() == (0.0, 1)
@@ -136,23 +138,23 @@ def test_a_film_is_scrubbed_and_played(cli: Cli, tiny_run: Path, tmp_path: Path,
     page.press("+")
     assert page.driver.find_element(By.TAG_NAME, "canvas").size["width"] == width + 26
 
-    # Space plays it, from the end on from the start, once.
+    # Space at the end plays it from the start, once.
     page.press("d", Keys.SPACE)
     page.wait(lambda: page.now() == (0.0, 5))
     page.wait(lambda: page.driver.find_element(By.ID, "play").get_attribute("aria-label") == "play")
 
-    # The plots are of that time; the signal's line stands where the slider does.
+    # The plots show the time of the slider.
     lines = page.driver.find_elements(By.CSS_SELECTOR, "#charts polyline")
-    assert len(lines) == 4  # spectrum then and now, log-SNR, and where we are
+    assert len(lines) == 4  # spectrum at t = 0 and now, log-SNR, and the current time
     assert page.errors() == []
     assert page.requests() <= {"file", "data"}
 
 
 @needs_browser
 def test_space_pauses(cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Callable[[Path], Page]) -> None:
-    """Also while a button has the focus; and a phone shows the whole width."""
-    assert cli("animate", "film.html", "--run", tiny_run, "--n", 1, "--fps", 4, "--show", "both").code == 0
-    page = open_page(tmp_path / "film.html")
+    """Also while a button has the focus; and a narrow screen shows the whole width."""
+    assert cli("animate", "animation.html", "--run", tiny_run, "--n", 1, "--fps", 4, "--show", "both").code == 0
+    page = open_page(tmp_path / "animation.html")
     assert page.pixels(1).shape == (8, 8, 3)
     page.driver.find_element(By.ID, "play").click()
     page.wait(lambda: page.now()[1] >= 2)
@@ -167,10 +169,10 @@ def test_space_pauses(cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Calla
     assert page.errors() == []
 
 
-def test_a_title_is_no_code(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+def test_a_title_is_escaped(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     run = tiny_run.rename(tiny_run.parent / "<script>alert(1)<")
-    assert cli("animate", "film.html", "--run", run, "--n", 1, "--frames", 2).code == 0
-    page = (tmp_path / "film.html").read_text()
+    assert cli("animate", "animation.html", "--run", run, "--n", 1, "--frames", 2).code == 0
+    page = (tmp_path / "animation.html").read_text()
     assert "<script>alert" not in page
     assert page.count("<script") == 2
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")

@@ -7,9 +7,9 @@ import torch
 from conftest import Cli
 from PIL import Image
 
-from blurcli import plots
 from blurcli.errors import UsageError, UserError
-from blurcli.plots import check_plot, save_errors, save_sweep
+from blurcli.visualize import plots
+from blurcli.visualize.plots import check_plot, save_errors, save_sweep
 
 ROWS = [
     {"sampler": sampler, "steps": steps, "mean": 1 / steps, "min": 0.9 / steps, "max": 1.2 / steps}
@@ -28,18 +28,18 @@ def test_a_sweep_names_its_samplers_and_axes(tmp_path: Path) -> None:
         assert picture.size == (1050, 675)
 
 
-def test_errors_are_coloured_about_one(tmp_path: Path) -> None:
+def test_the_color_scale_of_errors_is_centered_at_one(tmp_path: Path) -> None:
     relative = torch.tensor([[0.01, 1.0], [0.01, 1.0], [0.01, 1e9]])
     save_errors(torch.linspace(0, 1, 3), relative, ["mean", "4-2 px"], tmp_path / "e.png")
     with Image.open(tmp_path / "e.png") as picture:
         pixels = picture.convert("RGB")
         seen = {pixels.getpixel((x, y)) for x in (250, 500, 800) for y in (150, 450)}
     blue, white, red = (5, 48, 97), (247, 247, 247), (103, 0, 31)  # the ends and the middle of RdBu
-    assert all(min(sum(abs(a - b) for a, b in zip(colour, c, strict=True)) for c in seen) < 12 for colour in (blue, white, red))
+    assert all(min(sum(abs(a - b) for a, b in zip(color, c, strict=True)) for c in seen) < 12 for color in (blue, white, red))
 
 
 def test_refusals_come_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"must end in .png or .svg"):
+    with pytest.raises(UsageError, match=r"unknown format of a plot; end the name in .png or .svg"):
         check_plot(tmp_path / "s.jpeg")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
@@ -51,20 +51,20 @@ def test_refusals_come_before_the_work(tmp_path: Path) -> None:
 SWEEP = ("sweep", "--samplers", "abm,ddim", "--steps", "2,3", "--n", 12, "--features", "pixels", "--force")
 
 
-def test_all_that_a_run_has_recorded(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+def test_all_records_of_a_run(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     assert cli(*SWEEP, "--run", tiny_run).code == 0
     done = cli("plot", tiny_run, "--out", "made")
     assert done.code == 0, done.err
     names = {"loss", "sweep-fd-pixels-8x8-n12", "spectrum"}
     assert {Path(line).name for line in done.out.splitlines()} == {f"{name}.{end}" for name in names for end in ("png", "svg")}
-    assert "over training: it takes scores of two weights files" in done.err
+    assert "over training: it needs scores of two weights files" in done.err
     for path in (tmp_path / "made").glob("*.png"):
         with Image.open(path) as image:
             assert np.asarray(image.convert("L")).std() > 10
     sweep = (tmp_path / "made" / "sweep-fd-pixels-8x8-n12.svg").read_text()
     assert "<svg" in sweep
 
-    # As if earlier weights had been scored: their lines end where the others begin.
+    # With scores of earlier weights, there are plots over training.
     record = tiny_run / "evaluations.jsonl"
     scores = [json.loads(line) for line in record.read_text().splitlines()]
     earlier = [score | {"step": 1, "weights": "w", "weights_sha256": "1", "fd": 2 * score["fd"]} for score in scores]
@@ -112,8 +112,39 @@ def test_scores_over_training_and_against_steps(tmp_path: Path, monkeypatch: pyt
     assert [(row["steps"], row["mean"], row["min"], row["max"]) for row in rows] == [(1, 21.5, 21, 22), (2, 22.5, 22, 23)]
 
 
-def test_lines_that_say_anything(cli: Cli, tmp_path: Path) -> None:
-    """They are left out; the others are plotted."""
+def test_lines_of_a_plot_have_one_setting_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    """Not several deltas, classes or guidances; the run's labels and spellings of paths make no difference."""
+    common = {"n": 5, "features": "pixels", "reference_hash": "r", "size": [8, 8], "sampler": "heat", "seed": 0}
+    settings = [{"delta": 0.01}, {"delta": 0.02}, {"delta": 0.01, "guidance": 2.0}, {"delta": 0.01, "label": "cat"}]
+    lines = [
+        common | setting | {"step": step, "weights_sha256": str(step), "steps": steps, "fd": step + steps + number / 10}
+        for number, setting in enumerate(settings)
+        for step in (10, 20)
+        for steps in (1, 2)
+    ]
+    labels = {"name": "again", "weights": "elsewhere", "seed": 1}
+    lines += [lines[0] | labels]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    seen = {}
+    for name in ("save_scores", "save_sweep"):
+        monkeypatch.setattr(plots, name, lambda what, title, path, name=name: seen.update({name: what}))
+    assert cli("plot", run).code == 0
+    titles = ["heat delta 0.01", "heat delta 0.02", "heat guidance 2 delta 0.01", "heat class cat delta 0.01"]
+    assert sorted(seen["save_scores"]) == sorted(f"{title}, {steps} steps" for title in titles for steps in (1, 2))
+    assert all([point[0] for point in points] == [10, 20] for points in seen["save_scores"].values())
+    assert [row["sampler"] for row in seen["save_sweep"]] == [title for title in sorted(titles) for _ in range(2)]
+
+    # Weights of the same step from two trainings are two lines.
+    other = [line | {"weights_sha256": "other", "fd": 9.0} for line in lines if line["step"] == 20]
+    (run / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines + other)))
+    assert cli("plot", run).code == 0
+    assert len({row["sampler"] for row in seen["save_sweep"]}) == 2 * len(titles)
+
+
+def test_damaged_lines(cli: Cli, tmp_path: Path) -> None:
+    """They are skipped; the others are plotted."""
     run = tmp_path / "run"
     run.mkdir()
     spectra = {"spectrum": [1, 2], "reference_spectrum": [1, 2], "size": [4, 4]}

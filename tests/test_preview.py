@@ -1,4 +1,4 @@
-"""Previews in the terminal: on one, and nowhere else."""
+"""Previews in the terminal."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀")
 
 
 def on_a_terminal(*arguments: object, cwd: Path, columns: int = 80) -> str:
-    """What a person sees of a command, and the codes that colour it."""
+    """The output of a command on a terminal, with its color codes."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(columns), "LINES": "50"}
     command = [sys.executable, "-m", "blurcli", *map(str, arguments)]
@@ -59,7 +59,7 @@ def test_an_animation_is_played(tiny_run: Path, tmp_path: Path) -> None:
     assert on_a_terminal(*arguments, cwd=tmp_path).count("▀") >= 4 * 8 * 4
 
 
-def test_no_preview_but_on_a_terminal(cli: Cli, tiny_run: Path) -> None:
+def test_no_preview_without_a_terminal(cli: Cli, tiny_run: Path) -> None:
     done = cli("sample", "--run", tiny_run, "--n", 1, "--out", "x.png", "--show")
     assert done.code == 0
     assert "▀" not in done.out + done.err
@@ -67,7 +67,7 @@ def test_no_preview_but_on_a_terminal(cli: Cli, tiny_run: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(40, 400, 3), (400, 40, 1)])
-def test_large_pictures_are_thinned_out(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+def test_large_pictures_are_subsampled(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
     import io
 
     from rich.console import Console

@@ -2,13 +2,16 @@
 
 import itertools
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from blurcli.cli import common
 from blurcli.config import SampleConfig
-from blurcli.core import SAMPLERS, BlurringDiffusion, dct2, encode, idct2, sample
+from blurcli.core import BlurringDiffusion, dct2, encode, idct2, sample
+from blurcli.core.samplers import SAMPLERS, names_for
 from blurcli.core.whitened import WhitenedSpace
 
 
@@ -258,7 +261,7 @@ def test_encode_and_back_on_a_mixture(blur: float) -> None:
     assert error < 1e-5
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", names_for("diffusion"))
 def test_start_goes_on_from_a_state(sampler: str) -> None:
     process = BlurringDiffusion(8, 3.0)
     denoiser = Gaussian(process, power_law(8))
@@ -295,7 +298,7 @@ def test_a_flat_spectrum_converges_to_the_same_images(sampler: str) -> None:
     assert errors[2] < (start - 1).abs().max() + (5e-3 if sampler == "euler" else 1e-3)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", names_for("diffusion"))
 @pytest.mark.parametrize("steps", [1, 4])
 def test_calls_dtypes_and_observer(sampler: str, steps: int) -> None:
     process = BlurringDiffusion(8)
@@ -320,7 +323,7 @@ def test_calls_dtypes_and_observer(sampler: str, steps: int) -> None:
     assert sampler == "abm" or [t for _, t, *_ in seen] == pytest.approx([1 - i / steps for i in range(steps)])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", names_for("diffusion"))
 def test_float32_agrees_with_float64(sampler: str) -> None:
     process = BlurringDiffusion(16)
     denoiser = Gaussian(process, power_law(16))
@@ -358,5 +361,10 @@ def test_refusals() -> None:
             sample(denoiser, process, z, 2, start=start)
 
 
-def test_presets_know_the_same_samplers() -> None:
-    assert set(SampleConfig.model_json_schema()["properties"]["sampler"]["enum"]) == {*SAMPLERS, "heat"}
+def test_presets_and_the_command_line_offer_the_registry() -> None:
+    for name, method in SAMPLERS.items():
+        options = {"delta": 0.01} if "delta" in method.option_names() else {}
+        assert SampleConfig(sampler=name, **options).sampler == name  # type: ignore[call-arg]
+    assert set(get_args(common.SamplerName)) == set(SAMPLERS)
+    with pytest.raises(ValueError, match="should be one of 'ab2', 'abm'"):
+        SampleConfig(sampler="heun")  # type: ignore[call-arg]

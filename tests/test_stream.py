@@ -1,4 +1,4 @@
-"""Existing images, decoded as they are needed."""
+"""Streams of existing images, decoded when they are needed."""
 
 import shutil
 import zipfile
@@ -16,8 +16,8 @@ def contents(stream: Stream, n: int | None = None) -> np.ndarray:
     return np.concatenate(list(stream.batches(n or stream.count)))
 
 
-def test_files_are_read_as_they_are(photos: Path, tmp_path: Path) -> None:
-    """A folder, an archive and an array of the same images are the same, pixel for pixel."""
+def test_images_are_read_unchanged(photos: Path, tmp_path: Path) -> None:
+    """A folder, an archive and an array of the same images give the same pixels."""
     pixels = np.stack([np.asarray(Image.open(photos / f"{i}.png")) for i in range(10)])
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     np.savez(tmp_path / "raw.npz", pixels)
@@ -28,8 +28,8 @@ def test_files_are_read_as_they_are(photos: Path, tmp_path: Path) -> None:
         assert np.array_equal(contents(stream), pixels.transpose(0, 3, 1, 2)), place
 
 
-def test_fewer_are_evenly_spaced(tmp_path: Path) -> None:
-    """Files are often sorted by class, and so are arrays; more than a chunk of them."""
+def test_a_smaller_number_is_evenly_spaced(tmp_path: Path) -> None:
+    """Files and arrays are often sorted by class; here they take more than one chunk."""
     np.savez(tmp_path / "x.npz", np.arange(200, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8))
     assert contents(open_stream(tmp_path / "x.npz", 1), 3)[:, 0, 0, 0].tolist() == [0, 99, 199]
     (tmp_path / "many").mkdir()
@@ -45,7 +45,8 @@ def test_sizes_of_files_must_agree_unless_one_is_given(photos: Path) -> None:
     turned.save(photos / "turned.jpg", exif=exif)
     assert open_stream(photos, 3).shape == (3, 12, 16)
     Image.new("RGB", (16, 13)).save(photos / "z.png")
-    with pytest.raises(UsageError, match=r"must have one size: 0.png has \(12, 16\), z.png has \(13, 16\); --size 12 resizes"):
+    message = r"must have one size: 0.png has \(12, 16\), z.png has \(13, 16\); use `size` 12 to resize"
+    with pytest.raises(UsageError, match=message):
         open_stream(photos, 3)
     assert contents(open_stream(photos, 1, (8, 8))).shape == (12, 1, 8, 8)
     (photos / "zz.png").write_text("no image")
@@ -55,7 +56,7 @@ def test_sizes_of_files_must_agree_unless_one_is_given(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif", ".png", ".webp"])
-def test_turned_images_have_the_size_that_is_seen(tmp_path: Path, suffix: str) -> None:
+def test_rotated_images_have_their_upright_size(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / "turned"
     folder.mkdir()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))
@@ -68,11 +69,11 @@ def test_turned_images_have_the_size_that_is_seen(tmp_path: Path, suffix: str) -
         assert np.array_equal(contents(stream)[0].transpose(1, 2, 0), np.rot90(np.asarray(image), -1))
 
 
-def test_grey_array_without_a_channel(tmp_path: Path) -> None:
-    np.savez(tmp_path / "grey.npz", np.zeros((3, 4, 5), np.uint8))
-    assert contents(open_stream(tmp_path / "grey.npz", 3)).shape == (3, 1, 4, 5)
-    with pytest.raises(UsageError, match="is an array: resize it where it is made"):
-        open_stream(tmp_path / "grey.npz", 3, (8, 8))
+def test_gray_array_without_a_channel(tmp_path: Path) -> None:
+    np.savez(tmp_path / "gray.npz", np.zeros((3, 4, 5), np.uint8))
+    assert contents(open_stream(tmp_path / "gray.npz", 3)).shape == (3, 1, 4, 5)
+    with pytest.raises(UsageError, match="is an array: resize it where it is created"):
+        open_stream(tmp_path / "gray.npz", 3, (8, 8))
 
 
 @pytest.mark.parametrize(
@@ -83,17 +84,17 @@ def test_grey_array_without_a_channel(tmp_path: Path) -> None:
         ({"a": np.zeros((2, 3, 4, 4), np.uint8)}, r"holds uint8 \(2, 3, 4, 4\)"),
         ({"a": np.zeros((0, 4, 4, 3), np.uint8)}, r"holds uint8 \(0, 4, 4, 3\)"),
         ({"a": np.zeros((2, 0, 4, 3), np.uint8)}, r"holds uint8 \(2, 0, 4, 3\)"),
-        ({"a": np.zeros((3, 4, 4, 2), np.uint8).T}, "column by column"),
+        ({"a": np.zeros((3, 4, 4, 2), np.uint8).T}, "in Fortran order"),
         ({"a": np.array([{}], object)}, "holds object"),
     ],
 )
-def test_npz_of_something_else(tmp_path: Path, arrays: dict, text: str) -> None:
+def test_npz_of_another_content(tmp_path: Path, arrays: dict, text: str) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UserError, match=text):
         open_stream(tmp_path / "x.npz", 3)
 
 
-def test_npz_that_is_damaged(tmp_path: Path) -> None:
+def test_a_damaged_npz(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"not a readable .npz"):
@@ -103,7 +104,7 @@ def test_npz_that_is_damaged(tmp_path: Path) -> None:
         content = archive.read("arr_0.npy")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("arr_0.npy", content[:-1])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match="truncated"):
         open_stream(path, 3)
     np.savez_compressed(path, np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), np.uint8))
     whole = bytearray(path.read_bytes())

@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Cli, settings
+from conftest import TINY, Cli, moments_of, settings
 from PIL import Image
 from torch import Tensor
 
-from blurcli.checkpoint import State, Tensors, load_state, load_weights, save_state
+from blurcli.checkpoint import Tensors
 from blurcli.config import Config, OptimConfig, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.whitened import WhitenedSpace
-from blurcli.data import Dataset, load_dataset
+from blurcli.data import Dataset, ReadOptions, load_dataset
 from blurcli.runs import Run
-from blurcli.train import Trainer, learning_rate, train
+from blurcli.train import Callbacks, Trainer, learning_rate, train
+from blurcli.train.checkpointing import State, load_state, save_state
+from blurcli.visualize import tile
+from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 
@@ -32,12 +35,12 @@ def tiny_config(*assignments: str) -> Config:
 
 def tiny_data(config: Config) -> Dataset:
     data = config.data
-    return load_dataset(data.source, "train", data.image_size, data.channels, shapes_count=data.shapes_count)
+    return load_dataset(data.source, "train", data.image_size, data.channels, ReadOptions(shapes_count=data.shapes_count))
 
 
 def run_training(folder: Path, *assignments: str) -> Tensors:
     config = tiny_config(*assignments)
-    train(config, Run(folder), tiny_data(config), CPU)
+    train(config, Run(folder), tiny_data(config), CPU, Callbacks(draw_preview=tile))
     return load_state(Run(folder).state_path).tensors
 
 
@@ -70,7 +73,7 @@ def test_interrupted_by_a_signal_and_resumed(tmp_path: Path) -> None:
     message = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "stopped by SIGINT after step" in message
-    assert "the same command goes on from there" in message
+    assert "the same command continues" in message
     stopped_at = load_state(tmp_path / "b" / "state.safetensors").step
     assert 5 <= stopped_at < 40
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
@@ -83,8 +86,9 @@ def test_the_signal_may_come_at_any_time(tmp_path: Path) -> None:
     from blurcli.train import Interrupted
 
     config = tiny_config("train.steps=30", "train.save_every_steps=1000")
+    callbacks = Callbacks(on_log=lambda m: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted) as stop:
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, on_log=lambda m: os.kill(os.getpid(), signal.SIGTERM))
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, callbacks)
     assert stop.value.exit_code == 143
     assert load_state(tmp_path / "r" / "state.safetensors").step == 1
 
@@ -126,25 +130,25 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 
 def test_a_step_without_a_finite_loss_is_skipped() -> None:
     """Parameters and optimizer stay bit for bit as they were; the step counts, and so does the fault."""
-    trainer = Trainer(tiny_config(), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
+    trainer = Trainer(tiny_config(), moments_of(torch.ones(3, 8, 8)), CPU)
     trainer.train_step(torch.zeros(4, 3, 8, 8))
     before = {name: tensor.clone() for name, tensor in trainer.state("").tensors.items() if name.startswith(("net.", "adam."))}
     for in_row in (1, 2):
         loss, _ = trainer.train_step(torch.full((4, 3, 8, 8), torch.nan))
         assert loss.isnan()
-        assert trainer.skipped_in_row == in_row
+        assert trainer.consecutive_skips == in_row
         after = trainer.state("").tensors
         assert equal(before, {name: after[name] for name in before})
     trainer.train_step(torch.zeros(4, 3, 8, 8))
     assert trainer.step == 4
-    assert (int(trainer.skipped), int(trainer.skipped_in_row)) == (2, 0)
+    assert (int(trainer.skipped), int(trainer.consecutive_skips)) == (2, 0)
     assert not torch.equal(before["net.first.weight"], trainer.network.first.weight)
-    assert all(parameter.isfinite().all() for parameter in trainer.average.parameters())
+    assert all(parameter.isfinite().all() for parameter in trainer.ema.parameters())
 
 
 def stepped(*options: str) -> Trainer:
     """A trainer after three steps of six images."""
-    trainer = Trainer(tiny_config("train.batch_size=6", *options), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
+    trainer = Trainer(tiny_config("train.batch_size=6", *options), moments_of(torch.ones(3, 8, 8)), CPU)
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         trainer.train_step(torch.randn(6, 3, 8, 8, generator=generator))
@@ -174,11 +178,11 @@ def test_what_only_costs_or_saves_does_not_change_the_training(option: str) -> N
 def test_passes_get_smaller_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     forward, sizes = UNet.forward, []
 
-    def small_memory(network: UNet, x: Tensor, *others: Tensor | None) -> Tensor:
+    def small_memory(network: UNet, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         sizes.append(len(x))
         if len(x) > 2:
             raise torch.OutOfMemoryError("full")
-        return forward(network, x, *others)
+        return forward(network, x, t, **conditions)
 
     monkeypatch.setattr(UNet, "forward", small_memory)
     stepped("train.micro_batch=auto")
@@ -192,7 +196,7 @@ def test_memory_that_is_full(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "train_step", full)
     done = cli("train", "--preset", "shapes-blur", "--run", "r", *settings())
     assert done.code == 1
-    assert "memory is full (tried to allocate 9 GiB): in training, --set train.micro_batch=auto" in done.err
+    assert "out of memory (tried to allocate 9 GiB): in training use --set train.micro_batch=auto" in done.err
 
 
 def test_previews_do_not_disturb_training(tmp_path: Path) -> None:
@@ -204,8 +208,8 @@ def test_previews_do_not_disturb_training(tmp_path: Path) -> None:
 
 def test_moving_average(tmp_path: Path) -> None:
     """Against the recursion written out: e <- e + (1 - d) (w - e), d = min(decay, (1 + n) / (10 + n))."""
-    trainer = Trainer(tiny_config("optim.ema_decay=0.25"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
-    weight, average = trainer.network.first.weight, trainer.average.first.weight
+    trainer = Trainer(tiny_config("optim.ema_decay=0.25"), moments_of(torch.ones(3, 8, 8)), CPU)
+    weight, average = trainer.network.first.weight, trainer.ema.first.weight
     expected = weight.detach().clone()
     for n in range(1, 6):
         trainer.train_step(torch.randn(4, 3, 8, 8))
@@ -224,7 +228,7 @@ def test_learning_rate() -> None:
 
 
 def test_gradients_are_clipped() -> None:
-    trainer = Trainer(tiny_config("optim.grad_clip=1e-3"), torch.ones(3, 8, 8), torch.zeros(3, 8, 8), CPU)
+    trainer = Trainer(tiny_config("optim.grad_clip=1e-3"), moments_of(torch.ones(3, 8, 8)), CPU)
     trainer.train_step(100 * torch.randn(4, 3, 8, 8))
     norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.network.parameters() if p.grad is not None])
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
@@ -253,7 +257,7 @@ def test_refuses_what_is_trained_already(cli: Cli) -> None:
     start(cli)
     again = cli("train", "--run", "r")
     assert again.code == 2
-    assert "is trained already (2 steps); to go on: --set train.steps=4" in again.err
+    assert "is already trained (2 steps); continue with --set train.steps=4" in again.err
     assert cli("train", "--run", "r", "--set", "train.steps=4").code == 0
 
 
@@ -269,7 +273,7 @@ def test_refuses_a_folder_of_something_else(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "r" / "thesis.tex").write_text("precious")
     done = cli("train", "--preset", "shapes-blur", "--run", "r", *settings())
     assert done.code == 2
-    assert "is no run folder, and not empty" in done.err
+    assert "r: exists, is not empty and is not a run folder" in done.err
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["thesis.tex"]
 
 
@@ -309,11 +313,11 @@ def test_a_metrics_line_cut_short_is_dropped(cli: Cli, tmp_path: Path) -> None:
 def test_times_may_follow_the_path_of_the_image() -> None:
     config = tiny_config("optim.time_sampling=path")
     spectrum = 60 / (1 + torch.arange(8)[:, None] ** 2 + torch.arange(8) ** 2).double().expand(3, 8, 8)
-    trainer = Trainer(config, spectrum, torch.zeros(3, 8, 8), CPU)
+    trainer = Trainer(config, moments_of(spectrum), CPU)
     times = trainer._times(torch.linspace(0, 1, 1001))
     assert times[0] == 0
     assert times[-1] == 1
     assert (times.diff() > 0).all()
-    grid = WhitenedSpace(trainer.process, torch.zeros(3, 8, 8).double(), spectrum).time_grid(10, 1.0)
+    grid = WhitenedSpace(trainer.family.process, torch.zeros(3, 8, 8).double(), spectrum).time_grid(10, 1.0)
     torch.testing.assert_close(times[::100], torch.tensor(grid[::-1], dtype=torch.float32), atol=2e-3, rtol=0)
     assert (times - torch.linspace(0, 1, 1001)).abs().max() > 0.02

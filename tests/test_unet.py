@@ -3,7 +3,7 @@ import torch
 
 from blurcli.core import UNet
 from blurcli.core.rng import ImageNoise, step_seed
-from blurcli.core.unet import _Dropout, draw_keys
+from blurcli.core.unet import _Dropout, draw_dropout_seeds
 
 
 def test_the_published_shape() -> None:
@@ -102,21 +102,21 @@ def test_step_seeds_differ() -> None:
 
 def test_dropout_is_an_images_own_whatever_the_batch() -> None:
     net = _randomised(dropout=0.5).train()
-    x, t, keys = torch.randn(5, 3, 8, 8), torch.rand(5), draw_keys(5, torch.device("cpu"))
-    whole = net(x, t, keys)
-    parts = torch.cat([net(x[part], t[part], keys[part]) for part in (slice(0, 2), slice(2, 5))])
+    x, t, seeds = torch.randn(5, 3, 8, 8), torch.rand(5), draw_dropout_seeds(5, torch.device("cpu"))
+    whole = net(x, t, seeds)
+    parts = torch.cat([net(x[part], t[part], seeds[part]) for part in (slice(0, 2), slice(2, 5))])
     torch.testing.assert_close(whole, parts)
-    assert not torch.allclose(whole, net(x, t, keys.flip(0)))
-    assert not torch.allclose(net(x, t), net(x, t))  # keys of its own
-    torch.testing.assert_close(net.eval()(x, t, keys), net(x, t))
+    assert not torch.allclose(whole, net(x, t, seeds.flip(0)))
+    assert not torch.allclose(net(x, t), net(x, t))  # seeds of its own
+    torch.testing.assert_close(net.eval()(x, t, seeds), net(x, t))
 
 
 def test_dropout_is_random_in_every_direction() -> None:
     """Masks of probability p: their rate, and the correlations of neighbours and of rectangles, which a weak hash would show."""
     torch.manual_seed(0)
     layer, other = (_Dropout(0.25, number).train() for number in (3, 4))
-    ones, keys = torch.ones(64, 32, 16, 16), torch.arange(64, dtype=torch.int32)  # keys as alike as can be
-    y = layer(ones, keys)
+    ones, seeds = torch.ones(64, 32, 16, 16), torch.arange(64, dtype=torch.int32)  # seeds as alike as can be
+    y = layer(ones, seeds)
     assert y.unique().tolist() == pytest.approx([0, 4 / 3])
     dropped = (y == 0).float()
     noise = (0.25 * 0.75 / dropped.numel()) ** 0.5
@@ -126,7 +126,7 @@ def test_dropout_is_random_in_every_direction() -> None:
         expected = (0.25 * 0.75 * torch.tensor(kept).prod() / dropped.numel()) ** 0.5
         assert 0.8 < dropped.mean(dims).std() / expected < 1.2
     centred = (dropped - 0.25).flatten(2) / (0.25 * 0.75) ** 0.5
-    again = ((other(ones, keys) == 0).float() - 0.25).flatten(2) / (0.25 * 0.75) ** 0.5
+    again = ((other(ones, seeds) == 0).float() - 0.25).flatten(2) / (0.25 * 0.75) ** 0.5
     pixels, channels = torch.randperm(256), torch.randperm(32)
     products = {
         "neighbours": centred[..., 1:] * centred[..., :-1],

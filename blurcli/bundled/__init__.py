@@ -1,8 +1,8 @@
-"""The model that comes with blurdiff; README.md beside this file says what it is."""
+"""The bundled model; README.md beside this file is its model card."""
 
 from pathlib import Path
 
 NAME = "shapes-blur"
-"""Of the preset whose images it makes, and what --weights takes for it."""
+"""The name of the model, and of the preset for its images."""
 
 PATH = Path(__file__).parent / f"{NAME}.safetensors"

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. Nothing heavy is imported before a command needs it."""
+"""The command line: parses, calls, prints. Heavy modules are imported only when a command needs them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_SHARED = ("train", "sample", "fid")  # what several processes can do together
+_DISTRIBUTED = ("train", "sample", "fid")
 
 
 @app.callback()
@@ -73,8 +73,8 @@ def _global_options(
 
     blurdiff train --preset shapes-blur, then: blurdiff sample, blurdiff animate process.gif, blurdiff fid.
     """
-    if started_by_torchrun() and context.invoked_subcommand not in _SHARED:
-        raise UsageError(f"{context.invoked_subcommand}: is done by one process; torchrun is for {', '.join(_SHARED)}")
+    if started_by_torchrun() and context.invoked_subcommand not in _DISTRIBUTED:
+        raise UsageError(f"{context.invoked_subcommand}: runs in one process; torchrun is for {', '.join(_DISTRIBUTED)}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     terminated: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
-        # As after Ctrl-C, what is unfinished is cleared away.
+        # As after Ctrl-C, unfinished files are removed.
         terminated.append(128 + number)
         sys.exit(terminated[0])
 
@@ -94,18 +94,18 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         from blurcli import console
 
-        if terminated:  # and then something stumbled over it, such as an import that was cut short
+        if terminated:  # an import that the signal cut short can fail in any way
             sys.exit(terminated[0])
         if debug:
             console.traceback()
         if isinstance(error, UserError):
-            console.error(str(error))
+            console.error(error.text)
             sys.exit(error.exit_code)
         if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
             console.error(
-                f"memory is full ({error}): in training, --set train.micro_batch=auto and "
-                "--set train.checkpoint_activations=true need less; elsewhere, a smaller --batch-size"
+                f"out of memory ({error}): in training use --set train.micro_batch=auto or "
+                "--set train.checkpoint_activations=true; elsewhere a smaller --batch-size"
             )
             sys.exit(1)
-        console.error(f"{type(error).__name__}: {error} (a fault in blurdiff itself: --debug shows where)")
+        console.error(f"{type(error).__name__}: {error} (a bug in blurdiff: --debug shows where)")
         sys.exit(1)

@@ -11,7 +11,7 @@ from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOpt
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from blurcli.bench import Row
+    from blurcli.benchmark import Row
 
 
 def bench(
@@ -19,17 +19,22 @@ def bench(
     assignments: AssignmentsOption = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Images a step and a sampling call. [default: the preset's]"),
+        typer.Option("--batch-size", min=1, help="Images per training step and per sampling call. [default: the preset's]"),
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Compare precisions, layouts and, on GPUs, compiling.")] = False,
-    max_batch: Annotated[bool, typer.Option("--max-batch", help="Find the largest batch that a GPU's memory holds.")] = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Time for each measurement, 3 rounds at least.")] = 10,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare precisions, memory layouts and, on GPUs, compilation.")
+    ] = False,
+    max_batch: Annotated[
+        bool, typer.Option("--max-batch", help="Find the largest batch that fits into the GPU's memory.")
+    ] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Time per measurement, at least 3 rounds.")] = 10,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how fast a preset trains and samples here: images a second, FLOP/s, memory, and where the time goes.
+    """Measure the speed of a preset on this machine: images per second, FLOP/s, memory, and the shares of a step.
 
-    No data are needed: images are noise. Rows are measured in turn in one process; their ratios say more than their values.
+    It needs no data: images are noise. Rows are measured one after the other in one process; trust their ratios more than
+    their values.
     """
     config = resolve_preset(preset, None, assignments)
     if batch_size is not None:
@@ -40,17 +45,17 @@ def bench(
 
     from dataclasses import asdict
 
-    from blurcli import bench as measuring
+    from blurcli import benchmark as measuring
     from blurcli import console
     from blurcli.evaluate import hardware, versions
-    from blurcli.network import choose_device
+    from blurcli.inference import choose_device
 
     chosen = choose_device(device)
     if max_batch and chosen.type == "cpu":
-        raise UsageError("--max-batch: only a GPU says in time that its memory is full; leave it out, or use --device cuda")
+        raise UsageError("--max-batch: only a GPU reports full memory in time; leave it out, or use --device cuda")
     imported = time.perf_counter() - STARTED
-    sample_sec = measuring.image_seconds(config, chosen, 1, console.say)
-    rows = [measuring.measure("as the preset says", config, chosen, seconds, console.say)]
+    sample_sec = measuring.image_seconds(config, chosen, 1, console.notify)
+    rows = [measuring.measure("as the preset says", config, chosen, seconds, console.notify)]
     result: dict[str, Any] = {
         "preset": preset,
         "train_batch_size": config.train.batch_size,
@@ -67,7 +72,7 @@ def bench(
     if compare:
         rows = []
         for name, settings in measuring.variants(config, chosen).items():
-            rows.append(measuring.measure(name, measuring.changed(config, settings), chosen, seconds, console.say))
+            rows.append(measuring.measure(name, measuring.changed(config, settings), chosen, seconds, console.notify))
     result["rows"] = [asdict(row) for row in rows]
     if as_json:
         console.result_json(result)
@@ -75,7 +80,7 @@ def bench(
     console.table(*_table(rows))
     shares = result["shares"]
     console.result(
-        f"{result['hardware']}; of a training step, data take {shares['data']:.1%}, "
+        f"{result['hardware']}; share of a training step: data {shares['data']:.1%}, "
         f"transforms, schedule and noise {shares['diffusion']:.1%}"
     )
     console.result(

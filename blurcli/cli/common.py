@@ -1,80 +1,84 @@
-"""What several commands share: options, and finding the model that a command means."""
+"""Shared by the commands: options, and finding weights, data and devices."""
 
 from __future__ import annotations
 
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from blurcli.core.samplers import SAMPLERS
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from blurcli.config import Config
     from blurcli.data import Dataset
-    from blurcli.distributed import Team
-    from blurcli.evaluate import Features, Judge, Reference
-    from blurcli.model import Model
+    from blurcli.distributed import DistributedContext
+    from blurcli.pipeline import Pipeline
     from blurcli.runs import Run
+
+if TYPE_CHECKING:
+    SamplerName = str
+else:
+    SamplerName = Literal[tuple(SAMPLERS)]  # Typer reads the choices at run time
 
 STARTED = time.perf_counter()
 """About when the command began."""
 
-PresetOption = Annotated[
-    str | None, typer.Option("--preset", help="Name of a preset, or a YAML file. [default: that of --run]")
-]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Name of a preset, or a YAML file. [default: the run's]")]
 TrainingDataOption = Annotated[
     str | None, typer.Option("--data", help="Folder or .zip of images, or a dataset's name. [default: the preset's]")
 ]
 AssignmentsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset, e.g. train.steps=1000.")]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Run folder; its newest weights are taken. [default: the newest run]")
+    Path | None, typer.Option("--run", help="Run folder; its newest weights are used. [default: the newest run]")
 ]
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="Weights file (.safetensors), or shapes-blur: the model that comes along.")
+    Path | None, typer.Option("--weights", help="Weights file (.safetensors), or shapes-blur, the bundled model.")
 ]
 SamplerOption = Annotated[
-    Literal["abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m", "heat"] | None,
-    typer.Option("--sampler", help="Solver. [default: the preset's]"),
+    SamplerName | None,
+    typer.Option("--sampler", help="Sampling method. [default: the preset's]"),
 ]
-StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Network calls an image. [default: the preset's]")]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler. [default: the preset's]")]
 EtaOption = Annotated[
     float | None,
-    typer.Option("--eta", min=0, max=1, help="Noise of ddim, 0 to 1: 1 is as ancestral. [default: the preset's]"),
+    typer.Option("--eta", min=0, max=1, help="Noise of ddim, 0 to 1; 1 is that of ancestral. [default: the preset's]"),
 ]
 DeltaOption = Annotated[
     float | None,
-    typer.Option("--delta", min=0, max=1, help="Noise of a step of heat, black being 0, white 1. [default: the preset's]"),
+    typer.Option("--delta", min=0, max=1, help="Noise per step of heat, for images in [0, 1]. [default: the preset's]"),
 ]
 ClassOption = Annotated[
     str | None,
-    typer.Option("--class", help="Name of a class; all in turn; or none. [default: as often as in the training data]"),
+    typer.Option("--class", help="Name of a class; all, in turn; or none. [default: the frequencies of the training data]"),
 ]
 GuidanceOption = Annotated[
     float | None,
     typer.Option(
-        "--guidance", min=0, max=100, help="Towards the class: 1 is none, more is more typical. [default: the preset's]"
+        "--guidance",
+        min=0,
+        max=100,
+        help="Classifier-free guidance; 1 is none, larger is more typical. [default: the preset's]",
     ),
 ]
 CalibrationOption = Annotated[
     bool,
     typer.Option(
-        "--calibration/--no-calibration", help="For eps: scale the network's estimates by what they were measured to be worth."
+        "--calibration/--no-calibration", help="For objective eps: scale the network's estimates by their measured gain."
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**64 - 1, help="Seed of the images.")]
 BatchSizeOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images in flight at a time. [default: the preset's, or what fits]")
+    int | None, typer.Option("--batch-size", min=1, help="Images per batch. [default: the preset's, or what fits]")
 ]
 ReferenceOption = Annotated[
     str | None, typer.Option("--data", help="Reference: folder, .zip or dataset's name. [default: the run's own]")
@@ -82,25 +86,6 @@ ReferenceOption = Annotated[
 SplitOption = Annotated[
     Literal["train", "test"] | None, typer.Option("--split", help="Reference images. [default: the preset's]")
 ]
-ModeOption = Annotated[
-    Literal["clean", "legacy_tensorflow", "legacy_pytorch"] | None,
-    typer.Option("--mode", help="clean-fid's resizing and network, for Inception. [default: the preset's]"),
-]
-FeaturesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--features", help="inception, pixels, or a TorchScript or torch.export file (code: it is run). [default: the preset's]"
-    ),
-]
-InceptionOption = Annotated[
-    Path | None,
-    typer.Option("--inception", help="Inception's file, or its folder. [default: $BLURDIFF_INCEPTION, else fetched once]"),
-]
-PublishedOption = Annotated[
-    str | None,
-    typer.Option("--reference", help="Statistics that clean-fid publishes, instead of images: cleanfid:NAME[:SIZE[:SPLIT]]."),
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Score even too few images for the features.")]
 CountOption = Annotated[
     int | None, typer.Option("--n", min=2, help="Number of images, evenly spaced in the data. [default: 256, or all]")
 ]
@@ -109,7 +94,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object,
 
 
 def show(value: dict[str, Any], text: str, as_json: bool) -> None:
-    """Print a result, for a program or for a person."""
+    """Print a result as JSON or as text."""
     from blurcli import console
 
     if as_json:
@@ -119,7 +104,7 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
 
 
 def resolve_preset(preset: str, data: str | None, assignments: list[str] | None) -> Config:
-    """A preset with what --set and --data say over it."""
+    """A preset with the overrides of --set and --data."""
     from blurcli.config import load_config, parse_overrides
 
     overrides = parse_overrides(assignments or [])
@@ -129,9 +114,9 @@ def resolve_preset(preset: str, data: str | None, assignments: list[str] | None)
 
 
 def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | None]:
-    """The weights file that a command means, and the run it belongs to, if it was found by one; says which.
+    """The weights file to use, and its run where it was found by one; reports which.
 
-    Where none is named and nothing was trained yet, it is the model that comes with blurdiff.
+    Without a named file and without any run it is the bundled model.
     """
     from blurcli import bundled, console
     from blurcli.runs import RUNS, Run, newest_run
@@ -142,33 +127,33 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
         return (bundled.PATH if str(weights) == bundled.NAME and not weights.is_file() else weights), None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
-        console.say(
-            f"no run in {RUNS}/ yet: using the model that comes with blurdiff (--weights {bundled.NAME}); "
-            f"train one of your own with: blurdiff train --preset {bundled.NAME}"
+        console.notify(
+            f"no run in {RUNS}/ yet: using the bundled model (--weights {bundled.NAME}); "
+            f"train your own with: blurdiff train --preset {bundled.NAME}"
         )
         return bundled.PATH, None
     path = chosen.newest_weights()
-    console.say(f"using {path}")
+    console.notify(f"using {path}")
     return path, chosen
 
 
-def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Model, int]:
-    """The model of a weights file, and the steps that it was trained for."""
+def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Pipeline, int]:
+    """The pipeline of a weights file, and its training steps."""
     from blurcli import console
-    from blurcli.checkpoint import load_weights
-    from blurcli.model import Model
-    from blurcli.network import choose_device
+    from blurcli.inference import choose_device
+    from blurcli.pipeline import Pipeline
+    from blurcli.weights import load_weights
 
     chosen = choose_device(device)
     weights = load_weights(path)
-    if not calibrated and weights.gain is None:
-        raise UsageError(f"--no-calibration: {path} has no calibration; only models of objective eps have one")
-    return Model.from_weights(weights, chosen, calibrated, console.say), weights.step
+    if not calibrated and weights.data.gain is None:
+        raise UsageError(f"--no-calibration: {path} has no calibration; only models with objective=eps have one")
+    return Pipeline.from_weights(weights, chosen, calibrated, console.notify), weights.step
 
 
 def load_images(config: Config, source: str, split: str, classes: int | None = None) -> Dataset:
-    """A dataset in the size and channels of a configuration, with a progress line while it is packed."""
-    from blurcli.data import load_dataset
+    """A dataset in the size and channels of a configuration, with a progress bar while it is packed."""
+    from blurcli.data import ReadOptions, load_dataset
 
     with packing() as progress:
         dataset = load_dataset(
@@ -176,149 +161,32 @@ def load_images(config: Config, source: str, split: str, classes: int | None = N
             split,
             config.data.image_size,
             config.data.channels,
-            **_reading(config),
+            ReadOptions.of(config.data),
             classes=classes,
             progress=progress,
         )
-    _tell_broken(dataset)
+    _report_broken(dataset)
     return dataset
 
 
-def _reading(config: Config) -> dict[str, Any]:
-    """How a configuration has data read, besides size and channels."""
-    return {key: getattr(config.data, key) for key in ("shapes_count", "shapes_objects", "value_range", "max_broken")}
-
-
-def _tell_broken(dataset: Dataset) -> None:
+def _report_broken(dataset: Dataset) -> None:
     from blurcli import console
 
     if dataset.broken:
         names = ", ".join(dataset.broken[:10]) + (", ..." if len(dataset.broken) > 10 else "")
-        console.say(f"{dataset.name}: {len(dataset.broken)} unreadable files are left out: {names}")
+        console.notify(f"{dataset.name}: {len(dataset.broken)} unreadable files are skipped: {names}")
 
 
 def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
-    """The images that a model is compared with: those of --data, or else the run's own."""
+    """The reference images of a model: those of --data, or the run's training data."""
     return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "--data"), split)
 
 
-@dataclass(frozen=True)
-class Standard:
-    """What images are to be scored by, as the options say; what they leave open is the preset's, or else the default.
-
-    Attributes:
-        features, mode, split, data, inception, device: the options of these names.
-        published: the option --reference.
-    """
-
-    features: str | None
-    mode: str | None
-    split: str | None
-    data: str | None
-    published: str | None
-    inception: Path | None
-    device: str
-
-    def load_features(self, config: Config | None) -> Features:
-        """The features, with a progress line while a network is fetched."""
-        from blurcli.config import ScoreConfig
-        from blurcli.network import choose_device
-
-        preset = config.score if config is not None else ScoreConfig()
-        name, mode = self.features or preset.features, self.mode or preset.mode
-        return fetch_features(name, mode, choose_device(self.device), self.inception)
-
-    def judge(self, config: Config | None, run: Run | None, shape: tuple[int, int, int]) -> Judge:
-        """Features, and a reference for images of `shape` (C, H, W): measured now, with a progress line, or before."""
-        from blurcli import console, evaluate
-        from blurcli.config import ScoreConfig
-        from blurcli.network import choose_device
-
-        if self.published is not None and self.data is not None:
-            raise UsageError("--reference and --data: each says what to compare with; give one of them")
-        preset = config.score if config is not None else ScoreConfig()
-        split = self.split or preset.split
-        if self.published is None and self.data is None and config is None:
-            raise UsageError(
-                "--samples needs something to compare with: give --data, --reference, or --run for that run's data"
-            )
-        # Images are local where Inception may be a download: what is wrong with them shows before it.
-        dataset = self._images(config, run, split, shape) if self.published is None else None
-        features = self.load_features(config)
-        if dataset is not None:
-            with console.progress("reference", len(dataset.images)) as update:
-                reference = evaluate.image_reference(dataset, split, features, update)
-        else:
-            assert self.published is not None
-            reference = fetch_reference(self.published, features, shape[1], split)
-        if self.split not in (None, reference.split):
-            raise UsageError(f"--split {self.split}: {self.published} is of the split {reference.split}")
-        return evaluate.Judge(features, reference, choose_device(self.device))
-
-    def _images(self, config: Config | None, run: Run | None, split: str, shape: tuple[int, int, int]) -> Dataset:
-        from blurcli.data import load_dataset
-
-        channels, *size = shape
-        if self.data is not None:
-            source = resolve_source(self.data)
-        else:
-            assert config is not None
-            source = own_source(config, run, "--data")
-        options = _reading(config) if config is not None else {}
-        with packing() as progress:
-            dataset = load_dataset(source, split, (size[0], size[1]), channels, **options, progress=progress)
-        _tell_broken(dataset)
-        return dataset
-
-
-def fetch_features(name: str, mode: str, device: torch.device, inception: Path | None) -> Features:
-    """The features of that name, with a progress line while a network is fetched, and a warning where there is cause."""
-    from blurcli import console, evaluate
-
-    with console.progress("fetching Inception (MiB)") as update:
-        features = evaluate.load_features(name, mode, device, inception, _in_units(update, 20))
-    if features.warning:
-        console.say(f"warning: {features.warning}")
-    return features
-
-
-def fetch_reference(published: str, features: Features, height: int, split: str) -> Reference:
-    """Published statistics, with a progress line while they are fetched."""
-    from blurcli import console, evaluate
-
-    with console.progress("fetching statistics (KiB)") as update:
-        return evaluate.file_reference(published, features, height, split, _in_units(update, 10))
-
-
-def _in_units(update: Callable[..., None], shift: int) -> Callable[[int, int], None]:
-    """A progress in bytes as one in units of 2^shift of them; a total of 0 is unknown."""
-    return lambda done, total: update(done >> shift, (total >> shift) or None)
-
-
-def check_enough(judge: Judge, count: int, force: bool) -> None:
-    """Refuse, or with `force` only warn of, fewer images than a covariance of these features needs."""
-    from blurcli import console
-
-    try:
-        judge.check_enough(count)
-    except UsageError as error:
-        if not force:
-            raise
-        console.say(f"warning: {error}")
-
-
-def evaluations_path(run: Run | None) -> Path:
-    """Where the scores of a run are kept, or those of images and weights that belong to none."""
-    from blurcli.runs import RUNS
-
-    return run.evaluations_path if run is not None else RUNS / "evaluations.jsonl"
-
-
 def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
-    """How many images of a dataset to measure: --n, or by default 256, or all where there are fewer."""
+    """Number of images of a dataset to measure: --n, or by default 256, or all where there are fewer."""
     total = len(dataset.images)
     if n is not None and n > total:
-        raise UsageError(f"--n {n}: {dataset.name} has {total} images; give at most that")
+        raise UsageError(f"--n {n}: {dataset.name} has {total} images; use at most {total}")
     return n or min(default, total)
 
 
@@ -346,7 +214,7 @@ def _content(path: Path) -> bytes:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Refuse, before the work, a folder for results that holds something already, or cannot be made."""
+    """Refuse, before the work, an output folder that is not empty or cannot be created."""
     from blurcli import files
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -356,29 +224,29 @@ def check_new_folder(folder: Path) -> None:
 
 
 def started_by_torchrun() -> bool:
-    """Whether this process is one of several that torchrun started."""
+    """Whether torchrun started this process as one of several."""
     return {"RANK", "LOCAL_RANK"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
-def teamed(device: str) -> Iterator[Team]:
-    """The processes that torchrun started, while the block runs; those that do not lead are silent. Else, this one alone."""
+def distributed_context(device: str) -> Iterator[DistributedContext]:
+    """The processes started by torchrun, all but the main one silent; without torchrun a single process."""
     from blurcli import console
-    from blurcli.distributed import ALONE, joined
-    from blurcli.network import choose_device
+    from blurcli.distributed import SINGLE_PROCESS, joined
+    from blurcli.inference import choose_device
 
     if not started_by_torchrun():
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    with joined(choose_device(device)) as team:
-        if not team.leads:
-            console.silence(f"process {team.rank}")
-        yield team
+    with joined(choose_device(device)) as distributed:
+        if not distributed.is_main:
+            console.silence(f"process {distributed.rank}")
+        yield distributed
 
 
 @contextmanager
 def packing() -> Iterator[Any]:
-    """A progress line for images that are read for the first time."""
+    """A progress bar for images that are read for the first time."""
     from blurcli import console
 
     with console.progress("packing images") as update:
@@ -386,20 +254,22 @@ def packing() -> Iterator[Any]:
 
 
 def own_source(config: Config, run: Run | None, option: str) -> str:
-    """The data that a model was trained on, as its run folder names it; a path inside a weights file is not trusted.
+    """The training data of a model, as its run folder names it; a path inside a weights file is not trusted.
 
-    Without a run folder, and for data that are no known dataset, the user is asked to name them with `option`.
+    Raises:
+        UsageError: there is no run folder, and the data are not a known dataset: name them with `option`.
     """
-    from blurcli.data.dataset import NAMES
+    from blurcli.config import load_run_config
+    from blurcli.data import DATASETS
 
-    source = (run.config() if run is not None else config).data.source
-    if run is None and source not in NAMES:
-        raise UsageError(f"the weights file alone does not say where its training images are: give them with {option}")
+    source = (load_run_config(run.config_path) if run is not None else config).data.source
+    if run is None and source not in DATASETS:
+        raise UsageError(f"the weights file alone does not name its training images: name them with {option}")
     return source
 
 
 def resolve_source(data: str) -> str:
-    """A --data argument as a dataset's name or an absolute path, which stays true in other folders."""
-    from blurcli.data.dataset import NAMES
+    """A --data argument as a dataset's name or an absolute path, which stays valid in other working directories."""
+    from blurcli.data import DATASETS
 
-    return data if data in NAMES else str(Path(data).absolute())
+    return data if data in DATASETS else str(Path(data).absolute())

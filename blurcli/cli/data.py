@@ -12,38 +12,36 @@ from blurcli.errors import UserError
 
 if TYPE_CHECKING:
     from blurcli.config import DataConfig
-    from blurcli.data.places import ImageFiles
-    from blurcli.data.survey import Survey
+    from blurcli.data.archives import ImageFiles
+    from blurcli.data.inspection import Inspection
 
-_LEFT = 0.005  # of the variance within images, by the blur that is suggested
-_LOOKED_AT = 64  # images, for that
-_FLAT = 1e-6  # mean squared DCT coefficient of images, in [-1, 1], that have no contrast: less than rounding to 8 bits makes
-_NAMED = 10  # files, before the rest are only counted
+_LEFT = 0.005  # share of the variance within images that remains after the suggested blur
+_BLUR_IMAGES = 64
+_FLAT = 1e-6  # mean squared DCT coefficient of images in [-1, 1] without contrast: less than rounding to 8 bits gives
+_LISTED = 10  # names; the rest are counted
 
 
 def data(
-    path: Annotated[
-        str, typer.Argument(help="Folder, .zip or LMDB database of images, or a dataset that is downloaded by hand.")
-    ],
+    path: Annotated[str, typer.Argument(help="Folder, .zip or LMDB database of images, or a manually downloaded dataset.")],
     preset: PresetOption = "folder-blur",
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report what images there are, which are broken or double, what a preset would make of them, and what blur suits them.
+    """Report the images of a source: formats, unreadable files, duplicates, what a preset makes of them, and a suitable blur.
 
     Nothing is written.
     """
     from blurcli import console
-    from blurcli.data.published import open_source
-    from blurcli.data.survey import survey
+    from blurcli.data.inspection import inspect_images
+    from blurcli.data.sources import open_source
 
     resolved = resolve_preset(str(preset), path, assignments)
     config = resolved.data
     with (
         open_source(resolve_source(path), "train", config.image_size) as files,
-        console.progress("looking at images", len(files.names)) as update,
+        console.progress("inspecting images", len(files.names)) as update,
     ):
-        found = survey(files, update)
+        found = inspect_images(files, update)
         blur = _blur([name for name in files.names if name not in found.broken], files, config, resolved.process.blur_sigma_max)
     if as_json:
         console.result_json({"path": str(files.place), **found.as_json(), "then": _consequences(found, config), "blur": blur})
@@ -54,25 +52,25 @@ def data(
             console.result(f"- {consequence}")
         if blur:
             console.result(
-                f"- a blur of {blur['suggested_px']:g} px would leave {_LEFT:.1%} of the variance within these images, as the "
-                f"paper's 20 px do of CIFAR-10 (--set process.blur_sigma_max={blur['suggested_px']:g}); the preset's "
+                f"- a blur of {blur['suggested_px']:g} px leaves {_LEFT:.1%} of the variance within these images, as the "
+                f"paper's 20 px do for CIFAR-10 (--set process.blur_sigma_max={blur['suggested_px']:g}); the preset's "
                 f"{blur['preset_px']:g} px leave {blur['preset_leaves']:.2%}"
             )
 
 
 def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: float) -> dict[str, float] | None:
-    """How much blur would do, by the power spectrum of some of the images; None where they are all flat."""
+    """A suitable blur by the power spectrum of some images; None where all are flat."""
     import numpy as np
     import torch
 
     from blurcli.core.dct import dct2
-    from blurcli.core.schedule import blur_that_leaves, variance_left
+    from blurcli.core.schedules import blur_that_leaves, variance_left
     from blurcli.data.images import decode
 
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(len(names), _LOOKED_AT)).astype(int)]
+    chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(len(names), _BLUR_IMAGES)).astype(int)]
     images = []
     for name in chosen:
-        with suppress(UserError):  # as for values whose range is not known, which is said elsewhere
+        with suppress(UserError):  # such as values of unknown range, which are reported elsewhere
             images.append(decode(files.read(name), name, *config.image_size, config.channels, config.value_range))
     if not images:
         return None
@@ -83,25 +81,25 @@ def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: fl
     return {"suggested_px": suggested, "preset_px": preset_px, "preset_leaves": variance_left(power, preset_px)}
 
 
-def _facts(found: Survey) -> list[list[str]]:
+def _facts(found: Inspection) -> list[list[str]]:
     sizes = found.sizes.most_common()
     facts = {
         "images": f"{found.images:,}",
         "sizes (height x width)": _counts([(f"{height}x{width}", count) for (height, width), count in sizes]),
         "modes": _counts(found.modes.most_common()),
         "values of more than 8 bits": "{:g} to {:g}".format(*found.deep_values) if found.deep_values else "",
-        "turned upright": f"{found.turned:,}" if found.turned else "",
+        "rotated upright": f"{found.turned:,}" if found.turned else "",
         "transparent": f"{found.transparent:,}" if found.transparent else "",
         "animated": _names(found.animated),
-        "double": _names([" = ".join(_few(group)) for group in found.duplicates]),
-        "broken": _names([f"{name} ({reason})" for name, reason in found.broken.items()]),
+        "duplicates": _names([" = ".join(_few(group)) for group in found.duplicates]),
+        "unreadable": _names([f"{name} ({reason})" for name, reason in found.broken.items()]),
     }
     return [[what, value] for what, value in facts.items() if value]
 
 
 def _counts(counted: list[tuple[str, int]]) -> str:
-    text = ", ".join(f"{name}: {count:,}" for name, count in counted[:_NAMED])
-    return text + (f", and {len(counted) - _NAMED:,} others" if len(counted) > _NAMED else "")
+    text = ", ".join(f"{name}: {count:,}" for name, count in counted[:_LISTED])
+    return text + (f", and {len(counted) - _LISTED:,} others" if len(counted) > _LISTED else "")
 
 
 def _names(names: list[str]) -> str:
@@ -109,49 +107,49 @@ def _names(names: list[str]) -> str:
 
 
 def _few(names: list[str]) -> list[str]:
-    return names[:_NAMED] + (["..."] if len(names) > _NAMED else [])
+    return names[:_LISTED] + (["..."] if len(names) > _LISTED else [])
 
 
-def _consequences(found: Survey, config: DataConfig) -> list[str]:
-    """What becomes of these images, and what to change where that may not be meant."""
+def _consequences(found: Inspection, config: DataConfig) -> list[str]:
+    """What a training does with these images, and the keys to change it."""
     height, width = config.image_size
-    said = []
+    notes = []
     if broken := len(found.broken):
         fate = (
-            "left out"
+            "skipped"
             if broken <= config.max_broken
-            else f"too many: a training stops, as data.max_broken is {config.max_broken}"
+            else f"too many: training stops, because data.max_broken is {config.max_broken}"
         )
-        said.append(f"the broken files ({broken:,}) are {fate}")
+        notes.append(f"the unreadable files ({broken:,}) are {fate}")
     if other := found.images - found.sizes[height, width]:
-        said.append(f"{other:,} are resized so that they cover {height}x{width}, and cropped about the centre")
+        notes.append(f"{other:,} are resized to cover {height}x{width} and cropped around the center")
     if small := sum(count for (h, w), count in found.sizes.items() if h < height or w < width):
-        said.append(f"{small:,} of these are enlarged, and will look blurred: data.image_size may be smaller")
+        notes.append(f"{small:,} of these are enlarged and look blurred: use a smaller data.image_size")
     long = sum(count for (h, w), count in found.sizes.items() if max(h * width, w * height) > 2 * min(h * width, w * height))
     if long:
-        said.append(f"{long:,} of these lose more than half of their area to the crop")
+        notes.append(f"{long:,} of these lose more than half of their area to the crop")
     if found.transparent:
-        said.append(f"{found.transparent:,} are laid over white")
+        notes.append(f"{found.transparent:,} are composited over white")
     if found.animated:
-        said.append(f"of {len(found.animated):,} animated files the first frame is taken")
+        notes.append(f"of {len(found.animated):,} animated files the first frame is used")
     if found.deep_values is not None:
-        said.append(_deep(found.deep_values, config))
-    grey = sum(count for mode, count in found.modes.items() if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16"))
-    if grey == found.images and config.channels != 1:
-        said.append("all are grey: data.channels=1 would do")
-    elif grey < found.images and config.channels == 1:
-        said.append(f"{found.images - grey:,} lose their colours: data.channels is 1")
+        notes.append(_deep(found.deep_values, config))
+    gray = sum(count for mode, count in found.modes.items() if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16"))
+    if gray == found.images and config.channels != 1:
+        notes.append("all are gray: use data.channels=1")
+    elif gray < found.images and config.channels == 1:
+        notes.append(f"{found.images - gray:,} lose their colors: data.channels is 1")
     if found.duplicates:
         extra = sum(len(group) - 1 for group in found.duplicates)
-        said.append(f"{extra:,} more are kept of images that are there already")
-    return said or [f"all are taken as they are, {height}x{width}"]
+        notes.append(f"{extra:,} duplicate {'image is' if extra == 1 else 'images are'} kept")
+    return notes or [f"all are used unchanged, {height}x{width}"]
 
 
 def _deep(values: tuple[float, float], config: DataConfig) -> str:
     low, high = config.value_range or (0, 65535)
     text = f"values of more than 8 bits are scaled so that {low:g} is black and {high:g} is white"
     if values[0] < low or values[1] > high:
-        text += f"; those beyond are clipped (they go from {values[0]:g} to {values[1]:g})"
+        text += f"; values outside are clipped (they range from {values[0]:g} to {values[1]:g})"
     if values[1] - values[0] < (high - low) / 4 or values[0] < low or values[1] > high:
-        text += f": data.value_range=[{values[0]:g},{values[1]:g}] would keep their range"
+        text += f": use data.value_range=[{values[0]:g},{values[1]:g}] to keep their range"
     return text

@@ -41,13 +41,15 @@ def diagnose(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Show how wrong the network is, by time and by frequency band.
+    """Show the network's errors by time and frequency band.
 
-    The figures are squared errors of x_hat, relative to the best linear (Wiener) filter: 1 is no better than that filter,
-    0 is perfect, and above 1 the network does harm.
+    Values are squared errors of x_hat relative to the best linear (Wiener) filter: 0 is perfect, 1 is no better than that
+    filter, above 1 is worse.
     """
-    from blurcli import console, fit, plots
+    from blurcli import console
     from blurcli.core.bands import band_names, frequency_bands
+    from blurcli.evaluate import denoising
+    from blurcli.visualize import plots
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated)
@@ -58,7 +60,8 @@ def diagnose(
     dataset = reference_images(model.config, chosen_run, data, split)
     count = chosen_count(n, dataset)
     with console.progress("measuring", count) as update:
-        errors = fit.errors(model, dataset.images, count, seed, times=_TIMES, per_octave=1, on_batch=update)
+        measured = denoising.MeasuredImages(dataset.images, count, seed)
+        errors = denoising.denoising_errors(model, measured, times=_TIMES, per_octave=1, on_batch=update)
     names = band_names(frequency_bands(*model.process.shape, 1)[1])
     relative = errors.relative
     plots.save_errors(errors.times, relative, names, out)

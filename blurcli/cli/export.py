@@ -17,18 +17,19 @@ def export(
     weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model's weights in 16 bits, to give away: all that sampling needs in one file of half the size.
+    """Export weights in 16 bits for sharing: everything that sampling needs in one file of half the size.
 
-    Where the training images lay is left out of it.
+    The file does not contain the location of the training images.
     """
-    from blurcli import checkpoint, files
+    from blurcli import files
+    from blurcli.weights import load_weights, save_weights, to_half_precision
 
     if out.suffix != ".safetensors":
-        raise UsageError(f"{out}: weights are written as safetensors; end the name in .safetensors")
+        raise UsageError(f"{out}: weights are written as safetensors; use the suffix .safetensors")
     if out.exists():
-        raise UsageError(f"{out}: exists; choose another name")
+        raise UsageError(f"{out}: already exists; use another name")
     files.check_writable(out)
     path, _ = find_weights(run, weights)
-    checkpoint.save_weights(checkpoint.in_half(checkpoint.load_weights(path), out))
+    save_weights(to_half_precision(load_weights(path), out))
     size = out.stat().st_size
     show({"out": str(out), "bytes": size, "weights": str(path)}, f"{out} ({size / 1e6:.1f} MB)", as_json)

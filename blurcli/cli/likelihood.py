@@ -36,10 +36,10 @@ def likelihood(
     split: SplitOption = None,
     n: CountOption = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Bound that of so many ancestral steps. [default: continuous time]")
+        int | None, typer.Option("--steps", min=1, help="Bound for so many ancestral steps. [default: continuous time]")
     ] = None,
     delta: DeltaOption = None,
-    calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls an image; more are more precise.")] = 32,
+    calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls per image; more are more precise.")] = 32,
     seed: SeedOption = 0,
     calibrated: CalibrationOption = True,
     device: DeviceOption = "auto",
@@ -47,31 +47,27 @@ def likelihood(
 ) -> None:
     """Bound the negative log-likelihood of images, in bits per dimension; lower is better.
 
-    The bound is split into prior, diffusion and reconstruction, and by frequency band. Score images that were not
-    trained on: --split test, where the data have one.
+    The bound is reported by prior, diffusion and reconstruction, and by frequency band. Use images outside the training
+    set: --split test, where the data have one.
     """
-    from blurcli import console, evaluate, fit
+    from blurcli import console, evaluate
     from blurcli.core.bands import band_names, frequency_bands
     from blurcli.core.likelihood import BANDS_PER_OCTAVE
+    from blurcli.evaluate.denoising import MeasuredImages
+    from blurcli.evaluate.likelihood import likelihood_bound
+    from blurcli.families import LikelihoodConfig
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated)
-    if model.config.process.kind == "heat":
-        if steps is not None:
-            raise UsageError(f"--steps {steps}: the bound of heat dissipation is that of its levels; leave --steps out")
-        delta = model.config.sample.delta if delta is None else delta
-        if not delta:
-            raise UsageError("heat dissipation has no bound where its steps add no noise: give --delta 0.0125, say")
-    elif delta is not None:
-        raise UsageError(f"--delta {delta:g}: is the noise of heat dissipation's steps; this model is of another kind")
+    chosen = model.family.resolve_likelihood(LikelihoodConfig(calls, steps, delta))
     split = split or model.config.score.split
     dataset = reference_images(model.config, chosen_run, data, split)
     count = chosen_count(n, dataset)
     if count < 2:
-        raise UsageError(f"{dataset.name}: holds one image; a standard error needs at least two: give more with --data")
+        raise UsageError(f"{dataset.name}: has one image; a standard error needs at least two: use more with --data")
     started = time.perf_counter()
     with console.progress("likelihood", count) as update:
-        bound = fit.bound(model, dataset.images, count, seed, calls=calls, steps=steps, delta=delta, on_batch=update)
+        bound = likelihood_bound(model, MeasuredImages(dataset.images, count, seed), chosen, update)
 
     names = band_names(frequency_bands(*model.process.shape, BANDS_PER_OCTAVE)[1])
     parts = {"prior": bound.prior, "diffusion": bound.diffusion, "reconstruction": bound.reconstruction}
@@ -81,8 +77,8 @@ def likelihood(
         **{name: float(part.mean()) for name, part in parts.items()},
         "bands": dict(zip(names, bound.bands.mean(0).tolist(), strict=True)),
         "n": count,
-        "steps": steps,
-        "delta": delta,
+        "steps": chosen.steps,
+        "delta": chosen.delta,
         "calls": calls,
         "seed": seed,
         "weights": str(path),
@@ -109,11 +105,8 @@ def likelihood(
         [f"  {name}", f"{band.mean():.4f}", f"{_standard_error(band):.4f}"]
         for name, band in zip(names, bound.bands.T, strict=True)
     ]
-    heat = f"{getattr(model.config.process, 'levels', 0)} levels of heat dissipation, delta {delta}"
-    process = (
-        heat if model.config.process.kind == "heat" else "continuous time" if steps is None else f"{steps} ancestral steps"
-    )
-    console.result(f"{process}, {count} images of {dataset.name}; the bands are those of prior + diffusion")
+    process = model.family.describe_likelihood(chosen)
+    console.result(f"{process}, {count} images of {dataset.name}; the bands sum to prior + diffusion")
     console.table(["", "bits/dim", "standard error"], rows)
 
 

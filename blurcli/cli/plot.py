@@ -18,34 +18,32 @@ if TYPE_CHECKING:
     from blurcli.runs import Run
 
 Plot = tuple[str, Callable[[Path], None]]
-"""A name, and what writes a file."""
+"""The name of a plot, and the function that writes it to a file."""
 
 
 def plot(
     run: Annotated[Path | None, typer.Argument(help="Run folder. [default: the newest run]")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the plots. [default: plots/ in the run folder]")] = None,
-    kind: Annotated[Literal["png", "svg", "both"], typer.Option("--format", help="What to write.")] = "both",
+    file_format: Annotated[Literal["png", "svg", "both"], typer.Option("--format", help="File format.")] = "both",
     as_json: JsonOption = False,
 ) -> None:
-    """Plot what a run has recorded: loss, scores over training, power spectra, and samplers against their steps."""
+    """Plot the records of a run: loss, scores over training, power spectra, and samplers against their steps."""
     from blurcli import console, files
     from blurcli.runs import RUNS, Run, newest_run
 
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
-        raise UsageError(f"no run with weights in {RUNS}/: name one, or train: blurdiff train --preset shapes-blur")
+        raise UsageError(f"no run with weights in {RUNS}/: name one, or train one with: blurdiff train --preset shapes-blur")
     if not chosen.path.is_dir():
         raise UsageError(f"{chosen.path}: no such run folder")
     folder = out or chosen.path / "plots"
     plots = [*_losses(chosen), *_scores(chosen)]
     if not plots:
-        raise UsageError(
-            f"{chosen.path}: nothing is recorded yet; blurdiff train writes {chosen.metrics_path.name}, blurdiff fid scores"
-        )
+        raise UsageError(f"{chosen.path}: nothing is recorded yet; record losses with blurdiff train, scores with blurdiff fid")
     files.check_writable(folder / plots[0][0])
     paths = []
     for name, save in plots:
-        for suffix in ("png", "svg") if kind == "both" else (kind,):
+        for suffix in ("png", "svg") if file_format == "both" else (file_format,):
             paths.append(folder / f"{name}.{suffix}")
             save(paths[-1])
     if as_json:
@@ -57,11 +55,11 @@ def plot(
 
 def _losses(run: Run) -> Iterator[Plot]:
     from blurcli import console, files
-    from blurcli.plots import save_loss
+    from blurcli.visualize.plots import save_loss
 
     lines = [line for line in files.json_lines(run.metrics_path) if _numbers([line.get("step"), line.get("loss")])]
     if not lines:
-        console.say(f"no plot of the loss: {run.metrics_path} is not there, or empty")
+        console.notify(f"no plot of the loss: {run.metrics_path} is missing or empty; blurdiff train writes it")
         return
     steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
     by_time: dict[float, list[tuple[int, float]]] = {}
@@ -76,32 +74,34 @@ def _losses(run: Run) -> Iterator[Plot]:
 
 def _scores(run: Run) -> Iterator[Plot]:
     from blurcli import console, evaluate
-    from blurcli.plots import save_scores, save_spectrum, save_sweep
+    from blurcli.visualize.plots import save_scores, save_spectrum, save_sweep
 
     scores = [score for score in evaluate.recorded(run.evaluations_path) if _numbers([score.get("step"), score.get("steps")])]
-    groups = [group for group in evaluate.comparable(scores) if group.metric in ("fid", "fd")]
+    groups = [group for group in evaluate.comparable(scores) if "features" in group.protocol]
     for number, group in enumerate(groups):
         name = f"{group.metric}-{group.protocol['features']}-n{group.protocol['n']}" + f"-{number}" * (number > 0)
-        title = f"{group.metric.upper()} ({group.protocol['features']}, {group.protocol['n']:,} images)"
+        title = f"{evaluate.TITLES[group.metric]} ({group.protocol['features']}, {group.protocol['n']:,} images)"
         over_training, over_steps = _over_training(group), _over_steps(group)
         if over_training:
             yield name, partial(save_scores, over_training, title)
         else:
-            console.say(f"no plot of {title} over training: it takes scores of two weights files, or train.score_every_steps")
+            console.notify(
+                f"no plot of {title} over training: it needs scores of two weights files; set train.score_every_steps"
+            )
         if over_steps:
             yield f"sweep-{name}", partial(save_sweep, over_steps, title)
         else:
-            console.say(f"no plot of {title} against the sampler's steps: blurdiff sweep takes such scores")
+            console.notify(f"no plot of {title} against the sampler's steps: record them with blurdiff sweep")
     with_spectra = [score for score in scores if _has_spectra(score)]
     if with_spectra:
         newest = max(with_spectra, key=lambda score: float(score["step"]))
         yield "spectrum", partial(save_spectrum, newest)
     else:
-        console.say("no plot of the power spectra: blurdiff fid measures them")
+        console.notify("no plot of the power spectra: measure them with blurdiff fid")
 
 
 def _numbers(values: object) -> TypeGuard[list[float]]:
-    """Whether they are finite numbers, one at least: a line of a file may say anything."""
+    """Whether the values are at least one finite number each: lines of a file can hold anything."""
     return (
         isinstance(values, list)
         and bool(values)
@@ -123,27 +123,37 @@ def _has_spectra(score: dict[str, Any]) -> bool:
     return bands > 1 and len(ours) == bands and (reference is None or len(reference) == bands)
 
 
-def _sampler(row: dict[str, Any]) -> str:
-    marks = {"eta": row["eta"], "class": row["label"], "guidance": row["guidance"] if row["guidance"] != 1 else None}
-    return " ".join([str(row["sampler"]), *(f"{name} {value}" for name, value in marks.items() if value)])
-
-
 def _over_training(group: Group) -> dict[str, list[tuple[int, float, float, float]]]:
-    """The scores of each sampler by training steps; nothing where there is one number of these only."""
-    lines: dict[str, list[tuple[int, float, float, float]]] = {}
+    """The scores of each sampler with its settings by training steps, where there are at least two."""
+    from blurcli.evaluate import sampling_title, subject_of
+
+    lines: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(group.rows, key=lambda row: int(row["step"])):
-        name = f"{_sampler(row)}, {row['steps']} steps"
-        lines.setdefault(name, []).append((row["step"], row[group.metric], row["min"], row["max"]))
-    return {name: points for name, points in lines.items() if len(points) > 1}
+        lines.setdefault(subject_of(row, across=("weights_sha256", "step")), []).append(row)
+    return {
+        f"{sampling_title(rows[0])}, {rows[0]['steps']} steps": [
+            (row["step"], row[group.metric], row["min"], row["max"]) for row in rows
+        ]
+        for rows in lines.values()
+        if len(rows) > 1
+    }
 
 
 def _over_steps(group: Group) -> list[dict[str, Any]]:
-    """The scores of the newest weights by steps of the sampler; nothing where there is one number of these only."""
+    """The scores of the newest weights by steps of the sampler, where there are at least two numbers of steps."""
+    from blurcli.evaluate import sampling_title
+
     newest = max(int(row["step"]) for row in group.rows)
-    rows = [
-        {"sampler": _sampler(row), "steps": row["steps"], "mean": row[group.metric], "min": row["min"], "max": row["max"]}
-        for row in group.rows
-        if row["step"] == newest
+    rows = [row for row in group.rows if row["step"] == newest]
+    several = len({str(row["weights_sha256"]) for row in rows}) > 1
+    points = [
+        {
+            "sampler": sampling_title(row) + f" {row['weights_sha256']}" * several,
+            "steps": row["steps"],
+            "mean": row[group.metric],
+            "min": row["min"],
+            "max": row["max"],
+        }
+        for row in rows
     ]
-    several = len({row["steps"] for row in rows}) > 1
-    return sorted(rows, key=lambda row: (row["sampler"], row["steps"])) if several else []
+    return sorted(points, key=lambda row: (row["sampler"], row["steps"])) if len({row["steps"] for row in rows}) > 1 else []

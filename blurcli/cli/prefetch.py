@@ -5,15 +5,12 @@ from __future__ import annotations
 from blurcli.cli.common import (
     AssignmentsOption,
     JsonOption,
-    ModeOption,
     PresetOption,
-    PublishedOption,
     TrainingDataOption,
-    fetch_features,
-    fetch_reference,
     load_images,
     resolve_preset,
 )
+from blurcli.cli.scoring import ModeOption, PublishedOption, fetch_features, fetch_reference
 from blurcli.errors import UsageError
 
 
@@ -25,9 +22,9 @@ def prefetch(
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring all that a preset needs onto this machine, data and Inception, so that it can then do without a network.
+    """Download everything that a preset needs, data and Inception, so that it then works without a network.
 
-    Downloads go into the cache: ~/.cache/blurdiff, or $BLURDIFF_CACHE.
+    Downloads are stored in the cache: ~/.cache/blurdiff, or $BLURDIFF_CACHE.
     """
     if preset is None:
         raise UsageError("prefetch needs --preset NAME (blurdiff presets lists them)")
@@ -36,7 +33,7 @@ def prefetch(
     import torch
 
     from blurcli import console
-    from blurcli.data.cache import cache_folder
+    from blurcli.cache import cache_folder
 
     result = {"cache": str(cache_folder())}
     for split in dict.fromkeys(("train", config.score.split)):
@@ -55,4 +52,4 @@ def prefetch(
     if as_json:
         console.result_json(result)
     else:
-        console.table(["what", "where or which"], [[key, value] for key, value in result.items()])
+        console.table(["item", "location or name"], [[key, value] for key, value in result.items()])

@@ -12,40 +12,41 @@ from blurcli.cli.common import (
     BatchSizeOption,
     CalibrationOption,
     DeviceOption,
-    FeaturesOption,
-    ForceOption,
-    InceptionOption,
     JsonOption,
-    ModeOption,
-    PublishedOption,
     ReferenceOption,
     RunOption,
     SeedOption,
     SplitOption,
-    Standard,
     WeightsOption,
-    check_enough,
-    evaluations_path,
     find_weights,
     load_model,
 )
+from blurcli.cli.scoring import (
+    FeaturesOption,
+    ForceOption,
+    InceptionOption,
+    ModeOption,
+    PublishedOption,
+    ScoringOptions,
+    check_enough,
+    evaluations_path,
+)
 from blurcli.errors import UsageError, did_you_mean
 
-_SAMPLERS = "abm,ab2,dpmpp-2m,ddim,ancestral"
 _COLUMNS = ("steps", "mean", "min", "max", "seeds")
 
 
 def sweep(
     run: RunOption = None,
     weights: WeightsOption = None,
-    steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, with commas.")] = "5,10,20,50,100",
+    steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, separated by commas.")] = "5,10,20,50,100",
     samplers: Annotated[
-        str | None, typer.Option("--samplers", help=f"Solvers, with commas. [default: {_SAMPLERS}; heat for heat dissipation]")
+        str | None, typer.Option("--samplers", help="Samplers, separated by commas. [default: all for the model's family]")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Sets of images a point, from --seed on.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Sets of images per point, from --seed on.")] = 1,
     seed: SeedOption = 0,
     data: ReferenceOption = None,
-    n: Annotated[int | None, typer.Option("--n", min=2, help="Images a score. [default: the preset's]")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=2, help="Images per score. [default: the preset's]")] = None,
     published: PublishedOption = None,
     split: SplitOption = None,
     mode: ModeOption = None,
@@ -62,10 +63,12 @@ def sweep(
 ) -> None:
     """Score samplers against their numbers of steps: a table, JSON and a plot.
 
-    Scores that the run's evaluations.jsonl has by the same protocol and versions are not taken again, so that a sweep can be
-    stopped and continued, or extended; the table and the plot show all that are there for these samplers and seeds.
+    Scores in the run's evaluations.jsonl with the same protocol and versions are reused, so that a sweep can be stopped and
+    continued, or extended. Table and plot show all of them for these samplers and seeds.
     """
-    from blurcli import console, evaluate, files, plots
+    from blurcli import console, evaluate, files
+    from blurcli.core.samplers import names_for
+    from blurcli.visualize import plots
 
     if seed + seeds > 2**64:
         raise UsageError(f"--seed {seed} --seeds {seeds}: the last seed must be below 2^64")
@@ -76,42 +79,45 @@ def sweep(
     files.check_writable(record)
     model, step = load_model(path, device, calibrated)
     config = model.config
-    chosen_samplers = chosen_samplers or _samplers("heat" if config.sample.sampler == "heat" else _SAMPLERS)
-    standard = Standard(features, mode, split, data, published, inception, device)
-    judge = standard.judge(config, chosen_run, (config.data.channels, *config.data.image_size))
-    metric, count = judge.metric, n or config.score.n
-    out = out or (chosen_run.path if chosen_run is not None else Path()) / f"sweep-{step:08d}-{judge.features.key}-n{count}.png"
+    chosen_samplers = chosen_samplers or list(names_for(model.family.name))
+    options = ScoringOptions(features, mode, split, data, published, inception, device)
+    scorer = options.scorer(config, chosen_run, (config.data.channels, *config.data.image_size))
+    metric, count = scorer.metric, n or config.score.n
+    title = evaluate.TITLES[metric]
+    out = (
+        out or (chosen_run.path if chosen_run is not None else Path()) / f"sweep-{step:08d}-{scorer.features.key}-n{count}.png"
+    )
     plots.check_plot(out)
-    check_enough(judge, count, force)
+    check_enough(scorer, count, force)
 
     points = [
-        evaluate.model_protocol(model, step, count, number, model.solver(name, calls, None))
+        evaluate.ModelImages(model, step, count, number, model.sampling(name, calls), batch_size)
         for name, calls, number in itertools.product(chosen_samplers, chosen_steps, range(seed, seed + seeds))
     ]
-    common = {
-        key: value
-        for key, value in points[0].items()
-        if key not in ("sampler", "steps", "eta", "delta", "label", "guidance", "seed")
-    }
-    common |= {**judge.protocol, "versions": evaluate.versions()}
-    scores = [score for score in evaluate.recorded(record) if metric in score and _agree(score, common)]
-    missing = [point for point in points if not any(_agree(score, point) for score in scores)]
+    usual = points[0].protocol
+    shared = {**scorer.protocol, "versions": evaluate.versions()}
+    expected = {**shared, "size": list(config.data.image_size)}
+    scores = _reusable(evaluate.recorded(record), {**usual, **expected}, metric)
+    known = {_identity(score) for score in scores}
+    missing = [point for point in points if _identity({**point.protocol, **expected}) not in known]
     for done, point in enumerate(missing, start=1):
-        label = f"{point['sampler']}, {point['steps']} steps, seed {point['seed']} ({done} of {len(missing)})"
+        label = f"{point.sampling.sampler}, {point.sampling.steps} steps, seed {point.seed} ({done} of {len(missing)})"
         with console.progress(label, count) as update:
-            score = judge.score_model(model, point, update, batch_size=batch_size, name="", weights=str(path))
-        console.say(f"{label}: {metric.upper()} {score[metric]:.4f}")
+            score = scorer.score(point, update, name="", weights=str(path))
+        console.notify(f"{label}: {title} {score[metric]:.4f}")
         scores.append(score)
         evaluate.record(record, score)
 
-    shown = [score for score in scores if score["sampler"] in chosen_samplers and seed <= score["seed"] < seed + seeds]
-    rows = _summary(shown, metric)
-    plots.save_sweep(rows, metric.upper(), out)
+    wanted = {str(number) for number in range(seed, seed + seeds)}
+    shown = [score for score in scores if score.get("sampler") in chosen_samplers and str(score.get("seed")) in wanted]
+    rows = _summary(shown, metric, {**usual, "eta": 0.0})
+    plots.save_sweep(rows, title, out)
     if as_json:
-        console.result_json({"metric": metric, "rows": rows, "out": str(out), **common})
+        common = {key: value for key, value in usual.items() if key not in (*evaluate.SAMPLING, "seed")}
+        console.result_json({"metric": metric, "rows": rows, "out": str(out), **common, **shared})
         return
     console.table(
-        ["sampler", "steps", metric.upper(), "from", "to", "seeds"],
+        ["sampler", "steps", title, "min", "max", "seeds"],
         [
             [row["sampler"], *(f"{row[key]:.4f}" if key in ("mean", "min", "max") else str(row[key]) for key in _COLUMNS)]
             for row in rows
@@ -120,27 +126,41 @@ def sweep(
     console.result(str(out))
 
 
-def _agree(score: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    return all(score.get(key) == value for key, value in wanted.items())
+def _reusable(scores: list[dict[str, Any]], wanted: dict[str, Any], metric: str) -> list[dict[str, Any]]:
+    """The scores that differ from `wanted` only in the sampler, its settings and the seed."""
+    from blurcli.evaluate import SAMPLING, is_number, subject_of
 
-
-def _summary(scores: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """Mean, least and largest score of every sampler (ddim also by eta) and number of steps, over seeds."""
-    groups: dict[tuple[str, int], dict[int, float]] = {}
-    for score in scores:
-        name = score["sampler"] + (f" eta {score['eta']:g}" if score.get("eta") else "")
-        groups.setdefault((name, score["steps"]), {})[score["seed"]] = score[metric]
+    subject = subject_of(wanted, across=SAMPLING)
     return [
-        {
-            "sampler": name,
-            "steps": steps,
-            "mean": sum(values.values()) / len(values),
-            "min": min(values.values()),
-            "max": max(values.values()),
-            "seeds": len(values),
-        }
-        for (name, steps), values in sorted(groups.items())
+        score
+        for score in scores
+        if is_number(score.get(metric))
+        and is_number(score.get("steps"))
+        and subject_of(score, across=SAMPLING) == subject
+        and all(score.get(key) == wanted[key] for key in ("device", "versions"))
     ]
+
+
+def _identity(score: dict[str, Any]) -> tuple[str, str]:
+    from blurcli.evaluate import subject_of
+
+    return subject_of(score), str(score.get("seed"))
+
+
+def _summary(scores: list[dict[str, Any]], metric: str, usual: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mean, minimum and maximum over seeds for each sampler with its settings, unless they are the usual ones, and steps."""
+    from blurcli.evaluate import sampling_title, subject_of
+
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for score in scores:
+        groups.setdefault(subject_of(score), {})[str(score["seed"])] = score
+    rows = []
+    for by_seed in groups.values():
+        first = next(iter(by_seed.values()))
+        values = [score[metric] for score in by_seed.values()]
+        spread = {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "seeds": len(values)}
+        rows.append({"sampler": sampling_title(first, usual), "steps": first["steps"], **spread})
+    return sorted(rows, key=lambda row: (row["sampler"], row["steps"]))
 
 
 def _steps(text: str) -> list[int]:
@@ -149,14 +169,14 @@ def _steps(text: str) -> list[int]:
     except ValueError:
         counts = [0]
     if min(counts) < 1:
-        raise UsageError(f"--steps {text}: give whole numbers from 1 up with commas, such as 5,10,20")
+        raise UsageError(f"--steps {text}: not a list of whole numbers from 1; write them with commas, such as 5,10,20")
     return list(dict.fromkeys(counts))
 
 
 def _samplers(text: str) -> list[str]:
-    from blurcli.core import SAMPLERS
+    from blurcli.core.samplers import SAMPLERS
 
-    known = (*SAMPLERS, "heat")
+    known = tuple(SAMPLERS)
     names = [part.strip() for part in text.split(",")]
     for name in names:
         if name not in known:

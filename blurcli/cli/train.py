@@ -13,10 +13,10 @@ from blurcli.cli.common import (
     JsonOption,
     PresetOption,
     TrainingDataOption,
+    distributed_context,
     load_images,
     resolve_preset,
     show,
-    teamed,
 )
 from blurcli.errors import UsageError
 
@@ -30,9 +30,9 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model, or continue a run folder that holds one.
+    """Train a model, or continue a run.
 
-    Ctrl-C (or SIGTERM) finishes the step and saves; the same command goes on from there. A second one ends at once.
+    Ctrl-C (or SIGTERM) finishes the step and saves; the same command continues. A second Ctrl-C ends at once.
     Several GPUs: torchrun --nproc-per-node 4 -m blurcli train ...; each takes its share of every batch.
     """
     from blurcli.config import to_json, to_yaml
@@ -42,19 +42,20 @@ def train(
         raise UsageError("train needs --preset NAME (blurdiff presets lists them), or --run DIR to continue a run")
     folder = Run(run if run is not None else RUNS / Path(str(preset)).stem)
     if preset is None and not folder.config_path.exists():
-        raise UsageError(f"--run {folder.path}: no run to continue there; begin one with --preset NAME")
+        raise UsageError(f"--run {folder.path}: no run to continue; start one with --preset NAME")
     config = resolve_preset(preset if preset is not None else str(folder.config_path.resolve()), data, assignments)
     if dry_run:
         print((to_json(config) if as_json else to_yaml(config)).strip())
         return
 
     from blurcli import console
-    from blurcli.network import choose_device
-    from blurcli.train import Interrupted, Metrics
+    from blurcli.inference import choose_device
+    from blurcli.train import Callbacks, Interrupted, Metrics
     from blurcli.train import train as run_training
+    from blurcli.visualize import tile
 
-    with teamed(device) as team:
-        with team.first_leads():
+    with distributed_context(device) as distributed:
+        with distributed.main_first():
             dataset = load_images(config, config.data.source, "train", config.data.classes)
         with console.progress("training", config.train.steps) as update:
 
@@ -63,12 +64,13 @@ def train(
                 note = f"{loss}  {metrics.images_per_sec:.0f} images/s"
                 update(metrics.step, note=note)
                 if not console.is_terminal():
-                    console.say(f"step {metrics.step}/{config.train.steps}  {note}")
+                    console.notify(f"step {metrics.step}/{config.train.steps}  {note}")
 
             try:
-                weights = run_training(config, folder, dataset, choose_device(device), console.say, on_log, team)
+                callbacks = Callbacks(console.notify, on_log, tile)
+                weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed)
             except Interrupted as stop:
-                console.say(f"{stop}; the same command goes on from there")
+                console.notify(f"{stop}; the same command continues")
                 raise typer.Exit(stop.exit_code) from None
         result = {"run": str(folder.path), "weights": str(weights), "step": config.train.steps}
         show(result, str(weights), as_json)

@@ -1,8 +1,15 @@
-"""What a preset may say, and how it is read, checked and written. Imports no torch."""
+"""Presets: their keys, and how they are read, validated and written. Imports no torch."""
 
-from blurcli.config.presets import from_json, load_config, parse_overrides, preset_names, preset_summary
-from blurcli.config.sections import Config, DataConfig, DiffusionConfig, HeatConfig, OptimConfig, SampleConfig, ScoreConfig
-from blurcli.config.text import FREE_KEYS, differing_keys, flatten, to_json, to_yaml
+from blurcli.config.loader import (
+    from_json,
+    load_config,
+    load_run_config,
+    parse_overrides,
+    preset_names,
+    preset_summary,
+)
+from blurcli.config.schema import Config, DataConfig, DiffusionConfig, HeatConfig, OptimConfig, SampleConfig, ScoreConfig
+from blurcli.config.serialization import FREE_KEYS, differing_keys, flatten, to_json, to_yaml
 
 __all__ = [
     "FREE_KEYS",
@@ -17,6 +24,7 @@ __all__ = [
     "flatten",
     "from_json",
     "load_config",
+    "load_run_config",
     "parse_overrides",
     "preset_names",
     "preset_summary",

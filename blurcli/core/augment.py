@@ -1,8 +1,8 @@
-"""Geometric changes of training images of which the network is told, so that none of them leaks into samples.
+"""Non-leaking geometric augmentation: the network is conditioned on the augmentation, so that samples show none of it.
 
 After Karras et al. (2020, arXiv 2006.06676, for GANs; 2022, arXiv 2206.00364, appendix F.2, for diffusion, with these
-strengths): where few images would be learned by heart, the network sees them mirrored, scaled, turned, stretched and moved,
-with a vector that says how, and which is all zeros when it samples.
+strengths). Against memorization of small data sets, training images are mirrored, scaled, rotated, stretched and translated;
+the augmentation label of each image describes how, and is all zeros in sampling.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHANGES = 9
-"""Numbers that describe what was done to an image: mirrored (left to right, top to bottom), log2 of the scale, cosine - 1 and
-sine of the turn, log2 of the stretch times cosine and sine of twice its direction, moves down and right in shares of a side."""
+LABEL_SIZE = 9
+"""Length of an augmentation label: mirrored (left to right, top to bottom), log2 of the scale, cosine - 1 and sine of the
+rotation, log2 of the stretch times cosine and sine of twice its direction, translation down and right in sides."""
 
-_SCALE, _STRETCH, _MOVE = 0.2, 0.2, 0.125  # standard deviations: octaves, octaves, shares of a side
+_SCALE, _STRETCH, _MOVE = 0.2, 0.2, 0.125  # standard deviations: octaves, octaves, fractions of the side
 
 
-def draw_changes(count: int, probability: float, device: torch.device) -> Tensor:
-    """Random changes, (count, CHANGES), from PyTorch's random state: each kind with a probability; zeros are no change."""
+def draw_augment_labels(count: int, probability: float, device: torch.device) -> Tensor:
+    """Random augmentation labels, (count, LABEL_SIZE), from PyTorch's global generator.
+
+    Each kind of change has the given probability, in [0, 1]; zeros are no change.
+    """
 
     def chosen() -> Tensor:
         return (torch.rand(count, device=device) < probability).float()
@@ -52,13 +55,16 @@ def draw_changes(count: int, probability: float, device: torch.device) -> Tensor
     )
 
 
-def change(x: Tensor, changes: Tensor) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] with `changes` (B, CHANGES) done to them, mirrored at their edges; without any, exact."""
-    mirrored, upside_down, scale, cos, sin, stretch_cos, stretch_sin, down, right = changes.unbind(1)
+def augment(x: Tensor, labels: Tensor) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1], transformed as their labels (B, LABEL_SIZE) describe, with reflection at the borders.
+
+    An image whose label is all zeros keeps its exact pixels.
+    """
+    mirrored, upside_down, scale, cos, sin, stretch_cos, stretch_sin, down, right = labels.unbind(1)
     height, width = x.shape[-2:]
     cos = cos + 1
     size = torch.exp2(-scale)
-    # From places in the changed image to places in the original: the inverse of all of it. Coordinates are (right, down).
+    # grid_sample maps output coordinates, (right, down), to input coordinates: the inverse of the transformation.
     turn = _matrix(cos, sin, -sin, cos)
     # The stretch is exp2(-A), A symmetric, without trace, with eigenvalues +- its strength.
     strength = torch.hypot(stretch_cos, stretch_sin)
@@ -68,12 +74,12 @@ def change(x: Tensor, changes: Tensor) -> Tensor:
     zero = torch.zeros_like(size)
     mirror = _matrix(1 - 2 * mirrored, zero, zero, 1 - 2 * upside_down)
     matrix = mirror @ stretch @ turn * size[:, None, None]
-    # grid_sample counts both sides from -1 to 1.
+    # grid_sample's coordinates go from -1 to 1 on both axes.
     matrix = _matrix(matrix[:, 0, 0], matrix[:, 0, 1] * height / width, matrix[:, 1, 0] * width / height, matrix[:, 1, 1])
     moves = -2 * torch.stack([right, down], dim=1)[:, :, None]
     grid = F.affine_grid(torch.cat([matrix, matrix @ moves], dim=2), list(x.shape), align_corners=False)
     warped = F.grid_sample(x, grid.to(x.dtype), mode="bicubic", padding_mode="reflection", align_corners=False)
-    return torch.where(changes.any(1)[:, None, None, None], warped.clamp(-1, 1), x)
+    return torch.where(labels.any(1)[:, None, None, None], warped.clamp(-1, 1), x)
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

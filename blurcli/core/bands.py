@@ -1,4 +1,4 @@
-"""Rings of DCT frequencies: what is said of single frequencies is too much to read, and of all together too little."""
+"""Octave-spaced frequency bands: one value per frequency is too many to read, one average hides too much."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 Bands = list[tuple[float, float]]
-"""The lower and upper edge of each frequency band, in cycles a pixel."""
+"""The lower and upper edge of each frequency band, in cycles per pixel."""
 
 
 def frequency_bands(height: int, width: int, per_octave: int) -> tuple[Tensor, Bands]:
-    """Which band every DCT frequency is in, (H, W) int64, and the bands.
+    """The band of every DCT frequency, (H, W) int64, and the bands.
 
-    Band 0 is the mean of the image alone; the others are rings of `1 / per_octave` octaves, from the lowest frequency up. Rings
-    without a frequency, which narrow images have, are left out.
+    Band 0 holds the image mean alone; the others are rings of `1 / per_octave` octaves, from the lowest frequency up. Rings
+    without a frequency, as in narrow images, are omitted.
     """
     rows, columns = torch.arange(height, dtype=torch.float64) / height, torch.arange(width, dtype=torch.float64) / width
     radius = torch.hypot(rows[:, None], columns[None, :]) / 2
@@ -29,7 +29,7 @@ def frequency_bands(height: int, width: int, per_octave: int) -> tuple[Tensor, B
 
 
 def band_names(bands: Bands) -> list[str]:
-    """Bands by the wavelengths in them, in pixels: `mean`, then as `64-32 px`."""
+    """Bands named by their wavelengths in pixels: `mean`, then `64-32 px` and so on."""
     return ["mean"] + [f"{1 / low:.3g}-{1 / high:.3g} px" for low, high in bands[1:]]
 
 

@@ -1,20 +1,21 @@
-"""How wrong a denoiser is, per frequency band and time; and the correction that this knowledge allows.
+"""Errors of a denoiser per frequency band and time, and the calibration that corrects it by them.
 
-Errors are those of F (see `SpectralDenoiser`), `F = 0` being the Wiener filter, so that a relative error of 1 means: no better
-than the best linear filter for data of this mean and spectrum, and everything above 1 is harm.
+Errors are those of F (see `SpectralDenoiser`); `F = 0` is the Wiener filter. A relative error of 1 is no better than the best
+linear filter for data with this mean and spectrum; above 1 the denoiser is worse than that filter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.dct import dct2, idct2
-from blurcli.core.denoiser import reference_gaussian
+from blurcli.core.moments import reference_gaussian
 from blurcli.core.process import Process
 from blurcli.core.whitened import WhitenedSpace
 
@@ -24,7 +25,7 @@ BANDS_PER_OCTAVE = 2
 
 @dataclass(frozen=True)
 class DenoiserErrors:
-    """Mean products of the true F and the denoiser's F_hat per time and frequency band, each (T, bands).
+    """Second moments of the true F and the denoiser's F_hat per time and frequency band, each (T, bands).
 
     Attributes:
         times: (T,) in [0, 1].
@@ -42,7 +43,7 @@ class DenoiserErrors:
 
     @classmethod
     def mean(cls, parts: Sequence[DenoiserErrors], counts: Sequence[int]) -> DenoiserErrors:
-        """One measurement from several, made on `counts` images at the same times and bands."""
+        """The mean of several measurements, on `counts` images each, at the same times and bands."""
         weights = torch.tensor(counts, dtype=torch.float64, device=parts[0].times.device) / sum(counts)
         products = ("true_power", "power", "product", "noise_loss")
         means = (torch.tensordot(weights, torch.stack([getattr(part, name) for part in parts]), 1) for name in products)
@@ -55,33 +56,29 @@ class DenoiserErrors:
 
     @property
     def gain(self) -> Tensor:
-        """The factor in [0, 1] on F_hat that makes its error least, (T, bands): the regression of F on F_hat."""
+        """The factor in [0, 1] on F_hat that minimizes its error, (T, bands): the regression of F on F_hat."""
         return (self.product / self.power.clamp(min=torch.finfo(self.power.dtype).tiny)).clamp(0, 1)
 
 
 def measure_errors(
     denoiser: Callable[[Tensor, Tensor], Tensor],
-    process: Process,
+    space: WhitenedSpace,
     x: Tensor,
     noise: Callable[[Tensor], Tensor],
-    spectrum: Tensor,
-    mean: Tensor | None = None,
     times: int = CALIBRATION_TIMES,
     per_octave: int = BANDS_PER_OCTAVE,
 ) -> DenoiserErrors:
-    """Compare a denoiser with the truth on images that are known.
+    """Compare a denoiser with the truth on known images.
 
     Args:
-        denoiser: `x_hat = denoiser(z, t)`; called once a time.
-        process: the diffusion process.
+        denoiser: `x_hat = denoiser(z, t)`; called once per time.
+        space: process and moments of the data.
         x: clean images (B, C, H, W) in [-1, 1].
-        noise: `noise(x)` gives standard normal noise like x; called once a time.
-        spectrum: P of the data, (H, W) or (C, H, W).
-        mean: M of the data, like `spectrum`; None for 0.
-        times: how many, even in [0, 1].
-        per_octave: bands an octave.
+        noise: `noise(x)` gives standard normal noise like x; called once per time.
+        times: number of times, uniform in [0, 1].
+        per_octave: bands per octave.
     """
-    space = WhitenedSpace(process, *(tensor.to(x.device) for tensor in reference_gaussian(process, spectrum, mean)))
+    process = space.process
     band = frequency_bands(*process.shape, per_octave)[0].to(x.device)
     x_dct = dct2(x.double())
     rows = []
@@ -97,27 +94,27 @@ def measure_errors(
 
 
 class CalibratedDenoiser:
-    """A denoiser whose departure from the Wiener filter is scaled, per frequency band and time, by what it is worth.
+    """A denoiser whose deviation from the Wiener filter is scaled by a measured gain per frequency band and time.
 
-    `X = X_wiener + g (X_hat - X_wiener)`, with the gain g of `DenoiserErrors`: the least squared error that such a
-    factor allows. For a network that predicts eps under blur, whose X_hat is wrong by orders of magnitude wherever alpha
-    is small, it is the difference between noise and images.
+    `X = X_wiener + g (X_hat - X_wiener)`, with the gain g of `DenoiserErrors`, which minimizes the squared error. Under blur,
+    X_hat of a network that predicts eps is wrong by orders of magnitude wherever alpha is small; calibration turns its samples
+    from noise into images.
 
     Args:
         denoiser: any denoiser.
         process: the diffusion process.
-        gain: (T, bands) in [0, 1], at T even times in [0, 1], for the bands of `frequency_bands` at `BANDS_PER_OCTAVE`; on the
-            device of the images, like the moments.
+        gain: (T, bands) in [0, 1], at T uniform times in [0, 1], for the bands of `frequency_bands` at `BANDS_PER_OCTAVE`; on
+            the device of the images, like the moments.
         spectrum: P of the data, (H, W) or (C, H, W).
         mean: M of the data, like `spectrum`; None for 0.
 
     Raises:
-        ValueError: a gain of the wrong shape or not in [0, 1], or moments as `SpectralDenoiser` refuses them.
+        ValueError: a gain of the wrong shape or not in [0, 1], or moments that `reference_gaussian` refuses.
     """
 
     def __init__(
         self,
-        denoiser: Callable[[Tensor, Tensor], Tensor],
+        denoiser: Callable[..., Tensor],
         process: Process,
         gain: Tensor,
         spectrum: Tensor,
@@ -132,13 +129,13 @@ class CalibratedDenoiser:
         self._gain = gain.double()
         self._space = WhitenedSpace(process, *reference_gaussian(process, spectrum, mean))
 
-    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
-        """The estimate x_hat, (B, C, H, W), of the clean image, given the state `z` (B, C, H, W) at times `t` (B,)."""
+    def __call__(self, z: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+        """The estimate x_hat of the clean image, (B, C, H, W); see `Denoiser`."""
         precise = t.double()
         w = self._space.whiten(dct2(z.double()), precise)
         wiener = self._space.wiener(w, 0.0, precise)
         place = precise * (len(self._gain) - 1)
         below = place.floor().clamp(0, len(self._gain) - 2).long()
         gain = torch.lerp(self._gain[below], self._gain[below + 1], (place - below)[:, None])[:, self._band]
-        x_hat = wiener + gain[:, None] * (dct2(self._denoiser(z, t).double()) - wiener)
+        x_hat = wiener + gain[:, None] * (dct2(self._denoiser(z, t, **conditions).double()) - wiener)
         return idct2(x_hat).to(z.dtype)

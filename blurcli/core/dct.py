@@ -14,7 +14,7 @@ def dct_matrix(n: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
     Computed in float64, then cast. Its inverse is its transpose.
     """
-    # A tensor born in inference mode could never be used in training: the cache would hand it on.
+    # An inference tensor cannot be used in training, and the cache would return it there.
     with torch.inference_mode(False):
         k = torch.arange(n, dtype=torch.float64)
         matrix: Tensor = torch.cos(torch.pi / n * k[:, None] * (k[None, :] + 0.5)) * (2 / n) ** 0.5

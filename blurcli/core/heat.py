@@ -1,11 +1,11 @@
-"""Inverse heat dissipation (Rissanen, Heinonen and Solin 2023, arXiv 2206.13397): images come out of blur instead of noise.
+"""Inverse heat dissipation (Rissanen, Heinonen and Solin 2023, arXiv 2206.13397): generation by deblurring.
 
 | code | paper | meaning |
 |---|---|---|
 | `levels` | K | blur levels, log-spaced in pixels; level k is the time t = k / K, level 0 the image |
-| `alpha` | F(t_k) in the DCT basis | `exp(-lambda tau_k)`, what the heat equation leaves of every frequency |
-| `noise` | sigma | standard deviation of the noise on every blurred image in training |
-| `delta` | delta | standard deviation of the noise that every step of the sampler adds |
+| `alpha` | F(t_k) in the DCT basis | `exp(-lambda tau_k)`, the factor of every frequency under the heat equation |
+| `noise` | sigma | standard deviation of the noise added to every blurred image in training |
+| `delta` | delta | standard deviation of the noise that each step of the sampler adds |
 
 The paper's images are in [0, 1]; here they are in [-1, 1], so that its 0.01 and 0.0125 are 0.02 and 0.025.
 """
@@ -15,30 +15,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.denoiser import Denoiser, Network, weighted_mean
-from blurcli.core.likelihood import BANDS_PER_OCTAVE, Bound
+from blurcli.core.plans import Plan
 from blurcli.core.process import Process
-from blurcli.core.schedule import dissipation
-
-_HALF_LEVEL = 1 / 255  # of the 256 levels in [-1, 1]
+from blurcli.core.samplers import State
+from blurcli.core.schedules import dissipation
 
 
 @dataclass(frozen=True)
 class HeatDissipation(Process):
-    """Images that the heat equation blurs, under a little noise of constant strength.
+    """Blur by the heat equation, with a little noise of constant strength.
 
     Args:
         image_size: side of the square images, or (height, width), in pixels.
         blur_sigma_max: standard deviation of the blur at level K, in pixels.
         levels: K.
-        blur_sigma_min: that at level 1; between 0 and level 1 it grows linearly.
+        blur_sigma_min: standard deviation at level 1, in pixels; from level 0 to level 1 it grows linearly.
         noise: standard deviation of the noise, for images in [-1, 1].
 
     Raises:
@@ -68,7 +66,7 @@ class HeatDissipation(Process):
         return torch.where(level < 1, level * self.blur_sigma_min, self.blur_sigma_min * torch.exp(octaves))
 
     def alpha(self, t: Tensor) -> Tensor:
-        """What is left of every DCT frequency, `exp(-lambda tau)`: (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
+        """The factor of every DCT frequency, `exp(-lambda tau)`: (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
         return dissipation(self.blur_sigma(self._times(t)), *self.shape).to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
@@ -85,15 +83,21 @@ class HeatDissipation(Process):
 
 
 class Predictor(Protocol):
-    """What the sampler and the bound ask: an image at an earlier time."""
+    """An estimator of the image at an earlier time, for the sampler and the likelihood bound.
 
-    def __call__(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The DCT (B, C, H, W) of the expected image, blurred as at times `s` (B,), given the state `z` at later times `t`."""
+    Attributes:
+        process: the heat dissipation.
+    """
+
+    process: HeatDissipation
+
+    def __call__(self, z: Tensor, t: Tensor, s: Tensor, **conditions: Any) -> Tensor:
+        """The DCT (B, C, H, W) of the expected image at times `s` (B,), given the state `z` at later times `t` (B,)."""
         ...
 
 
 class ResidualPredictor:
-    """The published network: the less blurred image, of one level before, is `z + net(z, t)`.
+    """The parametrization of the paper: the image of the level before, less blurred, is `z + net(z, t)`.
 
     Args:
         net: predicts the difference, from (z, t).
@@ -104,26 +108,26 @@ class ResidualPredictor:
         self.net = net
         self.process = process
 
-    def __call__(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, t: Tensor, s: Tensor, **conditions: Any) -> Tensor:
         """See `Predictor`; `s` must be one level before `t`."""
-        return dct2(z + self.net(z, t))
+        return dct2(z + self.net(z, t, **conditions))
 
-    def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None) -> Tensor:
+    def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None, **conditions: Any) -> Tensor:
         """Squared error of the less blurred image in units of the noise, (B,): the paper's loss.
 
-        Arguments are those of `Denoiser.loss`; `t` must lie on levels from 1 on.
+        Arguments as for `Trainable.loss`; `t` must be the times of levels from 1 on.
         """
         z = self.process.diffuse(x, t, eps)
         target = self.process.alpha((t - 1 / self.process.levels).clamp(min=0)).to(x.dtype) * dct2(x)
-        return weighted_mean((self(z, t, t) - target) / self.process.noise, weight)
+        return weighted_mean((self(z, t, t, **conditions) - target) / self.process.noise, weight)
 
 
 class DenoiserPredictor:
-    """The less blurred image, of any earlier level, from an estimate of the clean one: `E[F(s) x | z] = F(s) E[x | z]`.
+    """The image of any earlier level from an estimate of the clean image: `E[F(s) x | z] = F(s) E[x | z]`.
 
     Args:
-        denoiser: `x_hat = denoiser(z, t)`. The loss of a `SpectralDenoiser` is the paper's, times `(alpha(t) / alpha(s))^2` per
-            frequency, which is near 1 wherever there is any signal, the levels being so close.
+        denoiser: `x_hat = denoiser(z, t)`. The loss of a `SpectralDenoiser` is the paper's times `(alpha(t) / alpha(s))^2` per
+            frequency, which is near 1 wherever there is signal, because neighboring levels are close.
         process: the heat dissipation.
     """
 
@@ -131,177 +135,49 @@ class DenoiserPredictor:
         self.denoiser = denoiser
         self.process = process
 
-    def __call__(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, t: Tensor, s: Tensor, **conditions: Any) -> Tensor:
         """See `Predictor`."""
-        return self.process.alpha(s).to(z.dtype) * dct2(self.denoiser(z, t))
-
-    def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None) -> Tensor:
-        """That of the denoiser."""
-        return self.denoiser.loss(x, t, eps, weight)
+        return self.process.alpha(s).to(z.dtype) * dct2(self.denoiser(z, t, **conditions))
 
 
 def sample_heat(
     predictor: Predictor,
-    process: HeatDissipation,
+    plan: Plan,
     z: Tensor,
-    steps: int,
-    delta: float,
     noise: Callable[[Tensor], Tensor] | None = None,
     on_step: Callable[[int, float, Tensor, Tensor], None] | None = None,
-    *,
-    start: float = 1.0,
+    **conditions: Any,
 ) -> Tensor:
-    """Sharpen blurred images: algorithm 2 of the paper, `u_s = E[F(s) x | u_t] + delta noise`.
+    """Deblur: images at t = 0 from blurred images under noise.
 
     Args:
-        predictor: called exactly `steps` times.
-        process: the heat dissipation.
-        z: the states (B, C, H, W) at time `start`: blurred images with noise; float32 or float64.
-        steps: at least 1; even in time, so that for K steps from t = 1 each goes down one level.
-        delta: standard deviation of the noise that every step but the last adds, for images in [-1, 1].
-        noise: `noise(z)` gives standard normal noise like z; called once a step but the last, in order.
-        on_step: called as `on_step(i, t, z, x_hat)` after each prediction, x_hat being the less blurred image.
-        start: the time in (0, 1] of `z`.
+        predictor: see `Predictor`; called once per step.
+        plan: of the sampler `heat`; its steps are levels apart, K of them from t = 1 for the predictor of objective residual.
+        z: blurred images under noise (B, C, H, W) at the start of the plan.
+        noise: `noise(z)` gives standard normal noise like z; called once per step but the last.
+        on_step: called as `on_step(i, t, z, less_blurred)` after each call of the predictor, with the state that it got.
+        conditions: keyword arguments of the network.
 
     Returns:
-        The images at t = 0, (B, C, H, W), about [-1, 1], in the dtype of `z`.
-
-    Raises:
-        ValueError: `steps` below 1, `delta` below 0 or `start` out of range.
+        (B, C, H, W), like `z`.
     """
-    if steps < 1 or delta < 0 or not 0 < start <= 1:
-        raise ValueError(f"steps ({steps}) must be at least 1, delta ({delta}) at least 0, and start ({start}) in (0, 1]")
     noise = noise or torch.randn_like
-    for i in range(steps):
-        t, s = (torch.full((len(z),), start * (1 - k / steps), dtype=z.dtype, device=z.device) for k in (i, i + 1))
-        less_blurred = idct2(predictor(z, t, s.clamp(min=0)))
-        if on_step is not None:
-            on_step(i, start * (1 - i / steps), z, less_blurred)
-        z = less_blurred + delta * noise(less_blurred) if i + 1 < steps else less_blurred
-    return z
+    state = State(z)
+    for i, step in enumerate(plan):
+        t, s = (torch.full((len(z),), time, dtype=z.dtype, device=z.device) for time in (step.t, step.s))
 
+        def estimate(value: Tensor, time: float, i: int = i, t: Tensor = t, s: Tensor = s) -> Tensor:
+            less_blurred = idct2(predictor(value, t, s.clamp(min=0), **conditions))
+            if on_step is not None:
+                on_step(i, time, value, less_blurred)
+            return less_blurred
 
-def heat_bound(
-    predictor: Predictor,
-    process: HeatDissipation,
-    x: Tensor,
-    noise: Callable[[Tensor], Tensor],
-    offset: Tensor,
-    starts: Tensor,
-    delta: float,
-    *,
-    calls: int = 32,
-    to_pixels: Callable[[Tensor], Tensor] = lambda x: x,
-) -> Bound:
-    """An unbiased estimate of the evidence bound of the paper (section 3) in bits per dimension, with 256 levels.
-
-    The prior, from which the sampler starts, is the mixture of all blurred training images under the training noise. Where
-    the paper takes densities, the last step, from level 1 to the image, is asked for the probability of the grey level of
-    every pixel, so that the figure compares with that of `variational_bound`.
-
-    Args:
-        predictor: called `calls` + 1 times.
-        process: the heat dissipation.
-        x: images (B, C, H, W), float32 or float64, such that `to_pixels(x)` are of 256 even levels in [-1, 1].
-        noise: `noise(x)` gives standard normal noise like x; called once a call of the predictor, and once for the prior.
-        offset: (B,) uniform in [0, 1): where the stratified levels of each image begin.
-        starts: DCT of the blurred training images, their lowest frequencies only, (N, C, h, w); all others are 0.
-        delta: standard deviation of the noise of the sampler, above 0, for images in [-1, 1].
-        calls: levels from 2 on that are drawn for each image.
-        to_pixels: an orthonormal change of the colours of `x`.
-
-    Raises:
-        ValueError: `calls` below 1, or `delta` not above 0.
-    """
-    if calls < 1 or not delta > 0:
-        raise ValueError(f"calls ({calls}) must be at least 1, and delta ({delta}) above 0")
-    x_dct = dct2(x.double())
-    levels, ratio = process.levels, process.noise / delta
-    diffusion = torch.zeros_like(x_dct)
-    for k in range(calls):
-        position = (k + offset.to(x.device, torch.float64)) / calls
-        level = 2 + (position * (levels - 1)).floor()
-        t, s = (level / levels).to(x.dtype), ((level - 1) / levels).to(x.dtype)
-        z = process.diffuse(x, t, noise(x))
-        error = (predictor(z, t, s).double() - process.alpha(s.double()) * x_dct) / delta
-        diffusion += (levels - 1) / calls * (error**2 + ratio**2 - 1 - 2 * math.log(ratio)) / 2
-
-    prior = _mixture_prior(process, x_dct, noise(x).double(), starts)
-    first = torch.full((len(x),), 1 / levels, dtype=x.dtype, device=x.device)
-    last = idct2(predictor(process.diffuse(x, first, noise(x)), first, torch.zeros_like(first)).double())
-    reconstruction = -_level_log_probability(to_pixels(x.double()), to_pixels(last), delta).sum((1, 2, 3))
-
-    band, bands = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
-    per_band = band_means(diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * x.shape[1]
-    # The blurred images differ in the lowest frequencies only, of which the mixture makes one number.
-    spread = torch.bincount(band[: starts.shape[-2], : starts.shape[-1]].flatten(), minlength=len(bands)).to(x.device)
-    per_band += prior[:, None] * spread / spread.sum()
-    unit = math.log(2) * x[0].numel()
-    return Bound(prior / unit, diffusion.sum((1, 2, 3)) / unit, reconstruction / unit, per_band / unit)
-
-
-def _mixture_prior(process: HeatDissipation, x_dct: Tensor, eps: Tensor, starts: Tensor) -> Tensor:
-    """One draw for each image of `log q(u_K | x) - log p(u_K)`, (B,) nats; p is the mixture of N(starts, noise^2)."""
-    one = torch.ones(1, dtype=torch.float64, device=x_dct.device)
-    blurred = process.alpha(one) * x_dct
-    height, width = starts.shape[-2:]
-    kept = blurred[..., :height, :width]
-    # Beyond the kept frequencies all components are 0: there the divergence is exact.
-    beyond = ((blurred**2).sum((1, 2, 3)) - (kept**2).sum((1, 2, 3))) / (2 * process.noise**2)
-    u = (kept + process.noise * eps[..., :height, :width]).flatten(1)
-    distance = torch.cdist(u, starts.to(u).flatten(1), compute_mode="donot_use_mm_for_euclid_dist") ** 2
-    own = (eps[..., :height, :width] ** 2).sum((1, 2, 3)) / 2
-    log_p: Tensor = torch.logsumexp(-distance / (2 * process.noise**2), 1) - math.log(len(starts))
-    return beyond - own - log_p
-
-
-def _level_log_probability(x: Tensor, mean: Tensor, delta: float) -> Tensor:
-    """log of the probability that N(mean, delta^2), rounded to 256 levels of which the outermost take all beyond, gives x."""
-    upper = torch.where(x > 1 - _HALF_LEVEL, math.inf, (x + _HALF_LEVEL - mean) / delta)
-    lower = torch.where(x < -1 + _HALF_LEVEL, -math.inf, (x - _HALF_LEVEL - mean) / delta)
-    # The difference of two tails is exact on the left side only.
-    mirrored = lower + upper > 0
-    lower, upper = torch.where(mirrored, -upper, lower), torch.where(mirrored, -lower, upper)
-    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
-    log_probability: Tensor = log_upper + torch.log1p(-torch.exp(log_lower - log_upper))
-    return log_probability
-
-
-def prediction_errors(
-    predictor: Predictor,
-    process: HeatDissipation,
-    x: Tensor,
-    noise: Callable[[Tensor], Tensor],
-    times: int,
-    per_octave: int,
-) -> tuple[Tensor, Tensor]:
-    """How wrong the less blurred images are: mean squared errors in units of the noise, by level and frequency band.
-
-    Args:
-        predictor: called once a level.
-        process: the heat dissipation.
-        x: clean images (B, C, H, W) in [-1, 1].
-        noise: `noise(x)` gives standard normal noise like x; called once a level.
-        times: how many levels, even from 1 to K.
-        per_octave: bands an octave.
-
-    Returns:
-        times (T,) and errors (T, bands).
-    """
-    band = frequency_bands(*process.shape, per_octave)[0].to(x.device)
-    grid = process.level_above(torch.linspace(0, 1, times, dtype=torch.float64, device=x.device))
-    x_dct, rows = dct2(x.double()), []
-    for t in torch.chunk(grid, times):
-        s = t - 1 / process.levels
-        later, earlier = (one.clamp(min=0).to(x.dtype).expand(len(x)) for one in (t, s))
-        found = predictor(process.diffuse(x, later, noise(x)), later, earlier).double()
-        error = (found - process.alpha(earlier.double()) * x_dct) / process.noise
-        rows.append(band_means((error**2).mean(0), band))
-    return grid, torch.stack(rows)
+        state = plan.sampler.step(plan.geometry, step, state, estimate, lambda: noise(z))
+    return state.value
 
 
 def lowest_frequencies(process: HeatDissipation, spectrum: Tensor) -> tuple[int, int]:
-    """Height and width of the corner of the DCT that holds all that a blurred image has at t = 1.
+    """Height and width of the low-frequency corner of the DCT that holds all signal of an image blurred as at t = 1.
 
     Args:
         process: the heat dissipation.
@@ -309,6 +185,6 @@ def lowest_frequencies(process: HeatDissipation, spectrum: Tensor) -> tuple[int,
     """
     one = torch.ones(1, dtype=torch.float64, device=spectrum.device)
     alive = (process.alpha(one)[0] * spectrum.double().sqrt() > process.noise / 100).reshape(-1, *process.shape).any(0)
-    alive[0, 0] = True  # the mean is never blurred
+    alive[0, 0] = True  # the blur never changes the mean
     rows, columns = alive.any(1).nonzero(), alive.any(0).nonzero()
     return int(rows.max()) + 1, int(columns.max()) + 1

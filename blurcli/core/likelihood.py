@@ -1,4 +1,4 @@
-"""A bound on the likelihood of images, in bits per dimension, per DCT frequency.
+"""The variational bound on the likelihood of images, in bits per dimension, per DCT frequency.
 
 The process is diagonal in the DCT basis, so that its variational bound (Kingma et al. 2021, arXiv 2107.00630) carries over
 with a signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
@@ -7,9 +7,9 @@ with a signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
                + 1/2 sum over steps of sum_f (snr_f(s) - snr_f(t)) (x - x_hat(z_t))_f^2      diffusion, T steps
                - log p(x | z_0)                                                              reconstruction
 
-where the sum over steps becomes `1/2 integral of sum_f -dsnr_f/dt (x - x_hat(z_t))_f^2 dt` in continuous time. p(z_1) is what
-the samplers start from: the Gaussian of the data's moments in continuous time, N(0, I) for the ancestral sampler's T steps.
-At t = 0 nothing is blurred, so the reconstruction factorises over pixels: a softmax over the 256 levels (ibid., equation 6).
+where the sum over steps becomes `1/2 integral of sum_f -dsnr_f/dt (x - x_hat(z_t))_f^2 dt` in continuous time. p(z_1) is the
+start of the sampler: the Gaussian with the data's moments in continuous time, N(0, I) for T steps of the ancestral sampler.
+At t = 0 there is no blur, so the reconstruction factorizes over pixels: a softmax over the 256 levels (ibid., equation 6).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.dct import dct2
-from blurcli.core.denoiser import reference_gaussian
 from blurcli.core.process import BlurringDiffusion
 from blurcli.core.whitened import WhitenedSpace
 
@@ -34,7 +34,7 @@ _LEVELS = 256
 
 @dataclass(frozen=True)
 class Bound:
-    """The bound of every image, in bits per dimension (a dimension is one channel of one pixel).
+    """The bound per image, in bits per dimension (a dimension is one channel of one pixel).
 
     Attributes:
         prior: (B,)
@@ -55,42 +55,49 @@ class Bound:
         return self.prior + self.diffusion + self.reconstruction
 
 
+class Draws(Protocol):
+    """Randomness per image, such as `rng.ImageNoise`."""
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """The next standard normal noise like `like`, (B, C, H, W)."""
+        ...
+
+    def uniform(self) -> Tensor:
+        """The next uniform numbers in [0, 1), (B,) float64."""
+        ...
+
+
 def variational_bound(
     denoiser: Callable[[Tensor, Tensor], Tensor],
-    process: BlurringDiffusion,
+    space: WhitenedSpace,
     x: Tensor,
-    noise: Callable[[Tensor], Tensor],
-    offset: Tensor,
-    spectrum: Tensor,
-    mean: Tensor | None = None,
+    draws: Draws,
     *,
     calls: int = 32,
     steps: int | None = None,
     to_pixels: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Bound:
-    """An unbiased estimate of the bound, from `calls` times an image.
+    """An unbiased estimate of the bound, from `calls` times per image.
 
-    The times are stratified, and drawn in proportion to what a Gaussian of the data's moments would contribute,
-    `I(t) = 1/2 sum_f log(1 + V_f snr_f)` being its information about x at time t: for such data the estimate would hardly vary.
+    The times are stratified, and drawn in proportion to the contribution of a Gaussian with the data's moments, whose
+    information about x at time t is `I(t) = 1/2 sum_f log(1 + V_f snr_f)`: for such data the estimate hardly varies.
 
     Args:
         denoiser: `x_hat = denoiser(z, t)`; called `calls` times.
-        process: the diffusion process.
-        x: images (B, C, H, W), float32 or float64, such that `to_pixels(x)` are of 256 even levels in [-1, 1].
-        noise: `noise(x)` gives standard normal noise like x; called once for z_0 and once a call.
-        offset: (B,) uniform in [0, 1): where the stratified times of each image begin.
-        spectrum: P of the data, (H, W) or (C, H, W).
-        mean: M of the data, like `spectrum`; None for 0.
-        calls: of the denoiser.
+        space: process and moments of the data; the process is a `BlurringDiffusion`.
+        x: images (B, C, H, W), float32 or float64, such that `to_pixels(x)` has 256 uniform levels in [-1, 1].
+        draws: randomness per image; draws noise once for z_0 and once per call.
+        calls: calls of the denoiser.
         steps: T, the steps of the ancestral sampler whose likelihood is bounded; None for continuous time.
-        to_pixels: an orthonormal change of the colours of `x`.
+        to_pixels: an orthonormal change of the colors of `x`.
 
     Raises:
-        ValueError: `calls` or `steps` below 1, or moments as `SpectralDenoiser` refuses them.
+        ValueError: `calls` or `steps` below 1.
     """
     if calls < 1 or (steps is not None and steps < 1):
         raise ValueError(f"calls ({calls}) and steps ({steps}) must be at least 1")
-    space = WhitenedSpace(process, *(tensor.to(x.device) for tensor in reference_gaussian(process, spectrum, mean)))
+    process, offset = space.process, draws.uniform()
+    assert isinstance(process, BlurringDiffusion)
     x_dct = dct2(x.double())
     channels = x.shape[1]
     edges, information = _information(process, space.variance)
@@ -102,7 +109,7 @@ def variational_bound(
             difference = -process.snr(t)[1] / density[:, None, None, None]
         else:
             t, difference = _step_of(process, _invert(position, edges, information)[0], steps, edges, information)
-        z = process.diffuse(x, t.to(x.dtype), noise(x))
+        z = process.diffuse(x, t.to(x.dtype), draws(x))
         error = x_dct - dct2(denoiser(z, t.to(x.dtype)).double())
         diffusion += difference * error**2 / (2 * calls)
 
@@ -111,12 +118,12 @@ def variational_bound(
     per_band = band_means(prior + diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * channels
     nats = [part.sum((1, 2, 3)) for part in (prior, diffusion)]
     unit = math.log(2) * x[0].numel()
-    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, to_pixels(x), noise) / unit, per_band / unit)
+    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, to_pixels(x), draws) / unit, per_band / unit)
 
 
 def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Times growing from 0 to 1, and the share of the Gaussian's information that is lost by then, from 0 to 1."""
-    # Even in the angle of the noise's log-SNR, since information is lost at a rate of about 1 / t near t = 0.
+    """Rising times from 0 to 1, and the fraction of the Gaussian's information that is lost at each, from 0 to 1."""
+    # Uniform in the log-SNR, because information is lost at a rate of about 1 / t near t = 0.
     logsnr = torch.linspace(process.logsnr_max, process.logsnr_min, _TABLE_CELLS + 1, dtype=torch.float64)
     angle = torch.atan(torch.exp(-logsnr / 2))
     times = ((angle - angle[0]) / (angle[-1] - angle[0])).to(variance.device)
@@ -125,14 +132,14 @@ def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, 
 
 
 def _invert(position: Tensor, times: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
-    """The times at which shares `position` of the information are lost, and the density with which such times fall."""
+    """The times at which fractions `position` of the information are lost, and the density of such times."""
     cell = torch.searchsorted(lost, position, right=True).clamp(1, len(lost) - 1)
     density = (lost[cell] - lost[cell - 1]) / (times[cell] - times[cell - 1])
     return times[cell - 1] + (position - lost[cell - 1]) / density, density
 
 
 def _step_of(process: BlurringDiffusion, t: Tensor, steps: int, times: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of the steps that times lie in, and their differences of snr over the probability of those steps."""
+    """The ends of the steps that contain the times `t`, and their differences of snr over the probability of those steps."""
     index = (t * steps).floor().clamp(max=steps - 1)
     start, end = index / steps, (index + 1) / steps
     probability = _interpolate(end, times, lost) - _interpolate(start, times, lost)
@@ -146,25 +153,25 @@ def _interpolate(t: Tensor, times: Tensor, lost: Tensor) -> Tensor:
 
 
 def _prior(space: WhitenedSpace, x_dct: Tensor, exact: bool) -> Tensor:
-    """KL per frequency, in nats, of q(z_1 | x) from the Gaussian of the data's moments at t = 1, or else from N(0, I)."""
+    """KL divergence per frequency, in nats, of q(z_1 | x) from the Gaussian of the data (`exact`), or from N(0, I)."""
     one = torch.ones(1, dtype=torch.float64, device=x_dct.device)
     alpha, sigma = space.process.alpha(one), space.process.sigma(one)
     variance = alpha**2 * space.variance + sigma**2
-    centre = space.mean
+    center = space.mean
     if not exact:
-        variance, centre = torch.ones_like(variance), torch.zeros_like(centre)
+        variance, center = torch.ones_like(variance), torch.zeros_like(center)
     ratio = sigma**2 / variance
-    return (ratio - 1 - ratio.log() + (alpha * (x_dct - centre)) ** 2 / variance) / 2
+    return (ratio - 1 - ratio.log() + (alpha * (x_dct - center)) ** 2 / variance) / 2
 
 
 def _reconstruction(process: BlurringDiffusion, x: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
-    """-log p(x | z_0) of every image, (B,), in nats: every pixel among the 256 levels that it may have."""
+    """-log p(x | z_0) per image, (B,), in nats: a softmax over the 256 levels of every pixel."""
     zero = torch.zeros(1, dtype=torch.float64, device=x.device)
     fading, sigma = process.alpha(zero)[..., 0, 0].item(), process.sigma(zero).item()
     eps = noise(x).double()
     level = ((x.double() + 1) / 2 * (_LEVELS - 1)).round()
     spacing = 2 / (_LEVELS - 1) * fading / sigma  # of the levels, in standard deviations of z_0
-    # Relative to the true level, the log-weight of the level k steps away: only a few matter, but all are summed.
+    # Log-weight of level k relative to the true level: only a few matter, but all are summed.
     total = torch.full_like(eps, -math.inf)
     for k in range(_LEVELS):
         total = torch.logaddexp(total, -((eps + (level - k) * spacing) ** 2) / 2)

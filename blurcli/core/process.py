@@ -1,4 +1,4 @@
-"""The blurring diffusion process: what an image looks like at time t, and how one steps back from t to s.
+"""The blurring diffusion process: the marginal of an image at time t, and the posterior of a step back from t to s.
 
 | code | paper (Hoogeboom and Salimans 2023, arXiv 2209.05557) | meaning |
 |---|---|---|
@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blurcli.core import schedule
+from blurcli.core import schedules
+from blurcli.core.blur_schedules import BlurSchedule
 from blurcli.core.dct import dct2, idct2
 
 
 class Process(ABC):
-    """What fades, blurs and noises images over a time t in [0, 1], per DCT frequency: `u_t = alpha_t DCT(x) + sigma_t eps`.
+    """A Gaussian process over time t in [0, 1], diagonal in the DCT basis: `u_t = alpha_t DCT(x) + sigma_t eps`.
 
     Attributes:
         image_size: side of the square images, or (height, width), in pixels.
@@ -51,7 +52,15 @@ class Process(ABC):
 
     @abstractmethod
     def logsnr(self, t: Tensor) -> Tensor:
-        """log (alpha / sigma)^2 of an image's mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
+        """log (alpha / sigma)^2 of the image mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
+
+    def uniform_in_logsnr(self, count: int) -> Tensor:
+        """`count` times from 0 to 1, (count,) float64, uniform in the log-SNR.
+
+        Raises:
+            ValueError: the log-SNR of this process does not change with time.
+        """
+        raise ValueError("the noise of this process is the same at all times")
 
     def diffuse(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The state `z_t = IDCT(alpha_t DCT(x)) + sigma_t eps`; the noise is white, so it needs no transform.
@@ -64,15 +73,15 @@ class Process(ABC):
         return idct2(self.alpha(t).to(x.dtype) * dct2(x)) + self.sigma(t).to(x.dtype) * eps
 
     def add_noise(self, y: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The state z_t of images that are blurred already, as much as time `t` blurs: only faded and noised.
+        """The state z_t of images that already have the blur of time `t`: scaled and noised only.
 
         Args:
             y: blurred images (B, C, H, W) in [-1, 1].
             t: (B,) in [0, 1].
             eps: standard normal, like `y`.
         """
-        fading = self.alpha(t)[..., :1, :1]  # the mean of an image is not blurred
-        return fading.to(y.dtype) * y + self.sigma(t).to(y.dtype) * eps
+        scale = self.alpha(t)[..., :1, :1]  # of the image mean, which the blur never changes
+        return scale.to(y.dtype) * y + self.sigma(t).to(y.dtype) * eps
 
     @staticmethod
     def _times(t: Tensor) -> Tensor:
@@ -83,16 +92,16 @@ class Process(ABC):
 
 @dataclass(frozen=True)
 class BlurringDiffusion(Process):
-    """Gaussian diffusion whose signal fades per DCT frequency: `u_t = alpha_t DCT(x) + sigma_t eps`.
+    """Gaussian diffusion with a signal scale per DCT frequency: `u_t = alpha_t DCT(x) + sigma_t eps`.
 
     Args:
         image_size: side of the square images, or (height, width), in pixels.
         blur_sigma_max: standard deviation of the blur at t = 1, in pixels; 0 is plain denoising diffusion.
-        min_scale: the smallest factor that blur gives to a frequency, in (0, 1].
+        min_scale: lower bound of the frequency scaling, in (0, 1].
         logsnr_min: log signal-to-noise ratio of the noise schedule at t = 1.
         logsnr_max: the same at t = 0.
-        blur_schedule: how the blur grows with time, see `schedule.BlurSchedule`.
-        blur_power: of the schedule `cosine-power`.
+        blur_schedule: how the blur grows with time, see `BlurSchedule`.
+        blur_power: exponent of the schedule `cosine-power`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -116,13 +125,13 @@ class BlurringDiffusion(Process):
             raise ValueError(f"logsnr_min ({self.logsnr_min}) must be below logsnr_max ({self.logsnr_max})")
 
     @property
-    def _blur(self) -> schedule.BlurSchedule:
-        return schedule.BlurSchedule(self.blur_schedule, self.blur_sigma_max, self.blur_power)
+    def _blur(self) -> BlurSchedule:
+        return BlurSchedule(self.blur_schedule, self.blur_sigma_max, self.blur_power)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale per DCT frequency (section 4 of the paper): (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
         precise = self._times(t)
-        scaling = schedule.frequency_scaling(precise, *self.shape, self._blur, self.min_scale)
+        scaling = schedules.frequency_scaling(precise, *self.shape, self._blur, self.min_scale)
         return (torch.cos(self._angle(precise))[:, None, None, None] * scaling).to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
@@ -134,7 +143,7 @@ class BlurringDiffusion(Process):
         return self._blur.sigma(t)
 
     def logsnr(self, t: Tensor) -> Tensor:
-        """log (alpha / sigma)^2 of an image's mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
+        """log (alpha / sigma)^2 of the image mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
         return -2 * torch.log(torch.tan(self._angle(t)))
 
     def time_at(self, logsnr: Tensor) -> Tensor:
@@ -142,6 +151,11 @@ class BlurringDiffusion(Process):
         start, end = self._angle(torch.tensor([0.0, 1.0], dtype=torch.float64))
         t: Tensor = (torch.atan(torch.exp(-logsnr / 2)) - start) / (end - start)
         return t.clamp(0, 1)
+
+    def uniform_in_logsnr(self, count: int) -> Tensor:
+        """`count` times from 0 to 1, (count,) float64, uniform in the log-SNR."""
+        fraction = torch.linspace(0, 1, count, dtype=torch.float64)
+        return self.time_at(self.logsnr_max + fraction * (self.logsnr_min - self.logsnr_max))
 
     def snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """The signal-to-noise ratio `(alpha / sigma)^2` per DCT frequency and its derivative by t.
@@ -155,8 +169,8 @@ class BlurringDiffusion(Process):
         precise = self._times(t)
         blur = (precise, *self.shape, self._blur, self.min_scale)
         angle = self._angle(precise)[:, None, None, None]
-        speed = schedule.cosine_angle(precise + 1, self.logsnr_min, self.logsnr_max)[:, None, None, None] - angle
-        scaling, scaling_rate = schedule.frequency_scaling(*blur), schedule.frequency_scaling_rate(*blur)
+        speed = schedules.cosine_angle(precise + 1, self.logsnr_min, self.logsnr_max)[:, None, None, None] - angle
+        scaling, scaling_rate = schedules.frequency_scaling(*blur), schedules.frequency_scaling_rate(*blur)
         snr = (scaling / torch.tan(angle)) ** 2
         # d log snr = 2 d log(d_t cos / sin)
         return snr, 2 * snr * (scaling_rate / scaling - 2 * speed / torch.sin(2 * angle))
@@ -183,4 +197,4 @@ class BlurringDiffusion(Process):
         return mean, variance_ts * (sigma_s / sigma_t) ** 2
 
     def _angle(self, t: Tensor) -> Tensor:
-        return schedule.cosine_angle(t, self.logsnr_min, self.logsnr_max)
+        return schedules.cosine_angle(t, self.logsnr_min, self.logsnr_max)

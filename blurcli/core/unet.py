@@ -5,60 +5,74 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blurcli.core.augment import CHANGES
+from blurcli.core.augment import LABEL_SIZE
 
-_ODD_1, _ODD_2 = 0x5BD1E995, 0x27D4EB2F  # any odd numbers with bits all over make int32 products that mix
+_ODD_1, _ODD_2 = 0x5BD1E995, 0x27D4EB2F  # odd multipliers with bits spread over the word, for int32 hashing
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
-class UNet(nn.Module):
-    """An image-to-image network conditioned on time.
-
-    Residual blocks of two 3x3 convolutions with group normalisation; strided convolutions down, nearest-neighbour and
-    convolution up; every block of the way down is concatenated on the way up. The last convolution of every block starts
-    at zero, so that a new network predicts zero.
-
-    Args:
-        channels: of the images, 1 or 3.
-        base_channels: width of level 0, a multiple of 4.
-        multipliers: width of each level over `base_channels`; level k works at 1 / 2^k of the resolution.
-        blocks_per_level: residual blocks of a level on the way down; one more on the way up.
-        attention_levels: levels, counted from 0, whose blocks are followed by self-attention.
-        head_channels: channels of an attention head; None for a single head.
-        dropout: probability, in [0, 1), between the two convolutions of a block, while training.
-        patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
-        classes: number of classes of images that the network can be told; None for none.
-        augmented: whether the network can be told how its image was changed, see `core.augment`.
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a U-Net.
 
     Attributes:
-        checkpoint_activations: while training, keep of every block only what it began with, and compute the rest again in the
-            backward pass: less memory for about a third more time (Chen et al. 2016, arXiv 1604.06174). False at first.
+        channels: channels of the images, 1 or 3.
+        base_channels: width of level 0, a multiple of 4.
+        multipliers: width of each level over `base_channels`; level k works at 1 / 2^k of the resolution.
+        blocks_per_level: residual blocks per level on the way down; one more on the way up.
+        attention_levels: levels, counted from 0, whose blocks are followed by self-attention.
+        head_channels: channels per attention head; None for a single head.
+        dropout: probability, in [0, 1), between the two convolutions of a block, in training mode.
+        patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
+        classes: number of classes for class-conditional networks; None for none.
+        augmented: whether the network takes augmentation labels, see `core.augment`.
     """
 
-    def __init__(
-        self,
-        channels: int = 3,
-        base_channels: int = 128,
-        multipliers: Sequence[int] = (1, 2, 2, 2),
-        blocks_per_level: int = 4,
-        attention_levels: Sequence[int] = (2, 3),
-        head_channels: int | None = None,
-        dropout: float = 0.1,
-        patch_size: int = 1,
-        classes: int | None = None,
-        augmented: bool = False,
-    ) -> None:
+    channels: int = 3
+    base_channels: int = 128
+    multipliers: Sequence[int] = (1, 2, 2, 2)
+    blocks_per_level: int = 4
+    attention_levels: Sequence[int] = (2, 3)
+    head_channels: int | None = None
+    dropout: float = 0.1
+    patch_size: int = 1
+    classes: int | None = None
+    augmented: bool = False
+
+
+class UNet(nn.Module):
+    """An image-to-image network conditioned on time, and optionally on classes and augmentation labels.
+
+    Residual blocks of two 3x3 convolutions with group normalization; strided convolutions down, nearest-neighbor upsampling and
+    a convolution up; the output of every block on the way down is concatenated on the way up. The last convolution of every
+    block is initialized to zero, so that a new network predicts zero.
+
+    Parameter names are part of the file format of weights.
+
+    Args:
+        architecture: the fields of `Architecture`, positional or by name: `UNet(channels=3, base_channels=64)`.
+
+    Attributes:
+        checkpoint_activations: in training mode, keep only the input of every block and recompute the rest in the backward
+            pass: less memory for about a third more time (Chen et al. 2016, arXiv 1604.06174). Initially False.
+    """
+
+    def __init__(self, *architecture: Any, **named: Any) -> None:
+        shape = Architecture(*architecture, **named)
+        base_channels, multipliers, patch_size = shape.base_channels, shape.multipliers, shape.patch_size
+        channels, blocks_per_level = shape.channels, shape.blocks_per_level
         super().__init__()
         self.base_channels = base_channels
-        self.dropout = dropout
+        self.dropout = shape.dropout
         self.checkpoint_activations = False
         self.stride = patch_size * 2 ** (len(multipliers) - 1)
         time_channels = 4 * base_channels
@@ -66,16 +80,16 @@ class UNet(nn.Module):
             nn.Linear(base_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels), nn.SiLU()
         )
 
-        # As large as the classes are to count from the start: zeros would grow too slowly for short trainings.
-        self.labels = nn.Embedding(classes + 1, time_channels) if classes is not None else None
-        # Without a bias: no change, all zeros, adds nothing.
-        self.changes = nn.Linear(CHANGES, time_channels, bias=False) if augmented else None
+        # Unit variance, so that classes count from the start: zeros would grow too slowly in short trainings.
+        self.labels = nn.Embedding(shape.classes + 1, time_channels) if shape.classes is not None else None
+        # Without a bias: the label of an unchanged image, all zeros, adds nothing.
+        self.changes = nn.Linear(LABEL_SIZE, time_channels, bias=False) if shape.augmented else None
 
         blocks = itertools.count()
 
         def block(inputs: int, outputs: int, attention: bool) -> _Stage:
-            residual = _ResidualBlock(inputs, outputs, time_channels, _Dropout(dropout, next(blocks)))
-            return _Stage(residual, _Attention(outputs, head_channels) if attention else None)
+            residual = _ResidualBlock(inputs, outputs, time_channels, _Dropout(shape.dropout, next(blocks)))
+            return _Stage(residual, _Attention(outputs, shape.head_channels) if attention else None)
 
         width = base_channels
         self.fold = nn.PixelUnshuffle(patch_size)
@@ -87,14 +101,14 @@ class UNet(nn.Module):
                 self.down.append(_Downsample(width))
                 skips.append(width)
             for _ in range(blocks_per_level):
-                self.down.append(block(width, base_channels * multiplier, level in attention_levels))
+                self.down.append(block(width, base_channels * multiplier, level in shape.attention_levels))
                 width = base_channels * multiplier
                 skips.append(width)
         self.middle = nn.ModuleList([block(width, width, True), block(width, width, False)])
         self.up = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks_per_level + 1):
-                self.up.append(block(width + skips.pop(), base_channels * multiplier, level in attention_levels))
+                self.up.append(block(width + skips.pop(), base_channels * multiplier, level in shape.attention_levels))
                 width = base_channels * multiplier
             if level > 0:
                 self.up.append(_Upsample(width))
@@ -105,57 +119,57 @@ class UNet(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        keys: Tensor | None = None,
+        dropout_seeds: Tensor | None = None,
         labels: Tensor | None = None,
-        changes: Tensor | None = None,
+        augment_labels: Tensor | None = None,
     ) -> Tensor:
         """(B, C, H, W) of about unit variance and times (B,) in [0, 1] to (B, C, H, W).
 
         Args:
-            keys: int32 (B,), from which follows what dropout does to each image, whatever others are in the batch; drawn from
-                PyTorch's random state when None, and without effect but while training with dropout.
-            labels: int64 (B,), the class of every image, the number of classes standing for one that is not told; None for
-                none told. Only for a network with classes.
-            changes: (B, CHANGES), what was done to every image; None for nothing. Only for an augmented network.
+            dropout_seeds: int32 (B,), one seed per image for dropout, so that its mask does not depend on the rest of the
+                batch; None to draw them from PyTorch's global generator. Used only in training mode with dropout.
+            labels: int64 (B,), the class of every image; the number of classes stands for no class. None for no class in the
+                whole batch. Only for a class-conditional network.
+            augment_labels: (B, LABEL_SIZE), the augmentation of every image; None for none. Only for an augmented network.
 
         Raises:
-            ValueError: height or width is no multiple of `stride`.
+            ValueError: height or width is not a multiple of `stride`.
         """
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
             raise ValueError(f"images of {tuple(x.shape[-2:])} pixels: both sides must be multiples of {self.stride}")
-        if keys is None and self.training and self.dropout:
-            keys = draw_keys(len(x), x.device)
+        if dropout_seeds is None and self.training and self.dropout:
+            dropout_seeds = draw_dropout_seeds(len(x), x.device)
         time = self.time(_fourier(t, self.base_channels).to(x.dtype))
         if self.labels is not None:
-            untold = self.labels.num_embeddings - 1
-            told = torch.full((len(x),), untold, device=x.device) if labels is None else labels
-            time = time + self.labels(told).to(x.dtype)
-        if self.changes is not None and changes is not None:
-            time = time + self.changes(changes).to(x.dtype)
+            no_class = self.labels.num_embeddings - 1
+            known = torch.full((len(x),), no_class, device=x.device) if labels is None else labels
+            time = time + self.labels(known).to(x.dtype)
+        if self.changes is not None and augment_labels is not None:
+            time = time + self.changes(augment_labels).to(x.dtype)
         h = self.first(self.fold(x))
         skips = [h]
         for stage in self.down:
-            h = self._run(stage, h, time, keys)
+            h = self._run(stage, h, time, dropout_seeds)
             skips.append(h)
         for stage in self.middle:
-            h = self._run(stage, h, time, keys)
+            h = self._run(stage, h, time, dropout_seeds)
         for stage in self.up:
-            h = self._run(stage, h if isinstance(stage, _Upsample) else torch.cat([h, skips.pop()], dim=1), time, keys)
+            h = self._run(stage, h if isinstance(stage, _Upsample) else torch.cat([h, skips.pop()], dim=1), time, dropout_seeds)
         return cast(Tensor, self.unfold(self.last(h)))
 
-    def _run(self, stage: nn.Module, h: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
+    def _run(self, stage: nn.Module, h: Tensor, time: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         if self.checkpoint_activations and self.training:
-            # No random state is drawn from: what dropout does follows from the keys.
-            return cast(Tensor, checkpoint(stage, h, time, keys, use_reentrant=False, preserve_rng_state=False))
-        return cast(Tensor, stage(h, time, keys))
+            # Nothing is drawn from the random state: dropout follows from its seeds.
+            return cast(Tensor, checkpoint(stage, h, time, dropout_seeds, use_reentrant=False, preserve_rng_state=False))
+        return cast(Tensor, stage(h, time, dropout_seeds))
 
     def parameter_count(self) -> int:
         """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def draw_keys(count: int, device: torch.device) -> Tensor:
-    """Random keys, int32 (count,), from which dropout follows."""
+def draw_dropout_seeds(count: int, device: torch.device) -> Tensor:
+    """Random seeds for dropout, int32 (count,), from PyTorch's global generator."""
     return torch.randint(2**31 - 1, (count,), dtype=torch.int32, device=device)
 
 
@@ -170,17 +184,17 @@ class _ResidualBlock(nn.Module):
         self.conv_2 = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         h = self.conv_1(F.silu(self.norm_1(x)))
         h = h + self.time(time)[:, :, None, None]
-        h = self.conv_2(self.dropout(F.silu(self.norm_2(h)), keys))
+        h = self.conv_2(self.dropout(F.silu(self.norm_2(h)), dropout_seeds))
         return cast(Tensor, self.skip(x) + h)
 
 
 class _Dropout(nn.Module):
-    """Dropout that does to an image what its key and the layer say, whatever else is in the batch.
+    """Dropout whose mask follows from the seed of the image and the layer alone.
 
-    So a batch may be split, over passes or over processes, and the training remains the same.
+    A batch can be split over passes or processes without changing the training.
     """
 
     def __init__(self, probability: float, layer: int) -> None:
@@ -188,14 +202,14 @@ class _Dropout(nn.Module):
         self.probability = probability
         self.layer = layer
 
-    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, seeds: Tensor | None) -> Tensor:
         if not (self.training and self.probability):
             return x
-        assert keys is not None
+        assert seeds is not None
         _, channels, height, width = x.shape
-        keys = _mix(keys + self.layer)[:, None]
-        rows = _mix(keys + torch.arange(channels, dtype=torch.int32, device=x.device) * _ODD_2)
-        columns = _mix(~keys + torch.arange(height * width, dtype=torch.int32, device=x.device) * _ODD_2)
+        seeds = _mix(seeds + self.layer)[:, None]
+        rows = _mix(seeds + torch.arange(channels, dtype=torch.int32, device=x.device) * _ODD_2)
+        columns = _mix(~seeds + torch.arange(height * width, dtype=torch.int32, device=x.device) * _ODD_2)
         # One round over all activations is enough, because their two halves are mixed already.
         bits = (rows[:, :, None, None] ^ columns.view(-1, 1, height, width)).mul_(_ODD_1)
         bits = bits.bitwise_xor_(bits >> 15).mul_(_ODD_2)
@@ -232,8 +246,8 @@ class _Stage(nn.Module):
         self.block = block
         self.attention = attention
 
-    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
-        h: Tensor = self.block(x, time, keys)
+    def forward(self, x: Tensor, time: Tensor, dropout_seeds: Tensor | None) -> Tensor:
+        h: Tensor = self.block(x, time, dropout_seeds)
         return h if self.attention is None else cast(Tensor, self.attention(h))
 
 
@@ -242,7 +256,7 @@ class _Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         return cast(Tensor, self.conv(x))
 
 
@@ -251,12 +265,12 @@ class _Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, time: Tensor, keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    # Groups of at least four channels: with fewer, small networks would lose the contrast of each feature map.
+    # Groups of at least four channels: with fewer, small networks lose the contrast of each feature map.
     return nn.GroupNorm(math.gcd(channels, min(32, channels // 4)), channels)
 
 

@@ -1,4 +1,4 @@
-"""The space in which the data are white, per DCT frequency: where the samplers of blurdiff take their steps.
+"""The whitened space of the data, per DCT frequency, in which `abm`, `ab2` and `euler` take their steps.
 
 With the mean M and variance V of the data per frequency, every frequency has an angle and a state of unit variance,
 
@@ -6,7 +6,7 @@ With the mean M and variance V of the data per frequency, every frequency has an
 
 and the probability-flow ODE (Song et al. 2021, arXiv 2011.13456) is `dw/dphi = F`, with F as in `SpectralDenoiser`:
 zero for Gaussian data of these moments, slowly varying for others. Each frequency has its own clock phi, but F depends on
-the whole image, so that what F does is told best on the one clock that all share, the time t.
+the whole image, so the variation of F is best described on the one clock that all frequencies share, the time t.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from blurcli.core.process import Process
 
 _QUADRATURE_NODES = 16
 _GRID_CELLS = 256
-_GRID_SHARE = 2 / 3  # of the steps that go where the image moves; the rest are even in time
+_GRID_SHARE = 2 / 3  # of the steps is placed along the image's path; the rest is uniform in time
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class WhitenedSpace:
     def time_grid(self, steps: int, start: float) -> list[float]:
         """`steps + 1` times from `start` to 0, dense where the image forms.
 
-        They are even in `2/3 L + 1/3 (1 - t)`, L the share of the path from t = 1 to t that is done, its length measured by
-        `dL^2 = sum_f sqrt(V_f) dphi_f^2`. Where no frequency turns, F hardly changes what the image becomes; the root of the
-        variance makes large structure count more than fine detail, but less than its power would.
+        They are uniform in `2/3 L + 1/3 (1 - t)`, where L is the completed fraction of the path from t = 1, whose length is
+        `dL^2 = sum_f sqrt(V_f) dphi_f^2`. Where no frequency turns, F hardly changes the image; the square root of the variance
+        makes large structure count more than fine detail, but less than its power would.
         """
         edges = torch.linspace(1, 0, _GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
         length = torch.zeros(_GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
         phi = self.angle(edges[:1])
-        for k in range(1, _GRID_CELLS + 1):  # one at a time: all at once would not fit for large images
+        for k in range(1, _GRID_CELLS + 1):  # one at a time: for large images all of them together do not fit in memory
             phi, before = self.angle(edges[k : k + 1]), phi
             length[k] = (self._root_v * (phi - before) ** 2).sum().sqrt()
         length, edges = length.cpu(), edges.cpu()  # a GPU's cumulative sum is not deterministic

@@ -1,7 +1,8 @@
-"""Datasets: from names, folders and archives to one uint8 array, and from that to deterministic batches."""
+"""Datasets: from names, folders and archives to one uint8 array, and from it to deterministic batches."""
 
 from blurcli.data.batches import Batches
-from blurcli.data.dataset import Dataset, load_dataset
-from blurcli.data.moments import measure_moments, measure_starts
+from blurcli.data.dataset import Dataset, ReadOptions
+from blurcli.data.moments import measure_moments
+from blurcli.data.registry import DATASETS, load_dataset
 
-__all__ = ["Batches", "Dataset", "load_dataset", "measure_moments", "measure_starts"]
+__all__ = ["DATASETS", "Batches", "Dataset", "ReadOptions", "load_dataset", "measure_moments"]

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from blurcli.data.images import Images, Labels
 
-_RESIDENT_SHARE = 0.25  # of the free memory of a GPU that the images may take
+_RESIDENT_SHARE = 0.25  # largest share of the free GPU memory for the images
 
 
 class Batches:
-    """Batch number `step` of an endless stream of epochs, each in an order of its own, without replacement.
+    """Batches of an endless sequence of epochs; each epoch has an order of its own, without replacement.
 
     Args:
-        images: (N, C, H, W) uint8; copied to a GPU where a quarter of its free memory holds them, else read as needed.
-        batch_size: images a batch; may exceed N.
-        seed: of the order and the flips.
-        flip: mirror half of the images, left to right.
-        device: where the batches are made.
-        share: the part of every batch that this process takes.
-        labels: the class of every image, (N,); None where it does not matter.
+        images: (N, C, H, W) uint8; copied to a GPU if they fit into a quarter of its free memory, else read as needed.
+        batch_size: images per batch; may exceed N.
+        seed: seed of the order and the flips.
+        flip: mirror each image, left to right, with probability 1/2.
+        device: device of the batches.
+        share: the slice of every batch that belongs to this process.
+        labels: the class of every image, (N,), or None.
     """
 
     def __init__(
@@ -51,29 +51,29 @@ class Batches:
             self._resident = torch.from_numpy(np.array(images)).to(device)
 
     def __call__(self, step: int) -> Tensor:
-        """The share of batch `step`, counted from 0: (B, C, H, W) float32 in [-1, 1]."""
+        """This process's share of batch `step`, counted from 0: (B, C, H, W) float32 in [-1, 1]."""
         indices = self.indices(step)[self._share]
         resident = self._resident
-        pixels = self._sent(self._images[indices]) if resident is None else resident[self._sent(indices)]
+        pixels = self._to_device(self._images[indices]) if resident is None else resident[self._to_device(indices)]
         if self._flip:
             mirrored = np.random.default_rng([self._seed, 1, step]).random(self._batch_size)[self._share] < 0.5
-            pixels = torch.where(self._sent(mirrored)[:, None, None, None], pixels.flip(-1), pixels)
+            pixels = torch.where(self._to_device(mirrored)[:, None, None, None], pixels.flip(-1), pixels)
         return pixels.float() / 127.5 - 1
 
     def labels(self, step: int) -> Tensor | None:
         """The classes of the images of batch `step`, int64 (B,), or None."""
-        return None if self._labels is None else self._sent(self._labels[self.indices(step)[self._share]])
+        return None if self._labels is None else self._to_device(self._labels[self.indices(step)[self._share]])
 
-    def _sent(self, array: NDArray[Any]) -> Tensor:
-        """An array on the device; a GPU fetches it when it comes to it, and nobody waits."""
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        """An array on the device; the copy to a GPU is asynchronous."""
         tensor = torch.from_numpy(array)
         return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
 
     def indices(self, step: int) -> NDArray[np.int64]:
-        """Which images are in batch `step`, (B,)."""
+        """Indices of the images in batch `step`, (B,)."""
         positions = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
-        epochs, places = np.divmod(positions, len(self._images))
-        return np.concatenate([self._permutation(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs)])
+        epochs, offsets = np.divmod(positions, len(self._images))
+        return np.concatenate([self._permutation(epoch)[offsets[epochs == epoch]] for epoch in np.unique(epochs)])
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._epoch:

@@ -1,4 +1,4 @@
-"""Many image files decoded in several threads, in their order, a few at a time: in memory that does not grow with them."""
+"""Decoding of many image files in threads, in order, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from blurcli.data.archives import ImageFiles
 from blurcli.data.images import Images, Progress, Range, decode
-from blurcli.data.places import ImageFiles
-from blurcli.errors import UserError
+from blurcli.errors import UserError, option
 
-_AHEAD = 8  # files a thread that may wait to be taken: one that takes long does not hold up the others
+_AHEAD = 8  # decoded files per thread that may wait, so that one slow file does not block the others
 
 
 class Decoder:
-    """The images of files, one by one, (1, C, H, W) uint8; those that are broken are left out.
-
-    Iterating raises a UserError when more than `max_broken` of them are, naming the first ones, or all.
+    """An iterable of the readable images of files, (1, C, H, W) uint8 each.
 
     Args:
-        files: what to decode.
-        shape: (C, H, W) of an image, to which all are resized and cropped.
+        files: the files.
+        shape: (C, H, W), to which all images are resized and cropped.
         value_range: see `decode`.
-        max_broken: how many may be broken.
+        max_broken: largest number of unreadable files that are skipped.
         progress: called as `progress(done, total)`.
 
     Attributes:
-        broken: those that could not be read, so far.
-        content: hash of the names and contents of all files, so far.
+        broken: unreadable files so far.
+        content: hash of the names and contents of all files so far.
+
+    Raises:
+        UserError: while iterating, for more than `max_broken` unreadable files, which are named, or for no readable file.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Decoder:
         names, threads = self._files.names, os.cpu_count() or 1
         errors: list[UserError] = []
         waiting: deque[Future[tuple[bytes, Images | UserError]]] = deque()
-        # Pillow decodes outside Python's lock.
+        # Pillow releases Python's lock while it decodes.
         with ThreadPoolExecutor(threads) as pool:
             try:
                 for done, name in enumerate(names, start=1):
@@ -71,10 +72,10 @@ class Decoder:
                         yield image[None]
                     self._progress(done, len(names))
             finally:
-                # After one broken file too many, the rest need not be read.
+                # After one unreadable file too many, the rest is not needed.
                 pool.shutdown(cancel_futures=True)
         if len(errors) == len(names):
-            raise UserError(f"{self._files.place}: none of its {len(names)} images can be read; the first: {errors[0]}")
+            raise UserError(f"{self._files.place}: none of its {len(names)} images can be read; the first error: {errors[0]}")
 
     def _decoded(self, name: str) -> tuple[bytes, Images | UserError]:
         content = b"unreadable"
@@ -90,4 +91,4 @@ class Decoder:
 def _allowance(max_broken: int) -> str:
     if max_broken:
         return f" (more than data.max_broken, {max_broken})"
-    return ", or skip such files with --set data.max_broken=N; blurdiff data lists them"
+    return f", or skip such files with {option('set')} data.max_broken=N; blurdiff data lists them"

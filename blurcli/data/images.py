@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from blurcli.errors import UserError
 
-_LARGE = 1 << 24  # pixels of an image that is decoded alone, whatever the number of threads
+_LARGE = 1 << 24  # pixels; larger images are decoded one at a time
 _one_large = threading.Lock()
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see `decoding`
 
@@ -29,22 +29,22 @@ Progress = Callable[[int, int], None]
 
 
 def decode(content: bytes, name: str, height: int, width: int, channels: int, value_range: Range | None = None) -> Images:
-    """One image file as (C, H, W) uint8: turned upright, resized with antialiasing and cropped about its centre.
+    """Decode an image file to (C, H, W) uint8: rotated upright, resized with antialiasing, cropped around the center.
 
-    An image that already has the size keeps its exact pixels. Transparency is laid over white. Of an animation the first
-    frame is taken.
+    An image that already has the size keeps its exact pixels. Transparent images are composited over white. Of an animation
+    the first frame is used.
 
     Args:
-        content: of the file.
-        name: of the file, for messages.
+        content: bytes of the file.
+        name: name of the file, for messages.
         height: in pixels.
         width: in pixels.
-        channels: 1 for grey, 3 for colour.
-        value_range: the values that become 0 and 255 in grey images of more than 8 bits, those beyond being clipped; None for
-            (0, 65535). 8-bit images are taken as they are.
+        channels: 1 for gray, 3 for color.
+        value_range: the values that become 0 and 255 in gray images of more than 8 bits, with clipping; None for (0, 65535).
+            8-bit images are used as they are.
 
     Raises:
-        UserError: the content is no readable image; the text has `name`.
+        UserError: the content is not a readable image; the message contains `name`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image, decoding(image):
@@ -55,11 +55,11 @@ def decode(content: bytes, name: str, height: int, width: int, channels: int, va
 
 
 def upright_size(content: bytes, name: str) -> tuple[int, int]:
-    """Height and width of an image file, once it is turned upright.
+    """Height and width of an image file after rotation to upright.
 
     Args:
-        content: of the file.
-        name: of the file, for messages.
+        content: bytes of the file.
+        name: name of the file, for messages.
 
     Raises:
         UserError: as `decode`.
@@ -73,17 +73,17 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
 
 
 def reason(error: Exception) -> str:
-    """What a decoder has to say of a broken image."""
-    if isinstance(error, UnidentifiedImageError):  # whose text names only an address in memory
+    """The reason for an unreadable image, from the decoder's exception."""
+    if isinstance(error, UnidentifiedImageError):  # its text names only an address in memory
         return f"none of {', '.join(FORMATS)}"
     return str(error) or type(error).__name__
 
 
 @contextmanager
 def decoding(image: Image.Image) -> Iterator[None]:
-    """To decode an image in; ValueError where it has more pixels than Pillow deems safe, of which Pillow only warns.
+    """Guard the decoding of an image: ValueError for more pixels than Pillow considers safe, where Pillow only warns.
 
-    Large images are decoded one at a time, since every thread would need the memory for one.
+    Large images are decoded one at a time, because every thread needs the memory for one.
     """
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS or sys.maxsize
     if pixels > limit:
@@ -93,7 +93,7 @@ def decoding(image: Image.Image) -> Iterator[None]:
 
 
 def fit(image: Image.Image, height: int, width: int, channels: int) -> Images:
-    """An 8-bit image as (C, H, W) uint8, resized with antialiasing, cropped about its centre, and laid over white."""
+    """An 8-bit image as (C, H, W) uint8, resized with antialiasing, cropped around the center, composited over white."""
     wanted = "L" if channels == 1 else "RGB"
     if image.has_transparency_data:
         small = _fit(image if image.mode == "RGBA" else image.convert("RGBA"), height, width)
@@ -109,7 +109,7 @@ def _fit(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether its values are grey levels of more than 8 bits."""
+    """Whether an image has gray levels of more than 8 bits."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 

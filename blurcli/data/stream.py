@@ -1,4 +1,4 @@
-"""Existing images that are looked at once: decoded as they are needed, in memory that does not grow with their number."""
+"""Streams of existing images: decoded when they are needed, in constant memory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from blurcli.data.archives import open_images
 from blurcli.data.images import FORMATS, Images, decode, decoding, reason
-from blurcli.data.places import open_images
-from blurcli.errors import UsageError, UserError
+from blurcli.errors import UsageError, UserError, option
 
 _CHUNK = 64
 _CHUNK_BYTES = 1 << 26
-_LARGEST_SIDE = 4096  # pixels, as of a model's images
+_MAX_SIDE = 4096  # pixels, as for the images of a model
 _ORIENTATION = 0x0112  # EXIF
-_TURNED = 5  # from this value of it on, rows are columns
+_TURNED = 5  # from this orientation on, rows are columns
 
 Chosen = NDArray[np.int64]
 
@@ -36,10 +36,10 @@ class Stream:
     """Images of one size.
 
     Attributes:
-        path: where they are.
-        count: how many there are.
-        shape: of one, (C, H, W).
-        read: the images of rising indices, in batches (B, C, H, W) uint8.
+        path: their location.
+        count: number of images.
+        shape: (C, H, W) of an image.
+        read: `read(indices)` gives the images of rising indices, in batches (B, C, H, W) uint8.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Stream:
     read: Callable[[Chosen], Iterator[Images]]
 
     def batches(self, n: int) -> Iterator[Images]:
-        """`n` of the images, evenly spaced, since files are often sorted by class."""
+        """`n` of the images, evenly spaced, because files are often sorted by class."""
         return self.read(np.linspace(0, self.count - 1, n).astype(np.int64))
 
 
@@ -56,17 +56,17 @@ def open_stream(path: Path, channels: int, size: tuple[int, int] | None = None) 
     """The images of a folder, a .zip file or an .npz file.
 
     Args:
-        path: of the three.
-        channels: 1 (grey) or 3 (colour), to which image files are converted; an .npz file has its own.
-        size: (height, width), to which image files are resized and cropped; by default their own, which must then be one.
+        path: one of the three.
+        channels: 1 (gray) or 3 (color), to which image files are converted; an .npz file has its own.
+        size: (height, width), to which image files are resized and cropped; None for their own size, which must be the same.
 
     Raises:
-        UsageError: nothing there, images of several sizes, or an array of another kind.
-        UserError: a broken file.
+        UsageError: there are no images, images of several sizes, or an array of another kind.
+        UserError: an unreadable file.
     """
     if path.suffix.lower() == ".npz":
         if size is not None:
-            raise UsageError(f"--size: resizes image files; {path} is an array: resize it where it is made")
+            raise UsageError(f"{option('size')}: applies to image files; {path} is an array: resize it where it is created")
         count, shape = _array_header(path)
         return Stream(path, count, shape, partial(_read_array, path))
     with open_images(path) as files:
@@ -81,7 +81,7 @@ def _common_size(path: Path) -> tuple[int, int]:
         for name in files.names:
             try:
                 with files.open(name) as file, Image.open(file, formats=FORMATS) as image, decoding(image):
-                    # Formats differ in what they say of the size of a turned image before it is decoded.
+                    # Before decoding, formats differ in the size that they report for a rotated image.
                     turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
                     width, height = (ImageOps.exif_transpose(image) if turned else image).size
                     sizes.setdefault((height, width), name)
@@ -90,8 +90,8 @@ def _common_size(path: Path) -> tuple[int, int]:
             if len(sizes) > 1:
                 (a, first), (b, second) = sizes.items()
                 raise UsageError(
-                    f"{path}: all images to be scored must have one size: {first} has {a}, {second} has {b}; "
-                    f"--size {min(a)} resizes and crops all"
+                    f"{path}: all scored images must have one size: {first} has {a}, {second} has {b}; "
+                    f"use {option('size')} {min(a)} to resize and crop them"
                 )
     return next(iter(sizes))
 
@@ -110,13 +110,13 @@ def _read_files(path: Path, shape: tuple[int, int, int], chosen: Chosen) -> Iter
 
 
 def _chunk(shape: tuple[int, ...]) -> int:
-    """How many images of a shape are read at a time."""
+    """Number of images of a shape that are read at a time."""
     return max(1, min(_CHUNK, _CHUNK_BYTES // int(np.prod(shape))))
 
 
 @dataclass(frozen=True)
 class _Member:
-    """The only array of an .npz file: how it is called there, and its form."""
+    """The only array of an .npz file: its name and shape."""
 
     name: str
     shape: tuple[int, ...]
@@ -134,22 +134,22 @@ def _member(path: Path) -> _Member:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(names) != 1:
-                raise UsageError(f"{path}: holds {len(names)} arrays ({', '.join(names)}); one array of images is needed")
+                raise UsageError(f"{path}: holds {len(names)} arrays ({', '.join(names)}); it must hold one array of images")
             with archive.open(names[0]) as file:
                 shape, by_columns, dtype = _read_header(file)
                 present = archive.getinfo(names[0]).file_size - file.tell()
     except UsageError:
         raise
-    except Exception as error:  # NumPy parses the header as Python, and may stumble in many ways
+    except Exception as error:  # NumPy parses the header as Python, which can fail in many ways
         raise UserError(f"{path}: not a readable .npz file ({error})") from None
     if dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))) or not all(shape):
-        raise UsageError(f"{path}: holds {dtype} {shape}; uint8 images (N, H, W, 1 or 3) are needed")
+        raise UsageError(f"{path}: holds {dtype} {shape}; it must hold uint8 images (N, H, W, 1 or 3)")
     if math.prod(shape) > present:
-        raise UserError(f"{path}: not a readable .npz file (it is cut short)")
-    if max(shape[1:3]) > _LARGEST_SIDE:
-        raise UsageError(f"{path}: holds images of {shape[1]}x{shape[2]} pixels; at most {_LARGEST_SIDE} a side can be scored")
+        raise UserError(f"{path}: not a readable .npz file (it is truncated)")
+    if max(shape[1:3]) > _MAX_SIDE:
+        raise UsageError(f"{path}: holds images of {shape[1]}x{shape[2]} pixels; the limit is {_MAX_SIDE} per side")
     if by_columns:
-        raise UsageError(f"{path}: holds its array column by column; save numpy.ascontiguousarray of it")
+        raise UsageError(f"{path}: holds its array in Fortran order; save numpy.ascontiguousarray of it")
     return _Member(names[0], shape)
 
 
@@ -173,7 +173,7 @@ def _read_array(path: Path, chosen: Chosen) -> Iterator[Images]:
                 size = min(chunk, member.shape[0] - first) * image_bytes
                 content = file.read(size)
                 if len(content) < size:
-                    raise ValueError("it is cut short")
+                    raise ValueError("it is truncated")
                 if len(wanted):
                     images = np.frombuffer(content, np.uint8).reshape(-1, *image_shape)[wanted]
                     yield np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -1,36 +1,45 @@
-"""Scores: images -> features -> distances to reference images, each with its whole protocol."""
+"""Scores: images to features to distances from reference images, each with its whole protocol."""
 
+from blurcli.evaluate.environment import hardware, versions
 from blurcli.evaluate.features import Features, load_features
-from blurcli.evaluate.judge import (
-    Judge,
-    Reference,
-    contribute_images,
-    file_reference,
-    hardware,
-    image_reference,
-    model_protocol,
-    versions,
+from blurcli.evaluate.metrics import TITLES
+from blurcli.evaluate.records import (
+    SAMPLING,
+    Group,
+    comparable,
+    is_number,
+    record,
+    recorded,
+    sampling_title,
+    subject_of,
 )
-from blurcli.evaluate.records import MEASURES, Group, comparable, record, recorded
+from blurcli.evaluate.reference import Reference, image_reference, published_reference
+from blurcli.evaluate.scorer import Scorer
+from blurcli.evaluate.sources import ModelImages, ScoredImages, StoredImages
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 
 __all__ = [
-    "MEASURES",
+    "SAMPLING",
+    "TITLES",
     "Features",
     "Group",
-    "Judge",
+    "ModelImages",
     "Reference",
+    "ScoredImages",
+    "Scorer",
     "Statistics",
+    "StoredImages",
     "array_batches",
     "comparable",
-    "contribute_images",
-    "file_reference",
     "hardware",
     "image_reference",
+    "is_number",
     "load_features",
     "measure",
-    "model_protocol",
+    "published_reference",
     "record",
     "recorded",
+    "sampling_title",
+    "subject_of",
     "versions",
 ]

@@ -1,4 +1,4 @@
-"""Distances between two sets of images, from what was kept of them: pure functions of tensors."""
+"""Distances between two sets of images: pure functions of their features and spectra."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from torch import Tensor
 
 from blurcli.core.bands import Bands, band_means, frequency_bands
 
-SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance; clean-fid's
-NEIGHBOURS = 3  # of precision and recall; the paper's
-_CHUNK = 1000  # rows of a matrix of distances at a time
+SUBSETS, SUBSET_SIZE = 100, 1000  # kernel distance; clean-fid's values
+NEIGHBORS = 3  # precision and recall; the paper's value
+_CHUNK = 1000  # rows of a distance matrix at a time
 BANDS_PER_OCTAVE = 4
-# Variance of rounding to 8 bits, in units of [-1, 1]: no image has less, and an empty band would have a logarithm of 0.
+# Variance of rounding images in [-1, 1] to 8 bits: a lower bound of their power, and positive, for the logarithm.
 _ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
 
 
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
     """Squared Frechet distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500), float64.
 
-    `|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`, where `tr sqrt(S1 S2)` is the sum of the square roots of the eigenvalues of
-    `A S2 A`, `A = sqrt(S1)`: symmetric, so no matrix square root of a general matrix is needed.
+    `|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`. `tr sqrt(S1 S2)` is the sum of the square roots of the eigenvalues of `A S2 A`
+    with `A = sqrt(S1)`. `A S2 A` is symmetric, so no square root of a general matrix is needed.
+
+    Args:
+        mean_1: mean m1, (D,).
+        covariance_1: covariance S1, (D, D).
+        mean_2: mean m2, (D,).
+        covariance_2: covariance S2, (D, D).
     """
     values, vectors = torch.linalg.eigh(covariance_1)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -32,16 +38,19 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
 
 
 def kernel_distance(ours: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Squared maximum mean discrepancy under the kernel `(x.y / D + 1)^3`: KID, in Inception's features.
+    """Squared maximum mean discrepancy with the kernel `(x.y / D + 1)^3`: KID in Inception's features.
 
-    The unbiased estimate of Binkowski et al. (2018, arXiv 1801.01401), mean and standard deviation over 100 random subsets of
-    at most 1,000: those that clean-fid's `compute_kid(ours, reference)` of two folders draws after `numpy.random.seed(0)`.
+    The unbiased estimate of Binkowski et al. (2018, arXiv 1801.01401). The subsets are those that clean-fid's
+    `compute_kid(ours, reference)` draws after `numpy.random.seed(0)`.
 
     Args:
         ours: features (N, D), N > 1.
         reference: features (M, D), M > 1.
+
+    Returns:
+        Mean and standard deviation over 100 random subsets of at most 1,000 images.
     """
-    # Large common offsets are multiplied in double: in the features' own precision they would drown the rest.
+    # A large common offset is multiplied in float64: in the features' precision it would cost the digits of the rest.
     centre = reference.double().mean(0)
     ours, reference = ((features.double() - centre).to(features) for features in (ours, reference))
     size = min(len(ours), len(reference), SUBSET_SIZE)
@@ -58,7 +67,7 @@ def kernel_distance(ours: Tensor, reference: Tensor) -> tuple[float, float]:
 
 
 def _kernel(x: Tensor, y: Tensor, centre: Tensor) -> Tensor:
-    """The kernel of `x + centre` and `y + centre`, (N, D) and (M, D): (N, M) float64."""
+    """The kernel of `x + centre` (N, D) and `y + centre` (M, D): (N, M) float64."""
     product = (x @ y.T).double() + (x.double() @ centre)[:, None] + y.double() @ centre + centre @ centre
     return (product / x.shape[1] + 1) ** 3
 
@@ -66,14 +75,17 @@ def _kernel(x: Tensor, y: Tensor, centre: Tensor) -> Tensor:
 def precision_recall(ours: Tensor, our_radii: Tensor, reference: Tensor, reference_radii: Tensor) -> tuple[float, float]:
     """Precision and recall of Kynkaanniemi et al. (2019, arXiv 1904.06991), in any features.
 
-    Precision is the share of our features that lie within the manifold of the reference: no further from one of its points than
-    that point's third nearest other one; recall the share of the reference's features within ours.
+    Precision is the fraction of our features inside the manifold of the reference, recall the fraction of the reference's
+    features inside ours. The manifold of a set is the union of balls around its points, up to their third nearest neighbors.
 
     Args:
         ours: features (N, D).
-        our_radii: theirs, from `manifold_radii`.
+        our_radii: `manifold_radii(ours)`, (N,).
         reference: features (M, D).
-        reference_radii: theirs.
+        reference_radii: `manifold_radii(reference)`, (M,).
+
+    Returns:
+        Precision and recall, in [0, 1].
     """
     centre = reference.mean(0)
     ours, reference = ours - centre, reference - centre
@@ -87,28 +99,31 @@ def precision_recall(ours: Tensor, our_radii: Tensor, reference: Tensor, referen
 
 
 def manifold_radii(features: Tensor) -> Tensor:
-    """The distance of every row of features (N, D) to its third nearest other one, (N,); N > 3."""
-    features = features - features.mean(0)  # distances from a large common offset would lose their digits
+    """The distance of each row of features (N, D) from its third nearest neighbor, (N,); N > 3."""
+    features = features - features.mean(0)  # a large common offset would cost digits
     chunks = torch.split(features, _CHUNK)
-    # Its own distance, zero, is the nearest of all.
-    return torch.cat([torch.cdist(chunk, features).kthvalue(NEIGHBOURS + 1, dim=1).values for chunk in chunks])
+    # The smallest distance is that of a row from itself.
+    return torch.cat([torch.cdist(chunk, features).kthvalue(NEIGHBORS + 1, dim=1).values for chunk in chunks])
 
 
 def radial_spectrum(power: Tensor) -> tuple[Tensor, Bands]:
-    """Mean power per frequency ring of a quarter octave, (bands,), and the rings; band 0 is the mean of the image.
+    """Mean power per quarter-octave ring of frequencies.
 
     Args:
         power: mean squared orthonormal DCT coefficient of images in [-1, 1], (H, W).
+
+    Returns:
+        Power (bands,), and the bands; band 0 is the image's mean.
     """
     band, bands = frequency_bands(power.shape[0], power.shape[1], BANDS_PER_OCTAVE)
     return band_means(power[None], band).clamp(min=_ROUNDING_VARIANCE), bands
 
 
 def log_spectral_distance(ours: Tensor, reference: Tensor) -> float:
-    """Root mean square over frequency rings of the logarithm (natural) of the ratio of two power spectra (H, W).
+    """Root mean square, over frequency rings, of the natural logarithm of the ratio of two power spectra (H, W).
 
-    What blurring is about, and what features hardly see: 0.1 is a tenth too much or too little power in every ring, and
-    a model whose finest detail is missing or noisy has several times that. After Gray and Markel (1976).
+    After Gray and Markel (1976). It measures missing or noisy detail, to which features hardly react: 0.1 is 10% too much
+    or too little power in every ring.
     """
     ratio = torch.log(radial_spectrum(ours)[0] / radial_spectrum(reference)[0])
     return math.sqrt(float(ratio.square().mean()))

@@ -1,4 +1,4 @@
-"""Ways to turn images into vectors: Inception as clean-fid feeds it, averaged pixels, or any network from a file."""
+"""Feature extractors: Inception as in clean-fid, averaged pixels, or any network from a file."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blurcli.download import Progress, file_sha256
-from blurcli.errors import UsageError, UserError
+from blurcli.downloads import Progress, file_sha256
+from blurcli.errors import OptionError, UsageError, UserError, option
 from blurcli.evaluate import inception
 
-_POOLED = 8  # pixels a side of the `pixels` features
+_POOLED = 8  # pixels per side of the `pixels` features
 
 
 @dataclass(frozen=True)
 class Features:
-    """A way to turn images into vectors.
+    """A feature extractor: images to vectors.
 
     Attributes:
-        prepare: (B, C, H, W) uint8 on the CPU to what `embed` takes; called from several threads.
-        embed: that to (B, D) float64 on the CPU.
-        name: how a message calls them.
-        key: names the network and its treatment of the images exactly; part of a score's protocol.
-        metric: "fid" for Inception's features, "fd" for all others.
-        kernel_metric: "kid" for Inception's features, "kd" for all others.
-        mode: clean-fid's mode, for Inception; else None.
-        sha256: of the network's file, in hex; None without one.
+        prepare: images (B, C, H, W) uint8 on the CPU to the input of `embed`; called from several threads.
+        embed: prepared images to features (B, D) float64 on the CPU.
+        name: its name in messages.
+        key: identifies the network and its preprocessing; part of a score's protocol.
+        mode: clean-fid's mode for Inception; None for other features.
+        sha256: SHA-256 of the network's file, in hex; None without a file.
         warning: what a reader of the score must know, or an empty string.
     """
 
@@ -39,14 +37,12 @@ class Features:
     embed: Callable[[Tensor], Tensor]
     name: str
     key: str
-    metric: str = "fd"
-    kernel_metric: str = "kd"
     mode: str | None = None
     sha256: str | None = None
     warning: str = ""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 to (B, D) float64."""
+        """Images (B, C, H, W) uint8 to features (B, D) float64."""
         return self.embed(self.prepare(images))
 
 
@@ -57,23 +53,23 @@ def load_features(
     inception_file: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Features:
-    """The features of that name.
+    """A feature extractor by name.
 
     Args:
         name: `inception`, `pixels` (each image averaged to 8x8, values in [-1, 1], flattened), or the path of a network that
-            maps (B, 3, H, W) float32 in 0..255 to (B, D): a TorchScript file, or one of torch.export with a dynamic batch.
-            Such a file is code: it is run.
-        mode: clean-fid's mode, for `inception`: `clean`, `legacy_tensorflow` or `legacy_pytorch`.
+            maps (B, 3, H, W) float32 in 0..255 to (B, D): a TorchScript file, or a torch.export file with a dynamic batch.
+            Such a file is code, and is executed.
+        mode: clean-fid's mode for `inception`: `clean`, `legacy_tensorflow` or `legacy_pytorch`.
         device: where networks run.
-        inception_file: where `inception` lies, or a folder that holds it; by default it is looked for, and downloaded.
-        progress: of that download, in bytes.
+        inception_file: Inception's file, or its folder; None to search it, and to download it if it is missing.
+        progress: receives the bytes of that download.
 
     Raises:
-        UsageError: no such file.
-        UserError: the file is no such network, or Inception cannot be had.
+        UsageError: the file is missing.
+        UserError: the file is not such a network, or Inception cannot be downloaded.
     """
     if name != "inception" and inception_file is not None:
-        raise UsageError(f"--inception {inception_file}: is for --features inception, not for {name}")
+        raise OptionError("inception", inception_file, f"is for {option('features')} inception, not {name}; leave it out")
     if name == "pixels":
         return Features(_pool, lambda x: x, name, f"pixels-{_POOLED}x{_POOLED}")
     if name == "inception":
@@ -90,14 +86,12 @@ def _inception(mode: str, device: torch.device, given: Path | None, progress: Pr
     network = inception.load(path, mode, device)
     warning = ""
     if not inception.is_published(mode, digest):
-        warning = f"{path}: is not the Inception network that was published: scores by it do not compare with others"
+        warning = f"{path}: is not the published Inception network: its scores are not comparable with published ones"
     return Features(
-        lambda images: _as_colour(inception.resize(images, mode)),
+        lambda images: _as_rgb(inception.resize(images, mode)),
         lambda x: network(x.to(device)).double().cpu(),
         str(path),
         f"inception-{mode}-{digest[:16]}",
-        "fid",
-        "kid",
         mode,
         digest,
         warning,
@@ -106,32 +100,39 @@ def _inception(mode: str, device: torch.device, given: Path | None, progress: Pr
 
 def _network_file(path: Path, device: torch.device) -> Features:
     if not path.is_file():
-        raise UsageError(f"--features {path}: no such file; give a TorchScript or torch.export file, or: pixels, inception")
-    kind = "export" if _is_exported(path) else "torchscript"
+        raise UsageError(f"{option('features')} {path}: no such file; use a TorchScript or torch.export file, or pixels")
+    exported = _is_exported(path)
     try:
-        network = _load_exported(path, device) if kind == "export" else inception.load_torchscript(path, device)
+        network = _load_exported(path, device) if exported else inception.load_torchscript(path, device)
     except Exception as error:  # on damaged content the readers raise nearly anything
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"--features {path}: not a readable TorchScript or torch.export file ({reason})") from None
+        raise UserError(f"{option('features')} {path}: not a readable TorchScript or torch.export file ({reason})") from None
 
     def embed(x: Tensor) -> Tensor:
         try:
             features = network(x.to(device))
-        except Exception as error:  # it is anybody's code
+        except Exception as error:  # the network is the user's code
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            hint = "; torch.export needs dynamic_shapes for the batch" if kind == "export" else ""
-            raise UserError(f"--features {path}: fails on a batch of {tuple(x.shape)} ({reason}){hint}") from None
+            hint = "; torch.export needs dynamic_shapes for the batch" if exported else ""
+            raise UserError(f"{option('features')} {path}: fails on a batch of {tuple(x.shape)} ({reason}){hint}") from None
         if not isinstance(features, Tensor) or not features.is_floating_point():
-            raise UserError(f"--features {path}: gives {_kind(features)}; one floating-point tensor is needed")
+            raise UserError(f"{option('features')} {path}: returns {_type_name(features)} instead of one floating-point tensor")
         if features.ndim != 2 or len(features) != len(x) or not features.shape[1]:
-            raise UserError(f"--features {path}: gives features of shape {tuple(features.shape)}; ({len(x)}, D) is needed")
+            shape = tuple(features.shape)
+            raise UserError(f"{option('features')} {path}: returns features of shape {shape} instead of ({len(x)}, D)")
         return features.double().cpu()
 
     digest = file_sha256(path)
-    return Features(lambda images: _as_colour(images).float(), embed, str(path), f"{kind}-{digest[:16]}", sha256=digest)
+    return Features(
+        lambda images: _as_rgb(images).float(),
+        embed,
+        str(path),
+        f"{'export' if exported else 'torchscript'}-{digest[:16]}",
+        sha256=digest,
+    )
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
@@ -150,5 +151,5 @@ def _load_exported(path: Path, device: torch.device) -> Any:
     return move_to_device_pass(load(path), device).module()
 
 
-def _as_colour(images: Tensor) -> Tensor:
+def _as_rgb(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)

@@ -1,6 +1,6 @@
-"""Inception as clean-fid uses it: its three modes, and where the network's file comes from.
+"""Inception as in clean-fid: its three modes, and the location of the network's file.
 
-The published FIDs are those of the TensorFlow network of 2015. clean-fid reads it as TorchScript for the modes `clean` and
+Published FIDs are measured with TensorFlow's Inception of 2015. clean-fid reads it as TorchScript for the modes `clean` and
 `legacy_tensorflow`, and as a PyTorch state for `legacy_pytorch`.
 """
 
@@ -13,27 +13,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from blurcli import download
-from blurcli.data.cache import cache_folder
-from blurcli.errors import UsageError, UserError
+from blurcli import downloads
+from blurcli.cache import cache_folder
+from blurcli.errors import UsageError, UserError, option
 
 VARIABLE = "BLURDIFF_INCEPTION"
-_SIDE = 299  # pixels
 DIMENSIONS = 2048
-_INSTEAD = "score with --features pixels or --features FILE, which need no download: an FD, not an FID"
+_SIDE = 299  # pixels
+_ALTERNATIVE = f"score with {option('features')} pixels or {option('features')} FILE, which need no download: an FD, not an FID"
 
 
 @dataclass(frozen=True)
 class _Published:
-    """A file as its publisher ships it."""
+    """A file as it is published."""
 
     name: str
     sha256: str
@@ -48,52 +47,52 @@ def _published(mode: str) -> _Published:
 
 
 def is_published(mode: str, sha256: str) -> bool:
-    """Whether that is the hash of the network that the field's FIDs are measured with."""
+    """Whether this is the hash of the network that published FIDs are measured with."""
     return sha256 == _published(mode).sha256
 
 
-def locate(mode: str, given: Path | None, progress: download.Progress) -> tuple[Path, str]:
-    """The file of the network and its SHA-256.
+def locate(mode: str, given: Path | None, progress: downloads.Progress) -> tuple[Path, str]:
+    """The file of the network, and its SHA-256 in hex.
 
-    Looked for in this order: `given` (a file, or a folder that holds it), the environment variable $BLURDIFF_INCEPTION
-    (likewise, or the http(s) address of a mirror), the cache, and where clean-fid keeps it; else it is downloaded to the cache.
+    Searched in this order: `given` (a file, or its folder), the environment variable $BLURDIFF_INCEPTION (likewise, or the
+    http(s) address of a mirror), the cache, the location that clean-fid uses. A missing file is downloaded to the cache.
 
     Raises:
-        UsageError: `given` or the variable names no such file.
-        UserError: it cannot be downloaded, or what lies in the cache has changed since.
+        UsageError: `given` or the variable names a missing file.
+        UserError: the download fails, or the file in the cache has changed since it was recorded.
     """
     published = _published(mode)
     variable = os.environ.get(VARIABLE, "")
     mirror = variable if variable.startswith(("http://", "https://")) else None
     if given is not None:
-        return _named(given, f"--inception {given}", published)
+        return _named(given, f"{option('inception')} {given}", published)
     if variable and mirror is None:
         return _named(Path(variable), f"${VARIABLE} ({variable})", published)
     path = cache_folder() / "inception" / published.name
     if path.is_file():
-        return path, download.verify(path)
-    elsewhere = _clean_fids_own(mode)
+        return path, downloads.verify(path)
+    elsewhere = _clean_fid_path(mode)
     if elsewhere.is_file():
-        digest = download.file_sha256(elsewhere)
-        # It may be a folder that all users of a machine can write to, and a network is code.
+        digest = downloads.file_sha256(elsewhere)
+        # All users of a machine may be able to write there, and a network is code.
         if digest == published.sha256 or _is_ours(elsewhere):
             return elsewhere, digest
     url, sha256 = (mirror, None) if mirror is not None else (_address(mode), published.sha256)
     try:
-        download.fetch(url, path, lambda temporary: _check(temporary, mode), progress, sha256)
+        downloads.fetch(url, path, lambda temporary: _check(temporary, mode), progress, sha256)
     except UserError as error:
         raise UserError(
-            f"the Inception network cannot be had: {error}. With a network, run the command again; without one, put the file "
-            f"{published.name} at {path}, or name it with --inception FILE or ${VARIABLE}. Or {_INSTEAD}"
+            f"the Inception network cannot be downloaded: {error.text}. Run the command again with a network; without one, "
+            f"put the file {published.name} at {path}, or name it with {option('inception')} or ${VARIABLE}. Or {_ALTERNATIVE}"
         ) from None
-    return path, download.verify(path)
+    return path, downloads.verify(path)
 
 
-def _named(path: Path, how: str, published: _Published) -> tuple[Path, str]:
+def _named(path: Path, given_as: str, published: _Published) -> tuple[Path, str]:
     file = path / published.name if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"{how}: no such file{f' ({published.name} in it)' if path.is_dir() else ''}; or {_INSTEAD}")
-    return file, download.file_sha256(file)
+        raise UsageError(f"{given_as}: no such file{f' ({published.name} in it)' if path.is_dir() else ''}; or {_ALTERNATIVE}")
+    return file, downloads.file_sha256(file)
 
 
 def _address(mode: str) -> str:
@@ -106,8 +105,8 @@ def _address(mode: str) -> str:
     return str(inception_url)
 
 
-def _clean_fids_own(mode: str) -> Path:
-    """Where clean-fid looks for the file, and puts it."""
+def _clean_fid_path(mode: str) -> Path:
+    """The location at which clean-fid stores the file."""
     if mode == "legacy_pytorch":
         return Path(torch.hub.get_dir()) / "checkpoints" / _STATE.name
     return Path("./" if platform.system() == "Windows" else "/tmp") / _TORCHSCRIPT.name
@@ -122,13 +121,13 @@ def _check(path: Path, mode: str) -> None:
 
 
 def load(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network of that file: resized images (B, 3, H, W) in 0..255 to features (B, 2048), as in clean-fid.
+    """The network of a file: resized images (B, 3, H, W) in 0..255 to features (B, 2048), as in clean-fid.
 
     Raises:
-        UserError: the file is no such network.
+        UserError: the file is not this network.
     """
     try:
-        network = _load_state(path) if mode == "legacy_pytorch" else _load_torchscript(path, device)
+        network: Any = _load_state(path) if mode == "legacy_pytorch" else _load_layers(path, device)
     except Exception as error:  # on damaged content the readers raise nearly anything
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{path}: not the Inception network of mode {mode}, {_published(mode).name} ({reason})") from None
@@ -138,7 +137,7 @@ def load(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tens
 
     def features(x: Tensor) -> Tensor:
         if mode == "legacy_pytorch":
-            result: Tensor = network(x / 255)[0].squeeze(-1).squeeze(-1)
+            result: Tensor = network(2 * (x / 255) - 1).squeeze(-1).squeeze(-1)
         else:
             result = network.layers.forward((x - 128) / 128).view(len(x), DIMENSIONS)
         return result
@@ -147,7 +146,7 @@ def load(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tens
 
 
 def _is_deep(network: Any, mode: str) -> bool:
-    """Whether it is made of convolutions, as Inception is (94 of them), and not a stand-in for it."""
+    """Whether the network consists of convolutions, as Inception does (94 of them); a stand-in does not."""
     if mode == "legacy_pytorch":
         return True
     graph = network.layers.inlined_graph
@@ -155,7 +154,7 @@ def _is_deep(network: Any, mode: str) -> bool:
 
 
 def _channels_last(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The network, given its images channels last, which nearly halves its time on a CPU; as they are, where it cannot."""
+    """The network on images in channels-last order, which nearly halves its time on a CPU; unchanged where it fails on them."""
 
     def reordered(x: Tensor) -> Tensor:
         return network(x.contiguous(memory_format=torch.channels_last))
@@ -174,29 +173,48 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
         return torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
 
 
-def _load_torchscript(path: Path, device: torch.device) -> Any:
+def _load_layers(path: Path, device: torch.device) -> Any:
     network = load_torchscript(path, device)
     if not hasattr(network, "layers"):
         raise ValueError("it has no layers")
     return network
 
 
-def _load_state(path: Path) -> Any:
-    from cleanfid import inception_pytorch
-
-    with warnings.catch_warnings(action="ignore"):  # advice of torchvision to clean-fid
-        # The file is a pickle, and published only so: `weights_only` reads tensors from it and runs nothing.
+def _load_state(path: Path) -> nn.Module:
+    # The file is a pickle, and published only so: `weights_only` reads tensors from it and runs nothing.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # about files of another kind, which fail below
         state = torch.load(path, map_location="cpu", weights_only=True)
-        # clean-fid's network fetches its weights itself, and checks nothing: it gets those of the file that was checked.
-        with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state):
-            return inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
+    return pytorch_network(lambda network: network.load_state_dict(state))
+
+
+def pytorch_network(initialize: Callable[[nn.Module], object]) -> nn.Module:
+    """The network of `legacy_pytorch`: images (B, 3, 299, 299) in [-1, 1] to features (B, 2048, 1, 1).
+
+    Torchvision's Inception with clean-fid's blocks; clean-fid's own class downloads its weights and does not verify them.
+
+    Args:
+        initialize: receives the whole network, with its classifier, and sets its weights.
+    """
+    from cleanfid import inception_pytorch as blocks
+    from torchvision.models import inception_v3
+
+    network = inception_v3(num_classes=1008, aux_logits=False, init_weights=False)
+    for name, channels, pooled in (("5b", 192, 32), ("5c", 256, 64), ("5d", 288, 64)):
+        setattr(network, f"Mixed_{name}", blocks.FIDInceptionA(channels, pooled))
+    for name, width in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+        setattr(network, f"Mixed_{name}", blocks.FIDInceptionC(768, width))
+    network.Mixed_7b = blocks.FIDInceptionE_1(1280)
+    network.Mixed_7c = blocks.FIDInceptionE_2(2048)
+    initialize(network)
+    *layers, _dropout, _classifier = network.children()
+    return nn.Sequential(*layers).requires_grad_(False)
 
 
 def resize(images: Tensor, mode: str) -> Tensor:
-    """(B, C, H, W) uint8 to what the network of a mode takes, float32 in 0..255; the pixels are clean-fid's, bit for bit.
+    """Images (B, C, H, W) uint8 as a mode's network takes them, float32 in 0..255; bit for bit clean-fid's pixels.
 
-    `clean` resizes with antialiasing (Parmar et al. 2022, arXiv 2104.11222), `legacy_pytorch` without, and the network of
-    `legacy_tensorflow` does it itself.
+    `clean` resizes with antialiasing (Parmar et al. 2022, arXiv 2104.11222), `legacy_pytorch` without. The network of
+    `legacy_tensorflow` resizes by itself.
     """
     if mode == "legacy_tensorflow":
         return images.float()

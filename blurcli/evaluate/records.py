@@ -1,115 +1,159 @@
-"""evaluations.jsonl: one line a score, with its whole protocol; and which scores may be compared."""
+"""evaluations.jsonl: one line per score with its protocol; which scores are of the same thing, and which are comparable."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from blurcli import files
+from blurcli.evaluate.metrics import RANKING, TITLES, Metric
 
 Score = dict[str, Any]
 
-# What must agree for two scores to be comparable, for each metric.
-_PROTOCOLS = {
-    "fid": ("features", "reference_hash", "size", "n"),
-    "fd": ("features", "reference_hash", "size", "n"),
-    "bits_per_dim": ("reference_hash", "n", "steps", "calls", "seed"),
-}
-# What tells one row of a table from another; scores that differ in the seed alone are one row.
-_SUBJECT = (
-    "run",
-    "name",
-    "samples",
-    "weights",
-    "weights_sha256",
-    "step",
-    "sampler",
-    "steps",
-    "eta",
-    "delta",
-    "label",
-    "guidance",
-    "calibrated",
-)
+SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance")
+"""The keys of a score that hold its `SamplingConfig`."""
+
+_SUBJECT = ("weights_sha256", "step", *SAMPLING, "calibrated", "features", "reference_hash", "size", "n", "calls")
+_NEUTRAL: Score = {"eta": 0.0, "guidance": 1.0, "calibrated": False}  # in effect where a score has no such key
+_LABELS = ("run", "name", "samples", "weights")
+_ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, "calibrated")
 _LARGEST = 1e300
-MEASURES = ("fid", "fd", "bits_per_dim", "kid", "kd", "precision", "recall", "log_spectral_distance")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Scores by one protocol.
+    """Scores with one protocol.
 
     Attributes:
-        metric: what they are ranked by; lower is better.
-        protocol: what they share; `reference` is how one of them calls it.
-        rows: one for every subject, the best first: what it is, the mean of every measure over its seeds, `std` of the metric
-            (None for one seed), `min`, `max` and `seeds`.
+        metric: name of the metric by which they are ranked.
+        protocol: what they share, and the `reference` as one of them names it.
+        rows: one per subject, the best first: its labels and settings, the mean of every metric over its seeds, `std` of the
+            ranking metric (None for one seed), `min`, `max`, and `seeds`, their number.
     """
 
     metric: str
-    protocol: dict[str, Any]
-    rows: list[dict[str, Any]]
+    protocol: Score
+    rows: list[Score]
 
 
 def record(path: Path, score: Score) -> None:
-    """Append a score with its whole protocol to evaluations.jsonl, as one line in one write."""
+    """Append a score to evaluations.jsonl, as one line in one write.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with files.explained(path), path.open("a+b") as file:
-        # A line that a crash cut short must not take this one with it.
+        # A line that a crash truncated must not take this one with it.
         file.seek(max(0, file.tell() - 1))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + json.dumps(score).encode() + b"\n")
 
 
 def recorded(path: Path) -> list[Score]:
-    """The scores in an evaluations.jsonl, oldest first; none when there is no such file. Lines cut short are left out."""
+    """The scores in an evaluations.jsonl, oldest first; none where the file is missing. Truncated lines are skipped."""
     return files.json_lines(path)
 
 
+def subject_of(score: Score, across: Collection[str] = ()) -> str:
+    """Identify what was scored, and how. Scores with equal subjects differ only in their random seeds.
+
+    A model is identified by the SHA-256 of its weights; their path, the run folder and --name are labels. Images from files are
+    identified by their path and --name. A missing key counts as the neutral value of that setting.
+
+    Args:
+        score: a line of evaluations.jsonl, or a row of a `Group`.
+        across: keys that may differ, such as ("steps",) for a curve over the sampler's steps.
+
+    Returns:
+        The identity, as JSON.
+    """
+    values = {key: _setting(score, key) for key in _SUBJECT}
+    values["weights_sha256"] = _source(score)
+    return json.dumps([value for key, value in values.items() if key not in across])
+
+
+def sampling_title(score: Score, usual: Score | None = None) -> str:
+    """The sampler and its settings, such as "ddim eta 0.5 guidance 2".
+
+    Args:
+        score: a line of evaluations.jsonl, or a row of a `Group`.
+        usual: settings that are not mentioned; None for the neutral ones.
+    """
+    parts = [] if score.get("sampler") is None else [str(score["sampler"])]
+    for key, title in (("eta", "eta"), ("label", "class"), ("guidance", "guidance"), ("delta", "delta")):
+        value = _setting(score, key)
+        if value is not None and value != _setting(usual or {}, key):
+            parts.append(f"{title} {value:g}" if is_number(value) else f"{title} {value}")
+    if bool(_setting(score, "calibrated")) != bool(_setting(usual or {}, "calibrated")):
+        parts.append("calibrated" if _setting(score, "calibrated") else "uncalibrated")
+    return " ".join(parts)
+
+
 def comparable(scores: Iterable[Score]) -> list[Group]:
-    """Scores in groups of one protocol each, ranked within them only."""
-    groups: dict[tuple[str, str], list[Score]] = {}
+    """Scores in groups of one protocol each, ranked within their group."""
+    groups: dict[tuple[Metric, str], list[Score]] = {}
     for score in scores:
-        for metric, keys in _PROTOCOLS.items():
-            if _is_number(score.get(metric)) and _is_number(score.get("n")) and score.get("reference_hash"):
-                groups.setdefault((metric, _values(score, keys)), []).append(score)
+        for metric in RANKING:
+            if is_number(score.get(metric.name)) and is_number(score.get("n")) and score.get("reference_hash"):
+                protocol = json.dumps([_protocol_value(score, key) for key in metric.protocol])
+                groups.setdefault((metric, protocol), []).append(score)
     return [
-        Group(metric, {key: members[0].get(key) for key in ("reference", *_PROTOCOLS[metric])}, _rows(metric, members))
+        Group(
+            metric.name,
+            {key: _protocol_value(members[0], key) for key in ("reference", *metric.protocol)},
+            _rows(metric, members),
+        )
         for (metric, _), members in groups.items()
     ]
 
 
-def _is_number(value: object) -> bool:
-    """Whether a line of the file, which may be anybody's, has a measure there."""
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value from a file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
-def _values(score: Score, keys: Iterable[str]) -> str:
-    """The values of some keys, as something that can be a key itself, whatever a line in the file says."""
-    return json.dumps([score.get(key) for key in keys])
+def _setting(score: Score, key: str) -> Any:
+    """A value in one spelling: 1 as 1.0, and the neutral value for a missing key."""
+    value = score.get(key)
+    if value is None:
+        value = _NEUTRAL.get(key)
+    return float(value) if is_number(value) else value
 
 
-def _rows(metric: str, scores: list[Score]) -> list[dict[str, Any]]:
+def _source(score: Score) -> Any:
+    if score.get("weights_sha256"):
+        return score["weights_sha256"]
+    return [score.get(key) for key in (("samples", "name") if score.get("samples") else ("weights", "run", "name"))]
+
+
+def _protocol_value(score: Score, key: str) -> Any:
+    """A value that decides whether scores are comparable; a bound of levels, which has a delta, is not one over time."""
+    return score.get("delta") is not None if key == "by_levels" else score.get(key)
+
+
+def _rows(metric: Metric, scores: list[Score]) -> list[Score]:
     subjects: dict[str, dict[str, Score]] = {}
     for score in scores:
-        # Taken twice, the later score counts.
-        subjects.setdefault(_values(score, _SUBJECT), {})[_values(score, ["seed"])] = score
-    rows = []
-    for by_seed in subjects.values():
-        first = next(iter(by_seed.values()))
-        values = {name: [s[name] for s in by_seed.values() if _is_number(s.get(name))] for name in MEASURES}
-        own = values[metric]
-        rows.append(
-            {
-                **{key: first.get(key) for key in _SUBJECT},
-                **{name: statistics.fmean(found) for name, found in values.items() if found},
-                "std": statistics.stdev(own) if len(own) > 1 else None,
-                "min": min(own),
-                "max": max(own),
-                "seeds": len(own),
-            }
-        )
-    return sorted(rows, key=lambda row: float(row[metric]))
+        # Of repeated scores the last one counts.
+        subjects.setdefault(subject_of(score), {})[json.dumps(score.get("seed"))] = score
+    rows = [_row(metric.name, list(by_seed.values())) for by_seed in subjects.values()]
+    return sorted(rows, key=lambda row: float(row[metric.name]), reverse=metric.higher_is_better)
+
+
+def _row(metric: str, scores: list[Score]) -> Score:
+    values = {name: [score[name] for score in scores if is_number(score.get(name))] for name in TITLES}
+    names = dict.fromkeys(str(score["name"]) for score in scores if score.get("name"))
+    ranked = values[metric]
+    return {
+        **{key: scores[0].get(key) for key in _ROW_KEYS},
+        "name": ", ".join(names) or scores[0].get("name"),
+        **{name: statistics.fmean(found) for name, found in values.items() if found},
+        "std": statistics.stdev(ranked) if len(ranked) > 1 else None,
+        "min": min(ranked),
+        "max": max(ranked),
+        "seeds": len(ranked),
+    }

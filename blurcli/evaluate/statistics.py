@@ -1,4 +1,4 @@
-"""What is kept of a set of images: one pass, in memory that does not grow with their number."""
+"""Statistics of a set of images, in one pass and in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from blurcli import files
 from blurcli.core.dct import dct2
-from blurcli.distributed import ALONE, Team
-from blurcli.errors import UserError
-from blurcli.evaluate.distances import NEIGHBOURS, manifold_radii
+from blurcli.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.errors import UserError, option
+from blurcli.evaluate.distances import NEIGHBORS, manifold_radii
 from blurcli.evaluate.features import Features
 
 Images = NDArray[np.uint8]
@@ -30,22 +30,22 @@ Made = TypeVar("Made")
 
 BATCH = 64
 _BATCH_BYTES = 1 << 26
-KEPT = 10_000  # features that are kept as they are, for the distances that moments are not enough for
+KEPT = 10_000  # images with stored features, for metrics that need more than moments
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is kept of N images with D features each.
+    """Statistics of N images with D features each.
 
     Attributes:
-        count: N.
-        mean: of the features, (D,) float64.
-        covariance: of the features, unbiased, (D, D) float64.
-        features: of at most 10,000 of the images, evenly spaced, (K, D) float32; None where only moments are known.
-        radii: their distances to the third nearest other one, (K,) float32; None for fewer than four.
-        power: mean squared DCT coefficient of the images in [-1, 1] over channels, (H, W) float64; None where only moments are
-            known.
+        count: N; 0 where it is unknown.
+        mean: mean of the features, (D,) float64.
+        covariance: unbiased covariance of the features, (D, D) float64.
+        features: features of at most 10,000 images, evenly spaced, (K, D) float32; None where only moments are known.
+        radii: `manifold_radii` of these features, (K,) float32; None for fewer than four.
+        power: mean squared DCT coefficient, over channels, of the images in [-1, 1], (H, W) float64; None where only moments
+            are known.
 
     Raises:
         ValueError: shapes that disagree, or a number that is not finite.
@@ -69,14 +69,14 @@ class Statistics:
                 raise ValueError(f"{name} of shape {tuple(tensor.shape)} is not finite, or does not fit {d} features")
 
     def save(self, path: Path) -> None:
-        """Write all of it as an .npz file, atomically."""
+        """Write an .npz file, atomically."""
         arrays: dict[str, Any] = {name: value.numpy() for name, value in vars(self).items() if isinstance(value, Tensor)}
         with files.replacing(path) as temporary:
             np.savez(temporary, **arrays, count=np.int64(self.count))
 
     @classmethod
     def load(cls, path: Path) -> Statistics | None:
-        """What `save` wrote; None where there is no such file, or a damaged one."""
+        """The statistics that `save` wrote; None where the file is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "count"}
@@ -86,9 +86,9 @@ class Statistics:
 
 
 class Moments:
-    """Mean and covariance of features, from running sums in float64: memory does not grow with the number of images.
+    """Mean and covariance of features, from running sums in float64.
 
-    The first batch's mean is taken off before squaring, so that a large common offset costs no digits.
+    The mean of the first batch is subtracted before squaring, so that a large common offset costs no digits.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Moments:
         self._shift = self._sum = self._outer = torch.empty(0)
 
     def add(self, features: Tensor) -> None:
-        """Take in features (B, D)."""
+        """Add features (B, D)."""
         features = features.double()
         if not self.count:
             self._shift = features.mean(0)
@@ -117,7 +117,7 @@ class Moments:
 
 
 Part = tuple[Tensor, Tensor]
-"""Of at most `BATCH` images: features (B, D) float64, and the sum of their squared DCT coefficients, (H, W) float64."""
+"""At most `BATCH` images: features (B, D) float64, and the sum of the squared DCT coefficients, (H, W) float64."""
 
 
 @torch.inference_mode()
@@ -126,17 +126,22 @@ def measure(
     count: int,
     features: Features,
     on_batch: Callable[[int], None],
-    team: Team = ALONE,
+    distributed: DistributedContext = SINGLE_PROCESS,
     size: int = 0,
 ) -> Statistics:
-    """The statistics of `count` images, given as uint8 batches (B, C, H, W) of any size.
-
-    The result does not depend on how they were batched, nor on how many processes shared the work.
+    """The statistics of images. They depend neither on the batches nor on the number of processes.
 
     Args:
-        on_batch: gets the number of images so far.
-        team: the processes that share the work; the others `contribute`.
-        size: with a team, the images of every batch but the last, a multiple of `part_size`.
+        batches: this process's images, uint8 (B, C, H, W), in batches of any size.
+        count: number of images, over all processes.
+        features: the feature extractor.
+        on_batch: receives the number of images done.
+        distributed: the processes that share the work; all but the main one `contribute`.
+        size: for several processes, the images of every batch but the last, a multiple of `part_size`.
+
+    Raises:
+        UserError: features that are not finite.
+        ValueError: `batches` do not have `count` images.
     """
     moments = Moments()
     wanted = torch.zeros(count, dtype=torch.bool)
@@ -144,7 +149,7 @@ def measure(
     kept, filled = torch.empty(0), 0
     power = torch.zeros(())
     parts = _parts(batches, features)
-    for embedded, part_power in parts if team.size == 1 else _gathered(parts, count, team, size):
+    for embedded, part_power in parts if distributed.size == 1 else _gathered(parts, count, distributed, size):
         chosen = embedded[wanted[moments.count : moments.count + len(embedded)]]
         if not moments.count:
             kept = torch.empty(min(count, KEPT), embedded.shape[1])
@@ -154,20 +159,20 @@ def measure(
         power = power + part_power
         on_batch(moments.count)
     if moments.count != count:
-        raise ValueError(f"{moments.count} images came where {count} were announced")
-    radii = manifold_radii(kept) if len(kept) > NEIGHBOURS else None
+        raise ValueError(f"the batches have {moments.count} images instead of {count}")
+    radii = manifold_radii(kept) if len(kept) > NEIGHBORS else None
     return Statistics(count, *moments.finish(), kept, radii, power / count)
 
 
 @torch.inference_mode()
-def contribute(batches: Iterable[Tensor], features: Features, team: Team) -> None:
-    """This process's part of what the first process of the team measures: every `team.size`-th batch."""
+def contribute(batches: Iterable[Tensor], features: Features, distributed: DistributedContext) -> None:
+    """Send the main process this process's part of a measurement: every `distributed.size`-th batch."""
     for part in _parts(batches, features):
-        team.send(*part)
+        distributed.send(*part)
 
 
 def part_size(shape: Sequence[int]) -> int:
-    """Images of shape (C, H, W) that are measured at a time."""
+    """The number of images of shape (C, H, W) that are measured at a time."""
     return max(1, min(BATCH, _BATCH_BYTES // math.prod(shape)))
 
 
@@ -175,40 +180,40 @@ def _parts(batches: Iterable[Tensor], features: Features) -> Iterator[Part]:
     for prepared, power in _ahead(_rebatched(batches), lambda batch: (features.prepare(batch), _power(batch))):
         embedded = features.embed(prepared)
         if not embedded.float().isfinite().all():
-            raise UserError(f"{features.name}: its features of some images are not finite; score with other --features")
+            raise UserError(f"{features.name}: features of some images are not finite; score with other {option('features')}")
         yield embedded, power
 
 
-def _gathered(own: Iterator[Part], count: int, team: Team, size: int) -> Iterator[Part]:
-    """The parts of all processes, in the order of the images: the sums are those of one process, to the last bit."""
+def _gathered(own: Iterator[Part], count: int, distributed: DistributedContext, size: int) -> Iterator[Part]:
+    """The parts of all processes in the order of the images, so that sums equal those of one process to the last bit."""
     part = 0
     embedded = power = torch.empty(0)
     for number, first in enumerate(range(0, count, size)):
-        rank, left = number % team.size, min(size, count - first)
+        rank, left = number % distributed.size, min(size, count - first)
         while left:
             if rank == 0:
                 embedded, power = next(own)
                 part = part or len(embedded)
             else:
                 like = embedded.new_empty(min(left, part), embedded.shape[1])
-                embedded, power = team.receive(rank, like, power)
+                embedded, power = distributed.receive(rank, like, power)
             left -= len(embedded)
             yield embedded, power
 
 
 def array_batches(images: Images) -> Iterator[Tensor]:
-    """An array (N, C, H, W) uint8 in batches."""
+    """The batches of an array (N, C, H, W) uint8."""
     for first in range(0, len(images), BATCH):
         yield torch.from_numpy(np.array(images[first : first + BATCH]))
 
 
 def _power(images: Tensor) -> Tensor:
-    """The sum over images of their squared DCT coefficients, mean over channels, (H, W) float64."""
+    """Squared DCT coefficients, summed over images and averaged over channels, (H, W) float64."""
     return dct2(images.float() / 127.5 - 1).square().mean(1).sum(0, dtype=torch.float64)
 
 
 def _ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:
-    """`map(make, items)`, in order, made by threads a little ahead of where they are needed."""
+    """`map(make, items)`, in order, computed by threads a little ahead of use."""
     with ThreadPoolExecutor(_WORKERS) as pool:
         waiting: deque[Future[Made]] = deque()
         for item in items:
@@ -220,7 +225,7 @@ def _ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made
 
 
 def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images, `BATCH` at a time, however they come: the last digits of a sum depend on how it is grouped."""
+    """The same images in parts of a fixed size: the last digits of a sum depend on its grouping."""
     waiting = torch.empty(0)
     for batch in batches:
         waiting = torch.cat([waiting, batch]) if len(waiting) else batch

@@ -1,8 +1,8 @@
-"""Training: the state and one step of it, the loop around it, and what watches over both."""
+"""Training: the trainer (state and one step), the loop, checkpointing, logging, monitoring, signals."""
 
-from blurcli.train.keeper import Metrics
-from blurcli.train.loop import train
-from blurcli.train.stops import Interrupted
+from blurcli.train.logging import Metrics
+from blurcli.train.loop import Callbacks, train
+from blurcli.train.signals import Interrupted
 from blurcli.train.trainer import Trainer, learning_rate
 
-__all__ = ["Interrupted", "Metrics", "Trainer", "learning_rate", "train"]
+__all__ = ["Callbacks", "Interrupted", "Metrics", "Trainer", "learning_rate", "train"]

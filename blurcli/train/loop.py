@@ -1,24 +1,44 @@
-"""The loop around a training step, and how a training begins, goes on and ends."""
+"""A training from begin to end: build, run, close."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
-from blurcli import checkpoint, files
-from blurcli.checkpoint import State
-from blurcli.config import Config, differing_keys, to_yaml
+from blurcli import files
+from blurcli.config import Config, differing_keys, load_run_config, to_yaml
+from blurcli.core.moments import DataMoments
+from blurcli.core.objectives import OBJECTIVES
 from blurcli.data import Batches, Dataset, measure_moments
-from blurcli.distributed import ALONE, Team
-from blurcli.errors import UsageError, UserError
+from blurcli.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.errors import UsageError, option
 from blurcli.runs import Run
-from blurcli.train.keeper import Keeper, Meter, Metrics, Say, training_judge
-from blurcli.train.stops import Interrupted, StopSignals
+from blurcli.train.checkpointing import Checkpointer, newest_state
+from blurcli.train.logging import Metrics, MetricsLogger, RunningMetrics
+from blurcli.train.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
+from blurcli.train.signals import GracefulShutdown, Interrupted
 from blurcli.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """What a training reports to its caller.
+
+    Attributes:
+        notify: receives messages.
+        on_log: receives the metrics of every log interval.
+        draw_preview: draws previews; None for no previews.
+    """
+
+    notify: Callable[[str], None] = lambda text: None
+    on_log: Callable[[Metrics], None] = lambda metrics: None
+    draw_preview: DrawPreview | None = None
 
 
 def train(
@@ -26,149 +46,187 @@ def train(
     run: Run,
     dataset: Dataset,
     device: torch.device,
-    say: Say = lambda text: None,
-    on_log: Callable[[Metrics], None] = lambda metrics: None,
-    team: Team = ALONE,
+    callbacks: Callbacks = Callbacks(),
+    distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Path:
-    """Train to `config.train.steps`, from the run's saved state where there is one; returns the final weights file.
+    """Train to `config.train.steps`, from the run's saved state where there is one.
 
     Args:
-        say: gets messages for a person.
-        on_log: gets the metrics of every log step.
-        team: the processes that train together; the first one alone has to do with the run folder.
+        config: the resolved preset.
+        run: the run folder; only the main process uses it.
+        dataset: the training images.
+        device: where it runs.
+        callbacks: messages, metrics and previews.
+        distributed: the processes that train together.
+
+    Returns:
+        The final weights file.
 
     Raises:
-        UsageError: the folder holds a run that learns something else, or is no run; a batch that cannot be shared evenly.
-        UserError: somebody else trains there, the training diverged for good, or a file cannot be written.
+        UsageError: the folder holds a run with another configuration, or is not a run; a batch that cannot be divided evenly.
+        UserError: another process trains there, the training diverged for good, or a file cannot be written.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
-    if config.train.batch_size % team.size:
+    if config.train.batch_size % distributed.size:
         raise UsageError(
-            f"train.batch_size {config.train.batch_size}: cannot be shared evenly by {team.size} processes; choose a multiple"
+            f"train.batch_size {config.train.batch_size}: is not divisible by {distributed.size} processes; use a multiple"
         )
     with _deterministic(config.train.deterministic):
-        if not team.leads:
-            return run.weights_path(_follow(config, dataset, device, team))
-        begun = run.config_path.exists() or run.saved_states()
-        if run.path.exists() and not begun and not run.is_empty():
-            raise UsageError(f"{run.path}: is no run folder, and not empty; name another one with --run")
-        with run.locked(say):
-            files.remove_partial(run.path)
-            if run.config_path.exists():
-                _check_agreement(run.config(), config, run)
-            judge = training_judge(config, dataset, device, say)
-            trainer = _prepare(config, run, dataset, device, team, say)
-            millions = trainer.network.parameter_count() / 1e6
-            where = f"{team.size} x {device.type}" if team.size > 1 else device.type
-            say(f"{millions:.2f} M parameters, {len(dataset.images):,} images ({dataset.name}), on {where}")
-            keeper = Keeper(run, dataset, judge, say, on_log)
-            with files.explained(run.metrics_path), StopSignals() as stops:
-                while True:
-                    trainer.follow()
-                    with keeper.begin(trainer):
-                        stopped = _steps(trainer, dataset, stops, keeper)
-                    if not trainer.diverged:
-                        break
-                    keeper.restore(trainer)
-    return run.weights_path(_end(trainer, stopped))
+        if distributed.is_main:
+            return run.weights_path(_lead(config, run, dataset, device, callbacks, distributed))
+        return run.weights_path(_follow(config, dataset, device, distributed))
 
 
-def _follow(config: Config, dataset: Dataset, device: torch.device, team: Team) -> int:
-    """Train along with the process that leads; returns the last step, or raises Interrupted."""
+def _lead(
+    config: Config, run: Run, dataset: Dataset, device: torch.device, callbacks: Callbacks, distributed: DistributedContext
+) -> int:
+    """Train on the main process; returns the last step."""
+    notify = callbacks.notify
+    begun = run.config_path.exists() or run.saved_states()
+    if run.path.exists() and not begun and not run.is_empty():
+        raise UsageError(f"{run.path}: exists, is not empty and is not a run folder; use another one with {option('run')}")
+    with run.locked(notify):
+        files.remove_partial(run.path)
+        if run.config_path.exists():
+            _check_agreement(load_run_config(run.config_path), config, run)
+        scorer = training_scorer(config, dataset, device, notify)
+        trainer = _prepare(config, run, dataset, device, distributed, notify)
+        millions = trainer.network.parameter_count() / 1e6
+        where = f"{distributed.size} x {device.type}" if distributed.size > 1 else device.type
+        notify(f"{millions:.2f} M parameters, {len(dataset.images):,} images ({dataset.name}), on {where}")
+        snapshots = Snapshots(dataset)
+        observers = _Observers(
+            run,
+            Checkpointer(run, dataset.fingerprint, snapshots.save_weights, notify),
+            MetricsLogger(run.metrics_path, callbacks.on_log, notify),
+            Monitor(run, snapshots, scorer, callbacks.draw_preview, notify),
+        )
+        with files.explained(run.metrics_path), GracefulShutdown() as shutdown:
+            while True:
+                trainer.synchronize()
+                with observers.begin(trainer):
+                    stopped = _run_steps(trainer, dataset, shutdown, observers)
+                if not trainer.diverged:
+                    break
+                observers.checkpointer.restore(trainer)
+    return _last_step(trainer, stopped)
+
+
+def _follow(config: Config, dataset: Dataset, device: torch.device, distributed: DistributedContext) -> int:
+    """Train on a process that is not the main one; returns the last step."""
     unknown = torch.zeros(config.data.channels, *config.data.image_size, dtype=torch.float64)
-    trainer = Trainer(config, unknown, unknown, device, team)
-    with StopSignals() as stops:
+    trainer = Trainer(config, DataMoments(unknown, unknown), device, distributed)
+    with GracefulShutdown() as shutdown:
         while True:
-            trainer.follow()
-            stopped = _steps(trainer, dataset, stops, None)
+            trainer.synchronize()
+            stopped = _run_steps(trainer, dataset, shutdown, None)
             if not trainer.diverged:
-                return _end(trainer, stopped)
+                return _last_step(trainer, stopped)
 
 
-def _steps(trainer: Trainer, dataset: Dataset, stops: StopSignals, keeper: Keeper | None) -> int:
-    """Train until the last step, until the training has diverged, or until a signal comes to any process: its number, or 0."""
-    settings, team, stopped = trainer.config.train, trainer.team, 0
+@dataclass
+class _Observers:
+    """What the main process does besides the steps."""
+
+    run: Run
+    checkpointer: Checkpointer
+    logger: MetricsLogger
+    monitor: Monitor
+
+    @contextmanager
+    def begin(self, trainer: Trainer) -> Iterator[None]:
+        """Observe the steps within the block; what a stopped run logged but did not save is dropped."""
+        self.logger.begin(trainer.step)
+        self.monitor.begin(trainer.step)
+        self.checkpointer.begin(trainer)
+        with SummaryWriter(self.run.path, purge_step=trainer.step) as self._board:
+            yield
+
+    def log(self, running: RunningMetrics, trainer: Trainer) -> None:
+        """Log the metrics since the last log."""
+        self.logger.log(running, trainer, self._board)
+
+    def after_step(self, trainer: Trainer, shutdown: GracefulShutdown) -> None:
+        """Save and run checks where they are due."""
+        self.checkpointer.save_if_due(trainer)
+        self.monitor.run_if_due(trainer, self._board, shutdown)
+
+
+def _run_steps(trainer: Trainer, dataset: Dataset, shutdown: GracefulShutdown, observers: _Observers | None) -> int:
+    """Train until the last step, divergence, or a signal to any process; returns the signal's number, or 0."""
+    settings, distributed, stopped = trainer.config.train, trainer.distributed, 0
     batches = Batches(
         dataset.images,
         settings.batch_size,
         trainer.config.seed,
         trainer.config.data.flip,
         trainer.device,
-        team.share(settings.batch_size),
+        distributed.share(settings.batch_size),
         dataset.labels if trainer.config.data.classes is not None else None,
     )
-    meter = Meter(trainer)
-    while trainer.step < settings.steps and not (stopped := team.most(stops.number or 0)):
-        meter.add(*trainer.train_step(batches(trainer.step), batches.labels(trainer.step)))
+    running = RunningMetrics(trainer)
+    while trainer.step < settings.steps and not (stopped := distributed.max(shutdown.signal or 0)):
+        running.add(*trainer.train_step(batches(trainer.step), batches.labels(trainer.step)))
         if trainer.step % settings.log_every_steps == 0:
-            if keeper is not None:
-                keeper.report(meter, trainer)
+            if observers is not None:
+                observers.log(running, trainer)
             if trainer.diverged:
                 return 0
-        if keeper is not None:
-            with meter.paused():
-                keeper.after_step(trainer, stops)
-    if keeper is not None:
-        if meter.steps:
-            keeper.report(meter, trainer)
+        if observers is not None:
+            with running.paused():
+                observers.after_step(trainer, shutdown)
+    if observers is not None:
+        if running.steps:
+            observers.log(running, trainer)
         if not trainer.diverged:
-            keeper.save(trainer)
+            observers.checkpointer.save(trainer)
     return stopped
 
 
-def _end(trainer: Trainer, stopped: int) -> int:
+def _last_step(trainer: Trainer, stopped: int) -> int:
     if stopped and trainer.step < trainer.config.train.steps:
         raise Interrupted(stopped, trainer.step)
     return trainer.step
 
 
-def _prepare(config: Config, run: Run, dataset: Dataset, device: torch.device, team: Team, say: Say) -> Trainer:
-    """A trainer for a new run, whose folder is begun, or for one that goes on."""
+def _prepare(
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    distributed: DistributedContext,
+    notify: Callable[[str], None],
+) -> Trainer:
+    """A trainer for a new run, whose folder is created, or one that continues a run."""
     if run.saved_states():
-        state, path = _newest_state(run, say)
+        state, path = newest_state(run, notify)
         _check_agreement(state.config, config, run)
         if state.data != dataset.fingerprint:
             raise UsageError(
-                f"{run.path}: was trained on other images than {dataset.name}; give the same ones, or another --run"
+                f"{run.path}: was trained on other images than {dataset.name}; use the same images, or another {option('run')}"
             )
-        trainer = Trainer.resume(state, config, path, device, team, say)
-        say(f"continuing {run.path} from step {trainer.step}")
+        trainer = Trainer.resume(state, config, path, device, distributed, notify)
+        notify(f"continuing {run.path} from step {trainer.step}")
         if trainer.step >= config.train.steps and run.weights_path(trainer.step).exists():
             raise UsageError(
-                f"{run.path}: is trained already ({trainer.step} steps); to go on: --set train.steps={2 * trainer.step}"
+                f"{run.path}: is already trained ({trainer.step} steps); continue with "
+                f"{option('set')} train.steps={2 * trainer.step}"
             )
     else:
-        say("measuring the spectrum of the data")
-        spectrum, mean, opponent = measure_moments(dataset.images, config.data.flip)
-        coloured = config.objective == "spectral" and config.data.channels > 1
-        trainer = Trainer(config, spectrum, mean, device, team, say, opponent if coloured else None)
+        notify("measuring the spectrum of the data")
+        moments = measure_moments(dataset.images, config.data.flip)
+        if not OBJECTIVES[config.objective].opponent_colors or config.data.channels == 1:
+            moments = replace(moments, opponent_spectrum=None)
+        trainer = Trainer(config, moments, device, distributed, notify)
     with files.replacing(run.config_path) as temporary:
         temporary.write_text(to_yaml(config), encoding="utf-8")
     return trainer
 
 
-def _newest_state(run: Run, say: Say) -> tuple[State, Path]:
-    """The newer of the two saved states and its file, or the one before it where that is damaged."""
-    errors = []
-    for path in run.saved_states():
-        try:
-            state = checkpoint.load_state(path)
-        except UserError as error:
-            errors.append(str(error))
-            continue
-        if errors:
-            say(f"{errors[0]}; going on from the state before it")
-            # Or the next save would put the damaged one in the place of the good one.
-            with files.explained(run.state_path):
-                run.state_path.replace(run.damaged_state_path)
-        return state, path
-    raise UserError("; ".join(errors) + "; begin anew in another folder (--run)")
-
-
 def _check_agreement(old: Config, new: Config, run: Run) -> None:
     if different := differing_keys(old, new):
         raise UsageError(
-            f"{run.path}: holds a run with another configuration; name another folder with --run, or use its values:\n  "
+            f"{run.path}: holds a run with another configuration; use another {option('run')}, or its values:\n  "
             + "\n  ".join(different)
         )
 
@@ -178,7 +236,7 @@ def _deterministic(wanted: bool) -> Iterator[None]:
     """Deterministic algorithms while the block runs, where they are wanted."""
     before = torch.are_deterministic_algorithms_enabled()
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS refuses
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
     try:
         yield

@@ -29,14 +29,14 @@ import typer
 from original import CALIBRATED_ON, Recipe, Theirs
 from torch import Tensor, nn
 
-from blurcli import files, render
+from blurcli import files, visualize
 from blurcli.cli.common import resolve_source
 from blurcli.config import DiffusionConfig, load_config, parse_overrides
-from blurcli.core import SAMPLERS
+from blurcli.core.samplers import SAMPLERS
 from blurcli.data import load_dataset
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import hardware
-from blurcli.network import choose_device
+from blurcli.inference import choose_device
 from blurcli.runs import Run
 
 _PART = 16 * 2**20  # bytes
@@ -257,8 +257,8 @@ class Comparison:
             raise UsageError(f"{state}: has been trained beyond {budget.label}; only its newest state is kept")
         for sampler in wanted:
             batches, array = list(theirs.draw(self.score, which["seed"], sampler)), self.out / f"{name}.npz"
-            render.write_npz(iter(batches), self.score, array)
-            render.save_grid(np.concatenate(batches)[:64], self.out / f"{name}-{theirs.seen}-{sampler}.png", scale=2)
+            visualize.write_npz(iter(batches), self.score, array)
+            visualize.save_grid(np.concatenate(batches)[:64], self.out / f"{name}-{theirs.seen}-{sampler}.png", scale=2)
             result = self._judged("--samples", array, "--device", self.device.type)
             self._add(result, sampler=sampler, **which, seen=theirs.seen, seconds=round(theirs.seconds))
 

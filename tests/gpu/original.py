@@ -23,6 +23,8 @@ from blurcli import files
 from blurcli.config import Config, DiffusionConfig
 from blurcli.core import BlurringDiffusion, EpsDenoiser, dct2, sample
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors
+from blurcli.core.moments import reference_gaussian
+from blurcli.core.whitened import WhitenedSpace
 
 _TIMES = 100  # theirs counts time, and steps of its sampler, from 0 to 100
 _FIRST_PREVIEW = 100
@@ -147,7 +149,8 @@ class Theirs:
         u = dct2(self._images[:: max(1, len(self._images) // 10_000)].double() / 255)
         spectrum, mean = (moment.to(self.device) for moment in ((u**2).mean(0), u.mean(0)))
         known = self._images[:: len(self._images) // CALIBRATED_ON][:CALIBRATED_ON].to(self.device).float() / 255
-        gain = measure_errors(denoiser, process, known, torch.randn_like, spectrum, mean).gain
+        space = WhitenedSpace(process, *reference_gaussian(process, spectrum, mean))
+        gain = measure_errors(denoiser, space, known, torch.randn_like).gain
         calibrated = CalibratedDenoiser(denoiser, process, gain, spectrum, mean)
 
         def draw(noise: Tensor) -> Tensor:

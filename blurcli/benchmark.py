@@ -1,0 +1,275 @@
+"""The speed of a preset on this machine, in training and sampling, and the shares of its parts. Images are noise."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blurcli.config import Config
+from blurcli.core.moments import DataMoments
+from blurcli.core.unet import draw_dropout_seeds
+from blurcli.data import Batches
+from blurcli.families import ModelData
+from blurcli.inference import has_native_bf16, memory_format, resolve_precision
+from blurcli.pipeline import Pipeline, build_network, to_uint8
+from blurcli.train import Trainer
+from blurcli.train.trainer import largest_batch
+
+_MIN_ROUNDS = 3
+_MAX_IMAGES = 50_000
+_MAX_IMAGE_BYTES = 1 << 28
+_MAX_BATCH = 1 << 16  # the limit of a preset
+_PROCESS = Path("/proc/self")
+_POWER = 0.25  # mean squared DCT coefficient of the images
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A speed, from the fastest round: other rounds lose time to other work of the machine.
+
+    Attributes:
+        images_per_sec: images per second.
+        sec: seconds per round: a training step, or a call of the network.
+        median_sec: median over all rounds, for comparison.
+        rounds: number of rounds.
+        tflops: model FLOP/s, in units of 1e12.
+        utilisation: fraction of the FLOP/s of a large matrix product in the same precision, measured on this machine.
+        peak_mib: peak memory of the process (CPU) or of tensors (GPU), in MiB; None where it is not known.
+    """
+
+    images_per_sec: float
+    sec: float
+    median_sec: float
+    rounds: int
+    tflops: float
+    utilisation: float
+    peak_mib: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of a preset.
+
+    Attributes:
+        variant: its name.
+        training: whole training steps of `train.batch_size` images.
+        calls: calls of the network in sampling, of `Pipeline.batch_size` images.
+        first_step_sec: seconds from nothing to the end of the first training step, building and compiling included.
+    """
+
+    variant: str
+    training: Speed
+    calls: Speed
+    first_step_sec: float
+
+
+def variants(config: Config, device: torch.device) -> dict[str, dict[str, Any]]:
+    """Settings of `train` worth comparing on this device, the plain ones first.
+
+    They include bf16 only where the hardware multiplies it, or the preset asks for it, and compilation, which takes minutes on
+    a CPU, only on a GPU or where the preset asks for it.
+    """
+    plain = {"precision": "fp32", "channels_last": False, "compile": False}
+    chosen = {"fp32": plain, "fp32, channels last": {**plain, "channels_last": True}}
+    fastest = "fp32"
+    if has_native_bf16(device) or config.train.precision == "bf16":
+        fastest = "bf16"
+        chosen["bf16"] = {**plain, "precision": "bf16"}
+        chosen["bf16, channels last"] = {**chosen["bf16"], "channels_last": True}
+    if device.type == "cuda" or config.train.compile:
+        layout = memory_format(config, device) == torch.channels_last
+        name = f"{fastest}, channels last, compiled" if layout else f"{fastest}, compiled"
+        chosen[name] = {"precision": fastest, "channels_last": layout, "compile": True}
+    return chosen
+
+
+def changed(config: Config, settings: dict[str, Any]) -> Config:
+    """A configuration with other settings of `train`; `compile` also applies to sampling."""
+    sampling = {"compile": settings["compile"]} if "compile" in settings else {}
+    return config.model_copy(
+        update={"train": config.train.model_copy(update=settings), "sample": config.sample.model_copy(update=sampling)}
+    )
+
+
+def measure(variant: str, config: Config, device: torch.device, seconds: float, notify: Notify) -> Row:
+    """The speed of training steps and of the network's calls in sampling.
+
+    Args:
+        seconds: time for each of the two, after a warm-up.
+    """
+    notify(f"measuring {variant}")
+    peak_flops = matrix_product_flops(resolve_precision(config, device), device)
+    training, first_step = _training(config, device, seconds, peak_flops, notify)
+    return Row(variant, training, _calls(config, device, seconds, peak_flops, notify), first_step)
+
+
+def _training(config: Config, device: torch.device, seconds: float, peak_flops: float, notify: Notify) -> tuple[Speed, float]:
+    clock = _Clock(device)
+    started = time.perf_counter()
+    trainer, batches = _trainer(config, device, notify)
+
+    def step() -> None:
+        trainer.train_step(batches(trainer.step))
+
+    clock.seconds(step)
+    first = time.perf_counter() - started
+    rounds, peak = clock.rounds(step, seconds)
+    return _speed(rounds, config.train.batch_size, model_flops(config)[1], peak_flops, peak), first
+
+
+def _calls(config: Config, device: torch.device, seconds: float, peak_flops: float, notify: Notify) -> Speed:
+    model = _model(config, device, notify)
+    size = model.batch_size
+    model.compile(size)
+    x = torch.randn(size, config.data.channels, *config.data.image_size, device=device)
+    t = torch.ones(size, device=device)
+
+    @torch.inference_mode()
+    def call() -> None:
+        model.model.denoiser(x, t)
+
+    rounds, peak = _Clock(device).rounds(call, seconds)
+    return _speed(rounds, size, model_flops(config)[0], peak_flops, peak)
+
+
+def shares(config: Config, device: torch.device, seconds: float) -> dict[str, float]:
+    """Fractions of a training step's time: `data`, making a batch; `diffusion`, transforms, schedule and noise.
+
+    The diffusion is the loss of a step, forward and backward, around a network that costs nothing.
+    """
+    clock = _Clock(device)
+    trainer, batches = _trainer(config, device, lambda text: None)
+    free = torch.zeros((), device=device, requires_grad=True)
+    objective = trainer.family.model(lambda x, t, /, **conditions: x + free, ModelData(trainer.moments)).trainable
+
+    def diffuse() -> None:
+        t, eps = torch.rand(len(x), device=device), torch.randn_like(x)
+        objective.loss(x, t, eps).mean().backward()  # type: ignore[no-untyped-call]
+
+    x = batches(0)
+    trainer.train_step(x)
+    parts = {
+        "step": lambda: trainer.train_step(batches(trainer.step)),
+        "data": lambda: batches(trainer.step),
+        "diffusion": diffuse,
+    }
+    found = {name: min(clock.rounds(part, seconds)[0]) for name, part in parts.items()}
+    return {name: found[name] / found["step"] for name in ("data", "diffusion")}
+
+
+def image_seconds(config: Config, device: torch.device, count: int, notify: Notify) -> float:
+    """Seconds from a built pipeline to `count` images, with the preset's sampler."""
+    model = _model(config, device, notify)
+    return _Clock(device).seconds(lambda: [to_uint8(x) for x in model.generate(count, seed=0)])
+
+
+def largest_training_batch(config: Config, device: torch.device) -> int:
+    """The largest power of two of images per training step that fits on this GPU."""
+    single = changed(config, {"batch_size": 1, "micro_batch": None})
+    return largest_batch(_trainer(single, device, lambda text: None)[0], _MAX_BATCH)
+
+
+def model_flops(config: Config) -> tuple[int, int]:
+    """Floating-point operations of the network per image: forward, and forward with backward; counted by PyTorch."""
+    with torch.device("meta"):
+        network = build_network(config)
+        x, t = torch.empty(1, config.data.channels, *config.data.image_size), torch.empty(1)
+        seeds = draw_dropout_seeds(1, torch.device("meta"))
+    counts = []
+    for backward in (False, True):
+        with FlopCounterMode(display=False) as counter:
+            output = network(x, t, dropout_seeds=seeds)
+            if backward:
+                output.sum().backward()
+        counts.append(counter.get_total_flops())
+    return counts[0], counts[1]
+
+
+def matrix_product_flops(precision: str, device: torch.device) -> float:
+    """FLOP/s of a large matrix product: the practical peak of this hardware."""
+    size, dtype = (8192 if device.type == "cuda" else 2048), torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    rounds, _ = _Clock(device).rounds(lambda: a @ b, 0.5)
+    return 2 * size**3 / min(rounds)
+
+
+class _Clock:
+    """Times the work of a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Seconds that `work` takes, until the device has finished."""
+        started = time.perf_counter()
+        work()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
+
+    def rounds(self, work: Callable[[], object], seconds: float) -> tuple[list[float], float | None]:
+        """Seconds of every round of `work`, as many as fit into `seconds`, and the peak in MiB; after a warm-up round."""
+        self.seconds(work)
+        gc.collect()
+        _forget_peak(self._device)
+        times: list[float] = []
+        while len(times) < _MIN_ROUNDS or sum(times) < seconds:
+            times.append(self.seconds(work))
+        return times, _peak_mib(self._device)
+
+
+def _speed(rounds: list[float], images: int, flops: int, peak_flops: float, peak_mib: float | None) -> Speed:
+    fastest = min(rounds)
+    rate = images / fastest
+    return Speed(
+        rate, fastest, statistics.median(rounds), len(rounds), rate * flops / 1e12, rate * flops / peak_flops, peak_mib
+    )
+
+
+def _trainer(config: Config, device: torch.device, notify: Notify) -> tuple[Trainer, Batches]:
+    shape = config.data.channels, *config.data.image_size
+    count = max(config.train.batch_size, min(_MAX_IMAGES, _MAX_IMAGE_BYTES // int(np.prod(shape))))
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
+    trainer = Trainer(config, _flat_moments(shape), device, notify=notify)
+    return trainer, Batches(images, config.train.batch_size, config.seed, config.data.flip, device)
+
+
+def _model(config: Config, device: torch.device, notify: Notify) -> Pipeline:
+    shape = config.data.channels, *config.data.image_size
+    network = build_network(config).to(device).to(memory_format=memory_format(config, device)).eval()
+    return Pipeline(config, network, ModelData(_flat_moments(shape)), device, notify=notify)
+
+
+def _flat_moments(shape: tuple[int, ...]) -> DataMoments:
+    return DataMoments(torch.full(shape, _POWER), torch.zeros(shape))
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _PROCESS.exists():  # Linux: restart the record of the peak, without memory that was freed before
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        (_PROCESS / "clear_refs").write_text("5")
+
+
+def _peak_mib(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if not _PROCESS.exists():
+        return None
+    lines = (_PROCESS / "status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))

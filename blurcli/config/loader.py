@@ -1,0 +1,210 @@
+"""From a preset's name or file to a configuration: YAML with `extends`, dotted overrides, and errors that name their origin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from blurcli.config.schema import PROCESS_KINDS, Config, HeatConfig
+from blurcli.config.serialization import flatten
+from blurcli.errors import UsageError, did_you_mean, option
+
+_MAX_ERRORS = 20  # reported at once
+_MAX_YAML_BYTES = 1 << 16  # a preset with every key has a tenth of that
+_ALL_KEYS = (*Config.model_fields, *flatten(Config()), *(f"process.{key}" for key in HeatConfig.model_fields))
+
+
+def from_json(text: str, origin: str) -> Config:
+    """A configuration from the JSON of `to_json`; UsageError naming `origin` where it is damaged."""
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{origin}: its configuration is not JSON ({error}); the file is damaged") from None
+    return _validate(plain, lambda key: origin)
+
+
+def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> Config:
+    """Resolve a preset.
+
+    Args:
+        preset: a name, or the path of a YAML file.
+        overrides: (origin for messages, dotted key, value), applied in order.
+
+    Raises:
+        UsageError: no such preset, or anything wrong in it; the text names file, key, value and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for path, layer in _layers(find_preset(preset)):
+        _merge(merged, layer, str(path), origins)
+    for origin, key, value in overrides:
+        nested: dict[str, Any] = {key.split(".")[-1]: value}
+        for part in reversed(key.split(".")[:-1]):
+            nested = {part: nested}
+        _merge(merged, nested, origin, origins)
+
+    def origin_of(key: str) -> str:
+        # Contradictions between keys are reported for their section: the key that was set last is the likely cause.
+        inside = [origin for known, origin in origins.items() if not key or known.startswith(key + ".")]
+        return origins.get(key) or (inside[-1] if inside else preset)
+
+    return _validate(merged, origin_of)
+
+
+def load_run_config(path: Path) -> Config:
+    """The configuration of a run, from its config.yaml.
+
+    Raises:
+        UsageError: there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path.parent}: not a run folder (it has no {path.name})")
+    return load_config(str(path.resolve()))
+
+
+def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, str, Any]]:
+    """Assignments `a.b=value`, as given to `--set`, as overrides; the value is read as YAML."""
+    overrides = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            raise UsageError(f"{option('set')} {assignment}: use key=value, for example {option('set')} train.steps=1000")
+        try:
+            value = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+            raise UsageError(f"{option('set')} {assignment}: {text!r} is not a YAML value") from None
+        overrides.append((f"{option('set')} {assignment}", key.strip(), value))
+    return overrides
+
+
+def preset_folder() -> Path:
+    """The folder of the bundled presets: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """The bundled presets."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def preset_summary(name: str) -> str:
+    """The comment on a bundled preset's first line."""
+    return find_preset(name).read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
+
+
+def find_preset(name: str, beside: Path | None = None) -> Path:
+    """The file of a preset, by name or path; a path in `extends` is relative to the file that names it."""
+    if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
+        path = (beside or Path()) / name
+        if not path.is_file():
+            raise UsageError(f"preset {path}: no such file")
+        return path
+    if name not in preset_names():
+        raise UsageError(f"preset {name!r} is unknown{did_you_mean(name, preset_names())} (known: {', '.join(preset_names())})")
+    return preset_folder() / f"{name}.yaml"
+
+
+def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The file and everything it extends, the furthest ancestor first."""
+    layers: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        if any(path.samefile(seen) for seen, _ in layers):
+            raise UsageError(f"{path}: extends: the presets extend each other in a circle")
+        layer = _read_yaml(path)
+        parent = layer.pop("extends", None)
+        layers.append((path, layer))
+        if parent is None:
+            return layers[::-1]
+        if not isinstance(parent, str):
+            raise UsageError(f"{path}: extends: got {parent!r}; it must be the name or path of one preset")
+        path = find_preset(parent, beside=path.parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, which can expand to gigabytes, and without duplicate keys, of which PyYAML uses the last."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed: write the value", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep=True)
+        if len(mapping) < len(node.value):
+            keys = [str(key.value) for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), keys[0])
+            raise yaml.MarkedYAMLError(problem=f"key {twice!r} appears twice", problem_mark=node.start_mark)
+        return mapping
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_YAML_BYTES + 1)
+        if len(raw) > _MAX_YAML_BYTES:
+            raise UsageError(f"{path}: longer than {_MAX_YAML_BYTES >> 10} KiB; this is not a preset")
+        content = yaml.load(raw.decode("utf-8"), _Loader)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not a text file in UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"{path}: not valid YAML{line}: {error.problem}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deeply for a preset") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # from values that do not match their tag
+        raise UsageError(f"{path}: not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UsageError(f"{path}: a preset must be a mapping of keys to values")
+    return content
+
+
+def _merge(target: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = "") -> None:
+    for key, value in layer.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and isinstance(target.get(key, {}), dict):
+            _merge(target.setdefault(key, {}), value, origin, origins, f"{dotted}.")
+        else:
+            target[key] = value
+            origins.pop(dotted, None)  # keeps `origins` in the order of the assignments
+            origins[dotted] = origin
+
+
+def _validate(plain: Any, origin_of: Any) -> Config:
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        details = error.errors()
+    lines = list(dict.fromkeys(_describe(one, origin_of) for one in details[:_MAX_ERRORS]))
+    if len(details) > _MAX_ERRORS:
+        lines.append(f"and {len(details) - _MAX_ERRORS} more")
+    raise UsageError("\n".join(lines))
+
+
+def _describe(details: ErrorDetails, origin_of: Any) -> str:
+    # Locations go down to list items and members of a union; authors of presets know keys.
+    location = [str(part) for part in details["loc"] if part not in PROCESS_KINDS][:2]
+    key = ".".join(location)
+    where = f"{origin_of(key)}: " + (f"{key}: " if key else "")
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "extra_forbidden":
+        same_leaf = [known for known in _ALL_KEYS if known.rpartition(".")[2] == location[-1]]
+        hint = f"; did you mean {same_leaf[0]!r}?" if same_leaf else did_you_mean(key, _ALL_KEYS)
+        return f"{where}unknown key{hint}"
+    if details["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}got {details['input']!r}; it must be a mapping of keys to values"
+    if details["type"] == "value_error" and isinstance(details["input"], dict):
+        return where + message
+    return f"{where}got {details['input']!r}; {message[0].lower()}{message[1:]}"

@@ -1,0 +1,352 @@
+"""The keys of a preset: one pydantic model per section, each key with its type, default and description.
+
+Choices are read from the registries of `core`; none of them imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from blurcli.core.blur_schedules import BLUR_SCHEDULES
+from blurcli.core.objectives import OBJECTIVES
+from blurcli.core.samplers import SAMPLERS, names_for
+from blurcli.core.weighting import LOSS_WEIGHTS
+
+Positive = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=4, le=4096)]
+Multiplier = Annotated[int, Field(ge=1, le=64)]
+Level = Annotated[int, Field(ge=0)]
+
+
+def _one_of(choices: Iterable[str]) -> AfterValidator:
+    """A check that a value is one of these names."""
+    names = list(choices)
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"input should be one of {', '.join(map(repr, names))}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _no_file(value: Any) -> Any:
+    # The file of a network is code, and a preset can come from anybody.
+    if isinstance(value, str) and value not in ("inception", "pixels"):
+        raise ValueError("only inception or pixels; the file of a network is code, which a preset cannot name")
+    return value
+
+
+Features = Annotated[Literal["inception", "pixels"], BeforeValidator(_no_file)]
+
+
+class Section(BaseModel):
+    """Common rules: no unknown keys, no changes after construction, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _keep_booleans_apart(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic reads `steps: yes` as 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
+            raise ValueError("true and false (or yes and no) are not allowed here")
+        return value
+
+
+class DataConfig(Section):
+    """The training images."""
+
+    source: str = Field(
+        "shapes", min_length=1, description="shapes, cifar10, cifar100, mnist, fashion-mnist, or a folder or .zip of images"
+    )
+    image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
+    channels: Literal[1, 3] = Field(3, description="1 for gray, 3 for color")
+    flip: bool = Field(True, description="flip half of the images, left to right")
+    augment: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="probability of each geometric augmentation (flip, scale, rotation, ...); the network is conditioned on it",
+    )
+    shapes_count: int = Field(20_000, ge=1, le=10_000_000, description="number of images that source: shapes draws")
+    value_range: tuple[float, float] | None = Field(
+        None, description="values that become 0 and 255 in gray files of more than 8 bits; null for [0, 65535]"
+    )
+    shapes_objects: int = Field(
+        2, ge=1, le=2, description="largest number of objects per image of source: shapes; with 1 the images have classes"
+    )
+    classes: int | None = Field(
+        None, ge=2, le=100_000, description="number of classes of a class-conditional model; null for an unconditional one"
+    )
+    max_broken: int = Field(0, ge=0, description="unreadable files to skip and name; more of them end the command")
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int | float | str) else value
+
+    @model_validator(mode="after")
+    def _rising(self) -> DataConfig:
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError("value_range must rise, as [0, 4095] does")
+        return self
+
+
+class DiffusionConfig(Section):
+    """Blurring diffusion, with plain denoising diffusion as the case without blur."""
+
+    kind: Literal["diffusion"] = Field("diffusion", description="diffusion, or heat for inverse heat dissipation")
+    blur_sigma_max: float = Field(20.0, ge=0, description="largest blur, in pixels; 0 is plain denoising diffusion")
+    blur_schedule: Annotated[str, _one_of(BLUR_SCHEDULES)] = Field(
+        "sin2", description="growth of the blur over time: sin^2(pi t / 2) (the paper's), t, or 1 - cos^p(pi t / 2)"
+    )
+    blur_power: float | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="p of cosine-power: 2 is sin2, larger p blurs earlier; null for other schedules",
+    )
+    min_scale: float = Field(1e-3, gt=0, le=1, description="lower bound of the frequency scaling of the blur")
+    logsnr_min: float = Field(-10.0, ge=-30, description="log signal-to-noise ratio at t = 1")
+    logsnr_max: float = Field(10.0, le=30, description="log signal-to-noise ratio at t = 0")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DiffusionConfig:
+        if self.logsnr_min >= self.logsnr_max:
+            raise ValueError("logsnr_min must be below logsnr_max")
+        if (self.blur_power is None) == BLUR_SCHEDULES[self.blur_schedule].has_power:
+            raise ValueError("blur_power is for blur_schedule: cosine-power, which needs it; for others it is null")
+        return self
+
+    def check(self, config: Config) -> None:
+        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
+
+
+class HeatConfig(Section):
+    """Inverse heat dissipation: how images blur."""
+
+    kind: Literal["heat"] = Field("heat", description="heat, or diffusion for (blurring) diffusion")
+    blur_sigma_max: float = Field(24.0, gt=0, description="blur of the last level, in pixels")
+    blur_sigma_min: float = Field(0.5, gt=0, description="blur of level 1, in pixels; the levels are log-spaced")
+    levels: int = Field(200, ge=2, le=10_000, description="blur levels, the image itself not counted")
+    noise: float = Field(0.01, gt=0, le=1, description="noise on blurred images in training, where black is 0 and white 1")
+
+    @model_validator(mode="after")
+    def _rising(self) -> HeatConfig:
+        if self.blur_sigma_min >= self.blur_sigma_max:
+            raise ValueError("blur_sigma_min must be below blur_sigma_max")
+        return self
+
+    def check(self, config: Config) -> None:
+        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
+        if config.optim.time_sampling != "uniform":
+            raise ValueError("optim.time_sampling path: heat dissipation trains all levels alike; set it to uniform")
+        if config.sample.steps > self.levels:
+            raise ValueError(f"sample.steps {config.sample.steps}: must be at most process.levels, {self.levels}")
+        if not OBJECTIVES[config.objective].predicts_image and config.sample.steps != self.levels:
+            raise ValueError(
+                f"sample.steps: objective {config.objective} is sampled level by level; set it to process.levels, {self.levels}"
+            )
+
+
+def _kind(process: Any) -> Any:
+    return process.get("kind", "diffusion") if isinstance(process, dict) else getattr(process, "kind", "diffusion")
+
+
+PROCESS_KINDS = ("diffusion", "heat")
+
+ProcessConfig = Annotated[
+    Annotated[DiffusionConfig, Tag("diffusion")] | Annotated[HeatConfig, Tag("heat")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_kind",
+        custom_error_message=f"process.kind must be {' or '.join(PROCESS_KINDS)}",
+    ),
+]
+
+
+class ModelConfig(Section):
+    """The U-Net."""
+
+    base_channels: int = Field(128, ge=4, le=4096, multiple_of=4, description="width of level 0")
+    multipliers: tuple[Multiplier, ...] = Field(
+        (1, 2, 2, 2), min_length=1, max_length=10, description="width of each level over base_channels"
+    )
+    blocks_per_level: int = Field(4, ge=1, le=64, description="residual blocks per level on the way down")
+    attention_levels: tuple[Level, ...] = Field((2, 3), max_length=10, description="levels with attention, from 0")
+    head_channels: Positive | None = Field(None, description="channels per attention head; null for one head")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability in training")
+    patch_size: int = Field(1, ge=1, le=64, description="pixels per side folded into channels before level 0")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if any(level >= len(self.multipliers) for level in self.attention_levels):
+            raise ValueError(
+                f"attention_levels count from 0 and must be below {len(self.multipliers)}, the number of multipliers"
+            )
+        widths = {self.base_channels * multiplier for multiplier in self.multipliers}
+        if self.head_channels is not None and any(width % self.head_channels for width in widths):
+            raise ValueError(f"head_channels must divide the width of every level ({sorted(widths)})")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Both image sides must be multiples of this."""
+        return int(self.patch_size * 2 ** (len(self.multipliers) - 1))
+
+
+class OptimConfig(Section):
+    """Adam, its learning rate, and the EMA of the weights."""
+
+    lr: float = Field(2e-4, gt=0, le=1, description="learning rate after warm-up")
+    beta2: float = Field(0.999, gt=0, lt=1, description="Adam's decay of the squared gradient")
+    warmup_steps: int = Field(5000, ge=0, description="steps over which the learning rate rises from 0")
+    decay_from_step: Positive | None = Field(None, description="from this step lr falls as 1 / sqrt(step); null for constant")
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    loss_weight: Annotated[str, _one_of(LOSS_WEIGHTS)] = Field(
+        "balanced",
+        description="paper: 1; balanced: more where little signal remains; min-snr, sigmoid: less where nearly all remains",
+    )
+    time_sampling: Literal["path", "uniform"] = Field(
+        "path",
+        description="path: two thirds of the times where the image forms, as in abm; uniform: as in the papers",
+    )
+    class_dropout: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="fraction of training images without their class, for guidance; unused without data.classes",
+    )
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="EMA decay per step (smaller during warm-up)")
+
+
+class TrainConfig(Section):
+    """Length of the training, and what is written when."""
+
+    steps: int = Field(200_000, ge=1, description="length of the training")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images per step, over all processes")
+    micro_batch: Positive | Literal["auto"] | None = Field(
+        None, description="images per forward and backward pass; null for all, auto for as many as a GPU's memory holds"
+    )
+    checkpoint_activations: bool = Field(False, description="recompute activations: less memory, about a third more time")
+    channels_last: bool | None = Field(None, description="channels-last memory layout, in training and sampling; null: on GPUs")
+    compile: bool | None = Field(None, description="compile the network with torch.compile; null: on GPUs")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="precision of the network; auto: bf16 where the hardware has it"
+    )
+    log_every_steps: Positive = Field(100, description="interval of metrics.jsonl and TensorBoard")
+    preview_every_steps: Positive = Field(5000, description="interval of previews: grids of samples, always of the same seeds")
+    preview_images: int = Field(64, ge=1, le=10_000, description="images per preview")
+    save_every_steps: Positive = Field(5000, description="interval of weights and of the state for an exact resume")
+    keep: Positive | None = Field(None, description="number of weights files to keep, newest first; null for all")
+    health_every_steps: Positive | None = Field(
+        1000, description="interval of the loss by time and frequency band in health.jsonl and TensorBoard; null for never"
+    )
+    max_bad_steps: Positive = Field(
+        10, description="consecutive steps without a finite loss after which the last saved state is restored"
+    )
+    deterministic: bool = Field(False, description="deterministic algorithms, for an exact resume on a GPU; slower there")
+    score_every_steps: Positive | None = Field(None, description="interval of scores in evaluations.jsonl; null for never")
+    score_images: int = Field(1000, ge=2, description="samples per score, against the training images")
+    score_features: Features = Field("pixels", description="features of these scores, as score.features; pixels are cheap")
+
+
+class SampleConfig(Section):
+    """How images are sampled."""
+
+    sampler: Annotated[str, _one_of(SAMPLERS)] = Field(
+        "abm", description="the method; heat for, and only for, heat dissipation"
+    )
+    steps: int = Field(20, ge=1, le=10_000, description="steps of the sampler")
+    eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 for none, 1 for that of ancestral")
+    delta: float | None = Field(
+        None, ge=0, le=1, description="noise per step of sampler heat, where black is 0 and white 1; null for others"
+    )
+    guidance: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="classifier-free guidance for data.classes: 1 for none, larger for more typical images",
+    )
+    batch_size: int | None = Field(None, ge=1, le=65_536, description="images per batch; null for what suits the memory")
+    compile: bool | None = Field(None, description="compile the network with torch.compile; null: on GPUs, for many images")
+
+    @model_validator(mode="after")
+    def _options_fit_sampler(self) -> SampleConfig:
+        options = SAMPLERS[self.sampler].option_names()
+        if self.eta and "eta" not in options:
+            raise ValueError(f"eta is for sampler: ddim; {self.sampler} has no such option")
+        if (self.delta is None) == ("delta" in options):
+            raise ValueError("delta is for sampler: heat, which needs it (0.0125, for example); for others it is null")
+        return self
+
+
+class ScoreConfig(Section):
+    """How samples are scored."""
+
+    n: int = Field(50_000, ge=2, description="number of samples")
+    split: Literal["train", "test"] = Field("train", description="reference images")
+    mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] = Field(
+        "clean", description="clean-fid's resizing and network"
+    )
+    features: Features = Field("inception", description="inception (FID) or pixels (FD)")
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, data order and noise")
+    objective: Annotated[str, _one_of(OBJECTIVES)] = Field(
+        "spectral", description="what the network predicts; in the papers: eps for diffusion, residual for heat dissipation"
+    )
+    data: DataConfig = Field(default_factory=DataConfig)
+    process: ProcessConfig = Field(default_factory=DiffusionConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    sample: SampleConfig = Field(default_factory=SampleConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Config:
+        if any(side % self.model.stride for side in self.data.image_size):
+            raise ValueError(
+                f"data.image_size {list(self.data.image_size)}: both sides must be multiples of {self.model.stride} "
+                "(model.patch_size times 2 for every level after the first)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_by_classes(self) -> Config:
+        if self.sample.guidance != 1 and (self.data.classes is None or not self.optim.class_dropout):
+            raise ValueError("sample.guidance: needs data.classes, and an optim.class_dropout above 0; set it to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_family(self) -> Config:
+        kind = self.process.kind
+        objectives = [name for name, objective in OBJECTIVES.items() if kind in objective.families]
+        if self.objective not in objectives:
+            raise ValueError(f"objective {self.objective}: for process.kind {kind} it must be {' or '.join(objectives)}")
+        samplers = names_for(kind)
+        if self.sample.sampler not in samplers:
+            raise ValueError(
+                f"sample.sampler {self.sample.sampler}: for process.kind {kind} it must be {' or '.join(samplers)}"
+            )
+        self.process.check(self)
+        return self

@@ -1,0 +1,68 @@
+"""A configuration as YAML, JSON and flat keys, and the differences of two configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from blurcli.config.schema import Config, SampleConfig, ScoreConfig, Section
+
+# A run can continue with other values of these keys: they do not change what is learned.
+FREE_KEYS = frozenset(
+    {"data.source", "data.max_broken", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
+    | {"train.preview_images", "train.save_every_steps", "train.keep", "train.health_every_steps", "train.max_bad_steps"}
+    | {"train.deterministic", "train.micro_batch", "train.checkpoint_activations"}
+    | {"train.channels_last", "train.compile"}
+    | {"train.score_every_steps", "train.score_images", "train.score_features"}
+    | {f"sample.{key}" for key in SampleConfig.model_fields}
+    | {f"score.{key}" for key in ScoreConfig.model_fields}
+)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Every key of a configuration, dotted, with its plain value."""
+    return dict(_leaves(config.model_dump(mode="json")))
+
+
+def differing_keys(old: Config, new: Config) -> list[str]:
+    """The differing keys that change what is learned, each as `key: old -> new`."""
+    ours, theirs = flatten(old), flatten(new)
+    return [
+        f"{key}: {ours.get(key)} -> {theirs.get(key)}"
+        for key in dict.fromkeys([*ours, *theirs])
+        if key not in FREE_KEYS and ours.get(key) != theirs.get(key)
+    ]
+
+
+def to_yaml(config: Config) -> str:
+    """A resolved preset as YAML, each key with its description as a comment."""
+    lines = []
+    for name, field in Config.model_fields.items():
+        value = getattr(config, name)
+        if not isinstance(value, Section):
+            lines.append(_yaml_line(name, value, field.description))
+            continue
+        lines.append(f"{name}:  # {(type(value).__doc__ or '').strip()}")
+        plain = value.model_dump(mode="json")
+        lines += ["  " + _yaml_line(key, plain[key], f.description) for key, f in type(value).model_fields.items()]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(config: Config) -> str:
+    """A configuration as one line of JSON, for the metadata of a weights file."""
+    return config.model_dump_json()
+
+
+def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _yaml_line(key: str, value: Any, comment: str | None) -> str:
+    text = yaml.safe_dump([value], default_flow_style=True, width=10_000).strip()[1:-1]
+    return f"{key}: {text}  # {comment}"

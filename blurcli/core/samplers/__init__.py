@@ -1,0 +1,39 @@
+"""Samplers: one file per method, and their registry. Imports no torch, so that a preset can be checked without it.
+
+To add a sampler, put a file with a subclass of `Sampler` into this folder; the command line, the presets and `blurdiff sweep`
+read their choices from `SAMPLERS`.
+
+The process is diagonal in the DCT basis, so each frequency has its own signal-to-noise ratio, and a solver for ordinary
+diffusion carries over frequency by frequency.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+
+from blurcli.core.samplers import base
+from blurcli.core.samplers.base import Sampler, State, Step
+
+__all__ = ["DEFAULT", "SAMPLERS", "Sampler", "State", "Step", "names_for"]
+
+DEFAULT = "abm"
+
+
+def _discovered() -> Iterator[tuple[str, type[Sampler]]]:
+    for file in pkgutil.iter_modules(__path__):
+        module = import_module(f"{__name__}.{file.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Sampler) and value.__module__ == module.__name__ != base.__name__:
+                yield value.name, value
+
+
+SAMPLERS: dict[str, type[Sampler]] = dict(_discovered())
+"""The methods by name."""
+
+
+def names_for(family: str) -> tuple[str, ...]:
+    """Names of the samplers for a family of processes, the default first."""
+    names = (name for name, method in SAMPLERS.items() if method.family == family)
+    return tuple(sorted(names, key=lambda name: name != DEFAULT))

@@ -1,0 +1,88 @@
+"""The cache of packed images: one uint8 array on disk, memory-mapped when read, written in constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from blurcli import files
+from blurcli.cache import cache_folder
+from blurcli.data.images import Images
+
+
+def digest_of(text: str) -> str:
+    """The hash of a text, for file names."""
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def load_packed(fingerprint: str, shape: tuple[int, int, int]) -> Images | None:
+    """The images with this fingerprint, (N, C, H, W), memory-mapped; None where they are missing or damaged."""
+    try:
+        images: Images = np.load(_path(f"{fingerprint}.npy"), mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return images if images.shape[1:] == shape and images.dtype == np.uint8 else None
+
+
+def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Callable[[], str]) -> Images:
+    """Write images into the cache as one array.
+
+    Args:
+        parts: the images in parts (n, C, H, W).
+        shape: (C, H, W) of an image.
+        fingerprint: called after the last part, because a hash of the content is known only then.
+
+    Returns:
+        The images, (N, C, H, W), memory-mapped.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    folder = _path("")
+    # Written, not mapped: pages of a map count as memory of this process until they are on disk.
+    with files.explained(folder), files.temporary(folder, ".npy") as partial:
+        count = 0
+        with partial.open("wb") as file:
+            _write_header(file, 0, shape)
+            begin = file.tell()
+            for part in parts:
+                file.write(np.ascontiguousarray(part).data)
+                count += len(part)
+            file.seek(0)
+            _write_header(file, count, shape)
+            assert file.tell() == begin
+        path = folder / f"{fingerprint()}.npy"
+        with files.replacing(path) as temporary:
+            partial.replace(temporary)
+    images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+    return images
+
+
+def load_record(key: str) -> tuple[str, tuple[str, ...]] | None:
+    """The fingerprint and the unreadable files that were saved for this key; None if there are none."""
+    try:
+        known = json.loads(_path(f"{key}.json").read_text(encoding="utf-8"))
+        return str(known["fingerprint"]), tuple(map(str, known["broken"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def save_record(key: str, fingerprint: str, broken: Sequence[str]) -> None:
+    """Save, for a key of unchanged files, the fingerprint of their packed images and the unreadable ones."""
+    with files.replacing(_path(f"{key}.json")) as temporary:
+        temporary.write_text(json.dumps({"fingerprint": fingerprint, "broken": list(broken)}), encoding="utf-8")
+
+
+def _path(name: str) -> Path:
+    return cache_folder() / "images" / name
+
+
+def _write_header(file: IO[bytes], count: int, shape: tuple[int, int, int]) -> None:
+    # NumPy pads the header, so that a larger count fits.
+    npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)})

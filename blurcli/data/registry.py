@@ -1,0 +1,57 @@
+"""The registry of datasets. A further one enters the table of its kind, or brings a loader in a file of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request
+from blurcli.data.images import Progress
+from blurcli.data.manual_datasets import MANUAL_DATASETS
+from blurcli.data.shapes import load_shapes
+from blurcli.data.sources import load_files
+from blurcli.data.torchvision_datasets import TORCHVISION_DATASETS, load_torchvision
+from blurcli.errors import UsageError, did_you_mean, option
+
+DATASETS: dict[str, Loader] = {
+    "shapes": load_shapes,
+    **dict.fromkeys(TORCHVISION_DATASETS, load_torchvision),
+    **dict.fromkeys(MANUAL_DATASETS, load_files),
+}
+"""The loaders by the name of the dataset; every other source is a path, for `load_files`."""
+
+_DEFAULTS = ReadOptions()
+
+
+def load_dataset(
+    source: str,
+    split: str,
+    image_size: tuple[int, int],
+    channels: int,
+    options: ReadOptions = _DEFAULTS,
+    *,
+    classes: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Dataset:
+    """Load a dataset, resized and cropped to one size, from the cache where it is packed already.
+
+    Args:
+        source: one of `DATASETS`, or the path of a folder, a .zip file, an LMDB database or an image. With sub-folders `train`
+            and `test` (or `val`) the one for `split` is read; without them every image is for training.
+        split: `train` or `test`.
+        image_size: (height, width) in pixels.
+        channels: 1 (gray) or 3 (color).
+        options: how the images are read.
+        classes: expected number of classes; None for no labels. The sub-folders of files are their classes.
+        progress: called as `progress(done, total)` while images are decoded.
+
+    Raises:
+        UsageError: there is no such dataset, image or split, or the number of classes differs.
+        UserError: too many unreadable images, a failed download, a cache that cannot be written.
+    """
+    loader = DATASETS.get(source)
+    if loader is None and not Path(source).exists() and len(Path(source).parts) == 1:
+        raise UsageError(
+            f"data {source!r}: no such folder, .zip file or dataset{did_you_mean(source, DATASETS)} "
+            f"(datasets: {', '.join(DATASETS)}); name your images with {option('data')}"
+        )
+    return (loader or load_files)(Request(source, split, (channels, *image_size), options, classes, progress))

@@ -1,0 +1,57 @@
+"""Datasets that torchvision downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from blurcli.cache import cache_folder
+from blurcli.data.dataset import Dataset, Request
+from blurcli.data.images import Images, fit
+from blurcli.data.packed_cache import digest_of, load_packed, pack
+from blurcli.errors import UserError, option
+
+TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+"""The classes in `torchvision.datasets` by our names. Each has the arguments `root`, `train` and `download`."""
+
+
+def load_torchvision(request: Request) -> Dataset:
+    """One of `TORCHVISION_DATASETS`, downloaded unless it is in the cache.
+
+    Raises:
+        UsageError: the number of classes differs from the request.
+        UserError: the download failed, or the cache cannot be written.
+    """
+    fingerprint = digest_of(f"{request.source}/{request.split}/{request.form}")
+    images = load_packed(fingerprint, request.shape)
+    if images is None:
+        images = pack(_decoded(request), request.shape, lambda: fingerprint)
+    dataset = Dataset(images, fingerprint, f"{request.source} {request.split}")
+    if request.classes is None:
+        return dataset
+    original = _original(request)
+    return dataset.with_classes(np.array(original.targets, np.int64), tuple(original.classes), request.classes)
+
+
+def _original(request: Request) -> Any:
+    """The dataset as torchvision provides it: pairs of a Pillow image and a class."""
+    import torchvision  # takes seconds, and packed images do not need it
+
+    root, name = cache_folder() / "torchvision", TORCHVISION_DATASETS[request.source]
+    try:
+        return getattr(torchvision.datasets, name)(root, train=request.split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{request.source}: cannot be downloaded ({error}). With a network, run the command again; without one, put the "
+            f"files of torchvision.datasets.{name} into {root}, or name images with {option('data')}"
+        ) from None
+
+
+def _decoded(request: Request) -> Iterator[Images]:
+    channels, height, width = request.shape
+    original = _original(request)
+    for i in range(len(original)):
+        yield fit(original[i][0], height, width, channels)[None]
+        request.progress(i + 1, len(original))

@@ -1,0 +1,128 @@
+"""Downloads that appear whole or not at all, and are verified on every use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pooch
+import requests
+import urllib3
+
+from blurcli import files
+from blurcli.errors import UserError
+
+Progress = Callable[[int, int], None]
+"""`progress(done, total)` in bytes; total 0 is unknown."""
+
+_STALL_SEC = 20.0  # without a byte
+_SLOWEST_BYTES_PER_SEC = 1000  # mean over _STALL_SEC
+_CHUNK = 1 << 16
+
+pooch.get_logger().setLevel("WARNING")  # it reports every download; the command line has a progress bar
+
+
+def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progress, sha256: str | None = None) -> None:
+    """Download a file, and record its size and SHA-256 beside it for `verify`.
+
+    Args:
+        url: http or https.
+        path: the file; it appears only when it is complete and has passed the checks.
+        check: raises UserError for wrong content.
+        progress: receives the bytes so far.
+        sha256: the published SHA-256 in hex; None where it is unknown.
+
+    Raises:
+        UserError: the host is unreachable, refuses, is too slow or breaks off; wrong content; the file cannot be written.
+    """
+
+    def download(url: str, target: str, _: object) -> None:
+        with Path(target).open("wb") as file:
+            for chunk in _chunks(url, progress):
+                file.write(chunk)
+
+    with files.replacing(path) as temporary:
+        temporary.unlink()  # pooch skips existing files
+        try:
+            pooch.retrieve(url, sha256 and f"sha256:{sha256}", temporary.name, temporary.parent, downloader=download)
+        except ValueError as error:  # a wrong hash; the message holds both
+            raise UserError(f"{url}: sent other bytes than were published ({error})") from None
+        try:
+            check(temporary)
+        except UserError as error:
+            raise UserError(f"{url}: sent something else than {path.name} ({error})") from None
+    _write_record(path, file_sha256(path), url)
+
+
+def verify(path: Path) -> str:
+    """The SHA-256 of a downloaded file, in hex; for a file without a record, it is recorded now.
+
+    Raises:
+        UserError: the file is not the recorded one.
+    """
+    digest, size = file_sha256(path), path.stat().st_size
+    record = _record_path(path)
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        expected = known["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        _write_record(path, digest, "put there by hand")
+        return digest
+    if digest != expected:
+        raise UserError(
+            f"{path}: is not the file that was recorded ({size} bytes with SHA-256 {digest}, instead of "
+            f"{known.get('bytes')} with {expected}): delete it to fetch it again, or delete {record} if you changed it"
+        )
+    return digest
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _write_record(path: Path, sha256: str, source: str) -> None:
+    content = {"sha256": sha256, "bytes": path.stat().st_size, "source": source}
+    with files.replacing(_record_path(path)) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _chunks(url: str, progress: Progress) -> Iterator[bytes]:
+    """The content of `url`. pooch's own downloader waits for full chunks: a host that drips would hold it for hours."""
+    done = total = 0
+    try:
+        with requests.get(url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=_STALL_SEC) as response:
+            if not response.ok:
+                raise UserError(f"{url}: the host answered {response.status_code} ({response.reason})")
+            total = int(response.headers.get("Content-Length") or 0)
+            window_start, window_bytes = time.monotonic(), 0
+            while chunk := response.raw.read1(_CHUNK):
+                done += len(chunk)
+                window_bytes += len(chunk)
+                elapsed = time.monotonic() - window_start
+                if elapsed > _STALL_SEC:
+                    if window_bytes < _SLOWEST_BYTES_PER_SEC * elapsed:
+                        raise UserError(f"{url}: too slow ({window_bytes / elapsed:.0f} bytes/s); try again later")
+                    window_start, window_bytes = time.monotonic(), 0
+                progress(done, total)
+                yield chunk
+        if not done:
+            raise urllib3.exceptions.ProtocolError
+    except (requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
+        raise UserError(f"{url}: not an http or https address") from None
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise UserError(f"{url}: no answer for {_STALL_SEC:g} s; try again later") from None
+    except urllib3.exceptions.ProtocolError:
+        raise UserError(
+            f"{url}: the connection broke off after {done} of {total or 'an unknown number of'} bytes; try again"
+        ) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise UserError(f"{url}: {error}") from None

@@ -1,0 +1,34 @@
+"""The machine and the package versions of a measurement."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import blurcli
+
+_PACKAGES = ("torch", "numpy", "pillow", "clean-fid")
+
+
+def versions() -> dict[str, str]:
+    """Versions of blurdiff and of the packages that a score depends on, by name."""
+    return {"blurdiff": blurcli.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def hardware(device: torch.device) -> str:
+    """The vendor's name of the processor behind a device; for a CPU also its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {os.cpu_count()} cores"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

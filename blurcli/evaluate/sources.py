@@ -1,0 +1,106 @@
+"""Images to be scored: made by a model on the way, or already stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from blurcli.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.evaluate.features import Features
+from blurcli.evaluate.statistics import Statistics, contribute, measure, part_size
+from blurcli.families import SamplingConfig
+from blurcli.pipeline import Pipeline, to_uint8
+
+
+class ScoredImages(Protocol):
+    """Images to be scored."""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The keys of a score from which the same images can be made or found again."""
+
+    def measure(self, features: Features, on_batch: Callable[[int], None]) -> Statistics:
+        """Their statistics; `on_batch` receives the number of images done."""
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images from files.
+
+    Attributes:
+        batches: the images, (B, C, H, W) uint8.
+        count: their number.
+        protocol: see `ScoredImages`.
+    """
+
+    batches: Iterable[Tensor]
+    count: int
+    protocol: dict[str, Any]
+
+    def measure(self, features: Features, on_batch: Callable[[int], None]) -> Statistics:
+        """See `ScoredImages`."""
+        return measure(self.batches, self.count, features, on_batch)
+
+
+@dataclass(frozen=True)
+class ModelImages:
+    """Images 0 to count - 1 of a seed, made by a model while they are measured.
+
+    Attributes:
+        pipeline: the model.
+        step: its training steps.
+        count: number of images.
+        seed: seed of the images.
+        sampling: from `Pipeline.sampling`.
+        batch_size: images per batch; None for the pipeline's.
+        distributed: the processes that share the work: the main one measures, the others `contribute`.
+    """
+
+    pipeline: Pipeline
+    step: int
+    count: int
+    seed: int
+    sampling: SamplingConfig
+    batch_size: int | None = None
+    distributed: DistributedContext = SINGLE_PROCESS
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """See `ScoredImages`."""
+        return {
+            "n": self.count,
+            "weights_sha256": self.pipeline.digest,
+            "step": self.step,
+            **asdict(self.sampling),
+            "calibrated": self.pipeline.calibrated,
+            "seed": self.seed,
+            "images": f"0-{self.count - 1}",
+        }
+
+    def measure(self, features: Features, on_batch: Callable[[int], None]) -> Statistics:
+        """See `ScoredImages`; on the main process."""
+        size = self._shared_batch_size()
+        return measure(self._batches(size), self.count, features, on_batch, self.distributed, size)
+
+    def contribute(self, features: Features) -> None:
+        """Make and send this process's share of the images that the main process measures."""
+        contribute(self._batches(self._shared_batch_size()), features, self.distributed)
+
+    def _shared_batch_size(self) -> int:
+        """Images per batch: the same in all processes, and a multiple of a measurement's part where there are several."""
+        size = self.batch_size or self.pipeline.batch_size
+        processes = self.distributed.size
+        if processes == 1:
+            return size
+        data = self.pipeline.config.data
+        part = part_size((data.channels, *data.image_size))
+        return part * max(1, min(self.distributed.min(size), -(-self.count // processes)) // part)
+
+    def _batches(self, batch_size: int) -> Iterator[Tensor]:
+        images = self.pipeline.generate(
+            self.count, self.seed, self.sampling, batch_size=batch_size, distributed=self.distributed
+        )
+        return map(to_uint8, images)

@@ -1,0 +1,41 @@
+"""Families of processes: the only code that knows one kind of process from another.
+
+To add a family, write a module with subclasses of `Family` and `FamilyModel`, enter it in `FAMILIES`, and describe its keys in
+`config/schema.py`.
+"""
+
+from __future__ import annotations
+
+from blurcli.config import Config
+from blurcli.families.base import (
+    Batch,
+    Family,
+    FamilyModel,
+    LikelihoodConfig,
+    ModelData,
+    Photo,
+    SamplingConfig,
+    noise_to_signed_range,
+)
+from blurcli.families.blurring import BlurringFamily
+from blurcli.families.heat import HeatFamily
+
+__all__ = [
+    "FAMILIES",
+    "Batch",
+    "Family",
+    "FamilyModel",
+    "LikelihoodConfig",
+    "ModelData",
+    "Photo",
+    "SamplingConfig",
+    "family_of",
+    "noise_to_signed_range",
+]
+
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (BlurringFamily, HeatFamily)}
+
+
+def family_of(config: Config) -> Family:
+    """The family of a configuration's process."""
+    return FAMILIES[config.process.kind](config)

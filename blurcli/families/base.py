@@ -1,0 +1,265 @@
+"""What a family of processes answers, for training, sampling, likelihood and files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli.config import Config
+from blurcli.core.denoiser import Denoiser, Network, Trainable
+from blurcli.core.likelihood import Bound, Draws
+from blurcli.core.moments import DataMoments
+from blurcli.core.objectives import OBJECTIVES
+from blurcli.core.plans import Plan
+from blurcli.core.process import Process
+from blurcli.core.rng import Noises
+from blurcli.core.samplers import SAMPLERS, names_for
+from blurcli.core.sampling import Observer
+from blurcli.errors import OptionError, UsageError
+
+
+def noise_to_signed_range(noise: float) -> float:
+    """A standard deviation for images in [-1, 1], from one for images in [0, 1]."""
+    return 2 * noise
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How images are sampled, resolved against a model; recorded field by field with every score.
+
+    Attributes:
+        sampler: name of the method.
+        steps: steps of the sampler, at least 1.
+        eta: noise of `ddim`, in [0, 1]; 0 for others.
+        delta: noise per step of `heat`, for images in [0, 1]; None for others.
+        label: name of a class; `none`; `all` in turn; None for the class frequencies of the training data.
+        guidance: classifier-free guidance; 1 is none.
+    """
+
+    sampler: str
+    steps: int
+    eta: float = 0.0
+    delta: float | None = None
+    label: str | None = None
+    guidance: float = 1.0
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the steps draw noise."""
+        method = SAMPLERS[self.sampler]
+        values = {name: getattr(self, name) for name in method.option_names()}
+        return method(**values).stochastic
+
+
+@dataclass(frozen=True)
+class LikelihoodConfig:
+    """Which likelihood bound is estimated, and how.
+
+    Attributes:
+        calls: network calls per image, at least 1.
+        steps: bound of so many steps of the ancestral sampler; None for continuous time or a fixed number of levels.
+        delta: noise of heat dissipation's steps, for images in [0, 1]; None for other families.
+    """
+
+    calls: int = 32
+    steps: int | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """What a trained model needs besides its network.
+
+    Attributes:
+        moments: of the training data.
+        gain: of the network's estimates, (times, bands), see `CalibratedDenoiser`; None for no calibration.
+        extras: the family's own tensors by name, see `Family.extra_tensors`.
+    """
+
+    moments: DataMoments
+    gain: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image to start from, instead of noise.
+
+    Attributes:
+        image: (C, H, W) in [-1, 1] in model space, or one per image to be made, (B, C, H, W).
+        strength: the time in (0, 1] to which it is diffused; at 1 next to nothing of it remains.
+        blurred: whether it already has the blur of that time.
+    """
+
+    image: Tensor
+    strength: float
+    blurred: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of images to be sampled.
+
+    Attributes:
+        like: an empty tensor (B, C, H, W) that gives shape, dtype and device.
+        noise: the source of noise; its first draw is the start.
+        conditions: keyword arguments of the network.
+        photo: the image to start from; None for noise.
+    """
+
+    like: Tensor
+    noise: Noises
+    conditions: dict[str, Any]
+    photo: Photo | None = None
+
+
+class FamilyModel(ABC):
+    """A network under one process, with the moments of its data.
+
+    Args:
+        family: the family, with its configuration.
+        network: predicts the target of the objective.
+        data: moments and the family's own tensors, on the device of the network.
+
+    Attributes:
+        trainable: the objective, which has a loss.
+        spectrum: P in model space, (C, H, W).
+        mean: M in model space.
+    """
+
+    def __init__(self, family: Family, network: Network, data: ModelData) -> None:
+        self.family = family
+        self.data = data
+        self.spectrum, self.mean = data.moments.in_model_space()
+        self.trainable: Trainable = family.objective.build(network, family.process, self.spectrum, self.mean)
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> Denoiser:
+        """`x_hat = denoiser(z, t, **conditions)`, calibrated where the model has a gain.
+
+        Raises:
+            UsageError: the objective has no estimate of the clean image.
+        """
+
+    @abstractmethod
+    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
+        """Times and coefficients of a run, the same for all of its batches."""
+
+    @abstractmethod
+    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
+        """The images of one batch, (B, C, H, W) in model space, about [-1, 1]."""
+
+    @abstractmethod
+    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+        """The likelihood bound per image.
+
+        Args:
+            x: images (B, C, H, W) in model space.
+            draws: randomness per image.
+            likelihood: as resolved by `Family.resolve_likelihood`.
+        """
+
+    @abstractmethod
+    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
+        """The loss per time and octave-spaced frequency band: (T,) and (T, bands).
+
+        Args:
+            x: images (B, C, H, W) in model space.
+            noise: `noise(x)` gives standard normal noise like x.
+            times: number of times.
+        """
+
+    def _diffuse(self, photo: Photo, eps: Tensor) -> Tensor:
+        x = photo.image.expand_as(eps)
+        t = torch.full((len(eps),), photo.strength, device=eps.device)
+        process = self.family.process
+        return process.add_noise(x, t, eps) if photo.blurred else process.diffuse(x, t, eps)
+
+
+class Family(ABC):
+    """One kind of process, with the configuration of one model.
+
+    Args:
+        config: a configuration of this family.
+
+    Attributes:
+        name: `process.kind` in a preset.
+        process: the process.
+        objective: what the network predicts.
+        starts_from_images: whether sampling starts from blurred images instead of noise.
+        extra_tensors: names, in a weights file, of what it carries besides network, moments and gain.
+    """
+
+    name: ClassVar[str]
+    starts_from_images: ClassVar[bool] = False
+    extra_tensors: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.process: Process = self._build_process()
+        self.objective = OBJECTIVES[config.objective]
+
+    @abstractmethod
+    def _build_process(self) -> Any: ...
+
+    @abstractmethod
+    def model(self, network: Network, data: ModelData) -> FamilyModel:
+        """A network of this family.
+
+        Raises:
+            ValueError: data that do not fit the configuration.
+        """
+
+    @abstractmethod
+    def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
+        """The trained times: a map from shares (B,) in [0, 1] of all training images to times (B,)."""
+
+    def measure_extras(self, images: NDArray[np.uint8], moments: DataMoments) -> dict[str, Tensor]:
+        """The family's own tensors for a weights file, from the training images (N, C, H, W) uint8."""
+        return {}
+
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """Check sampler and options against this family.
+
+        Raises:
+            OptionError: the sampler is for another family, or has no such option, or a value does not fit the model.
+        """
+        known, options = names_for(self.name), SAMPLERS[sampling.sampler].option_names()
+        if sampling.sampler not in known:
+            raise OptionError("sampler", sampling.sampler, f"this model is of the family {self.name}: use {', '.join(known)}")
+        for name, value in (("eta", sampling.eta or None), ("delta", sampling.delta)):
+            if value is not None and name not in options:
+                takers = ", ".join(method.name for method in SAMPLERS.values() if name in method.option_names())
+                raise OptionError(name, f"{value:g}", f"sampler {sampling.sampler} has no such option; it is for {takers}")
+
+    @abstractmethod
+    def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
+        """Fill in what is left open.
+
+        Raises:
+            OptionError: an option that is for another family, or a value that has no bound.
+        """
+
+    @abstractmethod
+    def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
+        """The bound in a few words."""
+
+    def require_image_objective(self) -> None:
+        """Check that the network estimates the clean image.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if not self.objective.predicts_image:
+            raise UsageError(
+                f"a model trained with objective={self.config.objective} predicts the next, less blurred image; "
+                "it has no estimate of the clean image"
+            )

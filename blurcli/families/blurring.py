@@ -1,0 +1,111 @@
+"""Blurring diffusion (Hoogeboom and Salimans 2023, arXiv 2209.05557), and plain denoising diffusion as its special case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from blurcli.core import BlurringDiffusion
+from blurcli.core.calibration import CalibratedDenoiser, measure_errors
+from blurcli.core.denoiser import Denoiser, Network
+from blurcli.core.likelihood import Bound, Draws, variational_bound
+from blurcli.core.moments import DataMoments, reference_gaussian
+from blurcli.core.plans import Plan, make_plan
+from blurcli.core.samplers import SAMPLERS
+from blurcli.core.sampling import Observer, sample_by_plan
+from blurcli.core.whitened import WhitenedSpace
+from blurcli.errors import OptionError
+from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo, SamplingConfig
+
+_GRID_CELLS = 512  # between which training times are interpolated
+
+
+class BlurringModel(FamilyModel):
+    """A denoiser under blurring diffusion."""
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """See `FamilyModel.denoiser`."""
+        denoiser: Denoiser = self.trainable  # type: ignore[assignment]  # every objective of this family is one
+        if self.data.gain is None:
+            return denoiser
+        return CalibratedDenoiser(denoiser, self.family.process, self.data.gain, self.spectrum, self.mean)
+
+    @cached_property
+    def space(self) -> WhitenedSpace:
+        """The whitened space of the data."""
+        return whitened_space_of(self.family, self.data.moments)
+
+    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
+        """See `FamilyModel.plan`."""
+        method = SAMPLERS[sampling.sampler]
+        sampler = method(**{name: getattr(sampling, name) for name in method.option_names()})
+        start = None if photo is None else photo.strength
+        space = self.space if method.whitened else None
+        return make_plan(sampler, self.family.process, sampling.steps, device, start=start, space=space)
+
+    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
+        """See `FamilyModel.sample`."""
+        start = batch.noise(batch.like)
+        z = start if batch.photo is None else self._diffuse(batch.photo, start)
+        return sample_by_plan(partial(self.denoiser, **batch.conditions), plan, z, batch.noise, on_step)
+
+    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+        """See `FamilyModel.bound`."""
+        to_rgb = self.data.moments.to_rgb
+        return variational_bound(
+            self.denoiser, self.space, x, draws, calls=likelihood.calls, steps=likelihood.steps, to_pixels=to_rgb
+        )
+
+    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
+        """The squared error of the noise; see `FamilyModel.losses`."""
+        errors = measure_errors(self.denoiser, self.space, x, noise, times, per_octave=1)
+        return errors.times, errors.noise_loss
+
+
+class BlurringFamily(Family):
+    """Blurring diffusion."""
+
+    name = "diffusion"
+    process: BlurringDiffusion
+
+    def _build_process(self) -> BlurringDiffusion:
+        options = self.config.process.model_dump(exclude={"kind"}, exclude_none=True)
+        return BlurringDiffusion(self.config.data.image_size, **options)
+
+    def model(self, network: Network, data: ModelData) -> BlurringModel:
+        """See `Family.model`."""
+        return BlurringModel(self, network, data)
+
+    def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
+        """Uniform times, or times along the image's path as `abm` places its steps."""
+        if self.config.optim.time_sampling == "uniform":
+            return lambda share: share
+        path = whitened_space_of(self, moments).time_grid(_GRID_CELLS, 1.0)
+        grid = torch.tensor(path[::-1], dtype=torch.float32, device=moments.mean.device)
+
+        def times(share: Tensor) -> Tensor:
+            place = share * (len(grid) - 1)
+            cell = place.long().clamp(max=len(grid) - 2)
+            return torch.lerp(grid[cell], grid[cell + 1], place - cell)
+
+        return times
+
+    def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
+        """See `Family.resolve_likelihood`."""
+        if likelihood.delta is not None:
+            reason = "it is the noise of heat dissipation's steps, and this model is of another family; leave it out"
+            raise OptionError("delta", f"{likelihood.delta:g}", reason)
+        return likelihood
+
+    def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
+        """See `Family.describe_likelihood`."""
+        return "continuous time" if likelihood.steps is None else f"{likelihood.steps} ancestral steps"
+
+
+def whitened_space_of(family: Family, moments: DataMoments) -> WhitenedSpace:
+    """The whitened space of data with these moments."""
+    return WhitenedSpace(family.process, *reference_gaussian(family.process, *moments.in_model_space()))

@@ -1,0 +1,165 @@
+"""Inverse heat dissipation (Rissanen, Heinonen and Solin 2023, arXiv 2206.13397)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli.core import HeatDissipation
+from blurcli.core.dct import idct2
+from blurcli.core.denoiser import Denoiser, Network
+from blurcli.core.heat import DenoiserPredictor, Predictor, lowest_frequencies, sample_heat
+from blurcli.core.heat_likelihood import heat_bound, prediction_errors
+from blurcli.core.likelihood import Bound, Draws
+from blurcli.core.moments import DataMoments
+from blurcli.core.plans import Plan, make_plan
+from blurcli.core.samplers.heat import Heat
+from blurcli.core.sampling import Observer
+from blurcli.data.moments import dct_chunks, evenly_spaced
+from blurcli.errors import OptionError
+from blurcli.families.base import (
+    Batch,
+    Family,
+    FamilyModel,
+    LikelihoodConfig,
+    ModelData,
+    Photo,
+    SamplingConfig,
+    noise_to_signed_range,
+)
+
+BLURRED_BANK = "starts"
+"""Name, in a weights file, of the blurred training images that sampling starts from."""
+
+_MAX_BANK_IMAGES = 50_000
+_MAX_BANK_BYTES = 1 << 25
+
+
+class HeatModel(FamilyModel):
+    """A predictor of less blurred images."""
+
+    family: HeatFamily
+
+    @cached_property
+    def denoiser(self) -> Denoiser:
+        """See `FamilyModel.denoiser`."""
+        self.family.require_image_objective()
+        return self.trainable  # type: ignore[return-value]  # every objective that predicts images is one
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The estimator of the image at an earlier level."""
+        if self.family.objective.predicts_image:
+            return DenoiserPredictor(self.denoiser, self.family.process)
+        return self.trainable  # type: ignore[return-value]
+
+    @property
+    def blurred_bank(self) -> Tensor:
+        """DCT of the blurred training images, their lowest frequencies only, (N, C, h, w)."""
+        return self.data.extras[BLURRED_BANK]
+
+    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
+        """See `FamilyModel.plan`; a photo starts at the next level up, because the network knows no times between levels."""
+        assert sampling.delta is not None
+        sampler = Heat(delta=noise_to_signed_range(sampling.delta))
+        steps = sampling.steps if photo is None else self._steps_from(photo, sampling.steps)
+        start = None if photo is None else min(1.0, steps / sampling.steps)
+        return make_plan(sampler, self.family.process, steps, device, start=start)
+
+    @staticmethod
+    def _steps_from(photo: Photo, steps: int) -> int:
+        return max(1, math.ceil(photo.strength * steps - 1e-9))
+
+    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
+        """See `FamilyModel.sample`."""
+        if batch.photo is None:
+            low = batch.noise.pick(self.blurred_bank)
+            blurred = torch.zeros_like(batch.like)
+            blurred[..., : low.shape[-2], : low.shape[-1]] = low
+            z = idct2(blurred) + self.family.process.noise * batch.noise(batch.like)
+        else:
+            z = self._diffuse(replace(batch.photo, strength=plan.times[0]), batch.noise(batch.like))
+        return sample_heat(self.predictor, plan, z, batch.noise, on_step, **batch.conditions)
+
+    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+        """See `FamilyModel.bound`."""
+        assert likelihood.delta is not None
+        delta, to_rgb = noise_to_signed_range(likelihood.delta), self.data.moments.to_rgb
+        return heat_bound(self.predictor, x, draws, self.blurred_bank, delta, calls=likelihood.calls, to_pixels=to_rgb)
+
+    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
+        """The squared error of the less blurred image in units of the noise; see `FamilyModel.losses`."""
+        return prediction_errors(self.predictor, x, noise, times, per_octave=1)
+
+
+class HeatFamily(Family):
+    """Inverse heat dissipation."""
+
+    name = "heat"
+    starts_from_images = True
+    extra_tensors = (BLURRED_BANK,)
+    process: HeatDissipation
+
+    def _build_process(self) -> HeatDissipation:
+        options = self.config.process.model_dump(exclude={"kind"}, exclude_none=True)
+        options["noise"] = noise_to_signed_range(options["noise"])
+        return HeatDissipation(self.config.data.image_size, **options)
+
+    def model(self, network: Network, data: ModelData) -> HeatModel:
+        """See `Family.model`."""
+        return HeatModel(self, network, data)
+
+    def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
+        """The times of levels 1 to K."""
+        return self.process.level_above
+
+    def measure_extras(self, images: NDArray[np.uint8], moments: DataMoments) -> dict[str, Tensor]:
+        """The blurred training images: the DCT of images blurred as at t = 1, the few frequencies that remain, float32.
+
+        Args:
+            images: (N, C, H, W) uint8; more than 50,000, or than 32 MiB of frequencies, are thinned out evenly. Where training
+                flips half of the images, every second one is flipped here.
+            moments: of these images.
+        """
+        spectrum = moments.in_model_space()[0].cpu()
+        height, width = lowest_frequencies(self.process, spectrum)
+        most = min(_MAX_BANK_IMAGES, max(1, _MAX_BANK_BYTES // (4 * images.shape[1] * height * width)))
+        scale = self.process.alpha(torch.ones(1, dtype=torch.float64))[..., :height, :width]
+        parts = [
+            (scale * moments.to_model_space(u)[..., :height, :width]).float()
+            for u in dct_chunks(images, evenly_spaced(len(images), most))
+        ]
+        bank = torch.cat(parts)
+        if self.config.data.flip:
+            bank[1::2, ..., 1::2] *= -1
+        return {BLURRED_BANK: bank}
+
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """See `Family.check_sampling`; the steps are at most the levels, and exactly these for objective residual."""
+        super().check_sampling(sampling)
+        levels, every_level = self.process.levels, not self.objective.predicts_image
+        if sampling.steps > levels or (every_level and sampling.steps != levels):
+            bound = "exactly" if every_level else "at most"
+            raise OptionError("steps", sampling.steps, f"this model has {levels} levels and takes {bound} as many steps")
+
+    def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
+        """See `Family.resolve_likelihood`."""
+        if likelihood.steps is not None:
+            reason = "the bound of heat dissipation has the steps of its levels; leave the option out"
+            raise OptionError("steps", likelihood.steps, reason)
+        delta = self.config.sample.delta if likelihood.delta is None else likelihood.delta
+        if not delta:
+            reason = "heat dissipation has no bound where its steps add no noise; use 0.0125, for example"
+            raise OptionError("delta", delta or 0, reason)
+        return replace(likelihood, delta=delta)
+
+    def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
+        """See `Family.describe_likelihood`."""
+        return f"{self.process.levels} levels of heat dissipation, delta {likelihood.delta}"

@@ -1,0 +1,211 @@
+"""How a network is called: device, precision, memory layout, compiler, batches of a fixed size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blurcli.config import Config
+from blurcli.core import UNet
+from blurcli.core.denoiser import Network
+from blurcli.errors import OptionError
+
+# On a CPU the last bits of a matrix product depend on the batch size, so the network always gets the same number of images.
+# Small networks are bound by the overhead of a call, which many images share; large networks, and large images, are bound by
+# arithmetic, where padding costs as much as images.
+_CALL_IMAGES_SMALL, _CALL_IMAGES_LARGE = 32, 4
+_LARGE_PARAMETERS = 10_000_000
+_CALL_PIXELS = 64 * 64  # largest images for which these numbers hold; fewer of larger ones
+_MAX_BATCH = {"cpu": 64, "cuda": 512}  # images, by default; more are no faster
+_MAX_BATCH_PIXELS = 1 << 18  # by default on a CPU: a state takes about 400 bytes per pixel
+_MEMORY_SHARE = 0.5  # of the free memory of a GPU, for a batch
+_PROBE_IMAGES = 8  # images by which the memory per image is measured
+_WORTH_COMPILING = 500_000  # network calls times images
+
+
+def choose_device(name: str) -> torch.device:
+    """The device named `auto`, `cpu` or `cuda`.
+
+    Raises:
+        OptionError: `cuda` without a GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device", name, "PyTorch finds no CUDA GPU; use cpu, or install a CUDA build of torch")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def memory_format(config: Config, device: torch.device) -> torch.memory_format:
+    """The memory layout of the preset, or the fastest: channels last on GPUs, contiguous on CPUs."""
+    wanted = config.train.channels_last
+    channels_last = device.type == "cuda" if wanted is None else wanted
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def resolve_precision(config: Config, device: torch.device) -> str:
+    """`bf16` or `fp32`: the preset's choice; for `auto` bf16 where the hardware multiplies it natively."""
+    wanted = config.train.precision
+    return wanted if wanted != "auto" else "bf16" if has_native_bf16(device) else "fp32"
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16; where it does not, bf16 is emulated, 15 to 50 times slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+@contextmanager
+def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
+    """Networks in evaluation mode while the block runs; each returns to its own mode afterwards."""
+    before = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for network, training in zip(networks, before, strict=True):
+            network.train(training)
+
+
+class CompileOrFallback:
+    """A network behind torch.compile, compiled at its first call; where that fails, the plain network.
+
+    Args:
+        network: the module.
+        notify: receives messages, since compiling takes minutes.
+        mode: the mode of torch.compile.
+    """
+
+    def __init__(self, network: nn.Module, notify: Callable[[str], None], mode: str = "default") -> None:
+        self._network = network
+        self._call: Callable[..., Tensor] = torch.compile(network, dynamic=False, mode=mode)
+        self._notify = notify
+        self._proven = False
+
+    def __call__(self, *arguments: Tensor | None, **conditions: Any) -> Tensor:
+        """The output of the network for these arguments."""
+        if self._proven:
+            return self._call(*arguments, **conditions)
+        self._notify("compiling the network; this takes minutes")
+        try:
+            output = self._call(*arguments, **conditions)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler can be missing in many ways
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._notify(f"the network cannot be compiled here ({reason}); continuing without compilation")
+            self._call = self._network
+            output = self._call(*arguments, **conditions)
+        self._proven = True
+        return output
+
+
+def mixed_precision(network: Callable[..., Tensor], config: Config, device: torch.device) -> Network:
+    """The network in the precision and memory layout of a configuration; the output has the dtype of the input."""
+    precision, layout = resolve_precision(config, device), memory_format(config, device)
+
+    def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            output = network(x.float().contiguous(memory_format=layout), t, **conditions)
+        return output.to(x.dtype)
+
+    return call
+
+
+def fixed_batch_size(network: Network, count: int) -> Network:
+    """The network, called on `count` images at a time, the last call padded: no output depends on another image."""
+
+    def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
+        number = -(-len(x) // count)
+
+        def split(tensor: Tensor) -> tuple[Tensor, ...]:
+            padding = tensor[:1].expand(number * count - len(x), *tensor.shape[1:])
+            return torch.split(torch.cat([tensor, padding]), count)
+
+        per_image = {name: split(value) for name, value in conditions.items() if isinstance(value, Tensor)}
+        shared = {name: value for name, value in conditions.items() if name not in per_image}
+        parts = []
+        for i, (images, times) in enumerate(zip(split(x), split(t), strict=True)):
+            own = {name: values[i] for name, values in per_image.items()}
+            # A CUDA graph returns every output in the same memory.
+            parts.append(network(images, times, **shared, **own).clone())
+        return torch.cat(parts)[: len(x)]
+
+    return call
+
+
+class InferenceNetwork:
+    """A trained network as sampling calls it: in mixed precision, on a CPU in calls of a fixed size, compiled where it pays.
+
+    Args:
+        network: the U-Net, in evaluation mode, on `device`.
+        config: the resolved preset.
+        device: where it runs.
+        notify: receives messages.
+    """
+
+    def __init__(self, network: UNet, config: Config, device: torch.device, notify: Callable[[str], None]) -> None:
+        self.network = network
+        self._config, self._device, self._notify = config, device, notify
+        self._call = mixed_precision(network, config, device)
+        if device.type == "cpu":
+            self._call = fixed_batch_size(self._call, self._call_images)
+        self._compiled_for = 0
+        self._batch_size: int | None = None
+
+    def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
+        """(B, C, H, W) and times (B,) to (B, C, H, W); conditions as for `UNet.forward`."""
+        return self._call(x, t, **conditions)
+
+    @property
+    def _call_images(self) -> int:
+        most = _CALL_IMAGES_LARGE if self.network.parameter_count() > _LARGE_PARAMETERS else _CALL_IMAGES_SMALL
+        return max(1, min(most, most * _CALL_PIXELS // math.prod(self._config.data.image_size)))
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch: the preset's number, or as many as are useful and fit into free memory."""
+        if self._batch_size is None:
+            self._batch_size = self._config.sample.batch_size or self._fitting_batch_size()
+        return self._batch_size
+
+    def _fitting_batch_size(self) -> int:
+        size, most, device = self._config.data.image_size, _MAX_BATCH[self._device.type], self._device
+        if device.type == "cpu":
+            return max(1, min(most, _MAX_BATCH_PIXELS // math.prod(size)))
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        with torch.inference_mode():
+            x = torch.zeros(_PROBE_IMAGES, self._config.data.channels, *size, device=device)
+            self._call(x, torch.ones(_PROBE_IMAGES, device=device))
+        per_image = (torch.cuda.max_memory_allocated(device) - before) / _PROBE_IMAGES
+        torch.cuda.empty_cache()
+        fitting = _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0] / per_image
+        return max(1, min(most, 1 << int(math.log2(max(1, fitting)))))
+
+    def compile(self, batch_size: int, evaluations: int = 0) -> None:
+        """Compile the network where the preset asks for it, or where the evaluations to come are worth the time.
+
+        Args:
+            batch_size: largest batch of the calls to come.
+            evaluations: network calls times images to come.
+        """
+        wanted = self._config.sample.compile
+        if wanted is None:
+            wanted = self._device.type == "cuda" and evaluations >= _WORTH_COMPILING
+        if not wanted or self._compiled_for == batch_size:
+            return
+        self._compiled_for = batch_size
+        # Batches of one size, so that it compiles once, and a GPU replays one CUDA graph.
+        on_gpu = self._device.type == "cuda"
+        compiled = CompileOrFallback(self.network, self._notify, "reduce-overhead" if on_gpu else "default")
+        per_call = batch_size if on_gpu else self._call_images
+        self._call = fixed_batch_size(mixed_precision(compiled, self._config, self._device), per_call)

@@ -1,0 +1,317 @@
+"""From a trained network to images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli.checkpoint import check_fit, content_hash
+from blurcli.config import Config
+from blurcli.core import UNet
+from blurcli.core.guidance import GuidedNetwork
+from blurcli.core.moments import DataMoments, reference_gaussian
+from blurcli.core.rng import ImageNoise, Noises
+from blurcli.core.sampling import Observer
+from blurcli.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.errors import OptionError, UserError, did_you_mean
+from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
+from blurcli.inference import InferenceNetwork, memory_format
+from blurcli.weights import Classes, Weights
+
+_LISTED_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Init:
+    """An image to start from, instead of noise.
+
+    Attributes:
+        image: (C, H, W) uint8, or one per image to be made, (B, C, H, W).
+        strength: the time in (0, 1] to which it is diffused; at 1 next to nothing of it remains.
+        blurred: whether it already has the blur of that time.
+    """
+
+    image: NDArray[np.uint8]
+    strength: float
+    blurred: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """What sampling starts from.
+
+    Attributes:
+        noise: `noise(indices)` is the source of noise for these images, its first draw their start; None for one random stream
+            per image.
+        init: an image to start from; None for noise.
+    """
+
+    noise: Callable[[Sequence[int]], Noises] | None = None
+    init: Init | None = None
+
+
+def build_network(config: Config) -> UNet:
+    """The U-Net of a configuration, newly initialized from PyTorch's global random state."""
+    data = config.data
+    return UNet(channels=data.channels, classes=data.classes, augmented=data.augment > 0, **config.model.model_dump())
+
+
+class Pipeline:
+    """A trained model, ready to sample.
+
+    Args:
+        config: the resolved preset.
+        network: the U-Net, in evaluation mode, on `device`.
+        data: what the model needs besides the network.
+        device: where it runs.
+        classes: the classes of a class-conditional network; None for none.
+        notify: receives messages.
+
+    Attributes:
+        family: the family of its process.
+        model: the network under its process.
+
+    Raises:
+        ValueError: data that do not fit the configuration.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        network: UNet,
+        data: ModelData,
+        device: torch.device,
+        classes: Classes | None = None,
+        notify: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.device = device
+        self.classes = classes
+        self.family = family_of(config)
+        self.process = self.family.process
+        moments = data.moments
+        # A damaged file can hold anything.
+        reference_gaussian(self.process, moments.second_moment, moments.mean)
+        self._inference = InferenceNetwork(network, config, device, notify)
+        gain = None if data.gain is None else data.gain.to(device)
+        extras = {name: tensor.to(device) for name, tensor in data.extras.items()}
+        on_device = ModelData(moments.map(lambda tensor: tensor.to(device)), gain, extras)
+        self.model = self.family.model(GuidedNetwork(self._inference), on_device)
+        if gain is not None:
+            self.model.denoiser  # noqa: B018  checks the gain
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Weights,
+        device: torch.device,
+        calibrated: bool = True,
+        notify: Callable[[str], None] = lambda text: None,
+    ) -> Pipeline:
+        """A pipeline from a weights file, with the measured gain unless `calibrated` is false.
+
+        Raises:
+            UserError: the tensors of the file do not fit its configuration.
+        """
+        with torch.device("meta"):
+            network = build_network(weights.config)
+        # Before any memory is allocated: a damaged file can claim a huge network.
+        check_fit(network, weights.network, weights.path)
+        network = network.to_empty(device=device).to(memory_format=memory_format(weights.config, device)).eval()
+        network.load_state_dict(weights.network)
+        data = weights.data if calibrated else replace(weights.data, gain=None)
+        try:
+            return cls(weights.config, network, data, device, weights.classes, notify)
+        except ValueError as error:
+            raise UserError(f"{weights.path}: {error}; the file is damaged") from None
+
+    @property
+    def moments(self) -> DataMoments:
+        """The moments of the training data."""
+        return self.model.data.moments
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the denoiser's estimates are scaled by a measured gain."""
+        return self.model.data.gain is not None
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch: the preset's number, or as many as are useful and fit into free memory."""
+        return self._inference.batch_size
+
+    def compile(self, batch_size: int, evaluations: int = 0) -> None:
+        """Compile the network where that pays; see `InferenceNetwork.compile`."""
+        self._inference.compile(batch_size, evaluations)
+
+    @cached_property
+    def digest(self) -> str:
+        """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
+        spectrum, mean = self.model.spectrum, self.model.mean
+        return content_hash({**self.network.state_dict(), "spectrum": spectrum, "mean": mean})[:16]
+
+    def sampling(
+        self,
+        sampler: str | None = None,
+        steps: int | None = None,
+        eta: float | None = None,
+        delta: float | None = None,
+        label: str | None = None,
+        guidance: float | None = None,
+    ) -> SamplingConfig:
+        """How to sample, with the preset's value for everything that is None.
+
+        Args:
+            sampler: name of the method.
+            steps: steps of the sampler.
+            eta: noise of `ddim`, in [0, 1].
+            delta: noise per step of `heat`, for images in [0, 1].
+            label: for a class-conditional model, the name of a class; `none`; `all` in turn; None for the class frequencies of
+                the training data.
+            guidance: classifier-free guidance; 1 is none.
+
+        Raises:
+            UsageError: options that do not fit the model or each other.
+        """
+        own = self.config.sample
+        sampler = sampler or own.sampler
+        if eta is None:
+            eta = own.eta if sampler == own.sampler else 0.0
+        delta = own.delta if delta is None else delta
+        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, label, self._resolved_guidance(label, guidance))
+        self.family.check_sampling(chosen)
+        return chosen
+
+    def _resolved_guidance(self, label: str | None, guidance: float | None) -> float:
+        if self.classes is None:
+            for option, value in (("label", label), ("guidance", None if guidance == 1 else guidance)):
+                if value is not None:
+                    reason = "this model has no classes; train a class-conditional one with data.classes=N"
+                    raise OptionError(option, value, reason)
+            return 1.0
+        if label is not None and label not in (*self.classes.names, "none", "all"):
+            names = self.classes.names[:_LISTED_CLASSES]
+            known = f"{', '.join(names)}, none, all"
+            raise OptionError("label", label, f"unknown class{did_you_mean(label, names)} (known: {known})")
+        guidance = self.config.sample.guidance if guidance is None else guidance
+        if guidance != 1 and not self.config.optim.class_dropout:
+            reason = "this model was trained without unconditional images (optim.class_dropout: 0); use 1"
+            raise OptionError("guidance", f"{guidance:g}", reason)
+        return guidance
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        count: int,
+        seed: int,
+        sampling: SamplingConfig | None = None,
+        *,
+        start: Start = Start(),
+        batch_size: int | None = None,
+        on_step: Observer | None = None,
+        distributed: DistributedContext = SINGLE_PROCESS,
+    ) -> Iterator[Tensor]:
+        """Images 0 to count - 1 of a seed, in batches (B, C, H, W) float32, about [-1, 1].
+
+        Image i depends on (weights, sampling, seed, i) only: bit for bit on a CPU, up to rounding on a GPU.
+
+        Args:
+            count: number of images, over all processes.
+            seed: seed of the images, in [0, 2**64).
+            sampling: from `sampling()`; None for the preset's.
+            start: noise, or an image to start from.
+            batch_size: images per batch; None for `batch_size`.
+            on_step: receives (i, t, z, x_hat) per step, in red, green and blue.
+            distributed: the processes that share the work: this one makes every `distributed.size`-th batch.
+
+        Raises:
+            UserError: images that are not finite.
+        """
+        sampling = sampling or self.sampling()
+        batch_size = batch_size or self.batch_size
+        self.compile(batch_size, evaluations=count * sampling.steps)
+        photo = None if start.init is None else self._photo(start.init)
+        plan = self.model.plan(sampling, photo, self.device)
+
+        def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
+            if on_step is not None:
+                on_step(i, t, self.to_rgb(z), self.to_rgb(x_hat))
+
+        for indices in distributed.blocks(count, batch_size):
+            noise = start.noise(indices) if start.noise is not None else ImageNoise(seed, indices)
+            batch = Batch(self._empty(len(indices)), noise, self._conditions(indices, seed, sampling), photo)
+            images = self.model.sample(plan, batch, observe)
+            if not images.isfinite().all():
+                raise UserError(
+                    f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
+                    "when these weights were saved; use earlier weights"
+                )
+            yield self.to_rgb(images)
+
+    def initial_noise(self, count: int, seed: int) -> Tensor:
+        """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
+        return self.to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
+
+    @torch.inference_mode()
+    def denoise(self, z: Tensor, t: float, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
+        """The estimates x_hat of the clean images behind states of images 0, 1, ... of a seed.
+
+        Args:
+            z: states (B, C, H, W) in red, green and blue, as the observer of `generate` receives them.
+            t: time in [0, 1].
+            seed: seed of the images; it decides the classes, as in `generate`.
+            sampling: label and guidance; None for the preset's.
+
+        Returns:
+            x_hat, like `z`.
+
+        Raises:
+            UsageError: the objective has no estimate of the clean image.
+        """
+        z = self.moments.to_model_space(z)
+        times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
+        conditions = self._conditions(range(len(z)), seed, sampling or self.sampling())
+        return self.to_rgb(self.model.denoiser(z, times, **conditions))
+
+    def _empty(self, count: int) -> Tensor:
+        return torch.empty(count, self.config.data.channels, *self.process.shape, device=self.device)
+
+    def _photo(self, init: Init) -> Photo:
+        return Photo(self.to_model_space(init.image), init.strength, init.blurred)
+
+    def _conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
+        """Keyword arguments of the network for these images: their classes, int64 (B,), and the guidance."""
+        if self.classes is None or sampling.label == "none":
+            return {}
+        names, counts = self.classes.names, np.array(self.classes.counts, float)
+        if sampling.label == "all":
+            chosen = [index % len(names) for index in indices]
+        elif sampling.label is not None:
+            chosen = [names.index(sampling.label)] * len(indices)
+        else:
+            cumulative = counts.cumsum() / counts.sum()
+            draws = [np.random.default_rng([seed, index]).random() for index in indices]
+            chosen = np.searchsorted(cumulative, draws, side="right").tolist()
+        return {"labels": torch.tensor(chosen, device=self.device), "guidance": sampling.guidance}
+
+    def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
+        """Images (..., C, H, W) uint8 as the network takes them: in [-1, 1], in its colors, on its device."""
+        x = torch.from_numpy(np.array(images)).to(self.device).float() / 127.5 - 1
+        return self.moments.to_model_space(x)
+
+    def to_rgb(self, x: Tensor) -> Tensor:
+        """States (B, C, H, W) in red, green and blue."""
+        return self.moments.to_rgb(x)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Images in [-1, 1] as 0..255: clipped and rounded (not truncated), on the CPU."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()

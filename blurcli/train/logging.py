@@ -1,0 +1,154 @@
+"""Metrics of a training: metrics.jsonl, TensorBoard, and warnings about the loss."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blurcli import files
+from blurcli.train.trainer import Trainer, learning_rate
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_SPIKE = 3  # times the median of the recent losses
+_RECENT_LOSSES = 20
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of one log interval.
+
+    Attributes:
+        step: training steps done, skipped ones included.
+        loss: mean over the steps since the last log; None if all of them were skipped.
+        grad_norm: of the last step, before clipping; None if it was skipped.
+        lr: learning rate of the last step.
+        images_per_sec: since the last log.
+        skipped: steps so far whose loss or gradient was not finite.
+    """
+
+    step: int
+    loss: float | None
+    grad_norm: float | None
+    lr: float
+    images_per_sec: float
+    skipped: int
+
+
+class RunningMetrics:
+    """Running sums of the metrics, on the device; the host waits for the device only when they are read."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self.skipped_before = int(trainer.skipped)
+        self._reset()
+
+    def add(self, loss: Tensor, grad_norm: Tensor) -> None:
+        """Add the result of one step."""
+        self.steps += 1
+        finite = loss.isfinite() & grad_norm.isfinite()
+        self._loss += torch.where(finite, loss, 0)
+        self._finite += finite
+        self._grad_norm = grad_norm
+
+    def read(self) -> Metrics:
+        """The metrics since the last read."""
+        finite, last = int(self._finite), self._grad_norm.item()
+        loss = self._loss.item() / finite if finite else None
+        images = self.steps * self._trainer.config.train.batch_size
+        rate = images / (time.perf_counter() - self._started)
+        lr = learning_rate(self._trainer.config.optim, self._trainer.step - 1)
+        grad_norm = last if math.isfinite(last) else None
+        self.skipped_before = int(self._trainer.skipped)
+        metrics = Metrics(self._trainer.step, loss, grad_norm, lr, rate, self.skipped_before)
+        self._reset()
+        return metrics
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Exclude the block from the time of training."""
+        begun = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - begun
+
+    def _reset(self) -> None:
+        self.steps = 0
+        self._loss = torch.zeros((), device=self._trainer.device)
+        self._finite = torch.zeros((), dtype=torch.int64, device=self._trainer.device)
+        self._grad_norm = self._loss
+        self._started = time.perf_counter()
+
+
+class MetricsLogger:
+    """Writes metrics to metrics.jsonl and TensorBoard, and warns of spikes, skipped steps and divergence.
+
+    Args:
+        path: metrics.jsonl.
+        on_log: receives the metrics of every log interval.
+        notify: receives warnings.
+    """
+
+    def __init__(self, path: Path, on_log: Callable[[Metrics], None], notify: Callable[[str], None]) -> None:
+        self._path = path
+        self._on_log = on_log
+        self._notify = notify
+        self._losses: deque[float] = deque(maxlen=_RECENT_LOSSES)
+
+    def begin(self, step: int) -> None:
+        """Start from `step`: drop the lines that a stopped run logged but did not save."""
+        forget_after(self._path, step)
+
+    def log(self, running: RunningMetrics, trainer: Trainer, board: SummaryWriter) -> None:
+        """Write the metrics since the last log."""
+        steps, skipped_before = running.steps, running.skipped_before
+        metrics = running.read()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(metrics)) + "\n")
+        for name, value in asdict(metrics).items():
+            if name != "step" and value is not None:
+                board.add_scalar(name, value, metrics.step)
+        self._on_log(metrics)
+        if metrics.loss is not None:
+            self._warn_of_spike(metrics.step, metrics.loss)
+        if trainer.diverged:
+            skips = int(trainer.consecutive_skips)
+            self._notify(f"step {trainer.step}: the last {skips} steps had no finite loss and gradient")
+        elif metrics.skipped > skipped_before:
+            skips = metrics.skipped - skipped_before
+            self._notify(
+                f"step {trainer.step}: {skips} of the last {steps} steps were skipped: their loss or gradient was not finite"
+            )
+
+    def _warn_of_spike(self, step: int, loss: float) -> None:
+        usual = median(self._losses) if len(self._losses) == _RECENT_LOSSES else math.inf
+        if loss > _SPIKE * usual:
+            self._notify(f"step {step}: the loss jumped to {loss:.4g}, from a median of {usual:.4g}")
+        self._losses.append(loss)
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the lines of a JSON-lines file after a step: a stopped run logged but did not save them, and they come again."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    with files.replacing(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line that a crash truncated
+        return math.inf

@@ -1,0 +1,17 @@
+"""Pictures: grids of images, animations, interactive pages and plots."""
+
+from blurcli.visualize.animations import Timing, check_animation, save_animation
+from blurcli.visualize.grids import Images, picture, save_grid, tile, write_folder, write_grid, write_npz
+
+__all__ = [
+    "Images",
+    "Timing",
+    "check_animation",
+    "picture",
+    "save_animation",
+    "save_grid",
+    "tile",
+    "write_folder",
+    "write_grid",
+    "write_npz",
+]

@@ -1,0 +1,110 @@
+"""Frames of a trajectory as pictures, with titles and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from blurcli.core.process import Process
+from blurcli.visualize.grids import picture, tile
+from blurcli.visualize.trajectories import Panel, Trajectory
+
+_GAP_PX = 8  # between panels
+_TEXT_PX = 14
+_LINE_PX = 20
+_WHITE, _GREY = 255, 160
+
+
+def frame_pictures(trajectory: Trajectory, scale: int, columns: int | None = None, labels: bool = False) -> list[Image.Image]:
+    """One picture per frame: the panels side by side, under their titles where there are several.
+
+    Args:
+        trajectory: what to draw.
+        scale: enlargement by whole pixels.
+        columns: images per row of a panel; None for nearly square.
+        labels: write time, log-SNR and blur below.
+    """
+    titled = len(trajectory.panels) > 1
+    pictures = []
+    for i, t in enumerate(trajectory.times):
+        cells = []
+        for panel in trajectory.panels:
+            lines = ([(panel.title, _WHITE)] if titled else [], [(describe(panel.process, t), _GREY)] if labels else [])
+            cells.append(_captioned(picture(tile(panel.frames[i], columns), scale), *lines))
+        pictures.append(_beside(cells))
+    # The width of a label changes with time.
+    width = max(frame.width for frame in pictures)
+    return [_padded(frame, width) for frame in pictures]
+
+
+def film_strip(trajectories: Sequence[Trajectory], scale: int, labels: bool = False) -> Image.Image:
+    """All frames in one still picture: time from left to right, one row per image, the panels one below the other."""
+    rows = []
+    for trajectory in trajectories:
+        for panel in trajectory.panels:
+            cells = [
+                _captioned(
+                    picture(tile(frame, columns=1), scale),
+                    [],
+                    [(line, _GREY) for line in describe(panel.process, t).split("  ")] if labels else [],
+                )
+                for t, frame in zip(trajectory.times, panel.frames, strict=True)
+            ]
+            title = panel.title if len(trajectories) == 1 else f"{panel.title}, {trajectory.direction}"
+            titled = len(trajectory.panels) * len(trajectories) > 1
+            rows.append(_captioned(_beside(cells, gap=scale), [(title, _WHITE)] if titled else [], []))
+    canvas = Image.new(rows[0].mode, (max(row.width for row in rows), sum(row.height + _GAP_PX for row in rows) - _GAP_PX))
+    top = 0
+    for row in rows:
+        canvas.paste(row, (0, top))
+        top += row.height + _GAP_PX
+    return canvas
+
+
+def describe(process: Process, t: float) -> str:
+    """Time, log-SNR and blur of a process at time t, as text."""
+    time = torch.tensor(t, dtype=torch.float64)
+    return f"t {t:.2f}  log-SNR {float(process.logsnr(time)):+.1f}  blur {float(process.blur_sigma(time)):.1f} px"
+
+
+def default_scale(panels: Sequence[Panel], columns: int | None, width_px: int) -> int:
+    """The enlargement at which panels side by side are about `width_px` pixels wide."""
+    unscaled_px = sum(int(tile(panel.frames[0], columns).shape[1]) for panel in panels)
+    return max(1, width_px // unscaled_px)
+
+
+def _captioned(image: Image.Image, above: Sequence[tuple[str, int]], below: Sequence[tuple[str, int]]) -> Image.Image:
+    """The picture between lines of text; each line has its gray level."""
+    if not above and not below:
+        return image
+    font = ImageFont.load_default(_TEXT_PX)
+    text_px = max(int(np.ceil(font.getlength(text))) for text, _ in (*above, *below))
+    canvas = Image.new(image.mode, (max(image.width, text_px), image.height + _LINE_PX * (len(above) + len(below))))
+    canvas.paste(image, (0, _LINE_PX * len(above)))
+    draw = ImageDraw.Draw(canvas)
+    tops = [*range(0, _LINE_PX * len(above), _LINE_PX), *range(canvas.height - _LINE_PX * len(below), canvas.height, _LINE_PX)]
+    for top, (text, gray) in zip(tops, (*above, *below), strict=True):
+        draw.text((0, top + 2), text, fill=gray if image.mode == "L" else (gray,) * 3, font=font)
+    return canvas
+
+
+def _beside(cells: Sequence[Image.Image], gap: int = _GAP_PX) -> Image.Image:
+    if len(cells) == 1:
+        return cells[0]
+    canvas = Image.new(cells[0].mode, (sum(cell.width + gap for cell in cells) - gap, max(cell.height for cell in cells)))
+    left = 0
+    for cell in cells:
+        canvas.paste(cell, (left, 0))
+        left += cell.width + gap
+    return canvas
+
+
+def _padded(image: Image.Image, width: int) -> Image.Image:
+    if image.width == width:
+        return image
+    canvas = Image.new(image.mode, (width, image.height))
+    canvas.paste(image)
+    return canvas

@@ -1,0 +1,89 @@
+"""Batches of images as files: grids, arrays and folders."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from blurcli import files
+
+Images = NDArray[np.uint8]
+"""Images (N, C, H, W), or one picture (height, width, C), in 0..255."""
+
+_GAP_PX = 1  # between images, before enlargement
+
+
+def tile(images: Images, columns: int | None = None) -> Images:
+    """A grid of images, filled row by row.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        columns: images per row; None for nearly square.
+
+    Returns:
+        One picture (height, width, C), with a black line between images.
+    """
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = -(-count // columns)
+    canvas = np.zeros((rows * (height + _GAP_PX) - _GAP_PX, columns * (width + _GAP_PX) - _GAP_PX, channels), np.uint8)
+    for i, image in enumerate(images):
+        y, x = i // columns * (height + _GAP_PX), i % columns * (width + _GAP_PX)
+        canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)
+    return canvas
+
+
+def picture(pixels: Images, scale: int = 1) -> Image.Image:
+    """An array (height, width, 1 or 3) uint8 as a Pillow image; each pixel is repeated `scale` times in both directions."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def save_grid(images: Images, path: Path, scale: int = 1) -> None:
+    """Write images (N, C, H, W) uint8 as a grid in one PNG; each pixel is repeated `scale` times in both directions."""
+    with files.replacing(path) as temporary:
+        picture(tile(images), scale).save(temporary, format="PNG")
+
+
+def write_grid(batches: Iterable[Images], count: int, path: Path) -> None:
+    """Write all `count` images of batches (B, C, H, W) as a grid in one PNG."""
+    save_grid(np.concatenate(list(batches)), path)
+
+
+def write_npz(batches: Iterable[Images], count: int, path: Path) -> None:
+    """Write `count` images, batch by batch, as the array `arr_0` (N, H, W, C) uint8: the layout that evaluation scripts expect.
+
+    Args:
+        batches: (B, C, H, W) uint8, `count` images together.
+        count: number of images.
+        path: .npz.
+    """
+    with (
+        files.replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as array,
+    ):
+        for number, batch in enumerate(batches):
+            rows = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+            if number == 0:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *rows.shape[1:])}
+                np.lib.format.write_array_header_1_0(array, header)
+            array.write(rows.data)
+
+
+def write_folder(batches: Iterable[Images], count: int, path: Path) -> None:
+    """Write each of the `count` images of batches (B, C, H, W) as a PNG named by its index, batch by batch."""
+    with files.explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    index = 0
+    for batch in batches:
+        for image in batch:
+            with files.replacing(path / f"{index:06d}.png") as temporary:
+                picture(image.transpose(1, 2, 0)).save(temporary, format="PNG")
+            index += 1

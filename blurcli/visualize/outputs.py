@@ -1,0 +1,155 @@
+"""What an animation can be written as: an animated file, a page, a film strip, or a folder of frames."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from PIL import Image
+
+from blurcli import files
+from blurcli.errors import UsageError, option
+from blurcli.visualize.animations import PICTURE_FORMATS, Timing, check_animation, save_animation
+from blurcli.visualize.frames import default_scale, film_strip, frame_pictures
+from blurcli.visualize.page import save_page
+from blurcli.visualize.trajectories import Trajectory
+
+_WIDTH_PX = 512  # about, of an animation of one panel without a given scale; twice that of several panels
+_STRIP_WIDTH_PX = 1024
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How an animation looks; None for what the user leaves open.
+
+    Attributes:
+        fps: frames per second.
+        hold_sec: how long the last frame stays, in seconds.
+        loop: loop count; 0 is endless.
+        scale: enlargement by whole pixels.
+        columns: images per row of a panel.
+        labels: time, log-SNR and blur on every frame; None for no labels.
+    """
+
+    fps: float | None = None
+    hold_sec: float | None = None
+    loop: int | None = None
+    scale: int | None = None
+    columns: int | None = None
+    labels: bool | None = None
+
+    @property
+    def timing(self) -> Timing:
+        """The timing, with defaults for what is left open."""
+        given = {"fps": self.fps, "hold_sec": self.hold_sec, "loop": self.loop}
+        return Timing(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+    def pictures(self, trajectories: Sequence[Trajectory]) -> list[Image.Image]:
+        """All frames, one direction after the other."""
+        panels = trajectories[0].panels
+        scale = self.scale or default_scale(panels, self.columns, _WIDTH_PX * min(2, len(panels)))
+        return [frame for one in trajectories for frame in frame_pictures(one, scale, self.columns, bool(self.labels))]
+
+
+class Output(ABC):
+    """One kind of output.
+
+    Attributes:
+        description: what it is, for messages.
+        ignores: names of the fields of `Presentation` that have no effect on it.
+    """
+
+    description: ClassVar[str] = ""
+    ignores: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, path: Path, look: Presentation) -> None:
+        """Raise before the work the errors that `write` would raise after it, and refuse fields without effect.
+
+        Raises:
+            UsageError: the path or the presentation does not fit.
+            UserError: a package is missing.
+        """
+        unused = ", ".join(option(name) for name in self.ignores if getattr(look, name) is not None)
+        if unused:
+            raise UsageError(f"{unused}: {path} is {self.description}; leave out {unused}")
+
+    @abstractmethod
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+        """Write trajectories that have the same panels; existing files are replaced."""
+
+
+class AnimatedFile(Output):
+    """A file in one of the `PICTURE_FORMATS`."""
+
+    def check(self, path: Path, look: Presentation) -> None:
+        """Check the timing against the format."""
+        super().check(path, look)
+        check_animation(path, look.timing)
+
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+        """Write all frames; the format follows the suffix."""
+        save_animation(look.pictures(trajectories), path, look.timing)
+
+
+class Page(Output):
+    """An interactive HTML page."""
+
+    description = "a page, which has a zoom and shows time, log-SNR and blur"
+    ignores = ("scale", "labels")
+
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+        """Write the page; the browser enlarges its images."""
+        save_page(trajectories, path, title, look.timing, look.columns)
+
+
+class FrameFolder(Output):
+    """A folder of single frames."""
+
+    description = "a folder of single frames"
+    ignores = ("fps", "hold_sec", "loop")
+
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+        """Write every frame as a PNG named by its number, from 0000.png on."""
+        for number, frame in enumerate(look.pictures(trajectories)):
+            with files.replacing(path / f"{number:04d}.png") as temporary:
+                frame.save(temporary, format="PNG")
+
+
+class FilmStrip(Output):
+    """All frames in one still picture."""
+
+    description = "a still picture with one row per image"
+    ignores = ("fps", "hold_sec", "loop", "columns")
+
+    def check(self, path: Path, look: Presentation) -> None:
+        """Check the suffix, and refuse fields without effect."""
+        if path.suffix.lower() != ".png":
+            raise UsageError(f"{path}: a film strip is a still picture; end the name in .png")
+        super().check(path, look)
+
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+        """Write the strip as a PNG."""
+        width_px = sum(frame.shape[-1] for frame in trajectories[0].panels[0].frames)
+        strip = film_strip(trajectories, look.scale or max(1, _STRIP_WIDTH_PX // width_px), bool(look.labels))
+        with files.replacing(path) as temporary:
+            strip.save(temporary, format="PNG")
+
+
+OUTPUTS: dict[str, Output] = {**dict.fromkeys(PICTURE_FORMATS, AnimatedFile()), ".html": Page(), "": FrameFolder()}
+"""The outputs by suffix."""
+
+
+def output_for(path: Path) -> Output:
+    """The output that the suffix of a path chooses.
+
+    Raises:
+        UsageError: the suffix is unknown.
+    """
+    output = OUTPUTS.get(path.suffix.lower())
+    if output is None:
+        known = ", ".join(suffix for suffix in OUTPUTS if suffix)
+        raise UsageError(f"{path}: unknown format of an animation; end the name in {known}, or name a folder for single frames")
+    return output

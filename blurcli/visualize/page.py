@@ -1,0 +1,73 @@
+"""An animation as one interactive HTML file, with its power spectra: it loads nothing from the network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blurcli import files
+from blurcli.visualize.animations import Timing
+from blurcli.visualize.grids import Images, picture, tile
+from blurcli.visualize.trajectories import Panel, Trajectory, power_spectra
+
+
+def save_page(trajectories: Sequence[Trajectory], path: Path, title: str, timing: Timing, columns: int | None = None) -> None:
+    """Write a page with a time slider that also plays the animation.
+
+    Args:
+        trajectories: the directions, all with the same panels.
+        path: .html.
+        title: title of the page.
+        timing: for playing.
+        columns: images per row of a panel; None for nearly square.
+    """
+    first = trajectories[0].panels[0]
+    height, width = tile(first.frames[0], columns).shape[:2]
+    animation = {
+        "width": width,
+        "height": height,
+        "fps": timing.fps,
+        "hold_ms": 1000 * timing.hold_sec,
+        "loop": timing.loop,
+        "wavelengths": [2 / (low + high) for low, high in power_spectra(first)[0]],
+        "trajectories": [
+            {
+                "direction": one.direction,
+                "times": one.times,
+                "panels": [_panel_data(panel, one.times, columns) for panel in one.panels],
+            }
+            for one in trajectories
+        ],
+    }
+    template = resources.files("blurcli.visualize").joinpath("page.html").read_text(encoding="utf-8")
+    before, after = template.replace("{{title}}", html.escape(title)).split("{{animation}}")
+    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as page:
+        page.write(before)
+        for piece in json.JSONEncoder(separators=(",", ":")).iterencode(animation):
+            page.write(piece.replace("<", "\\u003c"))  # "</script>" in a title would end the script element
+        page.write(after)
+
+
+def _panel_data(panel: Panel, times: Sequence[float], columns: int | None) -> dict[str, Any]:
+    t = torch.tensor(times, dtype=torch.float64)
+    return {
+        "title": panel.title,
+        "logsnr": panel.process.logsnr(t).tolist(),
+        "blur": panel.process.blur_sigma(t).tolist(),
+        "spectrum": [[float(f"{value:.3g}") for value in row] for row in power_spectra(panel)[1]],
+        "images": [_data_uri(frame, columns) for frame in panel.frames],
+    }
+
+
+def _data_uri(images: Images, columns: int | None) -> str:
+    content = io.BytesIO()
+    picture(tile(images, columns)).save(content, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

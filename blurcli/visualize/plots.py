@@ -1,0 +1,177 @@
+"""Plots of measurements, as PNG or SVG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, NullLocator
+from torch import Tensor
+
+from blurcli import files
+from blurcli.core.bands import frequency_bands
+from blurcli.errors import OptionError
+from blurcli.evaluate.distances import BANDS_PER_OCTAVE
+
+_SUFFIXES = (".png", ".svg")
+_DECADES = 2  # range of the color scale of relative errors, on either side of 1
+
+
+def check_plot(path: Path, name: str = "out") -> None:
+    """Raise before the work the errors of saving a plot.
+
+    Args:
+        path: the file.
+        name: name of the option, for messages.
+
+    Raises:
+        OptionError: the suffix is neither .png nor .svg.
+        UserError: the file cannot be written.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise OptionError(name, path, f"unknown format of a plot; end the name in {' or '.join(_SUFFIXES)}")
+    files.check_writable(path)
+
+
+def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path) -> None:
+    """Score against sampler steps: one line per sampler, with bars from the smallest to the largest score over seeds.
+
+    Args:
+        rows: dictionaries with the keys sampler, steps, mean, min and max.
+        metric: name of the score, the label of the axis.
+        path: .png or .svg.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for sampler in dict.fromkeys(row["sampler"] for row in rows):
+        own = [row for row in rows if row["sampler"] == sampler]
+        steps, mean, low, high = (np.array([row[key] for row in own]) for key in ("steps", "mean", "min", "max"))
+        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=sampler, marker="o", markersize=4, capsize=3)
+    axes.set(xscale="log", yscale="log", xlabel="steps (network calls per image)", ylabel=metric)
+    axes.set_xticks(sorted({row["steps"] for row in rows}))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    _plain_numbers(axes)
+    axes.legend()
+    _save(figure, path)
+
+
+def save_loss(steps: list[int], losses: list[float], by_time: dict[float, list[tuple[int, float]]], path: Path) -> None:
+    """The training loss, and below it the loss at several times, measured on fixed images and noise.
+
+    Args:
+        steps: training steps.
+        losses: the weighted loss at each step.
+        by_time: for each time t, pairs (step, unweighted loss); empty for no second panel.
+        path: .png or .svg.
+    """
+    figure = Figure(figsize=(7, 7 if by_time else 4), layout="constrained")
+    panels = figure.subplots(1 + bool(by_time), sharex=True, squeeze=False)[:, 0]
+    panels[0].plot(steps, losses, linewidth=1)
+    panels[0].set(yscale="log", ylabel="training loss (weighted)")
+    if by_time:
+        for t, points in by_time.items():
+            panels[1].plot(
+                *zip(*points, strict=True), label=f"t = {t:.3g}", marker="o", markersize=3, color=colormaps["viridis"](t * 0.9)
+            )
+        panels[1].set(yscale="log", ylabel="mean squared error (noise variance = 1)")
+        panels[1].legend(ncols=3, fontsize="small")
+    panels[-1].set_xlabel("training steps")
+    _plain_numbers(panels[0])
+    panels[-1].grid(visible=True, alpha=0.3)
+    _save(figure, path)
+
+
+def save_scores(lines: dict[str, list[tuple[int, float, float, float]]], metric: str, path: Path) -> None:
+    """Score over training: one line per sampler, with bars from the smallest to the largest score over seeds.
+
+    Args:
+        lines: for each sampler, tuples (training steps, mean, smallest, largest).
+        metric: name of the score, the label of the axis.
+        path: .png or .svg.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        steps, mean, low, high = np.array(points).T
+        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=name, marker="o", markersize=4, capsize=3)
+    axes.set(yscale="log", xlabel="training steps", ylabel=metric)
+    _plain_numbers(axes)
+    axes.legend()
+    _save(figure, path)
+
+
+def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path) -> None:
+    """Squared error of x_hat relative to the Wiener filter, by time and frequency band; the color scale is centered at 1.
+
+    Args:
+        times: (T,), uniform in [0, 1], at least 2.
+        relative: relative errors (T, bands), positive.
+        bands: names of the bands.
+        path: .png or .svg.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    shade = np.log10(relative.cpu().numpy().T.clip(10.0**-_DECADES, 10.0**_DECADES))
+    half = float(times[1] - times[0]) / 2
+    image = axes.imshow(
+        shade,
+        aspect="auto",
+        cmap="RdBu_r",
+        norm=TwoSlopeNorm(0, -_DECADES, _DECADES),
+        extent=(-half, 1 + half, len(bands) - 0.5, -0.5),
+        interpolation="nearest",
+    )
+    axes.set(xlabel="t", ylabel="wavelength", yticks=range(len(bands)), yticklabels=bands)
+    scale = figure.colorbar(image, label="squared error / squared error of the Wiener filter")
+    ticks = range(-_DECADES, _DECADES + 1)
+    scale.set_ticks(list(ticks), labels=[f"{10.0**k:g}" for k in ticks])
+    _save(figure, path)
+
+
+def save_spectrum(score: dict[str, Any], path: Path) -> None:
+    """Radial power spectra of samples and data against wavelength, and below them their ratio in dB.
+
+    Args:
+        score: a line of evaluations.jsonl with spectrum, reference_spectrum (None if it is unknown), size and reference.
+        path: .png or .svg.
+    """
+    height, width = score["size"]
+    bands = frequency_bands(height, width, BANDS_PER_OCTAVE)[1][1:]
+    wavelength = np.array([2 / (low + high) for low, high in bands])
+    ours = np.array(score["spectrum"][1:])
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    if score["reference_spectrum"] is not None:
+        reference = np.array(score["reference_spectrum"][1:])
+        upper.plot(wavelength, reference, label=score["reference"], color="black", marker="o", markersize=3)
+        lower.plot(wavelength, 10 * np.log10(ours / reference), color="C1", marker="o", markersize=3)
+    upper.plot(wavelength, ours, label="samples", color="C1", marker="o", markersize=3)
+    lower.axhline(0, color="black", linewidth=1)
+    upper.set(xscale="log", yscale="log", ylabel="mean squared DCT coefficient")
+    upper.invert_xaxis()
+    upper.legend()
+    lower.set(xlabel="wavelength (px)", ylabel="samples over data (dB)")
+    lower.set_xticks([2.0**k for k in range(1, int(np.log2(wavelength[0])) + 1)])
+    lower.xaxis.set_minor_locator(NullLocator())
+    lower.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    for axes in (upper, lower):
+        axes.grid(visible=True, which="both", alpha=0.3)
+    _save(figure, path)
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """Plain numbers instead of powers of ten on a logarithmic y axis, and a grid."""
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2468" else "")
+    axes.grid(visible=True, which="both", alpha=0.3)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)

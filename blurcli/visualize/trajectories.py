@@ -1,0 +1,243 @@
+"""Trajectories: what processes do to images over time, as frames; several processes share one clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurcli.core.bands import Bands, band_means, frequency_bands
+from blurcli.core.dct import dct2
+from blurcli.core.process import Process
+from blurcli.core.rng import ImageNoise
+from blurcli.errors import OptionError
+from blurcli.families import SamplingConfig
+from blurcli.pipeline import Init, Pipeline, Start, to_uint8
+from blurcli.visualize.grids import Images
+
+_BANDS_PER_OCTAVE = 3
+
+
+@dataclass(frozen=True)
+class AnimatedProcess:
+    """A process to show.
+
+    Attributes:
+        title: its name for people, such as the name of a run.
+        process: the process.
+        model: a network trained for it; None where only its forward process is shown.
+        sampling: how its images are sampled; None for the preset's way.
+    """
+
+    title: str
+    process: Process
+    model: Pipeline | None = None
+    sampling: SamplingConfig | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What the frames of a trajectory show.
+
+    Attributes:
+        times: t in [0, 1] of every frame, rising for a forward and falling for a reverse process; or a number of frames that
+            are uniform in the sampler's steps, for the reverse process of a single model.
+        show: `z`, the states; `x_hat`, the estimates of the clean image; or `both`.
+    """
+
+    times: Sequence[float] | int
+    show: str = "z"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One kind of image of one process over time.
+
+    Attributes:
+        title: what it shows.
+        process: the process.
+        frames: images (N, C, H, W) uint8, one array per time.
+    """
+
+    title: str
+    process: Process
+    frames: list[Images]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One direction of an animation.
+
+    Attributes:
+        direction: `forward`, from images to noise, or `reverse`.
+        times: t in [0, 1] of every frame.
+        panels: what is shown side by side.
+    """
+
+    direction: str
+    times: list[float]
+    panels: list[Panel]
+
+
+def uniform_times(process: Process, count: int, spacing: str) -> list[float]:
+    """`count` times from 0 to 1, uniform in `time` or in the `logsnr` of a process.
+
+    Raises:
+        OptionError: `logsnr`, for a process whose noise never changes.
+    """
+    if spacing == "time":
+        return torch.linspace(0, 1, count, dtype=torch.float64).tolist()
+    try:
+        return process.uniform_in_logsnr(count).tolist()
+    except ValueError as error:
+        raise OptionError("spacing", spacing, f"{error}; use time") from None
+
+
+@torch.inference_mode()
+def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, seed: int, view: View) -> Trajectory:
+    """Images that dissolve in noise, the same noise for all processes.
+
+    The noise is the one from which the first model samples images 0 to N - 1 of the seed, so that a reverse trajectory of that
+    seed continues this one.
+
+    Args:
+        processes: with models, unless only states are shown.
+        images: clean images (N, C, H, W) uint8.
+        seed: seed of the noise.
+        view: with times that rise from 0; the frame at 0 shows the images themselves. Estimates are unconditional.
+    """
+    assert not isinstance(view.times, int)
+    x = torch.from_numpy(np.array(images)).float() / 127.5 - 1
+    models = [one.model for one in processes if one.model is not None]
+    eps = models[0].initial_noise(len(x), seed).cpu() if models else ImageNoise(seed, range(len(x)))(x)
+    panels = []
+    for one in processes:
+        unconditional = None if one.model is None else replace(one.model.sampling(), label="none")
+        recorder = _Recorder(replace(one, sampling=unconditional), view.show, seed)
+        for t in view.times:
+            recorder.record(t, x if t == 0 else one.process.diffuse(x, torch.full((len(x),), t), eps))
+        panels += recorder.panels
+    return Trajectory("forward", list(view.times), panels)
+
+
+@torch.inference_mode()
+def reverse_trajectory(
+    processes: Sequence[AnimatedProcess],
+    count: int,
+    seed: int,
+    view: View,
+    images: Images | None = None,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> Trajectory:
+    """Images 0 to count - 1 of a seed as they are sampled; the last frame shows what `Pipeline.generate` returns.
+
+    Frames between two steps of a sampler are interpolated linearly.
+
+    Args:
+        processes: with models.
+        count: number of images.
+        seed: seed of the images.
+        view: with times that fall from 1 to 0, or with a number of frames.
+        images: clean images (N, C, H, W) uint8, which families that start from images blur and start from; None for the start
+            images of the model. Other families ignore them.
+        on_step: receives the number of finished steps, over all processes.
+    """
+    done = itertools.count(1)
+    panels: list[Panel] = []
+    times: list[float] = []
+    for one in processes:
+        assert one.model is not None
+        sampling = one.sampling or one.model.sampling()
+        recorder = _Recorder(replace(one, sampling=sampling), view.show, seed)
+        observer = _SamplerObserver(recorder, view.times, sampling.steps, lambda: on_step(next(done)))
+        init = Init(images, 1.0) if images is not None and one.model.family.starts_from_images else None
+        start = Start(init=init)
+        (final,) = one.model.generate(count, seed, sampling, start=start, batch_size=count, on_step=observer)
+        observer.finish(final)
+        panels += recorder.panels
+        times = times or observer.times
+    return Trajectory("reverse", times, panels)
+
+
+def power_spectra(panel: Panel) -> tuple[Bands, list[list[float]]]:
+    """The power spectrum of every frame: mean squared DCT coefficients, images in [-1, 1], per band of frequencies.
+
+    Returns:
+        The bands, without the image mean, and one number per band for every frame.
+    """
+    band, bands = frequency_bands(*panel.process.shape, _BANDS_PER_OCTAVE)
+    spectra = [(dct2(torch.from_numpy(frame).float() / 127.5 - 1) ** 2).mean(0) for frame in panel.frames]
+    return bands[1:], [band_means(spectrum, band)[1:].tolist() for spectrum in spectra]
+
+
+class _Recorder:
+    """Turns states of one process into the frames of its panels.
+
+    Args:
+        animated: the process; its sampling gives the label and guidance of estimates.
+        show: see `View`.
+        seed: decides the classes of the images.
+    """
+
+    def __init__(self, animated: AnimatedProcess, show: str, seed: int) -> None:
+        self._animated, self._seed = animated, seed
+        titles = {"z": animated.title, "x_hat": f"{animated.title}: x_hat"}
+        self._by_kind = {
+            kind: Panel(titles[kind], animated.process, []) for kind in (("z", "x_hat") if show == "both" else (show,))
+        }
+
+    @property
+    def panels(self) -> list[Panel]:
+        return list(self._by_kind.values())
+
+    def record(self, t: float, z: Tensor) -> None:
+        """Add a frame for the states z (B, C, H, W), about [-1, 1], at time t."""
+        for shown, panel in self._by_kind.items():
+            panel.frames.append(to_uint8(self._estimate(t, z) if shown == "x_hat" and t > 0 else z).numpy())
+
+    def _estimate(self, t: float, z: Tensor) -> Tensor:
+        model = self._animated.model
+        assert model is not None
+        return model.denoise(z.to(model.device), t, self._seed, self._animated.sampling)
+
+
+class _SamplerObserver:
+    """Observes a sampler and records frames at chosen positions between its start (0) and its end (1).
+
+    Args:
+        recorder: receives the states.
+        times: t of the frames, falling from 1, which puts a frame at position 1 - t; or their number, which spreads them
+            uniformly over the steps.
+        steps: number of steps of the sampler.
+        on_step: called after every step.
+    """
+
+    def __init__(self, recorder: _Recorder, times: Sequence[float] | int, steps: int, on_step: Callable[[], None]) -> None:
+        self._recorder = recorder
+        self._by_time = not isinstance(times, int)
+        self._ahead = torch.linspace(0, 1, times).tolist() if isinstance(times, int) else [1 - t for t in times]
+        self._steps, self._on_step = steps, on_step
+        self._last: tuple[float, float, Tensor] | None = None
+        self.times: list[float] = []
+
+    def __call__(self, i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
+        """Record the frames up to step i, which begins at time t in state z."""
+        self._advance(1 - t if self._by_time else i / self._steps, t, z)
+        self._on_step()
+
+    def finish(self, images: Tensor) -> None:
+        """Record the remaining frames, up to the finished images."""
+        self._advance(1.0, 0.0, images)
+
+    def _advance(self, position: float, t: float, z: Tensor) -> None:
+        last_position, last_t, last_z = self._last or (position, t, z)
+        while self._ahead and self._ahead[0] <= position + 1e-9:
+            wanted, length = self._ahead.pop(0), position - last_position
+            fraction = min(1.0, (wanted - last_position) / length) if length else 1.0
+            self.times.append(last_t + fraction * (t - last_t))
+            self._recorder.record(self.times[-1], torch.lerp(last_z, z, fraction))
+        self._last = position, t, z

@@ -1,0 +1,126 @@
+"""Weights files: a trained network and everything that sampling needs.
+
+Tensors: the EMA weights `net.*`; the data's moments `spectrum`, `mean` and, for networks in opponent colors, `opponent`; for
+calibrated objectives the `gain`; and the family's own, such as `starts` of heat dissipation (blurred training images).
+Metadata: the configuration, the step and the classes. The network may be stored in float16.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blurcli import checkpoint
+from blurcli.checkpoint import Tensors
+from blurcli.config import Config, from_json, to_json
+from blurcli.core.moments import DataMoments
+from blurcli.errors import UserError
+from blurcli.families import FAMILIES, ModelData
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of the training images.
+
+    Attributes:
+        names: in the order of their numbers.
+        counts: number of images of each.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The content of a weights file.
+
+    Attributes:
+        config: the resolved preset of the training.
+        step: training steps done.
+        network: EMA parameters by name.
+        data: moments of the data, gain, and the family's own tensors.
+        path: the file, for messages.
+        classes: of a class-conditional network; else None.
+    """
+
+    config: Config
+    step: int
+    network: Tensors
+    data: ModelData
+    path: Path
+    classes: Classes | None = None
+
+
+def save_weights(weights: Weights) -> None:
+    """Write a weights file to `weights.path`, atomically."""
+    data, moments = weights.data, weights.data.moments
+    tensors = {f"net.{name}": tensor for name, tensor in weights.network.items()}
+    tensors |= {"spectrum": moments.second_moment, "mean": moments.mean}
+    optional = {"gain": data.gain, "opponent": moments.opponent_spectrum, **data.extras}
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+    metadata = {"config": to_json(weights.config), "step": str(weights.step)}
+    if weights.classes is not None:
+        metadata["classes"] = json.dumps(asdict(weights.classes))
+    checkpoint.write(weights.path, "weights", tensors, metadata)
+
+
+def load_weights(path: Path) -> Weights:
+    """Read a weights file.
+
+    Raises:
+        UsageError: there is no such file, or it is not a weights file of blurdiff.
+        UserError: it is damaged.
+    """
+    metadata, tensors = checkpoint.read(path, "weights")
+    config, step = from_json(metadata["config"], str(path)), checkpoint.read_step(metadata, path)
+    try:
+        moments = DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), tensors.pop("opponent", None))
+        gain = tensors.pop("gain", None)
+        extras = {name: tensors.pop(name) for name in FAMILIES[config.process.kind].extra_tensors}
+    except KeyError as missing:
+        raise UserError(f"{path}: the tensor {missing} is missing; the file is damaged") from None
+    network = {name.removeprefix("net."): _as_float32(tensor) for name, tensor in tensors.items()}
+    return Weights(config, step, network, ModelData(moments, gain, extras), path, _read_classes(metadata, config, path))
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    """Parameters stored in 16 bits are used in 32."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
+def to_half_precision(weights: Weights, path: Path) -> Weights:
+    """The same weights for a file at `path`, with the network in float16 and without the location of the training images.
+
+    Raises:
+        UserError: a parameter is too large for float16.
+    """
+    network = {name: tensor.half() for name, tensor in weights.network.items()}
+    for name, tensor in network.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{weights.path}: net.{name} does not fit into 16 bits (65,504 at most): share the file as it is")
+    data = weights.config.data
+    if Path(data.source).name != data.source:  # a path, whose last part might be the name of a dataset
+        data = data.model_copy(update={"source": "images"})
+    config = weights.config.model_copy(update={"data": data})
+    return replace(weights, config=config, network=network, path=path)
+
+
+def _read_classes(metadata: Mapping[str, str], config: Config, path: Path) -> Classes | None:
+    wanted = config.data.classes
+    if wanted is None:
+        return None
+    try:
+        plain = json.loads(metadata["classes"])
+        classes = Classes(tuple(str(name) for name in plain["names"]), tuple(int(count) for count in plain["counts"]))
+        fits = len(classes.names) == len(classes.counts) == wanted
+        if not fits or min(classes.counts) < 0 or not sum(classes.counts):
+            raise ValueError("their number differs from its configuration")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its classes cannot be read ({error}); the file is damaged") from None
+    return classes

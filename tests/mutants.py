@@ -1,0 +1,224 @@
+"""Deliberate faults: each is put into a copy of the package, and the tests named with it must fail.
+
+    python tests/mutants.py [NAME ...]
+
+Without names all faults are tried, which takes some minutes. The exit code is the number of faults that no test notices.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault.
+
+    Attributes:
+        name: what is wrong.
+        file: the file below `blurcli/`.
+        old: the right code, which must be there exactly once.
+        new: the wrong code.
+        tests: arguments of pytest; the tests that must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+INVARIANTS = "tests/test_invariants.py"
+MUTANTS = (
+    Mutant(
+        "EMA warm-up removed",
+        "train/trainer.py",
+        "decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))",
+        "decay = self.config.optim.ema_decay",
+        f"{INVARIANTS}::test_ema_starts_with_a_short_average",
+    ),
+    Mutant(
+        "augmentation labels not given to the network",
+        "train/trainer.py",
+        'conditions["augment_labels"] = augment_labels',
+        "pass",
+        f"{INVARIANTS}::test_augmentation_labels_reach_the_network",
+    ),
+    Mutant(
+        "augmentation labels ignored by the network",
+        "core/unet.py",
+        "time = time + self.changes(augment_labels).to(x.dtype)",
+        "pass",
+        "tests/test_augment.py::test_labels_reach_the_network_and_are_optional",
+    ),
+    Mutant(
+        "class dropout inverted",
+        "train/trainer.py",
+        "dropped = torch.rand(count, device=x.device) < self.config.optim.class_dropout",
+        "dropped = torch.rand(count, device=x.device) >= self.config.optim.class_dropout",
+        f"{INVARIANTS} -k class_dropout",
+    ),
+    Mutant(
+        "the same flips every step",
+        "data/batches.py",
+        "np.random.default_rng([self._seed, 1, step])",
+        "np.random.default_rng([self._seed, 1])",
+        f"{INVARIANTS}::test_every_step_draws_its_own_flips",
+    ),
+    Mutant(
+        "the same noise every step",
+        "core/rng.py",
+        "words = [seed, step, attempt] if attempt else [seed, step]",
+        "words = [seed, attempt]",
+        f"{INVARIANTS}::test_every_step_draws_its_own_noise_times_and_dropout",
+    ),
+    Mutant(
+        "scores of other numbers of images ranked together",
+        "evaluate/metrics.py",
+        '"size", "n")',
+        '"size")',
+        f"{INVARIANTS}::test_scores_of_other_numbers_of_images_are_not_ranked_together",
+    ),
+    Mutant(
+        "- log N missing in the heat prior",
+        "core/heat_likelihood.py",
+        " - math.log(len(blurred_bank))",
+        "",
+        f"{INVARIANTS}::test_the_heat_prior_is_a_mean_over_its_components",
+    ),
+    Mutant(
+        "Fourier scale changed",
+        "core/unet.py",
+        "frequencies = 1000.0 *",
+        "frequencies = 500.0 *",
+        f"{INVARIANTS}::test_fourier_features tests/test_golden.py",
+    ),
+    Mutant(
+        "groups of normalization changed",
+        "core/unet.py",
+        "min(32, channels // 4)",
+        "min(32, channels // 8)",
+        f"{INVARIANTS}::test_groups_of_normalization tests/test_golden.py",
+    ),
+    Mutant(
+        "zero initialization removed",
+        "core/unet.py",
+        "        nn.init.zeros_(parameter)",
+        "        pass",
+        f"{INVARIANTS}::test_what_starts_at_zero",
+    ),
+    Mutant(
+        "order of the Philox key changed",
+        "core/rng.py",
+        "np.array([seed, index], np.uint64)",
+        "np.array([index, seed], np.uint64)",
+        f"{INVARIANTS}::test_the_key_of_a_stream_is_seed_then_index",
+    ),
+    Mutant(
+        "ab2 without its limit",
+        "core/samplers/ab2.py",
+        ".clamp(max=_MAX_RATIO)",
+        "",
+        f"{INVARIANTS}::test_ab2_limits_its_ratio",
+    ),
+    Mutant(
+        "abm extrapolates in its last step",
+        "core/samplers/abm.py",
+        "if change is not None and not step.is_last:",
+        "if change is not None:",
+        f"{INVARIANTS}::test_abm_predicts_corrects_and_ends_without_extrapolation tests/test_golden.py",
+    ),
+    Mutant(
+        "network left in evaluation mode",
+        "inference.py",
+        "            network.train(training)",
+        "            pass",
+        f"{INVARIANTS}::test_looks_leave_the_networks_in_their_modes",
+    ),
+    Mutant(
+        "health measured in training mode",
+        "train/monitoring.py",
+        "with evaluation_mode(trainer.network):",
+        "if True:",
+        f"{INVARIANTS}::test_health_is_measured_without_dropout",
+    ),
+    Mutant(
+        "EMA in training mode",
+        "train/trainer.py",
+        "copy.deepcopy(self.network).eval()",
+        "copy.deepcopy(self.network)",
+        f"{INVARIANTS}::test_looks_leave_the_networks_in_their_modes",
+    ),
+    Mutant(
+        "sampling in training mode",
+        "pipeline.py",
+        "device)).eval()",
+        "device))",
+        f"{INVARIANTS}::test_sampling_is_without_dropout",
+    ),
+    Mutant(
+        "loss weight ignored",
+        "train/trainer.py",
+        "return None if weight is None else",
+        "return None if True else",
+        f"{INVARIANTS}::test_the_loss_weight_counts",
+    ),
+    Mutant(
+        "Adam's beta1 changed",
+        "train/trainer.py",
+        "betas=(0.9, config.optim.beta2)",
+        "betas=(0.5, config.optim.beta2)",
+        f"{INVARIANTS}::test_adam_has_the_betas_of_the_preset",
+    ),
+    Mutant(
+        "padding of fixed batches removed",
+        "inference.py",
+        "padding = tensor[:1].expand(number * count - len(x), *tensor.shape[1:])",
+        "padding = tensor[:0]",
+        f"{INVARIANTS}::test_calls_of_a_fixed_size_are_padded",
+    ),
+)
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether all tests pass with the fault in a copy of the package below `folder`."""
+    package = folder / "blurcli"
+    shutil.copytree(ROOT / "blurcli", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "presets", folder / "presets")
+    path = package / mutant.file
+    code = path.read_text(encoding="utf-8")
+    if code.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.name}: {mutant.file} has this code {code.count(mutant.old)} times: {mutant.old}")
+    path.write_text(code.replace(mutant.old, mutant.new), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{mutant.name}: pytest cannot run these tests:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0
+
+
+def main(names: list[str]) -> int:
+    """Try the faults of these names, or all; returns how many survive."""
+    survivors = 0
+    for mutant in MUTANTS:
+        if names and mutant.name not in names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            survived = survives(mutant, Path(folder))
+        survivors += survived
+        print(f"{'SURVIVES' if survived else 'caught  '}  {mutant.name}: {mutant.tests}", flush=True)
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

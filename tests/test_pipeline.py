@@ -1,0 +1,72 @@
+"""From weights to images: how many at a time, and what torch.compile has to do with it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, moments_of
+from torch import Tensor, nn
+
+from blurcli.config import Config, load_config, parse_overrides
+from blurcli.families import ModelData
+from blurcli.inference import CompileOrFallback
+from blurcli.pipeline import Pipeline, build_network
+
+CPU = torch.device("cpu")
+
+
+def tiny_model(*options: str, notify: Callable[[str], None] = lambda text: None) -> Pipeline:
+    config: Config = load_config("shapes-blur", parse_overrides([*TINY, "train.precision=fp32", *options]))
+    torch.manual_seed(0)
+    network = build_network(config).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    shape = (3, *config.data.image_size)
+    return Pipeline(config, network, ModelData(moments_of(torch.full(shape, 0.3))), CPU, notify=notify)
+
+
+def test_large_images_come_fewer_at_a_time() -> None:
+    assert tiny_model().batch_size == 64
+    assert tiny_model("data.image_size=256").batch_size == 4
+    assert tiny_model("data.image_size=[2048, 1024]").batch_size == 1
+    assert tiny_model("data.image_size=256", "sample.batch_size=9").batch_size == 9
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(network: nn.Module, **options: Any) -> Callable[..., Tensor]:
+        def call(*arguments: Tensor) -> Tensor:
+            raise RuntimeError("no compiler found\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    said: list[str] = []
+    plain, compiled = tiny_model(), tiny_model("sample.compile=true", notify=said.append)
+    images = torch.cat(list(compiled.generate(3, seed=0)))
+    assert torch.equal(images, torch.cat(list(plain.generate(3, seed=0))))
+    assert len(said) == 2
+    assert said[1] == "the network cannot be compiled here (no compiler found); continuing without compilation"
+
+
+def test_memory_that_does_not_suffice_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **options: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        CompileOrFallback(nn.Identity(), lambda text: None)(torch.zeros(1))
+
+
+def test_a_compiled_network_is_called_as_the_plain_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+
+    def compiled(network: nn.Module, dynamic: bool, mode: str) -> nn.Module:
+        modes.append(mode)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    said: list[str] = []
+    images = torch.cat(list(tiny_model("sample.compile=true", notify=said.append).generate(5, seed=0)))
+    assert torch.equal(images, torch.cat(list(tiny_model().generate(5, seed=0))))
+    assert (modes, len(said)) == (["default"], 1)
