@@ -8,10 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pooch
-import requests
-import urllib3
-
 from blurcli import files
 from blurcli.errors import UserError
 
@@ -21,8 +17,6 @@ Progress = Callable[[int, int], None]
 _STALL_SEC = 20.0  # without a byte
 _SLOWEST_BYTES_PER_SEC = 1000  # mean over _STALL_SEC
 _CHUNK = 1 << 16
-
-pooch.get_logger().setLevel("WARNING")  # it reports every download; the command line has a progress bar
 
 
 def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progress, sha256: str | None = None) -> None:
@@ -38,6 +32,9 @@ def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progr
     Raises:
         UserError: the host is unreachable, refuses, is too slow or breaks off; wrong content; the file cannot be written.
     """
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # it reports every download; the command line has a progress bar
 
     def download(url: str, target: str, _: object) -> None:
         with Path(target).open("wb") as file:
@@ -97,6 +94,9 @@ def _write_record(path: Path, sha256: str, source: str) -> None:
 
 def _chunks(url: str, progress: Progress) -> Iterator[bytes]:
     """The content of `url`. pooch's own downloader waits for full chunks: a host that drips would hold it for hours."""
+    import requests
+    import urllib3
+
     done = total = 0
     try:
         with requests.get(url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=_STALL_SEC) as response:

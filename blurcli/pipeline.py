@@ -125,8 +125,10 @@ class Pipeline:
             network = build_network(weights.config)
         # Before any memory is allocated: a damaged file can claim a huge network.
         check_fit(network, weights.network, weights.path)
-        network = network.to_empty(device=device).to(memory_format=memory_format(weights.config, device)).eval()
-        network.load_state_dict(weights.network)
+        # Copies: the tensors may be views of the file. Assigned: `to_empty` on `meta` imports SymPy, for seconds.
+        tensors = {name: tensor.to(device, copy=True) for name, tensor in weights.network.items()}
+        network.load_state_dict(tensors, assign=True)
+        network = network.to(memory_format=memory_format(weights.config, device)).requires_grad_(False).eval()
         data = weights.data if calibrated else replace(weights.data, gain=None)
         try:
             return cls(weights.config, network, data, device, weights.classes, notify)

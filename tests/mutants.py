@@ -175,8 +175,8 @@ MUTANTS = (
     Mutant(
         "Adam's beta1 changed",
         "train/trainer.py",
-        "betas=(0.9, config.optim.beta2)",
-        "betas=(0.5, config.optim.beta2)",
+        "named_parameters()), 0.9, config.optim.beta2)",
+        "named_parameters()), 0.5, config.optim.beta2)",
         f"{INVARIANTS}::test_adam_has_the_betas_of_the_preset",
     ),
     Mutant(

@@ -29,6 +29,7 @@ from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
 from blurcli.train import Callbacks, Trainer, train
 from blurcli.train import trainer as trainer_module
+from blurcli.train.adam import Adam
 from blurcli.train.monitoring import Health, Snapshots
 from blurcli.visualize import tile
 
@@ -136,7 +137,25 @@ def test_the_loss_weight_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_adam_has_the_betas_of_the_preset() -> None:
-    assert tiny_trainer("optim.beta2=0.98").optimizer.param_groups[0]["betas"] == (0.9, 0.98)
+    optimizer = tiny_trainer("optim.beta2=0.98").optimizer
+    assert (optimizer.beta1, optimizer.beta2) == (0.9, 0.98)
+
+
+def test_adam_is_that_of_pytorch() -> None:
+    """Bit for bit, over steps of which one is skipped."""
+    ours, theirs = ([torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(5))] for _ in range(2))
+    own, reference = Adam({"a": ours[0], "b": ours[1]}, 0.9, 0.98), torch.optim.Adam(theirs, betas=(0.9, 0.98), fused=True)
+    for lr, bad in ((1e-2, False), (3e-3, True), (1e-3, False), (1e-3, False)):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        own.step(lr, torch.tensor(bad))
+        reference.found_inf = torch.tensor(float(bad))
+        reference.param_groups[0]["lr"] = lr
+        reference.step()
+    for mine, other, name in zip(ours, theirs, "ab", strict=True):
+        assert torch.equal(mine, other)
+        assert all(torch.equal(own.state[name][key], value) for key, value in reference.state[other].items())
 
 
 def test_looks_leave_the_networks_in_their_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from blurcli import files
 from blurcli.config import Config, differing_keys, load_run_config, to_yaml
@@ -20,7 +19,7 @@ from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UsageError, option
 from blurcli.runs import Run
 from blurcli.train.checkpointing import Checkpointer, newest_state
-from blurcli.train.logging import Metrics, MetricsLogger, RunningMetrics
+from blurcli.train.logging import Board, Metrics, MetricsLogger, RunningMetrics
 from blurcli.train.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
 from blurcli.train.signals import GracefulShutdown, Interrupted
 from blurcli.train.trainer import Trainer
@@ -139,7 +138,7 @@ class _Observers:
         self.logger.begin(trainer.step)
         self.monitor.begin(trainer.step)
         self.checkpointer.begin(trainer)
-        with SummaryWriter(self.run.path, purge_step=trainer.step) as self._board:
+        with Board(self.run.path, trainer.step) as self._board:
             yield
 
     def log(self, running: RunningMetrics, trainer: Trainer) -> None:
@@ -235,10 +234,12 @@ def _check_agreement(old: Config, new: Config, run: Run) -> None:
 def _deterministic(wanted: bool) -> Iterator[None]:
     """Deterministic algorithms while the block runs, where they are wanted."""
     before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
-        torch.use_deterministic_algorithms(True)
+    if before or not wanted:  # the switch itself imports the compiler, for seconds
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(False)

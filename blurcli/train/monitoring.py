@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,10 @@ from blurcli.families import ModelData
 from blurcli.inference import evaluation_mode
 from blurcli.pipeline import Pipeline, to_uint8
 from blurcli.runs import Run
-from blurcli.train.logging import forget_after
+from blurcli.train.logging import Board, forget_after
 from blurcli.train.signals import GracefulShutdown, Stopping
 from blurcli.train.trainer import Trainer
 from blurcli.weights import Classes, Weights, save_weights
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 _HEALTH_IMAGES = 32
 _HEALTH_TIMES = 9
@@ -160,7 +157,7 @@ class Monitor:
         """Start from `step`: drop the lines of health.jsonl that a stopped run wrote but did not save."""
         forget_after(self._run.health_path, step)
 
-    def run_if_due(self, trainer: Trainer, board: SummaryWriter, shutdown: GracefulShutdown) -> None:
+    def run_if_due(self, trainer: Trainer, board: Board, shutdown: GracefulShutdown) -> None:
         """Run the checks that are due; a signal cuts them short."""
         due = [check for check, every in self._checks(trainer.config) if every and trainer.step % every == 0]
         if due:
@@ -168,14 +165,14 @@ class Monitor:
                 for check in due:
                     check(trainer, board)
 
-    def _checks(self, config: Config) -> Iterator[tuple[Callable[[Trainer, SummaryWriter], None], int | None]]:
+    def _checks(self, config: Config) -> Iterator[tuple[Callable[[Trainer, Board], None], int | None]]:
         """The checks, and their intervals in steps."""
         yield self._check_health, config.train.health_every_steps
         if self._draw_preview is not None:
             yield self._preview, config.train.preview_every_steps
         yield self._score, config.train.score_every_steps
 
-    def _check_health(self, trainer: Trainer, board: SummaryWriter) -> None:
+    def _check_health(self, trainer: Trainer, board: Board) -> None:
         health = Health.measure(trainer, self._snapshots)
         with self._run.health_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(health.record) + "\n")
@@ -186,18 +183,18 @@ class Monitor:
         if health.warning:
             self._notify(f"step {trainer.step}: {health.warning}")
 
-    def _preview(self, trainer: Trainer, board: SummaryWriter) -> None:
+    def _preview(self, trainer: Trainer, board: Board) -> None:
         assert self._draw_preview is not None
         pipeline = self._snapshots.ema_pipeline(trainer)
         images = torch.cat([to_uint8(x) for x in pipeline.generate(trainer.config.train.preview_images, seed=0)])
         picture = self._draw_preview(images.numpy())
-        board.add_image("samples", picture, trainer.step, dataformats="HWC")
+        board.add_picture("samples", picture, trainer.step)
         image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
         size = image.width * _PREVIEW_SCALE, image.height * _PREVIEW_SCALE
         with files.replacing(self._run.preview_path(trainer.step)) as temporary:
             image.resize(size, Image.Resampling.NEAREST).save(temporary, format="PNG")
 
-    def _score(self, trainer: Trainer, board: SummaryWriter) -> None:
+    def _score(self, trainer: Trainer, board: Board) -> None:
         """Score samples, always of the same seeds."""
         scorer = self._scorer
         assert scorer is not None

@@ -25,6 +25,7 @@ from blurcli.errors import UserError
 from blurcli.families import ModelData, family_of
 from blurcli.inference import CompileOrFallback, memory_format, mixed_precision
 from blurcli.pipeline import build_network
+from blurcli.train.adam import Adam
 from blurcli.train.checkpointing import State
 
 Conditions = dict[str, Tensor]
@@ -74,7 +75,7 @@ class Trainer:
         self.network: UNet = build_network(config).to(device).to(memory_format=memory_format(config, device))
         self.ema: UNet = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.network.checkpoint_activations = config.train.checkpoint_activations
-        self.optimizer = torch.optim.Adam(self.network.parameters(), betas=(0.9, config.optim.beta2), fused=True)
+        self.optimizer = Adam(dict(self.network.named_parameters()), 0.9, config.optim.beta2)
         self._parallel = None
         if distributed.size > 1:
             # 1x1 convolutions, for which every memory layout is the same.
@@ -132,10 +133,7 @@ class Trainer:
         bad = ~(loss.isfinite() & grad_norm.isfinite())
         self.skipped += bad
         self.consecutive_skips = (self.consecutive_skips + 1) * bad
-        # As in torch's GradScaler: the fused optimizer itself skips the step, and the host never waits for the device.
-        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        self.optimizer.param_groups[0]["lr"] = learning_rate(self.config.optim, self.step)
-        self.optimizer.step()
+        self.optimizer.step(learning_rate(self.config.optim, self.step), skip=bad)
         self.step += 1
         self._update_ema()
         return loss, grad_norm
@@ -148,7 +146,7 @@ class Trainer:
 
     def _backward(self, x: Tensor, t: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
         """The mean loss of the images; its gradient is left in the parameters, averaged over all processes."""
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         loss = torch.zeros((), device=x.device)
         for first in range(0, len(x), self._micro_batch):
             part = slice(first, first + self._micro_batch)
@@ -189,7 +187,7 @@ class Trainer:
         averages = dict(self.ema.named_parameters())
         for name, parameter in self.network.named_parameters():
             tensors |= {f"net.{name}": parameter, f"ema.{name}": averages[name]}
-            tensors |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
+        tensors |= {f"adam.{name}": tensor for name, tensor in self.optimizer.named_tensors().items()}
         tensors |= {"health.skipped": self.skipped, "health.skipped_in_row": self.consecutive_skips}
         return tensors
 
@@ -230,34 +228,20 @@ class Trainer:
         check_fit(self.network, parts["ema"], path)
         try:
             skipped, consecutive, restores = (parts["health"][k] for k in ("skipped", "skipped_in_row", "restores"))
-            moments: dict[Tensor, dict[str, Tensor]] = {
-                parameter: self._adam_moments(parts["adam"], name) for name, parameter in self.network.named_parameters()
-            }
-        except (KeyError, RuntimeError) as error:
+            self.optimizer.check(parts["adam"])
+        except (KeyError, ValueError) as error:
             raise UserError(f"{path}: the state is incomplete ({error}); the file is damaged") from None
         self.network.load_state_dict(parts["net"])
         self.ema.load_state_dict(parts["ema"])
-        self.optimizer.state.update(moments)
+        self.optimizer.load(parts["adam"])
         self.skipped, self.consecutive_skips = skipped.to(self.device), consecutive.to(self.device)
         self.restores, self.step = int(restores), state.step
-
-    def _adam_moments(self, saved: Tensors, name: str) -> dict[str, Tensor]:
-        parameter = self.network.get_parameter(name)
-        # Fused Adam walks through memory in order: its moments must have the memory layout of the parameter.
-        moments = {key: torch.empty_like(parameter).copy_(saved[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
-        return moments | {"step": saved[f"step.{name}"].to(self.device)}
 
     def synchronize(self) -> None:
         """Bring the training of every process to the state of the main process."""
         if self.distributed.size == 1:
             return
-        counts = torch.tensor([self.step, self.restores, len(self.optimizer.state)])
-        self.step, self.restores, begun = self.distributed.broadcast(counts).tolist()
-        if begun and not self.distributed.is_main:
-            for parameter in self.network.parameters():
-                step = torch.zeros((), device=self.device)
-                moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = {**moments, "step": step}
+        self.step, self.restores = self.distributed.broadcast(torch.tensor([self.step, self.restores])).tolist()
         with torch.no_grad():
             for tensor in self._tensors().values():
                 tensor.copy_(self.distributed.broadcast(tensor))
