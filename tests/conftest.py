@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import Process, Result
 
 from blurcli.core.moments import DataMoments
 
@@ -63,12 +61,7 @@ def moments_of(second_moment: torch.Tensor, opponent: bool = False) -> DataMomen
     return DataMoments(second_moment, torch.zeros_like(second_moment), second_moment if opponent else None)
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
+__all__ = ["Process", "Result"]
 
 Cli = Callable[..., Result]
 
@@ -91,10 +84,8 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 
 def shell(*arguments: object, cwd: Path) -> Result:
-    """Run a command line as a user does, in a process of its own."""
-    command = [sys.executable, "-m", "blurcli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-    return Result(done.returncode, done.stdout, done.stderr)
+    """Run a command line in a process of its own."""
+    return Process(*arguments, cwd=cwd).result()
 
 
 def settings(*assignments: str) -> list[str]:

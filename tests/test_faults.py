@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Cli, settings
+from conftest import Cli, Process, settings
 from test_train import equal, run_training, start, tiny_config, tiny_data
 from torch import Tensor
 
@@ -139,9 +138,8 @@ def test_old_weights_are_removed(cli: Cli, tmp_path: Path) -> None:
 # Signals, kills and the lock
 
 
-def begin(folder: Path, *assignments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "blurcli", "train", "--preset", "shapes-blur", "--run", "r", *settings(*assignments)]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+def begin(folder: Path, *assignments: str) -> Process:
+    return Process("train", "--preset", "shapes-blur", "--run", "r", *settings(*assignments), cwd=folder)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -157,16 +155,16 @@ def test_one_training_a_folder(tmp_path: Path) -> None:
     run = Run(tmp_path / "r")
     wait_for(lambda: bool(run.all_weights()))
     second = begin(tmp_path, "train.steps=100000")
-    message = second.communicate(timeout=120)[1]
-    assert second.returncode == 1
-    assert f"r: process {first.pid} on " in message
-    assert "is training here; wait for it, or use another folder" in message
-    first.kill()
-    first.communicate(timeout=60)
+    refused = second.result()
+    assert refused.code == 1
+    assert f"r: process {first.pid} on " in refused.err
+    assert "is training here; wait for it, or use another folder" in refused.err
+    first.signal(signal.SIGKILL)
+    first.result()
     reached = load_state(run.saved_states()[0]).step
-    third = begin(tmp_path, f"train.steps={reached + 5}")
-    assert f"continuing r from step {reached}" in third.communicate(timeout=120)[1]
-    assert third.returncode == 0
+    third = begin(tmp_path, f"train.steps={reached + 5}").result()
+    assert f"continuing r from step {reached}" in third.err
+    assert third.code == 0
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
