@@ -161,8 +161,8 @@ MUTANTS = (
     Mutant(
         "sampling in training mode",
         "pipeline.py",
-        "device)).eval()",
-        "device))",
+        "requires_grad_(False).eval()",
+        "requires_grad_(False).train()",
         f"{INVARIANTS}::test_sampling_is_without_dropout",
     ),
     Mutant(

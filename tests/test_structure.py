@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS, ROOT, Mutant
 
-PACKAGE = Path(__file__).parent.parent / "blurcli"
+PACKAGE = ROOT / "blurcli"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the top down; a room imports only from rooms below it, and rooms on one line may import each other.
 FLOORS = [
@@ -95,3 +96,9 @@ def test_presets_and_registries_need_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_deliberate_faults_still_fit_the_code(mutant: Mutant) -> None:
+    assert (ROOT / "blurcli" / mutant.file).read_text(encoding="utf-8").count(mutant.old) == 1
+    assert (ROOT / mutant.tests.split("::")[0].split()[0]).is_file()
