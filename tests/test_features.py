@@ -211,7 +211,7 @@ def test_distances_are_those_of_clean_fid(
     assert [metric.name for metric in metrics_in(features)[:2]] == ["fid", "kid"]
     assert "is not the published Inception network" in features.warning
     ours, reference = (
-        measure(array_batches(load_dataset(str(folder), "train", (24, 32), 3).images), 16, features, lambda done: None)
+        measure(array_batches(load_dataset(str(folder), "train", (24, 32), 3).images), 8, features, lambda done: None)
         for folder in folders
     )
     # clean-fid takes features and moments in float32, ours sums in float64.

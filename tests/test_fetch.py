@@ -17,7 +17,7 @@ from conftest import Cli, settings
 from blurcli import downloads
 from blurcli.cache import cache_folder
 from blurcli.errors import UserError
-from blurcli.evaluate import inception, load_features
+from blurcli.evaluate import distances, inception, load_features
 
 
 @dataclass
@@ -74,10 +74,11 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A cache of its own, nothing where clean-fid looks, and less patience than with a real host."""
+    """A cache of its own, nothing where clean-fid looks, less patience than with a real host, and no roots of large matrices."""
     monkeypatch.setenv("BLURDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(inception, "_clean_fid_path", lambda mode: tmp_path / "elsewhere" / "network.pt")
     monkeypatch.setattr(downloads, "_STALL_SEC", 0.5)
+    monkeypatch.setattr(distances, "frechet_distance", lambda *moments: 1.0)
 
 
 TROUBLE = {

@@ -41,8 +41,8 @@ def script(name: str, *arguments: str) -> dict[str, Any]:
 
 
 def test_killed_at_random_moments() -> None:
-    report = script("chaos.py", "--kills", "5")
-    assert report["kills"] == report["SIGKILL"] + report["SIGTERM"] == 5
+    report = script("chaos.py", "--kills", "4")
+    assert report["kills"] == report.get("SIGKILL", 0) + report.get("SIGTERM", 0) == 4
     assert report["trainings"] >= 1
     assert not report["unfinished"]
 
