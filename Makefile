@@ -16,7 +16,8 @@ $(VENV)/.installed: pyproject.toml blurcli/__init__.py
 	$(PYTHON) -c "import sys; sys.exit('blurdiff needs Python 3.11 or newer: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]"
+	@# Bytecode: without it every command compiles PyTorch's sources anew where Python may not write beside them.
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable ".[dev]"
 	touch $@
 
 test: quality

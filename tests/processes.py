@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["blurcli.cli", "blurcli.train", "blurcli.console", "blurcli.pipeline", "torch.distributed"])
+# The compiler, too: DistributedDataParallel imports it.
+_PRELOADED = ["blurcli.cli", "blurcli.train", "blurcli.console", "blurcli.pipeline", "torch.distributed", "torch._dynamo"]
+CONTEXT.set_forkserver_preload(_PRELOADED)
 
 
 @dataclass

@@ -21,8 +21,9 @@ _ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> float:
     """Squared Frechet distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500), float64.
 
-    `|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`. `tr sqrt(S1 S2)` is the sum of the square roots of the eigenvalues of `A S2 A`
-    with `A = sqrt(S1)`. `A S2 A` is symmetric, so no square root of a general matrix is needed.
+    `|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`. `tr sqrt(S1 S2)` is the sum of the square roots of the eigenvalues of
+    `A^T S2 A`, for any A with `A A^T = S1`. `A^T S2 A` is symmetric, so no square root of a general matrix is needed; and A has
+    one column per eigenvalue of S1 above rounding, so that fewer images than features cost less.
 
     Args:
         mean_1: mean m1, (D,).
@@ -31,8 +32,9 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
         covariance_2: covariance S2, (D, D).
     """
     values, vectors = torch.linalg.eigh(covariance_1)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp(min=0).sqrt().sum()
+    significant = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    root = vectors[:, significant] * values[significant].sqrt()
+    cross = torch.linalg.eigvalsh(root.T @ covariance_2 @ root).clamp(min=0).sqrt().sum()
     distance = (mean_1 - mean_2).square().sum() + covariance_1.trace() + covariance_2.trace() - 2 * cross
     return max(0.0, float(distance))
 
@@ -103,7 +105,7 @@ def manifold_radii(features: Tensor) -> Tensor:
     features = features - features.mean(0)  # a large common offset would cost digits
     chunks = torch.split(features, _CHUNK)
     # The smallest distance is that of a row from itself.
-    return torch.cat([torch.cdist(chunk, features).kthvalue(NEIGHBORS + 1, dim=1).values for chunk in chunks])
+    return torch.cat([torch.cdist(chunk, features).topk(NEIGHBORS + 1, largest=False).values[:, -1] for chunk in chunks])
 
 
 def radial_spectrum(power: Tensor) -> tuple[Tensor, Bands]:
