@@ -35,13 +35,13 @@ style: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# After Ctrl-C it continues where it stopped; what is done is not done again.
 demo: install
-	rm -rf demo/run
-	$(BIN)/blurdiff train --preset shapes-blur --run demo/run
+	test -f demo/run/weights/$(FINAL) || $(BIN)/blurdiff train --preset shapes-blur --run demo/run
 	$(BIN)/blurdiff sample --run demo/run --n 64 --out demo/samples.png
 	$(BIN)/blurdiff animate demo/reverse.gif --run demo/run
 	$(BIN)/blurdiff animate demo/forward.gif --run demo/run --direction forward
-	$(BIN)/blurdiff fid --run demo/run
+	test -s demo/run/evaluations.jsonl || $(BIN)/blurdiff fid --run demo/run
 	@echo "results: demo/samples.png, demo/reverse.gif and demo/forward.gif; the score is in demo/run/evaluations.jsonl"
 
 $(filter-out demo/run/%,$(MODELS)): | install

@@ -16,15 +16,17 @@ from rich.color_triplet import ColorTriplet
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from blurcli.errors import spelled
+from blurcli.pace import Lines, Pace
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 _speaker = ""  # name of a process that prints only errors
+_quiet = False  # whether there are only errors and results
 _UNLIMITED = 10_000  # characters per line
 _stdout = Console(soft_wrap=True, highlight=False)
 
@@ -39,7 +41,7 @@ def flag(name: str) -> str:
 
 def notify(text: str) -> None:
     """A message beside the result."""
-    if not _speaker:
+    if not (_speaker or _quiet):
         _stderr.print(escape(spelled(text, flag)))
 
 
@@ -52,6 +54,12 @@ def silence(speaker: str) -> None:
     """Print only errors from now on, prefixed with `speaker`."""
     global _speaker
     _speaker = f"{speaker}: "
+
+
+def be_quiet(wanted: bool) -> None:
+    """Print only errors and results, and no progress; or messages and progress again."""
+    global _quiet
+    _quiet = wanted
 
 
 def traceback() -> None:
@@ -81,26 +89,56 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar while the block runs, on a terminal only.
+def progress(description: str, total: int | None = None, pace: Pace | None = None) -> Iterator[Callable[..., None]]:
+    """Progress while the block runs, with the time left: on a terminal a bar, elsewhere a line now and then.
 
-    Yields `update(done, total=None, note="")`, which is cheap.
+    Yields `update(done, total=None, note=None)`, as `Pace.update`, which is cheap.
+
+    Args:
+        description: what is done.
+        total: number of units; None while it is not known.
+        pace: measures the speed; None for a new one.
     """
+    pace = pace or Pace(total)
+    if _speaker or _quiet:
+        yield pace.update
+    elif _stderr.is_terminal:
+        with _bar(description, pace) as update:
+            yield update
+    else:
+        yield Lines(description, pace, notify).update
+
+
+@contextmanager
+def _bar(description: str, pace: Pace) -> Iterator[Callable[..., None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        _PaceColumn(pace, lambda pace: pace.counts),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _PaceColumn(pace, lambda pace: pace.remaining),
     )
-    with Progress(*columns, console=_stderr, disable=bool(_speaker) or not _stderr.is_terminal, transient=True) as bars:
-        task = bars.add_task(description, total=total, note="")
+    with Progress(*columns, console=_stderr, transient=True) as bars:
+        task = bars.add_task(description, total=pace.total, note="")
 
-        def update(done: int, total: int | None = None, note: str = "") -> None:
-            bars.update(task, completed=done, total=total, note=note)  # rich keeps a total that is None
+        def update(done: float, total: int | None = None, note: str | None = None) -> None:
+            pace.update(done, total, note)
+            bars.update(task, completed=pace.done, total=pace.total, note=pace.note)
 
         yield update
+
+
+class _PaceColumn(ProgressColumn):
+    """A text that follows from the pace; drawn at every refresh, so that the time left counts down between two updates."""
+
+    def __init__(self, pace: Pace, text: Callable[[Pace], str]) -> None:
+        super().__init__()
+        self._pace, self._text = pace, text
+
+    def render(self, task: Task) -> Text:
+        """The text."""
+        return Text(self._text(self._pace))
 
 
 def preview(pictures: Sequence[NDArray[np.uint8]], seconds: float) -> None:
@@ -112,7 +150,7 @@ def preview(pictures: Sequence[NDArray[np.uint8]], seconds: float) -> None:
         pictures: (height, width, 1 or 3) uint8, of one size.
         seconds: from one picture to the next.
     """
-    if _speaker or not _stderr.is_terminal:
+    if _speaker or _quiet or not _stderr.is_terminal:
         return
     height, width = pictures[0].shape[:2]
     every = max(1, math.ceil(width / _stderr.width), math.ceil(height / 2 / max(1, _stderr.height - 2)))

@@ -47,10 +47,10 @@ class DistributedContext:
         own = count // self.size
         return slice(self.rank * own, (self.rank + 1) * own)
 
-    def blocks(self, count: int, block: int) -> Iterator[range]:
-        """Every `size`-th block of the indices below `count`, the blocks of this process."""
-        for first in range(self.rank * block, count, self.size * block):
-            yield range(first, min(first + block, count))
+    def blocks(self, indices: range, block: int) -> Iterator[range]:
+        """Every `size`-th block of consecutive indices, the blocks of this process."""
+        for place in range(self.rank * block, len(indices), self.size * block):
+            yield indices[place : place + block]
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over all processes of a tensor of one shape, on the device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,14 @@ def check_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
+
+
+def check_space(path: Path, size: int) -> None:
+    """Raise a UserError before the work if `size` bytes do not fit on the disk of `path`."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(f"{path}: needs {size >> 20:,} MiB, and {free >> 20:,} MiB are free; choose another disk")
 
 
 @contextmanager

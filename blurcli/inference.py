@@ -19,6 +19,7 @@ from blurcli.errors import OptionError
 # Small networks are bound by the overhead of a call, which many images share; large networks, and large images, are bound by
 # arithmetic, where padding costs as much as images.
 _CALL_IMAGES_SMALL, _CALL_IMAGES_LARGE = 32, 4
+_SMALLEST_CALL = 4  # images; below, products of few rows take other kernels with other bits
 _LARGE_PARAMETERS = 10_000_000
 _CALL_PIXELS = 64 * 64  # largest images for which these numbers hold; fewer of larger ones
 _MAX_BATCH = {"cpu": 64, "cuda": 512}  # images, by default; more are no faster
@@ -120,26 +121,54 @@ def mixed_precision(network: Callable[..., Tensor], config: Config, device: torc
     return call
 
 
-def fixed_batch_size(network: Network, count: int) -> Network:
-    """The network, called on `count` images at a time, the last call padded: no output depends on another image."""
+class FixedBatches:
+    """A network called on a fixed number of images at a time, the last call padded: no output depends on another image.
 
-    def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
-        number = -(-len(x) // count)
+    Args:
+        network: the network.
+        count: images per call.
+        agrees: whether calls of so few images give the bits that calls of `count` images give; then the last call is padded to
+            that size only. Asked once per size.
+        on_images: receives the number of images of every call.
+    """
 
-        def split(tensor: Tensor) -> tuple[Tensor, ...]:
-            padding = tensor[:1].expand(number * count - len(x), *tensor.shape[1:])
-            return torch.split(torch.cat([tensor, padding]), count)
+    def __init__(
+        self,
+        network: Network,
+        count: int,
+        agrees: Callable[[int], bool] = lambda size: False,
+        on_images: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._network, self._count, self._agrees, self._on_images = network, count, agrees, on_images
+        self._known = {count: True}
 
-        per_image = {name: split(value) for name, value in conditions.items() if isinstance(value, Tensor)}
-        shared = {name: value for name, value in conditions.items() if name not in per_image}
+    def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
+        """The output for images (B, C, H, W) at times (B,)."""
         parts = []
-        for i, (images, times) in enumerate(zip(split(x), split(t), strict=True)):
-            own = {name: values[i] for name, values in per_image.items()}
-            # A CUDA graph returns every output in the same memory.
-            parts.append(network(images, times, **shared, **own).clone())
-        return torch.cat(parts)[: len(x)]
+        for first in range(0, len(x), self._count):
+            part = slice(first, first + self._count)
+            given = len(x[part])
+            size = self._count if given == self._count else self._fitting(given)
 
-    return call
+            def padded(tensor: Tensor, part: slice = part, size: int = size, given: int = given) -> Tensor:
+                return torch.cat([tensor[part], tensor[:1].expand(size - given, *tensor.shape[1:])])
+
+            own = {name: padded(value) if isinstance(value, Tensor) else value for name, value in conditions.items()}
+            # A CUDA graph returns every output in the same memory.
+            parts.append(self._network(padded(x), padded(t), **own)[:given].clone())
+            self._on_images(given)
+        return torch.cat(parts)
+
+    def _fitting(self, given: int) -> int:
+        """The smallest size, of powers of two, that holds so many images and gives the bits of full calls."""
+        size = max(_SMALLEST_CALL, 1 << (given - 1).bit_length())
+        while size < self._count:
+            if size not in self._known:
+                self._known[size] = self._agrees(size)
+            if self._known[size]:
+                return size
+            size *= 2
+        return self._count
 
 
 class InferenceNetwork:
@@ -150,20 +179,47 @@ class InferenceNetwork:
         config: the resolved preset.
         device: where it runs.
         notify: receives messages.
+
+    Attributes:
+        on_images: receives the number of images of every call.
     """
 
     def __init__(self, network: UNet, config: Config, device: torch.device, notify: Callable[[str], None]) -> None:
         self.network = network
         self._config, self._device, self._notify = config, device, notify
-        self._call = mixed_precision(network, config, device)
-        if device.type == "cpu":
-            self._call = fixed_batch_size(self._call, self._call_images)
+        self.on_images: Callable[[int], None] = lambda count: None
+        self._call = self._counted(mixed_precision(network, config, device))
         self._compiled_for = 0
         self._batch_size: int | None = None
 
     def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
         """(B, C, H, W) and times (B,) to (B, C, H, W); conditions as for `UNet.forward`."""
         return self._call(x, t, **conditions)
+
+    def _counted(self, network: Network) -> Network:
+        """The network in calls of a fixed size on a CPU, where bits depend on it; it reports the images of every call."""
+        if self._device.type == "cpu":
+            return FixedBatches(network, self._call_images, self._agrees, self._report)
+
+        def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
+            output = network(x, t, **conditions)
+            self._report(len(x))
+            return output
+
+        return call
+
+    def _report(self, count: int) -> None:
+        self.on_images(count)
+
+    @torch.inference_mode()
+    def _agrees(self, size: int) -> bool:
+        """Whether calls of `size` images give the bits of full calls; kernels are chosen by shapes, so one example shows it."""
+        count = self._call_images
+        shape = count, self._config.data.channels, *self._config.data.image_size
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        t = torch.linspace(0, 1, count)
+        call = mixed_precision(self.network, self._config, self._device)
+        return torch.equal(call(x[:size], t[:size]), call(x, t)[:size])
 
     @property
     def _call_images(self) -> int:
@@ -208,4 +264,5 @@ class InferenceNetwork:
         on_gpu = self._device.type == "cuda"
         compiled = CompileOrFallback(self.network, self._notify, "reduce-overhead" if on_gpu else "default")
         per_call = batch_size if on_gpu else self._call_images
-        self._call = fixed_batch_size(mixed_precision(compiled, self._config, self._device), per_call)
+        network = mixed_precision(compiled, self._config, self._device)
+        self._call = FixedBatches(network, per_call, on_images=self._report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -154,6 +155,33 @@ class Pipeline:
         """Compile the network where that pays; see `InferenceNetwork.compile`."""
         self._inference.compile(batch_size, evaluations)
 
+    @contextmanager
+    def progress(
+        self, sampling: SamplingConfig, update: Callable[[float], None], distributed: DistributedContext = SINGLE_PROCESS
+    ) -> Iterator[None]:
+        """Report the work done while the block runs.
+
+        Args:
+            sampling: how images are made.
+            update: receives the number of images after every call of the network: one half is an image half-way to its end.
+            distributed: the processes that share the work.
+        """
+        guided = self.classes is not None and sampling.label != "none" and sampling.guidance != 1
+        per_image = sampling.steps * (2 if guided else 1)
+        calls = 0
+
+        def count(images: int) -> None:
+            nonlocal calls
+            calls += images
+            update(calls * distributed.size / per_image)
+
+        before = self._inference.on_images
+        self._inference.on_images = count
+        try:
+            yield
+        finally:
+            self._inference.on_images = before
+
     @cached_property
     def digest(self) -> str:
         """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
@@ -212,7 +240,7 @@ class Pipeline:
     @torch.inference_mode()
     def generate(
         self,
-        count: int,
+        count: int | range,
         seed: int,
         sampling: SamplingConfig | None = None,
         *,
@@ -221,12 +249,12 @@ class Pipeline:
         on_step: Observer | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> Iterator[Tensor]:
-        """Images 0 to count - 1 of a seed, in batches (B, C, H, W) float32, about [-1, 1].
+        """Images 0 to count - 1 of a seed, or those of a range, in batches (B, C, H, W) float32, about [-1, 1].
 
         Image i depends on (weights, sampling, seed, i) only: bit for bit on a CPU, up to rounding on a GPU.
 
         Args:
-            count: number of images, over all processes.
+            count: number of images, over all processes; or a range of their indices.
             seed: seed of the images, in [0, 2**64).
             sampling: from `sampling()`; None for the preset's.
             start: noise, or an image to start from.
@@ -239,7 +267,8 @@ class Pipeline:
         """
         sampling = sampling or self.sampling()
         batch_size = batch_size or self.batch_size
-        self.compile(batch_size, evaluations=count * sampling.steps)
+        indices = range(count) if isinstance(count, int) else count
+        self.compile(batch_size, evaluations=len(indices) * sampling.steps)
         photo = None if start.init is None else self._photo(start.init)
         plan = self.model.plan(sampling, photo, self.device)
 
@@ -247,13 +276,13 @@ class Pipeline:
             if on_step is not None:
                 on_step(i, t, self.to_rgb(z), self.to_rgb(x_hat))
 
-        for indices in distributed.blocks(count, batch_size):
-            noise = start.noise(indices) if start.noise is not None else ImageNoise(seed, indices)
-            batch = Batch(self._empty(len(indices)), noise, self._conditions(indices, seed, sampling), photo)
+        for block in distributed.blocks(indices, batch_size):
+            noise = start.noise(block) if start.noise is not None else ImageNoise(seed, block)
+            batch = Batch(self._empty(len(block)), noise, self._conditions(block, seed, sampling), photo)
             images = self.model.sample(plan, batch, observe)
             if not images.isfinite().all():
                 raise UserError(
-                    f"images {indices.start} to {indices[-1]} of seed {seed} are not finite: the training had diverged "
+                    f"images {block.start} to {block[-1]} of seed {seed} are not finite: the training had diverged "
                     "when these weights were saved; use earlier weights"
                 )
             yield self.to_rgb(images)

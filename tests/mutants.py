@@ -182,8 +182,8 @@ MUTANTS = (
     Mutant(
         "padding of fixed batches removed",
         "inference.py",
-        "padding = tensor[:1].expand(number * count - len(x), *tensor.shape[1:])",
-        "padding = tensor[:0]",
+        "tensor[:1].expand(size - given, *tensor.shape[1:])",
+        "tensor[:0]",
         f"{INVARIANTS}::test_calls_of_a_fixed_size_are_padded",
     ),
 )

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 
 import blurcli
 from blurcli.inference import choose_device
+from blurcli.visualize import image_folder, picture
 
 COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "presets", "prefetch")
 
@@ -78,7 +80,9 @@ def test_a_users_session(tmp_path: Path) -> None:
     trained = shell("train", "--preset", "shapes-blur", *settings("train.steps=2"), cwd=tmp_path)
     assert trained.code == 0, trained.err
     assert trained.out == "runs/shapes-blur/weights/step-00000002.safetensors\n"
-    assert "step 2/2  loss" in trained.err
+    assert re.search(
+        r"trained to step 2 in \d s, loss \d.\d+, \d+ images/s; samples in runs/shapes-blur/\S+.png\n", trained.err
+    )
     sampled = shell("sample", "--n", 4, cwd=tmp_path)
     assert "using runs/shapes-blur/weights/step-00000002.safetensors" in sampled.err
     assert Image.open(tmp_path / sampled.out.strip()).size == (17, 17)
@@ -402,3 +406,44 @@ def test_an_unexpected_error_is_reported_as_a_bug(cli: Cli, monkeypatch: pytest.
     assert done.code == 1
     assert "ZeroDivisionError: division by zero (a bug in blurdiff: --debug shows where)" in done.err
     assert "Traceback" not in done.err
+
+
+def test_sampling_into_a_folder_continues(tiny_run: Path, cli: Cli, tmp_path: Path) -> None:
+    """As a process that was killed leaves it: images, half an image, and the record."""
+    sample = ("sample", "--run", tiny_run, "--n", 12, "--batch-size", 5)
+    assert cli(*sample, "--out", "whole").code == 0
+    assert cli(*sample, "--out", "broken").code == 0
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert grid_of(whole, 12) == grid_of(broken, 12)
+    again = cli(*sample, "--out", "broken")
+    assert (again.code, "broken: exists and is not an empty folder" in again.err) == (2, True)
+
+    drawn = itertools.count()
+
+    def drawing(pixels: NDArray[np.uint8]) -> Image.Image:
+        if next(drawn) == 7:
+            raise KeyboardInterrupt
+        return picture(pixels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_folder, "picture", drawing)
+        assert cli(*sample, "--out", "killed").code == 130
+    killed = tmp_path / "killed"
+    assert len(list(killed.glob("*.png"))) == 7
+    (killed / ".partial-000007-x.png").write_bytes(b"half")
+    other = cli(*sample, "--seed", 1, "--out", "killed")
+    assert other.code == 2
+    assert "killed: holds images of other settings: seed 0 (now 1); choose another folder with --out" in other.err
+    fewer = cli("sample", "--run", tiny_run, "--n", 6, "--out", "killed")
+    assert (fewer.code, "killed: holds more than 6 images" in fewer.err) == (2, True)
+    done = cli(*sample, "--out", "killed")
+    assert done.code == 0, done.err
+    assert "killed: continuing after 7 of 12 images" in done.err
+    assert grid_of(killed, 12) == grid_of(whole, 12)
+
+
+def test_a_disk_too_small_for_an_array(tiny_run: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 5))  # type: ignore[attr-defined]
+    done = cli("sample", "--run", tiny_run, "--n", 2, "--out", "a.npz")
+    assert (done.code, "a.npz: needs 0 MiB, and 0 MiB are free; choose another disk" in done.err) == (1, True)
+    assert not (tmp_path / "a.npz").exists()

@@ -23,6 +23,7 @@ from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.errors import UsageError, UserError
 from blurcli.pipeline import build_network
 from blurcli.runs import Run
+from blurcli.train.monitoring import Monitor
 from blurcli.weights import load_weights
 
 COUNT = 6  # images of each split
@@ -205,8 +206,9 @@ def test_data_reports_a_named_dataset(downloads: Path, cli: Cli) -> None:
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_trains_a_step_on_its_own_data(
-    preset: str, cli: Cli, photos: Path, tmp_path: Path, downloads: Path
+    preset: str, cli: Cli, photos: Path, tmp_path: Path, downloads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Monitor, "_preview", lambda *arguments: None)  # sampling 512x512 takes longer than all the rest
     full = load_config(preset)
     with torch.device("meta"):
         build_network(full)

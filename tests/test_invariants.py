@@ -24,7 +24,7 @@ from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Batches, ReadOptions, load_dataset
 from blurcli.families import ModelData
-from blurcli.inference import fixed_batch_size
+from blurcli.inference import FixedBatches
 from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
 from blurcli.train import Callbacks, Trainer, train
@@ -236,9 +236,26 @@ def test_calls_of_a_fixed_size_are_padded() -> None:
         return x * t[:, None, None, None] + labels[:, None, None, None]
 
     x, t, labels = torch.randn(5, 1, 2, 2), torch.rand(5), torch.arange(5)
-    found = fixed_batch_size(network, 4)(x, t, labels=labels)
+    found = FixedBatches(network, 4)(x, t, labels=labels)
     assert sizes == [4, 4]
     assert torch.equal(found, x * t[:, None, None, None] + labels[:, None, None, None])
+
+
+@pytest.mark.parametrize("agreeing", [(4, 8, 16), (8, 16), ()])
+def test_a_few_images_are_called_in_the_smallest_size_that_agrees(agreeing: tuple[int, ...]) -> None:
+    sizes: list[int] = []
+    reported: list[int] = []
+
+    def network(x: Tensor, t: Tensor, /) -> Tensor:
+        sizes.append(len(x))
+        return x
+
+    call = FixedBatches(network, 32, lambda size: size in agreeing, reported.append)
+    for count in (1, 4, 9, 33, 64):
+        assert len(call(torch.zeros(count, 1, 2, 2), torch.zeros(count))) == count
+    small = min(agreeing, default=32)
+    assert sizes == [small, small, 16 if agreeing else 32, 32, small, 32, 32]
+    assert reported == [1, 4, 9, 32, 1, 32, 32]
 
 
 # Randomness

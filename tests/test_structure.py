@@ -25,7 +25,7 @@ FLOORS = [
     {"data"},
     {"config"},
     {"core"},
-    {"runs", "checkpoint", "files", "console", "errors", "distributed", "downloads", "cache", "bundled"},
+    {"runs", "checkpoint", "files", "console", "pace", "threads", "errors", "distributed", "downloads", "cache", "bundled"},
 ]
 MAX_LINES = 400
 MAX_PARAMETERS = 7

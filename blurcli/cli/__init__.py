@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import blurcli
+from blurcli import threads
 from blurcli.cli.animate import animate
 from blurcli.cli.bench import bench
 from blurcli.cli.common import started_by_torchrun
@@ -68,6 +69,7 @@ def _global_options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only results and errors; allowed anywhere.")] = False,
 ) -> None:
     """Train, sample, animate and score blurring diffusion models.
 
@@ -80,7 +82,8 @@ def _global_options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
+    debug, quiet = ("--debug" in arguments), ("--quiet" in arguments)
+    threads.choose_waiting()
     terminated: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
@@ -90,7 +93,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        app([argument for argument in arguments if argument != "--debug"], prog_name="blurdiff")
+        if quiet or "blurcli.console" in sys.modules:
+            from blurcli import console
+
+            console.be_quiet(quiet)
+        app([argument for argument in arguments if argument not in ("--debug", "--quiet")], prog_name="blurdiff")
     except Exception as error:
         from blurcli import console
 

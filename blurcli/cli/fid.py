@@ -130,8 +130,9 @@ def fid(
         check_enough(task.scorer, task.count, force)
         scores = []
         for number, images in enumerate(task.sets, start=seed):
-            with console.progress("scoring" if repeats == 1 else f"scoring seed {number}", task.count) as update:
-                scores.append(task.scorer.score(images, update, name=name, **task.labels))
+            title = f"scoring {task.count:,} images" + ("" if repeats == 1 else f" of seed {number}")
+            with console.progress(title, task.count) as update, evaluate.reported(images, update) as on_batch:
+                scores.append(task.scorer.score(images, on_batch, name=name, **task.labels))
             evaluate.record(task.record, scores[-1])
     plot = plot or task.plot
     if plot is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -22,7 +22,6 @@ from blurcli.cli.common import (
     SeedOption,
     StepsOption,
     WeightsOption,
-    check_new_folder,
     distributed_context,
     find_weights,
     load_model,
@@ -34,8 +33,11 @@ from blurcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from blurcli.config import Config
     from blurcli.core.rng import Noises
     from blurcli.visualize import Images
+
+_WORTH_TELLING = 100 << 20  # bytes
 
 
 def sample(
@@ -134,46 +136,44 @@ def sample(
             return SharedNoise(own, first) if share_noise else own
 
         init = Init(read_photo(init_image, model.config), strength, init_blurred) if init_image is not None else None
+        record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}
+        if init is not None:
+            record |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}
+        record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
+        deciding = {**record, "weights": model.digest, "n": n if interpolate is not None else None}
+        output = _output(out, n, deciding)
+        first = distributed.max(output.images_done(n) if distributed.is_main else 0)
+        wanted = range(first, n)
+        size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
         start = Start(noise, init)
-        size = distributed.min(min(batch_size or model.batch_size, -(-n // distributed.size)))
-        own = map(to_uint8, model.generate(n, seed, sampling, start=start, batch_size=size, distributed=distributed))
+        own = map(to_uint8, model.generate(wanted, seed, sampling, start=start, batch_size=size, distributed=distributed))
         if not distributed.is_main:
             for images in own:
                 distributed.send(images)
             return
-        write = _writer(out)
-        with console.progress("sampling", n) as update:
-            first: list[Images] = []
+        _announce(out, model.config, n, first)
+        shown: list[Images] = []
 
-            def batches() -> Iterator[Images]:
-                for number, indices in enumerate(SINGLE_PROCESS.blocks(n, size)):
-                    if rank := number % distributed.size:
-                        like = torch.empty(
-                            len(indices), model.config.data.channels, *model.config.data.image_size, dtype=torch.uint8
-                        )
-                        images = distributed.receive(rank, like)[0].numpy()
-                    else:
-                        images = next(own).numpy()
-                    if not first:
-                        first.append(images)
-                    yield images
-                    update(indices.stop)
+        def batches() -> Iterator[Images]:
+            for number, indices in enumerate(SINGLE_PROCESS.blocks(wanted, size)):
+                if rank := number % distributed.size:
+                    like = torch.empty(
+                        len(indices), model.config.data.channels, *model.config.data.image_size, dtype=torch.uint8
+                    )
+                    images = distributed.receive(rank, like)[0].numpy()
+                else:
+                    images = next(own).numpy()
+                if not shown:
+                    shown.append(images)
+                yield images
 
-            write(batches(), n, out)
-        if preview:
-            console.preview([visualize.tile(first[0])], 0)
-        result = {
-            "out": str(out),
-            "n": n,
-            **asdict(sampling),
-            "seed": seed,
-            "weights": str(path),
-            "calibrated": model.calibrated,
-        }
-        if init is not None:
-            result |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}
-        result |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
-        show(result, str(out), as_json)
+        title = f"sampling {len(wanted):,} images, {sampling.steps} steps"
+        with console.progress(title, len(wanted)) as update, model.progress(sampling, update, distributed):
+            if wanted:
+                output.write(batches(), first)
+        if preview and shown:
+            console.preview([visualize.tile(shown[0])], 0)
+        show({"out": str(out), "n": n, **record}, str(out), as_json)
 
 
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
@@ -181,14 +181,55 @@ def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
     return folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png")
 
 
-def _writer(out: Path) -> Callable[[Iterable[Images], int, Path], None]:
-    from blurcli import files, visualize
+class _Output(Protocol):
+    """Where sampled images go."""
+
+    def images_done(self, count: int) -> int:
+        """The number of images that are there already, of the `count` first ones; raises what would stop the writing."""
+
+    def write(self, batches: Iterable[Images], first: int) -> None:
+        """Write images from index `first` on."""
+
+
+@dataclass
+class _OneFile:
+    """A file of all images, which appears when they are complete."""
+
+    path: Path
+    count: int
+    write_images: Callable[[Iterable[Images], int, Path], None]
+
+    def images_done(self, count: int) -> int:
+        from blurcli import files
+
+        files.check_writable(self.path)
+        return 0
+
+    def write(self, batches: Iterable[Images], first: int) -> None:
+        self.write_images(batches, self.count, self.path)
+
+
+def _output(out: Path, n: int, deciding: dict[str, Any]) -> _Output:
+    from blurcli import visualize
 
     writers = {".png": visualize.write_grid, ".npz": visualize.write_npz}
     if writer := writers.get(out.suffix.lower()):
-        files.check_writable(out)
-        return writer
+        return _OneFile(out, n, writer)
     if out.suffix:
         raise UsageError(f"--out {out}: unknown suffix; use .png (a grid), .npz (an array), or a folder for single images")
-    check_new_folder(out)
-    return visualize.write_folder
+    return visualize.ImageFolder(out, deciding)
+
+
+def _announce(out: Path, config: Config, n: int, first: int) -> None:
+    """Tell the size on disk of many images, and refuse what does not fit; tell what is there already."""
+    from blurcli import console, files
+
+    height, width = config.data.image_size
+    pixels = (n - first) * config.data.channels * height * width
+    if out.suffix.lower() != ".png":
+        files.check_space(out, pixels)
+        at_most = "" if out.suffix else "at most "
+        if pixels >= _WORTH_TELLING:
+            console.notify(f"{n - first:,} images of {height}x{width}: {at_most}{pixels / 2**20:,.0f} MiB in {out}")
+    if first:
+        console.notify(f"{out}: continuing after {first:,} of {n:,} images")

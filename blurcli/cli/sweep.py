@@ -102,8 +102,8 @@ def sweep(
     missing = [point for point in points if _identity({**point.protocol, **expected}) not in known]
     for done, point in enumerate(missing, start=1):
         label = f"{point.sampling.sampler}, {point.sampling.steps} steps, seed {point.seed} ({done} of {len(missing)})"
-        with console.progress(label, count) as update:
-            score = scorer.score(point, update, name="", weights=str(path))
+        with console.progress(label, count) as update, evaluate.reported(point, update) as on_batch:
+            score = scorer.score(point, on_batch, name="", weights=str(path))
         console.notify(f"{label}: {title} {score[metric]:.4f}")
         scores.append(score)
         evaluate.record(record, score)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,12 @@ from blurcli.cli.common import (
     show,
 )
 from blurcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from blurcli.pace import Pace
+    from blurcli.train import Metrics
+
+_MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the time of a training is foretold
 
 
 def train(
@@ -50,27 +57,68 @@ def train(
 
     from blurcli import console
     from blurcli.inference import choose_device
-    from blurcli.train import Callbacks, Interrupted, Metrics
+    from blurcli.pace import Pace
+    from blurcli.train import Callbacks, Interrupted
     from blurcli.train import train as run_training
     from blurcli.visualize import tile
 
     with distributed_context(device) as distributed:
         with distributed.main_first():
             dataset = load_images(config, config.data.source, "train", config.data.classes)
-        with console.progress("training", config.train.steps) as update:
-
-            def on_log(metrics: Metrics) -> None:
-                loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
-                note = f"{loss}  {metrics.images_per_sec:.0f} images/s"
-                update(metrics.step, note=note)
-                if not console.is_terminal():
-                    console.notify(f"step {metrics.step}/{config.train.steps}  {note}")
-
+        pace = Pace(config.train.steps)
+        with console.progress("training", config.train.steps, pace) as update:
+            reporter = _Reporter(pace, update)
+            callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
             try:
-                callbacks = Callbacks(console.notify, on_log, tile)
                 weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed)
             except Interrupted as stop:
                 console.notify(f"{stop}; the same command continues")
                 raise typer.Exit(stop.exit_code) from None
+            reporter.finish(folder.preview_path(config.train.steps))
         result = {"run": str(folder.path), "weights": str(weights), "step": config.train.steps}
         show(result, str(weights), as_json)
+
+
+class _Reporter:
+    """Tells how a training goes on."""
+
+    def __init__(self, pace: Pace, update: Callable[..., None]) -> None:
+        self._pace, self._update = pace, update
+        self._first: int | None = None
+        self._foretold = False
+
+    def on_step(self, step: int) -> None:
+        """A step is done; the first call comes before the first step."""
+        if self._first is None:
+            self._first = step
+            self._pace.start(step)
+            return
+        self._update(step)
+        if not self._foretold and step >= self._first + _MEASURED_STEPS and self._pace.elapsed_sec >= _MEASURED_SEC:
+            self._foretold = True
+            self._foretell()
+
+    def _foretell(self) -> None:
+        from blurcli import console
+        from blurcli.pace import duration
+
+        speed, left = self._pace.speed, self._pace.left_sec
+        if speed and left:
+            console.notify(
+                f"{self._pace.total:,} steps at {speed:.3g} steps/s: about {duration(left)}; "
+                "Ctrl-C saves, and the same command continues"
+            )
+
+    def finish(self, preview: Path) -> None:
+        """The training is done; its last preview is in this file."""
+        from blurcli import console
+        from blurcli.pace import duration
+
+        seen = f"; samples in {preview}" if preview.exists() else ""
+        note = f", {self._pace.note}" if self._pace.note else ""
+        console.notify(f"trained to step {self._pace.total:,} in {duration(self._pace.elapsed_sec)}{note}{seen}")
+
+    def on_log(self, metrics: Metrics) -> None:
+        """The metrics of a log interval."""
+        loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
+        self._update(metrics.step, note=f"{loss}, {metrics.images_per_sec:.0f} images/s")

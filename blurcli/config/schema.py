@@ -250,7 +250,9 @@ class TrainConfig(Section):
         "auto", description="precision of the network; auto: bf16 where the hardware has it"
     )
     log_every_steps: Positive = Field(100, description="interval of metrics.jsonl and TensorBoard")
-    preview_every_steps: Positive = Field(5000, description="interval of previews: grids of samples, always of the same seeds")
+    preview_every_steps: Positive = Field(
+        5000, description="interval of previews: grids of samples, always of the same seeds; one more at the end"
+    )
     preview_images: int = Field(64, ge=1, le=10_000, description="images per preview")
     save_every_steps: Positive = Field(5000, description="interval of weights and of the state for an exact resume")
     keep: Positive | None = Field(None, description="number of weights files to keep, newest first; null for all")

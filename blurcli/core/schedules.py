@@ -54,7 +54,9 @@ def dissipation(blur_sigma: Tensor, height: int, width: int) -> Tensor:
         (B, 1, H, W) in [0, 1].
     """
     dissipation_time = (blur_sigma**2 / 2)[:, None, None, None]
-    return torch.exp(-laplacian(height, width, blur_sigma.device) * dissipation_time)
+    # The eigenvalue is a sum over the two directions, and so the factor a product: H + W exponentials instead of H x W.
+    rows, columns = _eigenvalues(height, blur_sigma.device), _eigenvalues(width, blur_sigma.device)
+    return torch.exp(-rows[:, None] * dissipation_time) * torch.exp(-columns * dissipation_time)
 
 
 def variance_left(spectrum: Tensor, blur_sigma: float) -> float:
@@ -88,6 +90,11 @@ def blur_that_leaves(spectrum: Tensor, share: float) -> float:
 def laplacian(height: int, width: int, device: torch.device) -> Tensor:
     """Eigenvalues `lambda_ij = (pi i / H)^2 + (pi j / W)^2` of the negative Laplacian in the DCT basis, (H, W) float64."""
     with torch.inference_mode(False):  # cached: see dct_matrix
-        rows = (torch.pi / height * torch.arange(height, dtype=torch.float64)) ** 2
-        columns = (torch.pi / width * torch.arange(width, dtype=torch.float64)) ** 2
-        return (rows[:, None] + columns[None, :]).to(device)
+        return _eigenvalues(height, device)[:, None] + _eigenvalues(width, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _eigenvalues(size: int, device: torch.device) -> Tensor:
+    """`(pi i / size)^2`, (size,) float64."""
+    with torch.inference_mode(False):  # cached: see dct_matrix
+        return ((torch.pi / size * torch.arange(size, dtype=torch.float64)) ** 2).to(device)

@@ -235,7 +235,8 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        # Contiguous: attention of transposed views takes no fused kernel.
+        q, k, v = qkv.transpose(-1, -2).contiguous().unbind(1)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(x.shape)
         return cast(Tensor, x + self.project(h))
 

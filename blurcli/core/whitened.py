@@ -12,6 +12,7 @@ the whole image, so the variation of F is best described on the one clock that a
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from blurcli.core.process import Process
 
-_QUADRATURE_NODES = 16
+_QUADRATURE_NODES, _QUADRATURE_NODES_LARGE = 16, 4
 _GRID_CELLS = 256
+_LARGE_PIXELS = 128 * 128  # images from which on planning takes seconds, and is approximated far below the error of a step
+_DENSE, _EVERY = 32, 8  # frequencies per direction of large images in the time grid: the lowest ones, and every eighth other
 _GRID_SHARE = 2 / 3  # of the steps is placed along the image's path; the rest is uniform in time
 
 
@@ -39,9 +42,9 @@ class WhitenedSpace:
     mean: Tensor
     variance: Tensor
 
-    def angle(self, t: Tensor) -> Tensor:
+    def angle(self, t: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """phi at times (B,): (B, 1 or C, H, W), growing from nearly 0 at t = 1 to nearly pi / 2 at t = 0."""
-        return torch.atan2(self.process.alpha(t) * self._root_v, self.process.sigma(t))
+        return torch.atan2(self.process.alpha(t).to(dtype) * self._root_v.to(dtype), self.process.sigma(t).to(dtype))
 
     def whiten(self, u: Tensor, t: Tensor) -> Tensor:
         """w of the DCT `u` (B, C, H, W) of a state at times `t` (B,)."""
@@ -68,15 +71,19 @@ class WhitenedSpace:
 
         By parts, so that the quadrature (Gauss-Legendre) sees the angle and not its derivative.
         """
-        nodes, weights = _gauss_legendre(_QUADRATURE_NODES)
-        tau = torch.tensor([*(t + (s - t) * nodes), s, t], dtype=torch.float64, device=self.mean.device)
-        phi = self.angle(tau)
-        passed, total = phi[:-2] - phi[-1], (phi[-2] - phi[-1])[None]
-        offset = (tau[:-2] - t)[:, None, None, None]
-        weight = torch.tensor((s - t) * weights, device=self.mean.device)[:, None, None, None]
-        first = (s - t) * total - (weight * passed).sum(0, keepdim=True)
-        second = (s - t) ** 2 * total - 2 * (weight * offset * passed).sum(0, keepdim=True)
-        return total, first, second
+        large = self._is_large
+        dtype, device = (torch.float32 if large else torch.float64), self.mean.device
+        nodes, weights = _gauss_legendre(_QUADRATURE_NODES_LARGE if large else _QUADRATURE_NODES)
+        passed = s - t
+        ends = self.angle(torch.tensor([s, t], dtype=torch.float64, device=device))
+        end, begin = ends[:1], ends[1:]
+        total = end - begin
+        # Only the ends must be exact: they decide where a step arrives.
+        tau = torch.tensor(t + passed * nodes, device=device)
+        turned = self.angle(tau, dtype) - begin.to(dtype)
+        rule = torch.tensor(np.stack([weights, weights * nodes]), dtype=dtype, device=device)
+        area, lever = torch.tensordot(rule, turned, 1).double().unsqueeze(1)
+        return total, passed * (total - area), passed**2 * (total - 2 * lever)
 
     def time_grid(self, steps: int, start: float) -> list[float]:
         """`steps + 1` times from `start` to 0, dense where the image forms.
@@ -87,10 +94,15 @@ class WhitenedSpace:
         """
         edges = torch.linspace(1, 0, _GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
         length = torch.zeros(_GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
-        phi = self.angle(edges[:1])
-        for k in range(1, _GRID_CELLS + 1):  # one at a time: for large images all of them together do not fit in memory
-            phi, before = self.angle(edges[k : k + 1]), phi
-            length[k] = (self._root_v * (phi - before) ** 2).sum().sqrt()
+        rows, columns = (_frequencies(size, self._is_large).to(edges.device) for size in self.process.shape)
+        root_v = self._root_v[..., rows, :][..., columns]
+        weight = root_v * _spacing(rows, self.process.shape[0])[:, None] * _spacing(columns, self.process.shape[1])
+        phi = None
+        for k in range(_GRID_CELLS + 1):  # one at a time: for large images all of them together do not fit in memory
+            t, before = edges[k : k + 1], phi
+            phi = torch.atan2(self.process.alpha(t)[..., rows, :][..., columns] * root_v, self.process.sigma(t))
+            if before is not None:
+                length[k] = (weight * (phi - before) ** 2).sum().sqrt()
         length, edges = length.cpu(), edges.cpu()  # a GPU's cumulative sum is not deterministic
         done = length.cumsum(0) / length.sum()
         ticks = (_GRID_SHARE * done + (1 - _GRID_SHARE) * (1 - edges)).numpy()
@@ -99,6 +111,10 @@ class WhitenedSpace:
         inner = np.interp(np.linspace(first, 1, steps + 1)[1:-1], ticks, descending)
         return [start, *(float(t) for t in inner), 0.0]
 
+    @property
+    def _is_large(self) -> bool:
+        return math.prod(self.process.shape) > _LARGE_PIXELS
+
     @functools.cached_property
     def _root_v(self) -> Tensor:
         with torch.inference_mode(False):  # cached: see dct_matrix
@@ -106,6 +122,17 @@ class WhitenedSpace:
 
     def _root_s(self, t: Tensor) -> Tensor:
         return torch.hypot(self.process.alpha(t) * self._root_v, self.process.sigma(t))
+
+
+def _frequencies(size: int, is_large: bool) -> Tensor:
+    """The frequencies of one direction that stand for all `size` in a sum: all, or fewer of the many high ones."""
+    dense = min(size, _DENSE) if is_large else size
+    return torch.tensor([*range(dense), *range(dense + _EVERY // 2, size, _EVERY)])
+
+
+def _spacing(frequencies: Tensor, size: int) -> Tensor:
+    """How many of `size` frequencies each stands for."""
+    return torch.where(frequencies < _DENSE, 1, _EVERY) if len(frequencies) < size else torch.ones_like(frequencies)
 
 
 @functools.lru_cache(maxsize=8)

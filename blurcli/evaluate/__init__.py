@@ -15,7 +15,7 @@ from blurcli.evaluate.records import (
 )
 from blurcli.evaluate.reference import Reference, image_reference, published_reference
 from blurcli.evaluate.scorer import Scorer
-from blurcli.evaluate.sources import ModelImages, ScoredImages, StoredImages
+from blurcli.evaluate.sources import ModelImages, ScoredImages, StoredImages, reported
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "published_reference",
     "record",
     "recorded",
+    "reported",
     "sampling_title",
     "subject_of",
     "versions",

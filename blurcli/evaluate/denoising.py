@@ -62,7 +62,7 @@ def denoising_errors(
     denoiser, parts = pipeline.model.denoiser, []
     gaussian = reference_gaussian(pipeline.process, pipeline.model.spectrum, pipeline.model.mean)
     space = WhitenedSpace(pipeline.process, *gaussian)
-    blocks = list(SINGLE_PROCESS.blocks(measured.count, pipeline.batch_size))
+    blocks = list(SINGLE_PROCESS.blocks(range(measured.count), pipeline.batch_size))
     for indices in blocks:
         noise = ImageNoise(measured.seed, indices)
         parts.append(measure_errors(denoiser, space, measured.batch(pipeline, indices), noise, times, per_octave))

@@ -31,7 +31,7 @@ def likelihood_bound(
         on_batch: receives the number of images done.
     """
     parts = []
-    for indices in SINGLE_PROCESS.blocks(measured.count, pipeline.batch_size):
+    for indices in SINGLE_PROCESS.blocks(range(measured.count), pipeline.batch_size):
         x, draws = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
         parts.append(pipeline.model.bound(x, draws, likelihood))
         on_batch(indices.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -104,3 +105,16 @@ class ModelImages:
             self.count, self.seed, self.sampling, batch_size=batch_size, distributed=self.distributed
         )
         return map(to_uint8, images)
+
+
+@contextmanager
+def reported(images: ScoredImages, update: Callable[[float], None]) -> Iterator[Callable[[int], None]]:
+    """What `ScoredImages.measure` reports to, while the block runs.
+
+    Images that a model makes are reported with every call of the network, others with every batch.
+    """
+    if not isinstance(images, ModelImages):
+        yield update
+        return
+    with images.pipeline.progress(images.sampling, update, images.distributed):
+        yield lambda done: None

@@ -31,11 +31,13 @@ class Callbacks:
 
     Attributes:
         notify: receives messages.
+        on_step: receives the number of steps done: before the first step, and after every step.
         on_log: receives the metrics of every log interval.
         draw_preview: draws previews; None for no previews.
     """
 
     notify: Callable[[str], None] = lambda text: None
+    on_step: Callable[[int], None] = lambda step: None
     on_log: Callable[[Metrics], None] = lambda metrics: None
     draw_preview: DrawPreview | None = None
 
@@ -99,7 +101,9 @@ def _lead(
             Checkpointer(run, dataset.fingerprint, snapshots.save_weights, notify),
             MetricsLogger(run.metrics_path, callbacks.on_log, notify),
             Monitor(run, snapshots, scorer, callbacks.draw_preview, notify),
+            callbacks.on_step,
         )
+        callbacks.on_step(trainer.step)
         with files.explained(run.metrics_path), GracefulShutdown() as shutdown:
             while True:
                 trainer.synchronize()
@@ -131,6 +135,7 @@ class _Observers:
     checkpointer: Checkpointer
     logger: MetricsLogger
     monitor: Monitor
+    on_step: Callable[[int], None]
 
     @contextmanager
     def begin(self, trainer: Trainer) -> Iterator[None]:
@@ -146,7 +151,8 @@ class _Observers:
         self.logger.log(running, trainer, self._board)
 
     def after_step(self, trainer: Trainer, shutdown: GracefulShutdown) -> None:
-        """Save and run checks where they are due."""
+        """Report the step; save and run checks where they are due."""
+        self.on_step(trainer.step)
         self.checkpointer.save_if_due(trainer)
         self.monitor.run_if_due(trainer, self._board, shutdown)
 

@@ -159,7 +159,12 @@ class Monitor:
 
     def run_if_due(self, trainer: Trainer, board: Board, shutdown: GracefulShutdown) -> None:
         """Run the checks that are due; a signal cuts them short."""
-        due = [check for check, every in self._checks(trainer.config) if every and trainer.step % every == 0]
+        last = trainer.step == trainer.config.train.steps
+        due = [
+            check
+            for check, every in self._checks(trainer.config)
+            if every and (trainer.step % every == 0 or (last and check == self._preview))
+        ]
         if due:
             with suppress(Stopping), shutdown.interrupts(trainer.network, trainer.ema):
                 for check in due:

@@ -75,15 +75,3 @@ def write_npz(batches: Iterable[Images], count: int, path: Path) -> None:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (count, *rows.shape[1:])}
                 np.lib.format.write_array_header_1_0(array, header)
             array.write(rows.data)
-
-
-def write_folder(batches: Iterable[Images], count: int, path: Path) -> None:
-    """Write each of the `count` images of batches (B, C, H, W) as a PNG named by its index, batch by batch."""
-    with files.explained(path):
-        path.mkdir(parents=True, exist_ok=True)
-    index = 0
-    for batch in batches:
-        for image in batch:
-            with files.replacing(path / f"{index:06d}.png") as temporary:
-                picture(image.transpose(1, 2, 0)).save(temporary, format="PNG")
-            index += 1
