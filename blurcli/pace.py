@@ -75,7 +75,7 @@ class Pace:
     def remaining(self) -> str:
         """The time left, in words."""
         if self.left_sec is None:
-            return "" if self.total is None else "estimating the time"
+            return "" if self.total is None else "estimating"
         return f"{duration(self.left_sec)} left"
 
     def titled(self, title: str) -> str:

@@ -27,7 +27,7 @@ def clock() -> Clock:
 
 def test_time_left_follows_from_the_mean_speed_and_counts_down(clock: Clock) -> None:
     pace = Pace(100, clock)
-    assert pace.remaining == "estimating the time"
+    assert pace.remaining == "estimating"
     clock.now += 10
     pace.update(20)
     assert (pace.speed, pace.left_sec, pace.counts) == (2, 40, "20/100")
