@@ -22,7 +22,7 @@ from blurcli.core.unet import draw_dropout_seeds
 from blurcli.data import Batches
 from blurcli.families import ModelData
 from blurcli.inference import has_native_bf16, memory_format, resolve_precision
-from blurcli.pipeline import Pipeline, build_network, to_uint8
+from blurcli.pipeline import Pipeline, build_network
 from blurcli.train import Trainer
 from blurcli.train.trainer import largest_batch
 
@@ -30,6 +30,7 @@ _MIN_ROUNDS = 3
 _MAX_IMAGES = 50_000
 _MAX_IMAGE_BYTES = 1 << 28
 _MAX_BATCH = 1 << 16  # the limit of a preset
+_USUAL_UTILISATION = 0.5  # of training in fp32 on a CPU, for an estimate beforehand
 _PROCESS = Path("/proc/self")
 _POWER = 0.25  # mean squared DCT coefficient of the images
 
@@ -38,12 +39,12 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Speed:
-    """A speed, from the fastest round: other rounds lose time to other work of the machine.
+    """A speed, from the median over rounds: what a training or a sampling run of some length will have.
 
     Attributes:
         images_per_sec: images per second.
         sec: seconds per round: a training step, or a call of the network.
-        median_sec: median over all rounds, for comparison.
+        fastest_sec: seconds of the fastest round; others lose time to other work of the machine.
         rounds: number of rounds.
         tflops: model FLOP/s, in units of 1e12.
         utilisation: fraction of the FLOP/s of a large matrix product in the same precision, measured on this machine.
@@ -52,7 +53,7 @@ class Speed:
 
     images_per_sec: float
     sec: float
-    median_sec: float
+    fastest_sec: float
     rounds: int
     tflops: float
     utilisation: float
@@ -66,14 +67,26 @@ class Row:
     Attributes:
         variant: its name.
         training: whole training steps of `train.batch_size` images.
-        calls: calls of the network in sampling, of `Pipeline.batch_size` images.
+        calls: calls of the network in sampling, of as many images as a call has there.
         first_step_sec: seconds from nothing to the end of the first training step, building and compiling included.
+        first_call_sec: the same for the first call of the network in sampling.
     """
 
     variant: str
     training: Speed
     calls: Speed
     first_step_sec: float
+    first_call_sec: float
+
+
+def affordable_batch(config: Config, device: torch.device, seconds: float) -> int:
+    """The preset's batch size, or on a CPU the largest power of two whose training step takes about `seconds`, at least 1."""
+    wanted = config.train.batch_size
+    if device.type != "cpu":
+        return wanted
+    flops = _USUAL_UTILISATION * matrix_product_flops(resolve_precision(config, device), device)
+    affordable = max(1, int(seconds * flops / model_flops(config)[1]))
+    return wanted if wanted <= affordable else 1 << (affordable.bit_length() - 1)
 
 
 def variants(config: Config, device: torch.device) -> dict[str, dict[str, Any]]:
@@ -108,12 +121,13 @@ def measure(variant: str, config: Config, device: torch.device, seconds: float, 
     """The speed of training steps and of the network's calls in sampling.
 
     Args:
-        seconds: time for each of the two, after a warm-up.
+        seconds: time for each of the two.
     """
     notify(f"measuring {variant}")
     peak_flops = matrix_product_flops(resolve_precision(config, device), device)
     training, first_step = _training(config, device, seconds, peak_flops, notify)
-    return Row(variant, training, _calls(config, device, seconds, peak_flops, notify), first_step)
+    calls, first_call = _calls(config, device, seconds, peak_flops, notify)
+    return Row(variant, training, calls, first_step, first_call)
 
 
 def _training(config: Config, device: torch.device, seconds: float, peak_flops: float, notify: Notify) -> tuple[Speed, float]:
@@ -130,9 +144,11 @@ def _training(config: Config, device: torch.device, seconds: float, peak_flops: 
     return _speed(rounds, config.train.batch_size, model_flops(config)[1], peak_flops, peak), first
 
 
-def _calls(config: Config, device: torch.device, seconds: float, peak_flops: float, notify: Notify) -> Speed:
+def _calls(config: Config, device: torch.device, seconds: float, peak_flops: float, notify: Notify) -> tuple[Speed, float]:
+    clock = _Clock(device)
+    started = time.perf_counter()
     model = _model(config, device, notify)
-    size = model.batch_size
+    size = model.call_size
     model.compile(size)
     x = torch.randn(size, config.data.channels, *config.data.image_size, device=device)
     t = torch.ones(size, device=device)
@@ -141,14 +157,20 @@ def _calls(config: Config, device: torch.device, seconds: float, peak_flops: flo
     def call() -> None:
         model.model.denoiser(x, t)
 
-    rounds, peak = _Clock(device).rounds(call, seconds)
-    return _speed(rounds, size, model_flops(config)[0], peak_flops, peak)
+    clock.seconds(call)
+    first = time.perf_counter() - started
+    rounds, peak = clock.rounds(call, seconds)
+    return _speed(rounds, size, model_flops(config)[0], peak_flops, peak), first
 
 
-def shares(config: Config, device: torch.device, seconds: float) -> dict[str, float]:
+def shares(config: Config, device: torch.device, seconds: float, step_sec: float) -> dict[str, float]:
     """Fractions of a training step's time: `data`, making a batch; `diffusion`, transforms, schedule and noise.
 
     The diffusion is the loss of a step, forward and backward, around a network that costs nothing.
+
+    Args:
+        seconds: time for each measurement.
+        step_sec: time of a training step.
     """
     clock = _Clock(device)
     trainer, batches = _trainer(config, device, lambda text: None)
@@ -160,20 +182,8 @@ def shares(config: Config, device: torch.device, seconds: float) -> dict[str, fl
         objective.loss(x, t, eps).mean().backward()  # type: ignore[no-untyped-call]
 
     x = batches(0)
-    trainer.train_step(x)
-    parts = {
-        "step": lambda: trainer.train_step(batches(trainer.step)),
-        "data": lambda: batches(trainer.step),
-        "diffusion": diffuse,
-    }
-    found = {name: min(clock.rounds(part, seconds)[0]) for name, part in parts.items()}
-    return {name: found[name] / found["step"] for name in ("data", "diffusion")}
-
-
-def image_seconds(config: Config, device: torch.device, count: int, notify: Notify) -> float:
-    """Seconds from a built pipeline to `count` images, with the preset's sampler."""
-    model = _model(config, device, notify)
-    return _Clock(device).seconds(lambda: [to_uint8(x) for x in model.generate(count, seed=0)])
+    parts = {"data": lambda: batches(0), "diffusion": diffuse}
+    return {name: statistics.median(clock.rounds(part, seconds)[0]) / step_sec for name, part in parts.items()}
 
 
 def largest_training_batch(config: Config, device: torch.device) -> int:
@@ -203,7 +213,7 @@ def matrix_product_flops(precision: str, device: torch.device) -> float:
     size, dtype = (8192 if device.type == "cuda" else 2048), torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     rounds, _ = _Clock(device).rounds(lambda: a @ b, 0.5)
-    return 2 * size**3 / min(rounds)
+    return 2 * size**3 / statistics.median(rounds)
 
 
 class _Clock:
@@ -221,7 +231,10 @@ class _Clock:
         return time.perf_counter() - started
 
     def rounds(self, work: Callable[[], object], seconds: float) -> tuple[list[float], float | None]:
-        """Seconds of every round of `work`, as many as fit into `seconds`, and the peak in MiB; after a warm-up round."""
+        """Seconds of every round of `work`, as many as fit into `seconds`, and the peak in MiB; after a warm-up round.
+
+        There are at least three rounds.
+        """
         self.seconds(work)
         gc.collect()
         _forget_peak(self._device)
@@ -232,11 +245,9 @@ class _Clock:
 
 
 def _speed(rounds: list[float], images: int, flops: int, peak_flops: float, peak_mib: float | None) -> Speed:
-    fastest = min(rounds)
-    rate = images / fastest
-    return Speed(
-        rate, fastest, statistics.median(rounds), len(rounds), rate * flops / 1e12, rate * flops / peak_flops, peak_mib
-    )
+    usual = statistics.median(rounds)
+    rate = images / usual
+    return Speed(rate, usual, min(rounds), len(rounds), rate * flops / 1e12, rate * flops / peak_flops, peak_mib)
 
 
 def _trainer(config: Config, device: torch.device, notify: Notify) -> tuple[Trainer, Batches]:

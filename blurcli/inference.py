@@ -233,6 +233,11 @@ class InferenceNetwork:
             self._batch_size = self._config.sample.batch_size or self._fitting_batch_size()
         return self._batch_size
 
+    @property
+    def call_size(self) -> int:
+        """Images per call of the network: a batch, on a CPU a part of it."""
+        return min(self.batch_size, self._call_images) if self._device.type == "cpu" else self.batch_size
+
     def _fitting_batch_size(self) -> int:
         size, most, device = self._config.data.image_size, _MAX_BATCH[self._device.type], self._device
         if device.type == "cpu":

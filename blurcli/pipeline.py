@@ -151,6 +151,11 @@ class Pipeline:
         """Images per batch: the preset's number, or as many as are useful and fit into free memory."""
         return self._inference.batch_size
 
+    @property
+    def call_size(self) -> int:
+        """Images per call of the network: a batch, on a CPU a part of it."""
+        return self._inference.call_size
+
     def compile(self, batch_size: int, evaluations: int = 0) -> None:
         """Compile the network where that pays; see `InferenceNetwork.compile`."""
         self._inference.compile(batch_size, evaluations)

@@ -19,7 +19,12 @@ def bench(
     assignments: AssignmentsOption = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", min=1, help="Images per training step and per sampling call. [default: the preset's]"),
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Images per training step, and at most per sampling call. [default: the preset's; on a CPU fewer if steps "
+            "would take long]",
+        ),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare precisions, memory layouts and, on GPUs, compilation.")
@@ -33,15 +38,10 @@ def bench(
 ) -> None:
     """Measure the speed of a preset on this machine: images per second, FLOP/s, memory, and the shares of a step.
 
-    It needs no data: images are noise. Rows are measured one after the other in one process; trust their ratios more than
-    their values.
+    It needs no data: images are noise. It also estimates the time of the whole training. Rows are measured one after the
+    other in one process; trust their ratios more than their values.
     """
     config = resolve_preset(preset, None, assignments)
-    if batch_size is not None:
-        sizes = {"batch_size": batch_size}
-        config = config.model_copy(
-            update={"train": config.train.model_copy(update=sizes), "sample": config.sample.model_copy(update=sizes)}
-        )
 
     from dataclasses import asdict
 
@@ -49,30 +49,44 @@ def bench(
     from blurcli import console
     from blurcli.evaluate import hardware, versions
     from blurcli.inference import choose_device
+    from blurcli.pace import duration
 
     chosen = choose_device(device)
     if max_batch and chosen.type == "cpu":
         raise UsageError("--max-batch: only a GPU reports full memory in time; leave it out, or use --device cuda")
     imported = time.perf_counter() - STARTED
-    sample_sec = measuring.image_seconds(config, chosen, 1, console.notify)
-    rows = [measuring.measure("as the preset says", config, chosen, seconds, console.notify)]
+    wanted = config.train.batch_size
+    images = batch_size or measuring.affordable_batch(config, chosen, seconds)
+    if batch_size is None and images < wanted:
+        console.notify(
+            f"measuring steps of {images} images instead of {wanted}, which take long on this CPU; --batch-size {wanted} "
+            "measures those"
+        )
+    if images != wanted:
+        config = measuring.changed(config, {"batch_size": images})
+    if batch_size is not None:
+        config = config.model_copy(update={"sample": config.sample.model_copy(update={"batch_size": batch_size})})
+    variants = measuring.variants(config, chosen) if compare else {"as the preset says": {}}
+    rows = [
+        measuring.measure(name, measuring.changed(config, settings), chosen, seconds, console.notify)
+        for name, settings in variants.items()
+    ]
+    first = rows[0]
     result: dict[str, Any] = {
         "preset": preset,
-        "train_batch_size": config.train.batch_size,
+        "train_batch_size": images,
         "device": str(chosen),
         "hardware": hardware(chosen),
         "versions": versions(),
-        "shares": measuring.shares(config, chosen, seconds),
+        "shares": measuring.shares(config, chosen, seconds, first.training.sec),
         "import_sec": imported,
-        "first_step_sec": imported + rows[0].first_step_sec,
-        "first_sample_sec": imported + sample_sec,
+        "first_step_sec": imported + first.first_step_sec,
+        "first_call_sec": imported + first.first_call_sec,
+        "train_sec": config.train.steps * (batch_size or wanted) / first.training.images_per_sec,
+        "sample_64_sec": 64 * config.sample.steps / first.calls.images_per_sec,
     }
     if max_batch:
         result["max_batch"] = measuring.largest_training_batch(config, chosen)
-    if compare:
-        rows = []
-        for name, settings in measuring.variants(config, chosen).items():
-            rows.append(measuring.measure(name, measuring.changed(config, settings), chosen, seconds, console.notify))
     result["rows"] = [asdict(row) for row in rows]
     if as_json:
         console.result_json(result)
@@ -85,7 +99,12 @@ def bench(
     )
     console.result(
         f"from the start of a command: {result['first_step_sec']:.1f} s to the first training step, "
-        f"{result['first_sample_sec']:.1f} s to the first sample"
+        f"{result['first_call_sec']:.1f} s to the first sampling step"
+    )
+    name = f", {first.variant}" if compare else ""
+    console.result(
+        f"at this speed{name}: {config.train.steps:,} training steps of {batch_size or wanted} images "
+        f"{duration(result['train_sec'])}, 64 samples in {config.sample.steps} steps {duration(result['sample_64_sec'])}"
     )
     if max_batch:
         console.result(f"largest batch: {result['max_batch']} images")
