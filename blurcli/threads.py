@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import MutableMapping
+from pathlib import Path
 
 _CHOSEN_BY_USER = ("OMP_", "GOMP_", "KMP_")
-_SPIN = "3000"  # rounds of waiting before a thread sleeps, about 0.1 ms: longer than from one operation to the next
-_BUSY = 0.5  # load per core
+_SPIN = "10000"  # rounds of waiting before a thread sleeps, about 0.3 ms: longer than from one operation to the next
+_BUSY = 0.5  # other running threads per core
+_SAMPLES, _INTERVAL_SEC = 5, 0.002
+LOAD = Path("/proc/loadavg")  # of Linux
 
 
 def choose_waiting(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -19,8 +23,23 @@ def choose_waiting(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if any(name.startswith(_CHOSEN_BY_USER) for name in environment):
         return
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > _BUSY * (os.cpu_count() or 1):
+    if running_threads() >= _BUSY * (os.cpu_count() or 1):
         environment["OMP_WAIT_POLICY"] = "passive"
     else:
         environment["GOMP_SPINCOUNT"] = _SPIN
+
+
+def running_threads() -> int:
+    """Threads that run or wait for a core at this moment, without the caller; 0 where the system does not tell.
+
+    Not the load average, which for a minute remembers the command before.
+    """
+    try:
+        return min(_runnable() for _ in range(_SAMPLES)) - 1
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _runnable() -> int:
+    time.sleep(_INTERVAL_SEC)
+    return int(LOAD.read_text(encoding="ascii").split()[3].split("/")[0])

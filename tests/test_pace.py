@@ -2,13 +2,12 @@
 
 import itertools
 import os
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from blurcli import console
+from blurcli import console, threads
 from blurcli.pace import Lines, Pace, duration
-from blurcli.threads import choose_waiting
 
 
 class Clock:
@@ -110,19 +109,24 @@ def test_quiet_leaves_errors(capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("given", "load", "expected"),
+    ("given", "running", "expected"),
     [
-        ({}, 0.0, {"GOMP_SPINCOUNT": "3000"}),
-        ({}, 1000.0, {"OMP_WAIT_POLICY": "passive"}),
-        ({"OMP_NUM_THREADS": "1"}, 1000.0, {}),
-        ({"GOMP_SPINCOUNT": "7"}, 0.0, {}),
+        ({}, 1, {"GOMP_SPINCOUNT": "10000"}),
+        ({}, 3, {"GOMP_SPINCOUNT": "10000"}),
+        ({}, 4, {"OMP_WAIT_POLICY": "passive"}),
+        ({}, None, {"GOMP_SPINCOUNT": "10000"}),
+        ({"OMP_NUM_THREADS": "1"}, 100, {}),
+        ({"GOMP_SPINCOUNT": "7"}, 1, {}),
     ],
 )
 def test_threads_wait_as_the_machine_allows(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], load: float, expected: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], running: int | None, expected: dict[str, str]
 ) -> None:
-    measured: Callable[[], tuple[float, float, float]] = lambda: (load, 0.0, 0.0)  # noqa: E731
-    monkeypatch.setattr(os, "getloadavg", measured, raising=False)
+    """By what runs now on six cores, this process included; the load average remembers the past."""
+    if running is not None:
+        (tmp_path / "loadavg").write_text(f"9.00 9.00 9.00 {running}/500 1234\n", encoding="ascii")
+    monkeypatch.setattr(threads, "LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
     environment = dict(given)
-    choose_waiting(environment)
+    threads.choose_waiting(environment)
     assert environment == {**given, **expected}
