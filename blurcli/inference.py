@@ -18,7 +18,7 @@ from blurcli.errors import OptionError
 # On a CPU the last bits of a matrix product depend on the batch size, so the network always gets the same number of images.
 # Small networks are bound by the overhead of a call, which many images share; large networks, and large images, are bound by
 # arithmetic, where padding costs as much as images.
-_CALL_IMAGES_SMALL, _CALL_IMAGES_LARGE = 32, 4
+_CALL_IMAGES_SMALL, _CALL_IMAGES_LARGE = 32, 8
 _SMALLEST_CALL = 4  # images; below, products of few rows take other kernels with other bits
 _LARGE_PARAMETERS = 10_000_000
 _CALL_PIXELS = 64 * 64  # largest images for which these numbers hold; fewer of larger ones
