@@ -1,5 +1,5 @@
 """`python -m blurcli`."""
 
-from blurcli.cli import main
+from blurcli.cli import run
 
-main()
+run()

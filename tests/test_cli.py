@@ -4,8 +4,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,45 +20,6 @@ from blurcli.inference import choose_device
 from blurcli.visualize import image_folder, picture
 
 COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "presets", "prefetch")
-
-
-def test_help_is_light() -> None:
-    """No flag and no help text costs the seconds that torch takes to import."""
-    code = "import sys; from blurcli.cli import app; app(['{}', '--help'], standalone_mode=False); print(*sys.modules)"
-    for command in COMMANDS:
-        done = subprocess.run([sys.executable, "-c", code.format(command)], capture_output=True, text=True, check=True)
-        loaded = set(done.stdout.splitlines()[-1].split())
-        assert not loaded & {"torch", "torchvision", "numpy", "PIL"}
-
-
-def test_commands_import_only_what_they_use(tmp_path: Path) -> None:
-    """The compiler, torchvision and SciPy take seconds each; downloads and plots are for other commands."""
-    commands = (["train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=1")], ["sample", "--run", "r"])
-    code = f"""
-import sys
-from blurcli.cli import main
-for command in {commands!r}:
-    try:
-        main(command)
-    except SystemExit as stop:
-        assert not stop.code
-print(*sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.splitlines()[-1].split())
-    assert "tensorboard" in loaded
-    unused = {
-        "torch._dynamo",
-        "torch._inductor",
-        "sympy",
-        "torchvision",
-        "scipy",
-        "matplotlib",
-        "requests",
-        "pooch",
-        "cleanfid",
-    }
-    assert not loaded & unused
 
 
 def test_help_lists_the_commands(cli: Cli) -> None:

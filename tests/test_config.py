@@ -85,6 +85,13 @@ def test_an_empty_preset_is_the_defaults(tmp_path: Path) -> None:
         ("zzz: 3", "mine.yaml: zzz: unknown key"),
         ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be one of 'spectral', 'v', 'eps', 'residual'"),
         ("process: {min_scale: .nan}", "mine.yaml: process.min_scale: got nan; input should be a finite number"),
+        ("process: {blur_sigma_max: null}", "mine.yaml: process: blur_sigma_max: null is for blur_schedule: noise-ratio"),
+        ("process: {blur_noise_ratio: 1}", "mine.yaml: process: blur_noise_ratio is for blur_schedule: noise-ratio"),
+        ("process: {blur_schedule: noise-ratio}", "mine.yaml: process: blur_noise_ratio is for blur_schedule: noise-ratio"),
+        *(
+            (f"process: {{blur_schedule: noise-ratio, blur_noise_ratio: {ratio}}}", "mine.yaml: process.blur_noise_ratio: got")
+            for ratio in ("-1", "0", ".inf")
+        ),
         ("process: {blur_sigma_max: -1}", "mine.yaml: process.blur_sigma_max: got -1; input should be greater than or equal to 0"),
         ("process: {logsnr_min: 20}", "mine.yaml: process: logsnr_min must be below logsnr_max"),
         ("train: {steps: many}", "mine.yaml: train.steps: got 'many'; input should be a valid integer"),

@@ -111,6 +111,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "process.kind": ("heat", "weights"),
     "process.blur_schedule": ("linear", "weights"),
     "process.blur_power": ("3", "weights"),
+    "process.blur_noise_ratio": ("3", "weights"),
     "process.blur_sigma_min": ("1", "weights"),
     "process.levels": ("3", "weights"),
     "process.noise": ("0.05", "weights"),
@@ -201,6 +202,8 @@ def test_key_does_something(
         base += ["data.classes=3"]
     if key == "process.blur_power":
         base += ["process.blur_schedule=cosine-power", "process.blur_power=2"]
+    if key == "process.blur_noise_ratio":
+        base += ["process.blur_schedule=noise-ratio", "process.blur_sigma_max=null", "process.blur_noise_ratio=0.5"]
     if key.startswith("train.score"):
         # More images than the features have dimensions.
         base += ["data.shapes_count=200", "train.score_every_steps=3", "train.score_images=193"]

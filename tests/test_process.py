@@ -1,5 +1,7 @@
 """The process against formulas written out anew in NumPy, and against Bayes' rule for joint Gaussians."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -30,6 +32,23 @@ def test_schedule(t: float, blur: float) -> None:
     # The reference loses digits where exp(10) meets 1; 1e-9 is far below anything a sampler sees.
     np.testing.assert_allclose(process.alpha(times)[0, 0].numpy(), alpha, rtol=1e-9)
     np.testing.assert_allclose(process.sigma(times).item(), sigma, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("ratio", "limit"), [(0.5, None), (2.0, None), (0.5, 3.0), (0.5, 0.0)])
+@pytest.mark.parametrize("t", TIMES)
+def test_blur_in_proportion_to_the_noise(t: float, ratio: float, limit: float | None) -> None:
+    """Against the definition: sigma_B / r is noise over signal, exp(-logsnr / 2)."""
+    process = BlurringDiffusion((6, 9), limit, blur_schedule="noise-ratio", blur_noise_ratio=ratio)
+    start, end = np.arctan(np.exp(-10 / 2)), np.arctan(np.exp(10 / 2))
+    logsnr = -2 * np.log(np.tan(start + (end - start) * t))
+    blur = ratio * np.exp(-logsnr / 2)
+    if limit is not None:
+        blur = 0.0 if limit == 0 else (blur**-2 + limit**-2) ** -0.5
+    rows, columns = np.pi * np.arange(6) / 6, np.pi * np.arange(9) / 9
+    scaling = (1 - 0.001) * np.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) * blur**2 / 2) + 0.001
+    times = torch.tensor([t], dtype=torch.float64)
+    np.testing.assert_allclose(process.alpha(times)[0, 0].numpy(), np.sqrt(1 / (1 + np.exp(-logsnr))) * scaling, rtol=1e-9)
+    np.testing.assert_allclose(process.blur_sigma(times).item(), blur, rtol=1e-9)
 
 
 def test_limits_of_the_log_snr() -> None:
@@ -89,9 +108,18 @@ def test_one_exact_ancestral_step_keeps_the_marginal(blur: float) -> None:
     torch.testing.assert_close(spread**2 + variance, (process.sigma(s) ** 2).expand_as(spread))
 
 
-@pytest.mark.parametrize("blur", [0.0, 20.0])
-def test_snr_and_its_rate(blur: float) -> None:
-    process, h = BlurringDiffusion((6, 9), blur), 1e-6
+@pytest.mark.parametrize(
+    "process",
+    [
+        BlurringDiffusion((6, 9), 0.0),
+        BlurringDiffusion((6, 9), 20.0),
+        BlurringDiffusion((6, 9), blur_schedule="noise-ratio", blur_noise_ratio=0.5),
+        BlurringDiffusion((6, 9), 2.0, blur_schedule="noise-ratio", blur_noise_ratio=0.5),
+        BlurringDiffusion((6, 9), 0.0, blur_schedule="noise-ratio", blur_noise_ratio=0.5),
+    ],
+)
+def test_snr_and_its_rate(process: BlurringDiffusion) -> None:
+    h = 1e-6
     t = torch.tensor([0.001, 0.2, 0.5, 0.999], dtype=torch.float64)
     snr, rate = process.snr(t)
     torch.testing.assert_close(snr, (process.alpha(t) / process.sigma(t)) ** 2)
@@ -125,6 +153,13 @@ def test_the_whole_state_at_time_one_is_noise() -> None:
         ({"image_size": 8, "blur_sigma_max": -1.0}, "blur_sigma_max"),
         ({"image_size": 8, "min_scale": 0.0}, "min_scale"),
         ({"image_size": 8, "logsnr_min": 5.0, "logsnr_max": 5.0}, "logsnr_min"),
+        ({"image_size": 8, "blur_schedule": "noise-ratio"}, "blur_noise_ratio is for"),
+        ({"image_size": 8, "blur_noise_ratio": 0.5}, "blur_noise_ratio is for"),
+        ({"image_size": 8, "blur_sigma_max": math.inf}, "finite"),
+        *(
+            ({"image_size": 8, "blur_schedule": "noise-ratio", "blur_noise_ratio": ratio}, "above 0 and finite")
+            for ratio in (-1.0, 0.0, math.inf, math.nan)
+        ),
     ],
 )
 def test_refuses_impossible_arguments(arguments: dict, text: str) -> None:

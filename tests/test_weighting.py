@@ -1,5 +1,7 @@
 """Weights of the loss, against what their papers say, and schedules of the blur."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,11 +58,13 @@ def test_a_weight_means_the_same_for_every_objective(name: str) -> None:
     ("name", "power"), [*((name, 2.0) for name in BLUR_SCHEDULES), ("cosine-power", 1.0), ("cosine-power", 5.0)]
 )
 def test_blur_schedules_grow_at_their_speed(name: str, power: float) -> None:
-    blur = BlurSchedule(name, 20.0, power)
+    ratio = 2.0 if name == "noise-ratio" else None
+    blur = BlurSchedule(name, 20.0, power, ratio)
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     sigma = blur.sigma(t)
-    assert sigma[0] == 0
-    assert sigma[-1].item() == pytest.approx(20.0)
+    # The ratio of noise to signal is exp(-5) at t = 0, and exp(5) at t = 1.
+    assert sigma[0].item() == (pytest.approx(2 * math.exp(-5), rel=1e-6) if ratio else 0)
+    assert sigma[-1].item() == pytest.approx((0.05**2 + (math.exp(-5) / 2) ** 2) ** -0.5 if ratio else 20.0)
     assert (sigma.diff() > 0).all()
     h = 1e-6
     slope = (blur.sigma(t[1:-1] + h) - blur.sigma(t[1:-1] - h)) / (2 * h)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -116,3 +118,20 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(1)
         console.error(f"{type(error).__name__}: {error} (a bug in blurdiff: --debug shows where)")
         sys.exit(1)
+
+
+def run() -> NoReturn:
+    """Run the command line as a process, which ends without taking PyTorch apart: that takes up to a second."""
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    atexit._run_exitfuncs()
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except OSError as error:
+        os.write(2, f"error: standard output: {error.strerror}\n".encode())
+        code = code or 1
+    os._exit(code)

@@ -58,8 +58,10 @@ def data(
             )
 
 
-def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: float) -> dict[str, float] | None:
-    """A suitable blur by the power spectrum of some images; None where all are flat."""
+def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: float | None) -> dict[str, float] | None:
+    """A suitable largest blur by the power spectrum of some images; None where all are flat, or the preset has no largest."""
+    if preset_px is None:
+        return None
     import numpy as np
     import torch
 

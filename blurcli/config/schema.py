@@ -111,15 +111,23 @@ class DiffusionConfig(Section):
     """Blurring diffusion, with plain denoising diffusion as the case without blur."""
 
     kind: Literal["diffusion"] = Field("diffusion", description="diffusion, or heat for inverse heat dissipation")
-    blur_sigma_max: float = Field(20.0, ge=0, description="largest blur, in pixels; 0 is plain denoising diffusion")
     blur_schedule: Annotated[str, _one_of(BLUR_SCHEDULES)] = Field(
-        "sin2", description="growth of the blur over time: sin^2(pi t / 2) (the paper's), t, or 1 - cos^p(pi t / 2)"
+        "sin2",
+        description="growth of the blur: sin^2(pi t / 2) (the paper's), t, 1 - cos^p(pi t / 2), or r noise / signal",
+    )
+    blur_sigma_max: float | None = Field(
+        default_factory=lambda valid: None if valid.get("blur_schedule") == "noise-ratio" else 20.0,
+        ge=0,
+        description="largest blur, in pixels; 0 is plain denoising diffusion; null for noise-ratio without a limit",
     )
     blur_power: float | None = Field(
         None,
         ge=1,
         le=100,
         description="p of cosine-power: 2 is sin2, larger p blurs earlier; null for other schedules",
+    )
+    blur_noise_ratio: float | None = Field(
+        None, gt=0, le=1000, description="r of noise-ratio: pixels of blur per noise over signal; null for other schedules"
     )
     min_scale: float = Field(1e-3, gt=0, le=1, description="lower bound of the frequency scaling of the blur")
     logsnr_min: float = Field(-10.0, ge=-30, description="log signal-to-noise ratio at t = 1")
@@ -129,8 +137,13 @@ class DiffusionConfig(Section):
     def _consistent(self) -> DiffusionConfig:
         if self.logsnr_min >= self.logsnr_max:
             raise ValueError("logsnr_min must be below logsnr_max")
-        if (self.blur_power is None) == BLUR_SCHEDULES[self.blur_schedule].has_power:
+        curve = BLUR_SCHEDULES[self.blur_schedule]
+        if self.blur_sigma_max is None and curve.needs_limit:
+            raise ValueError("blur_sigma_max: null is for blur_schedule: noise-ratio; for others it is a number of pixels")
+        if (self.blur_power is None) == (curve.option == "power"):
             raise ValueError("blur_power is for blur_schedule: cosine-power, which needs it; for others it is null")
+        if (self.blur_noise_ratio is None) == (curve.option == "ratio"):
+            raise ValueError("blur_noise_ratio is for blur_schedule: noise-ratio, which needs it; for others it is null")
         return self
 
     def check(self, config: Config) -> None:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from blurcli.core.noise_schedule import CosineSchedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _HALF_PI = math.pi / 2
 
-Curve = Callable[["Tensor", float, float], "Tensor"]
-"""`curve(t, sigma_max, power)`: times of any shape, float64, to values of that shape."""
+Curve = Callable[["Tensor", "BlurSchedule"], "Tensor"]
+"""`curve(t, schedule)`: times of any shape, float64, to values of that shape."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,67 @@ class BlurCurve:
 
     Attributes:
         formula: for help texts.
-        sigma: the standard deviation in pixels, 0 at t = 0 and `sigma_max` at t = 1.
+        sigma: the standard deviation in pixels, never falling with t.
         rate: its derivative by t.
-        has_power: whether it depends on `power`.
+        option: the argument of `BlurSchedule` that this schedule needs and others refuse, if any.
+        needs_limit: whether `sigma` is a fraction of `sigma_max`, which must then be finite.
     """
 
     formula: str
     sigma: Curve
     rate: Curve
-    has_power: bool = False
+    option: str | None = None
+    needs_limit: bool = True
+
+
+@dataclass(frozen=True)
+class BlurSchedule:
+    """Standard deviation of the blur over time, in pixels.
+
+    Args:
+        name: one of `BLUR_SCHEDULES`.
+        sigma_max: largest blur in pixels, at least 0; infinite only for `noise-ratio`.
+        power: p of `cosine-power`, at least 1: below 1 the blur would end with infinite rate.
+        ratio: r of `noise-ratio` in pixels, above 0 and finite.
+        noise: the noise over time, to which `noise-ratio` is in proportion.
+
+    Raises:
+        ValueError: an unknown name, a number out of its range, or a missing or superfluous ratio.
+    """
+
+    name: str
+    sigma_max: float
+    power: float = 2.0
+    ratio: float | None = None
+    noise: CosineSchedule = field(default_factory=CosineSchedule)
+
+    def __post_init__(self) -> None:
+        if self.name not in BLUR_SCHEDULES:
+            raise ValueError(f"unknown blur schedule {self.name!r}: choose one of {', '.join(BLUR_SCHEDULES)}")
+        if not self.sigma_max >= 0:
+            raise ValueError(f"blur_sigma_max must be at least 0 pixels, not {self.sigma_max}")
+        if self._curve.needs_limit and math.isinf(self.sigma_max):
+            raise ValueError(f"blur_sigma_max must be finite for the blur schedule {self.name}")
+        if not self.power >= 1:
+            raise ValueError(f"blur_power must be at least 1, not {self.power}")
+        if (self.ratio is None) == (self._curve.option == "ratio"):
+            raise ValueError(
+                f"blur_noise_ratio is for the blur schedule noise-ratio, which needs it: {self.name}, {self.ratio}"
+            )
+        if self.ratio is not None and not 0 < self.ratio < math.inf:
+            raise ValueError(f"blur_noise_ratio must be above 0 and finite, not {self.ratio}; blur_sigma_max=0 is no blur")
+
+    @property
+    def _curve(self) -> BlurCurve:
+        return BLUR_SCHEDULES[self.name]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the blur in pixels at times `t` of any shape, float64."""
+        return self._curve.sigma(t, self)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """The derivative of `sigma` by t."""
+        return self._curve.rate(t, self)
 
 
 def _cos(t: Tensor) -> Tensor:
@@ -46,55 +100,47 @@ def _power_rate(t: Tensor, sigma_max: float, power: float) -> Tensor:
     return sigma_max * turn * _cos(t) ** (power - 1)
 
 
+def _unlimited(t: Tensor, blur: BlurSchedule) -> tuple[Tensor, Tensor]:
+    """The blur r tan(theta), and the square of its ratio to `sigma_max`."""
+    assert blur.ratio is not None
+    sigma = blur.ratio * blur.noise.angle(t).tan()
+    return sigma, (sigma / blur.sigma_max) ** 2
+
+
+def _ratio_sigma(t: Tensor, blur: BlurSchedule) -> Tensor:
+    sigma, excess = _unlimited(t, blur)
+    return sigma / (1 + excess).sqrt()
+
+
+def _ratio_rate(t: Tensor, blur: BlurSchedule) -> Tensor:
+    sigma, excess = _unlimited(t, blur)
+    angle = blur.noise.angle(t)
+    return sigma / (angle.sin() * angle.cos()) * blur.noise.speed / (1 + excess) ** 1.5
+
+
 BLUR_SCHEDULES = {
     "sin2": BlurCurve(
         "sin^2(pi t / 2) (the paper's, section 4): slow at both ends",
-        lambda t, sigma_max, power: sigma_max * (_HALF_PI * t).sin() ** 2,
-        lambda t, sigma_max, power: _power_rate(t, sigma_max, 2.0),
+        lambda t, blur: blur.sigma_max * (_HALF_PI * t).sin() ** 2,
+        lambda t, blur: _power_rate(t, blur.sigma_max, 2.0),
     ),
     "linear": BlurCurve(
         "t: fine detail goes at once",
-        lambda t, sigma_max, power: sigma_max * t,
-        lambda t, sigma_max, power: t.new_full(t.shape, sigma_max),
+        lambda t, blur: blur.sigma_max * t,
+        lambda t, blur: t.new_full(t.shape, blur.sigma_max),
     ),
     "cosine-power": BlurCurve(
         "1 - cos^p(pi t / 2): p = 2 is sin2, a larger p blurs earlier, a smaller one later",
-        lambda t, sigma_max, power: sigma_max * (1 - _cos(t) ** power),
-        _power_rate,
-        has_power=True,
+        lambda t, blur: blur.sigma_max * (1 - _cos(t) ** blur.power),
+        lambda t, blur: _power_rate(t, blur.sigma_max, blur.power),
+        option="power",
+    ),
+    # Warm Diffusion (arXiv 2511.16904) argues for a constant ratio; the limit is this project's.
+    "noise-ratio": BlurCurve(
+        "r noise / signal, r tan(theta): each frequency is blurred away when noise has hidden it",
+        _ratio_sigma,
+        _ratio_rate,
+        option="ratio",
+        needs_limit=False,
     ),
 }
-
-
-@dataclass(frozen=True)
-class BlurSchedule:
-    """Standard deviation of the blur over time, in pixels, from 0 at t = 0 to `sigma_max` at t = 1.
-
-    Args:
-        name: one of `BLUR_SCHEDULES`.
-        sigma_max: in pixels, at least 0.
-        power: p of `cosine-power`, at least 1: below 1 the blur would end with infinite rate.
-
-    Raises:
-        ValueError: an unknown name, or a number out of its range.
-    """
-
-    name: str
-    sigma_max: float
-    power: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.name not in BLUR_SCHEDULES:
-            raise ValueError(f"unknown blur schedule {self.name!r}: choose one of {', '.join(BLUR_SCHEDULES)}")
-        if not self.sigma_max >= 0:
-            raise ValueError(f"blur_sigma_max must be at least 0 pixels, not {self.sigma_max}")
-        if not self.power >= 1:
-            raise ValueError(f"blur_power must be at least 1, not {self.power}")
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the blur in pixels at times `t` of any shape, float64."""
-        return BLUR_SCHEDULES[self.name].sigma(t, self.sigma_max, self.power)
-
-    def rate(self, t: Tensor) -> Tensor:
-        """The derivative of `sigma` by t."""
-        return BLUR_SCHEDULES[self.name].rate(t, self.sigma_max, self.power)

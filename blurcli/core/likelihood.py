@@ -9,7 +9,8 @@ with a signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
 
 where the sum over steps becomes `1/2 integral of sum_f -dsnr_f/dt (x - x_hat(z_t))_f^2 dt` in continuous time. p(z_1) is the
 start of the sampler: the Gaussian with the data's moments in continuous time, N(0, I) for T steps of the ancestral sampler.
-At t = 0 there is no blur, so the reconstruction factorizes over pixels: a softmax over the 256 levels (ibid., equation 6).
+The reconstruction factorizes over pixels: a softmax over the 256 levels (ibid., equation 6). What blur there is at t = 0 (none
+but for `noise-ratio`, some thousandths of a pixel) counts as an error of z_0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core.bands import band_means, frequency_bands
-from blurcli.core.dct import dct2
+from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import BlurringDiffusion
 from blurcli.core.whitened import WhitenedSpace
 
@@ -167,8 +168,9 @@ def _prior(space: WhitenedSpace, x_dct: Tensor, exact: bool) -> Tensor:
 def _reconstruction(process: BlurringDiffusion, x: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
     """-log p(x | z_0) per image, (B,), in nats: a softmax over the 256 levels of every pixel."""
     zero = torch.zeros(1, dtype=torch.float64, device=x.device)
-    fading, sigma = process.alpha(zero)[..., 0, 0].item(), process.sigma(zero).item()
-    eps = noise(x).double()
+    alpha, sigma = process.alpha(zero), process.sigma(zero).item()
+    fading = alpha[..., 0, 0].item()
+    eps = noise(x).double() + idct2((alpha - fading) * dct2(x.double())) / sigma
     level = ((x.double() + 1) / 2 * (_LEVELS - 1)).round()
     spacing = 2 / (_LEVELS - 1) * fading / sigma  # of the levels, in standard deviations of z_0
     # Log-weight of level k relative to the true level: only a few matter, but all are summed.

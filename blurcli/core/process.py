@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from blurcli.core import schedules
 from blurcli.core.blur_schedules import BlurSchedule
 from blurcli.core.dct import dct2, idct2
+from blurcli.core.noise_schedule import CosineSchedule
 
 
 class Process(ABC):
@@ -96,24 +98,27 @@ class BlurringDiffusion(Process):
 
     Args:
         image_size: side of the square images, or (height, width), in pixels.
-        blur_sigma_max: standard deviation of the blur at t = 1, in pixels; 0 is plain denoising diffusion.
+        blur_sigma_max: standard deviation of the blur at t = 1, in pixels; 0 is plain denoising diffusion. For `noise-ratio`
+            it is a limit L that the blur s approaches smoothly, as `1 / sqrt(1 / s^2 + 1 / L^2)`. By default 20, or no limit.
         min_scale: lower bound of the frequency scaling, in (0, 1].
         logsnr_min: log signal-to-noise ratio of the noise schedule at t = 1.
         logsnr_max: the same at t = 0.
         blur_schedule: how the blur grows with time, see `BlurSchedule`.
         blur_power: exponent of the schedule `cosine-power`.
+        blur_noise_ratio: r of the schedule `noise-ratio`, `sigma_B = r tan(theta)`: pixels of blur per noise over signal.
 
     Raises:
         ValueError: an argument is out of its range.
     """
 
     image_size: int | tuple[int, int]
-    blur_sigma_max: float = 20.0
+    blur_sigma_max: float | None = None
     min_scale: float = 1e-3
     logsnr_min: float = -10.0
     logsnr_max: float = 10.0
     blur_schedule: str = "sin2"
     blur_power: float = 2.0
+    blur_noise_ratio: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
@@ -121,12 +126,17 @@ class BlurringDiffusion(Process):
         self._blur  # noqa: B018  checks its arguments
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"min_scale must be in (0, 1], not {self.min_scale}")
-        if not self.logsnr_min < self.logsnr_max:
-            raise ValueError(f"logsnr_min ({self.logsnr_min}) must be below logsnr_max ({self.logsnr_max})")
+
+    @property
+    def _noise(self) -> CosineSchedule:
+        return CosineSchedule(self.logsnr_min, self.logsnr_max)
 
     @property
     def _blur(self) -> BlurSchedule:
-        return BlurSchedule(self.blur_schedule, self.blur_sigma_max, self.blur_power)
+        limit = self.blur_sigma_max
+        if limit is None:
+            limit = 20.0 if self.blur_schedule != "noise-ratio" else math.inf
+        return BlurSchedule(self.blur_schedule, limit, self.blur_power, self.blur_noise_ratio, self._noise)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale per DCT frequency (section 4 of the paper): (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
@@ -148,8 +158,7 @@ class BlurringDiffusion(Process):
 
     def time_at(self, logsnr: Tensor) -> Tensor:
         """The inverse of `logsnr`: times of any shape (float64), for values from `logsnr_min` to `logsnr_max`."""
-        start, end = self._angle(torch.tensor([0.0, 1.0], dtype=torch.float64))
-        t: Tensor = (torch.atan(torch.exp(-logsnr / 2)) - start) / (end - start)
+        t: Tensor = (torch.atan(torch.exp(-logsnr / 2)) - self._noise.start) / self._noise.speed
         return t.clamp(0, 1)
 
     def uniform_in_logsnr(self, count: int) -> Tensor:
@@ -169,11 +178,10 @@ class BlurringDiffusion(Process):
         precise = self._times(t)
         blur = (precise, *self.shape, self._blur, self.min_scale)
         angle = self._angle(precise)[:, None, None, None]
-        speed = schedules.cosine_angle(precise + 1, self.logsnr_min, self.logsnr_max)[:, None, None, None] - angle
         scaling, scaling_rate = schedules.frequency_scaling(*blur), schedules.frequency_scaling_rate(*blur)
         snr = (scaling / torch.tan(angle)) ** 2
         # d log snr = 2 d log(d_t cos / sin)
-        return snr, 2 * snr * (scaling_rate / scaling - 2 * speed / torch.sin(2 * angle))
+        return snr, 2 * snr * (scaling_rate / scaling - 2 * self._noise.speed / torch.sin(2 * angle))
 
     def posterior(self, u: Tensor, x_dct: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of `q(u_s | u_t, x)`, per frequency (section 3 and appendix B of the paper, without its clips).
@@ -197,4 +205,4 @@ class BlurringDiffusion(Process):
         return mean, variance_ts * (sigma_s / sigma_t) ** 2
 
     def _angle(self, t: Tensor) -> Tensor:
-        return schedules.cosine_angle(t, self.logsnr_min, self.logsnr_max)
+        return self._noise.angle(t)

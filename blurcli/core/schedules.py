@@ -1,9 +1,8 @@
-"""Noise and frequency scaling as functions of time, in float64; a cast at the end loses nothing that matters."""
+"""The frequency scaling of the blur as a function of time, in float64; a cast at the end loses nothing that matters."""
 
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 from torch import Tensor
@@ -11,22 +10,8 @@ from torch import Tensor
 from blurcli.core.blur_schedules import BlurSchedule
 
 
-def cosine_angle(t: Tensor, logsnr_min: float, logsnr_max: float) -> Tensor:
-    """The angle theta of the variance-preserving cosine schedule: `a_t = cos(theta)`, `sigma_t = sin(theta)`.
-
-    `theta = a t + b`, `b = atan(exp(-logsnr_max / 2))`, `a = atan(exp(-logsnr_min / 2)) - b`, so that the log-SNR
-    `-2 log tan(theta)` falls from `logsnr_max` at t = 0 to `logsnr_min` at t = 1 (Hoogeboom and Salimans 2023, appendix A).
-
-    Args:
-        t: times in [0, 1], any shape, float64.
-    """
-    start = math.atan(math.exp(-logsnr_max / 2))
-    end = math.atan(math.exp(-logsnr_min / 2))
-    return start + (end - start) * t
-
-
 def frequency_scaling(t: Tensor, height: int, width: int, blur: BlurSchedule, min_scale: float) -> Tensor:
-    """The factor d_t by which the blur scales every DCT frequency (the paper, section 4): 1 at t = 0.
+    """The factor d_t by which the blur scales every DCT frequency (the paper, section 4): 1 without blur.
 
     Args:
         t: (B,) in [0, 1], float64.
