@@ -19,6 +19,7 @@ from blurcli.core import UNet
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.rng import ImageNoise, Noises
+from blurcli.core.samplers import DEFAULT_FINAL
 from blurcli.core.sampling import Observer
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import OptionError, UserError, did_you_mean
@@ -201,6 +202,7 @@ class Pipeline:
         delta: float | None = None,
         label: str | None = None,
         guidance: float | None = None,
+        final: str | None = None,
     ) -> SamplingConfig:
         """How to sample, with the preset's value for everything that is None.
 
@@ -212,6 +214,7 @@ class Pipeline:
             label: for a class-conditional model, the name of a class; `none`; `all` in turn; None for the class frequencies of
                 the training data.
             guidance: classifier-free guidance; 1 is none.
+            final: for diffusion, `noisy` or `denoised`.
 
         Raises:
             UsageError: options that do not fit the model or each other.
@@ -221,7 +224,11 @@ class Pipeline:
         if eta is None:
             eta = own.eta if sampler == own.sampler else 0.0
         delta = own.delta if delta is None else delta
-        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, label, self._resolved_guidance(label, guidance))
+        final = final or own.final
+        if final is None and self.family.ends_noisy:
+            final = DEFAULT_FINAL
+        guidance = self._resolved_guidance(label, guidance)
+        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, label, guidance, final)
         self.family.check_sampling(chosen)
         return chosen
 

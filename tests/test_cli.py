@@ -111,11 +111,11 @@ def test_outputs_hold_the_same_images(cli: Cli, tiny_run: Path, tmp_path: Path) 
 
 def test_seed_steps_and_sampler_change_the_images(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     seen = set()
-    for i, extra in enumerate(([], ["--seed", 1], ["--steps", 7], ["--sampler", "ddim", "--steps", 7])):
+    for i, extra in enumerate(([], ["--seed", 1], ["--steps", 7], ["--sampler", "ddim"], ["--final", "denoised"])):
         assert cli("sample", "--run", tiny_run, "--n", 16, "--out", f"{i}.npz", *extra).code == 0
         with np.load(tmp_path / f"{i}.npz") as file:
             seen.add(file["arr_0"].tobytes())
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:

@@ -323,6 +323,7 @@ def test_diffusion_models_refuse_the_heat_sampler(tiny_run: Path, cli: Cli) -> N
         ([*HEAT, "process.min_scale=0.1"], "process.min_scale: unknown key"),
         ([*HEAT, "process.blur_sigma_min=30"], "blur_sigma_min must be below blur_sigma_max"),
         (["process.kind=cold"], "process.kind must be diffusion or heat"),
+        ([*HEAT, "sample.final=noisy"], "sample.final: the last step of heat dissipation adds no noise"),
         (["sample.delta=0.1"], "delta is for sampler: heat"),
         (["process.blur_power=3"], "blur_power is for blur_schedule: cosine-power"),
     ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from blurcli.core.samplers import SAMPLERS
+from blurcli.core.samplers import FINALS, SAMPLERS
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     SamplerName = str
+    FinalName = str
 else:
     SamplerName = Literal[tuple(SAMPLERS)]  # Typer reads the choices at run time
+    FinalName = Literal[FINALS]
 
 STARTED = time.perf_counter()
 """About when the command began."""
@@ -69,6 +71,10 @@ GuidanceOption = Annotated[
         max=100,
         help="Classifier-free guidance; 1 is none, larger is more typical. [default: the preset's]",
     ),
+]
+FinalOption = Annotated[
+    FinalName | None,
+    typer.Option("--final", help="End with the noise of t = 0, under a grey level, or without any. [default: the preset's]"),
 ]
 CalibrationOption = Annotated[
     bool,

@@ -17,6 +17,7 @@ from blurcli.cli.common import (
     DeltaOption,
     DeviceOption,
     EtaOption,
+    FinalOption,
     GuidanceOption,
     JsonOption,
     ReferenceOption,
@@ -74,6 +75,7 @@ def fid(
     delta: DeltaOption = None,
     label: ClassOption = None,
     guidance: GuidanceOption = None,
+    final: FinalOption = None,
     seed: SeedOption = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Sets of images, from --seed on: mean and spread.")] = 1,
     batch_size: BatchSizeOption = None,
@@ -102,11 +104,11 @@ def fid(
     if samples is not None:
         if started_by_torchrun():
             raise UsageError("--samples: stored images are scored by one process; run the command without torchrun")
-        making = (weights, sampler, steps, eta, delta, label, guidance, batch_size)
+        making = (weights, sampler, steps, eta, delta, label, guidance, final, batch_size)
         if any(option is not None for option in making) or seed or repeats > 1 or not calibrated:
             raise UsageError(
                 "--samples: scores stored images; leave out --weights, --sampler, --steps, --eta, --delta, --class, "
-                "--guidance, --seed, --repeats, --batch-size and --no-calibration"
+                "--guidance, --final, --seed, --repeats, --batch-size and --no-calibration"
             )
     elif size is not None:
         raise UsageError("--size: resizes --samples; a model makes images of one size, leave it out")
@@ -117,7 +119,7 @@ def fid(
         else:
             path, chosen_run = find_weights(run, weights)
             model, step = load_model(path, device, calibrated)
-            sampling = model.sampling(sampler, steps, eta, delta, label, guidance)
+            sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
             count = n or model.config.score.n
             sets = [
                 evaluate.ModelImages(model, step, count, number, sampling, batch_size, distributed)

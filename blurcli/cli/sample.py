@@ -15,6 +15,7 @@ from blurcli.cli.common import (
     DeltaOption,
     DeviceOption,
     EtaOption,
+    FinalOption,
     GuidanceOption,
     JsonOption,
     RunOption,
@@ -50,6 +51,7 @@ def sample(
     delta: DeltaOption = None,
     label: ClassOption = None,
     guidance: GuidanceOption = None,
+    final: FinalOption = None,
     seed: SeedOption = 0,
     init_image: Annotated[
         Path | None, typer.Option("--init-image", help="Start from this photo, diffused, instead of noise.")
@@ -97,7 +99,7 @@ def sample(
     with distributed_context(device) as distributed:
         path, chosen_run = find_weights(run, weights)
         model, step = load_model(path, device, calibrated)
-        sampling = model.sampling(sampler, steps, eta, delta, label, guidance)
+        sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
         if out is None:
             out = _default_out(
                 chosen_run.path / "samples" if chosen_run is not None else Path(),
@@ -107,6 +109,7 @@ def sample(
                     f"-delta{delta}": delta is not None,
                     f"-{label}": label is not None,
                     f"-guidance{guidance}": guidance is not None,
+                    f"-{final}": final is not None,
                     f"-{init_image.stem if init_image else ''}{strength:g}": init_image,
                     "-blurred": init_blurred,
                     f"-to{interpolate}": interpolate is not None,

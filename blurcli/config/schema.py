@@ -23,7 +23,7 @@ from pydantic import (
 
 from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.objectives import OBJECTIVES
-from blurcli.core.samplers import SAMPLERS, names_for
+from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for
 from blurcli.core.weighting import LOSS_WEIGHTS
 
 Positive = Annotated[int, Field(ge=1)]
@@ -169,6 +169,8 @@ class HeatConfig(Section):
         """Check the other sections of a configuration of this family; ValueError where they do not fit."""
         if config.optim.time_sampling != "uniform":
             raise ValueError("optim.time_sampling path: heat dissipation trains all levels alike; set it to uniform")
+        if config.sample.final is not None:
+            raise ValueError("sample.final: the last step of heat dissipation adds no noise; set it to null")
         if config.sample.steps > self.levels:
             raise ValueError(f"sample.steps {config.sample.steps}: must be at most process.levels, {self.levels}")
         if not OBJECTIVES[config.objective].predicts_image and config.sample.steps != self.levels:
@@ -297,6 +299,9 @@ class SampleConfig(Section):
         ge=0,
         le=100,
         description="classifier-free guidance for data.classes: 1 for none, larger for more typical images",
+    )
+    final: Literal["noisy", "denoised"] | None = Field(
+        None, description=f"end with the noise of t = 0, or without any; null for the usual ({DEFAULT_FINAL}), and for heat"
     )
     batch_size: int | None = Field(None, ge=1, le=65_536, description="images per batch; null for what suits the memory")
     compile: bool | None = Field(None, description="compile the network with torch.compile; null: on GPUs, for many images")

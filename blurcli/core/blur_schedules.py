@@ -82,8 +82,8 @@ class BlurSchedule:
         return BLUR_SCHEDULES[self.name]
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the blur in pixels at times `t` of any shape, float64."""
-        return self._curve.sigma(t, self)
+        """Standard deviation of the blur in pixels at times `t` of any shape, float64; 0 where there is no noise."""
+        return self._curve.sigma(t if self.ratio else t.clamp(min=0), self)
 
     def rate(self, t: Tensor) -> Tensor:
         """The derivative of `sigma` by t."""

@@ -42,6 +42,11 @@ class CosineSchedule:
         """The derivative of the angle by t, a constant."""
         return math.atan(math.exp(-self.logsnr_min / 2)) - self.start
 
+    @property
+    def clean_time(self) -> float:
+        """The time, a little below 0, at which the angle and so the noise would be 0."""
+        return -self.start / self.speed
+
     def angle(self, t: Tensor) -> Tensor:
-        """theta at times `t` in [0, 1] of any shape, float64."""
-        return self.start + self.speed * t
+        """theta at times `t` in [`clean_time`, 1] of any shape, float64."""
+        return (self.start + self.speed * t).clamp(min=0)

@@ -10,7 +10,7 @@ import torch
 
 from blurcli.core.moments import reference_gaussian
 from blurcli.core.process import Process
-from blurcli.core.samplers import Sampler, Step
+from blurcli.core.samplers import FINALS, Sampler, Step
 from blurcli.core.schedules import laplacian
 from blurcli.core.whitened import WhitenedSpace
 
@@ -27,7 +27,7 @@ class Plan:
         sampler: the method with its options.
         process: the process.
         space: the whitened space of a whitened method; else None.
-        times: falling from the start to 0 (rising to 1 for an encoding).
+        times: falling from the start to 0, or to `Process.clean_time` (rising to 1 for an encoding).
         from_noise: whether it starts from standard normal noise at t = 1, and not from a given state.
         device: device of the images.
     """
@@ -74,6 +74,7 @@ def make_plan(
     *,
     start: float | None = None,
     space: WhitenedSpace | None = None,
+    final: str = "noisy",
 ) -> Plan:
     """The plan of a run of `steps` steps.
 
@@ -84,15 +85,20 @@ def make_plan(
         device: device of the images.
         start: the time, in [1e-6, 1], of a state to start from; None to start from noise.
         space: for whitened methods, the whitened space of the data, see `whitened_space`.
+        final: one of `FINALS`; the last step is extended to the end.
 
     Raises:
-        ValueError: `steps` or `start` out of its range.
+        ValueError: `steps` or `start` out of its range, or an unknown `final`.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     if start is not None and not _EARLIEST_START <= start <= 1:
         raise ValueError(f"start must be in [{_EARLIEST_START:g}, 1], not {start}")
+    if final not in FINALS:
+        raise ValueError(f"unknown final {final!r}: choose one of {', '.join(FINALS)}")
     times = sampler.times(space, steps, 1.0 if start is None else start)
+    if final == "denoised":
+        times[-1] = process.clean_time
     return Plan(sampler, process, space, times, start is None, device)
 
 

@@ -56,6 +56,15 @@ class Process(ABC):
     def logsnr(self, t: Tensor) -> Tensor:
         """log (alpha / sigma)^2 of the image mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
 
+    @property
+    def clean_time(self) -> float:
+        """The time at which an image has neither noise nor blur: where `alpha` is 1 and `sigma` 0.
+
+        Raises:
+            ValueError: the noise of this process is the same at all times.
+        """
+        raise ValueError("the noise of this process is the same at all times")
+
     def uniform_in_logsnr(self, count: int) -> Tensor:
         """`count` times from 0 to 1, (count,) float64, uniform in the log-SNR.
 
@@ -155,6 +164,11 @@ class BlurringDiffusion(Process):
     def logsnr(self, t: Tensor) -> Tensor:
         """log (alpha / sigma)^2 of the image mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
         return -2 * torch.log(torch.tan(self._angle(t)))
+
+    @property
+    def clean_time(self) -> float:
+        """A time below 0: the noise schedule ends at `logsnr_max`, its formula reaches an angle of 0 a little later."""
+        return self._noise.clean_time
 
     def time_at(self, logsnr: Tensor) -> Tensor:
         """The inverse of `logsnr`: times of any shape (float64), for values from `logsnr_min` to `logsnr_max`."""

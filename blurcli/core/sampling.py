@@ -41,6 +41,7 @@ def sample(
     *,
     eta: float = 0.0,
     start: float | None = None,
+    final: str = "noisy",
 ) -> Tensor:
     """Generate images: integrate the reverse process to t = 0.
 
@@ -60,13 +61,15 @@ def sample(
         mean: M, the data's mean DCT coefficients, like `spectrum` and with it; None for 0.
         eta: for `ddim`, the share of the ancestral sampler's noise, in [0, 1]: 0 is deterministic, 1 is `ancestral`.
         start: the time, in [1e-6, 1], of a state `z` to start from, such as a diffused photo; None to start from noise.
+        final: `noisy` ends at t = 0, where the process has noise of `exp(-logsnr_max / 2)`, 0.86 grey levels by default, as in
+            the paper; `denoised` extends the last step to an image without noise.
 
     Returns:
-        The images at t = 0, (B, C, H, W), about [-1, 1], in the dtype of `z`.
+        The images at t = 0, or without noise, (B, C, H, W), about [-1, 1], in the dtype of `z`.
 
     Raises:
-        ValueError: unknown sampler, `steps` below 1, `eta` or `start` out of range, `eta` without `ddim`, `mean` without
-            `spectrum`, or shapes that do not fit.
+        ValueError: unknown sampler or `final`, `steps` below 1, `eta` or `start` out of range, `eta` without `ddim`, `mean`
+            without `spectrum`, or shapes that do not fit.
     """
     known = names_for("diffusion")
     if sampler not in known:
@@ -79,7 +82,7 @@ def sample(
     if method.whitened:
         space = _space_of(denoiser, process, z, spectrum, mean, method.falling_spectrum)
     options = {"eta": eta} if "eta" in method.option_names() else {}
-    plan = make_plan(method(**options), process, steps, z.device, start=start, space=space)
+    plan = make_plan(method(**options), process, steps, z.device, start=start, space=space, final=final)
     return sample_by_plan(denoiser, plan, z, noise, on_step)
 
 

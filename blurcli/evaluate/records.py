@@ -14,11 +14,12 @@ from blurcli.evaluate.metrics import RANKING, TITLES, Metric
 
 Score = dict[str, Any]
 
-SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance")
+SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance", "final")
 """The keys of a score that hold its `SamplingConfig`."""
 
 _SUBJECT = ("weights_sha256", "step", *SAMPLING, "calibrated", "features", "reference_hash", "size", "n", "calls")
-_NEUTRAL: Score = {"eta": 0.0, "guidance": 1.0, "calibrated": False}  # in effect where a score has no such key
+# In effect where a score has no such key.
+_NEUTRAL: Score = {"eta": 0.0, "guidance": 1.0, "calibrated": False, "final": "noisy"}
 _LABELS = ("run", "name", "samples", "weights")
 _ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, "calibrated")
 _LARGEST = 1e300
@@ -84,7 +85,7 @@ def sampling_title(score: Score, usual: Score | None = None) -> str:
         usual: settings that are not mentioned; None for the neutral ones.
     """
     parts = [] if score.get("sampler") is None else [str(score["sampler"])]
-    for key, title in (("eta", "eta"), ("label", "class"), ("guidance", "guidance"), ("delta", "delta")):
+    for key, title in (("eta", "eta"), ("label", "class"), ("guidance", "guidance"), ("delta", "delta"), ("final", "final")):
         value = _setting(score, key)
         if value is not None and value != _setting(usual or {}, key):
             parts.append(f"{title} {value:g}" if is_number(value) else f"{title} {value}")

@@ -41,6 +41,7 @@ class SamplingConfig:
         delta: noise per step of `heat`, for images in [0, 1]; None for others.
         label: name of a class; `none`; `all` in turn; None for the class frequencies of the training data.
         guidance: classifier-free guidance; 1 is none.
+        final: `noisy` or `denoised`, see `core.sample`; None for heat dissipation, whose last step adds no noise.
     """
 
     sampler: str
@@ -49,6 +50,7 @@ class SamplingConfig:
     delta: float | None = None
     label: str | None = None
     guidance: float = 1.0
+    final: str | None = None
 
     @property
     def stochastic(self) -> bool:
@@ -195,12 +197,14 @@ class Family(ABC):
         process: the process.
         objective: what the network predicts.
         starts_from_images: whether sampling starts from blurred images instead of noise.
+        ends_noisy: whether its process leaves noise in the images, which a sampler can leave out.
         extra_tensors: names, in a weights file, of what it carries besides network, moments and gain.
     """
 
     name: ClassVar[str]
     starts_from_images: ClassVar[bool] = False
     extra_tensors: ClassVar[tuple[str, ...]] = ()
+    ends_noisy: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -232,6 +236,8 @@ class Family(ABC):
         Raises:
             OptionError: the sampler is for another family, or has no such option, or a value does not fit the model.
         """
+        if sampling.final is not None and not self.ends_noisy:
+            raise OptionError("final", sampling.final, f"the last step of the family {self.name} adds no noise; leave it out")
         known, options = names_for(self.name), SAMPLERS[sampling.sampler].option_names()
         if sampling.sampler not in known:
             raise OptionError("sampler", sampling.sampler, f"this model is of the family {self.name}: use {', '.join(known)}")

@@ -14,7 +14,7 @@ from blurcli.core.denoiser import Denoiser, Network
 from blurcli.core.likelihood import Bound, Draws, variational_bound
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.plans import Plan, make_plan
-from blurcli.core.samplers import SAMPLERS
+from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.errors import OptionError
@@ -45,7 +45,8 @@ class BlurringModel(FamilyModel):
         sampler = method(**{name: getattr(sampling, name) for name in method.option_names()})
         start = None if photo is None else photo.strength
         space = self.space if method.whitened else None
-        return make_plan(sampler, self.family.process, sampling.steps, device, start=start, space=space)
+        final = sampling.final or DEFAULT_FINAL
+        return make_plan(sampler, self.family.process, sampling.steps, device, start=start, space=space, final=final)
 
     def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
         """See `FamilyModel.sample`."""
@@ -70,6 +71,7 @@ class BlurringFamily(Family):
     """Blurring diffusion."""
 
     name = "diffusion"
+    ends_noisy = True
     process: BlurringDiffusion
 
     def _build_process(self) -> BlurringDiffusion:

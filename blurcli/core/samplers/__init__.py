@@ -16,9 +16,12 @@ from importlib import import_module
 from blurcli.core.samplers import base
 from blurcli.core.samplers.base import Sampler, State, Step
 
-__all__ = ["DEFAULT", "SAMPLERS", "Sampler", "State", "Step", "names_for"]
+__all__ = ["DEFAULT", "DEFAULT_FINAL", "FINALS", "SAMPLERS", "Sampler", "State", "Step", "names_for"]
 
 DEFAULT = "abm"
+FINALS = ("noisy", "denoised")
+"""Where diffusion ends: with the noise of t = 0, or without any."""
+DEFAULT_FINAL = "noisy"
 
 
 def _discovered() -> Iterator[tuple[str, type[Sampler]]]:

@@ -20,7 +20,7 @@ class Step:
 
     Attributes:
         t: the time at which the step begins, in [0, 1].
-        s: the time at which it ends.
+        s: the time at which it ends; below 0 where it ends without noise, see `Process.clean_time`.
         at_t: t as a tensor (1,) float64 on the device of the images.
         at_s: s, likewise.
         is_last: whether no step follows.
@@ -33,6 +33,11 @@ class Step:
     at_s: Tensor
     is_last: bool
     constants: Any = None
+
+    @property
+    def ends_clean(self) -> bool:
+        """Whether no noise is left at its end."""
+        return self.s < 0
 
 
 class State(NamedTuple):
