@@ -22,11 +22,10 @@ from typing import Annotated, Any
 
 import typer
 
-BATCH = 64
 NETWORK = [
     *("model.base_channels=32", "model.multipliers=[1,2,2]", "model.blocks_per_level=1", "model.attention_levels=[2]"),
     *("model.patch_size=1", "model.dropout=0", "optim.lr=1e-3", "optim.beta2=0.99", "optim.warmup_steps=100"),
-    *("optim.decay_from_step=500", "optim.ema_decay=0.999", f"train.batch_size={BATCH}"),
+    *("optim.decay_from_step=500", "optim.ema_decay=0.999"),
 ]
 
 
@@ -77,13 +76,14 @@ def measure(weights: Path, images: str, features: str) -> dict[str, float]:
     """The scores of a weights file."""
     samples = weights.with_suffix(".npz")
     blurdiff("sample", "--weights", weights, "--n", 2000, "--out", samples)
-    score, pixels = (
-        json.loads(blurdiff("fid", "--samples", samples, "--data", images, "--features", chosen, "--json"))
-        for chosen in (features, "pixels")
-    )
+    scores = {
+        chosen: json.loads(blurdiff("fid", "--samples", samples, "--data", images, "--features", chosen, "--json"))
+        for chosen in dict.fromkeys((features, "pixels"))
+    }
+    score = scores[features]
     bits = json.loads(blurdiff("likelihood", "--weights", weights, "--data", images, "--split", "test", "--n", 256, "--json"))
     found = {key: score[key] for key in ("fd", "precision", "recall")}
-    return found | {"pixel_fd": pixels["fd"], "lsd": score["log_spectral_distance"], "bits": bits["bits_per_dim"]}
+    return found | {"pixel_fd": scores["pixels"]["fd"], "lsd": score["log_spectral_distance"], "bits": bits["bits_per_dim"]}
 
 
 def known_rows(folder: Path) -> list[dict[str, Any]]:
@@ -99,6 +99,7 @@ def train(
     features: Annotated[str, typer.Option(help="As for blurdiff fid.")] = "pixels",
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 16,
     seen: Annotated[int, typer.Option(help="Images seen in training; a longer training continues a shorter one.")] = 64_000,
+    batch: Annotated[int, typer.Option(help="Images per training step.")] = 64,
     only: Names = None,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     part: Annotated[str, typer.Option(help="I/N: every Nth training from the Ith on, for N processes side by side.")] = "1/1",
@@ -114,8 +115,15 @@ def train(
         if any(key.items() <= row.items() for row in known_rows(folder)):
             continue
         run = folder / f"{size}-{path.replace(' ', '-')}-{seed}"
-        steps = seen // BATCH
-        settings = [f"data.image_size={size}", *NETWORK, *paths(size)[path], f"seed={seed}", f"train.steps={steps}"]
+        steps = seen // batch
+        settings = [
+            f"data.image_size={size}",
+            *NETWORK,
+            *paths(size)[path],
+            f"seed={seed}",
+            f"train.steps={steps}",
+            f"train.batch_size={batch}",
+        ]
         settings += [f"train.save_every_steps={steps}", f"train.preview_every_steps={steps}", "train.keep=10", *(setting or [])]
         weights = run / "weights" / f"step-{steps:08d}.safetensors"
         if not weights.exists():

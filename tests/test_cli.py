@@ -130,6 +130,7 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         "delta": None,
         "label": None,
         "guidance": 1.0,
+        "final": "noisy",
         "seed": 0,
         "weights": str(weights),
         "calibrated": False,
