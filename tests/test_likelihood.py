@@ -28,24 +28,38 @@ def gaussian_images(count: int) -> Tensor:
     return x[x.abs().amax((1, 2, 3)) <= 1]
 
 
-def bound(blur: float, x: Tensor, seed: int = 0, **options: int) -> Bound:
-    process = BlurringDiffusion(SIZE, blur)
+def noise_ratio(ratio: float) -> BlurringDiffusion:
+    return BlurringDiffusion(SIZE, blur_schedule="noise-ratio", blur_noise_ratio=ratio)
+
+
+def bound(blur: float | BlurringDiffusion, x: Tensor, seed: int = 0, **options: int) -> Bound:
+    process = blur if isinstance(blur, BlurringDiffusion) else BlurringDiffusion(SIZE, blur)
     space = WhitenedSpace(process, torch.zeros_like(VARIANCE), VARIANCE)
     draws = SeededDraws(len(x), seed)
     return variational_bound(lambda z, t: wiener(process, z, t), space, x, draws, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("blur", [0.0, 3.0, 20.0])
-def test_bound_of_gaussian_data_is_their_negative_log_likelihood(blur: float) -> None:
-    x = gaussian_images(1000)
+def exact_bits(x: Tensor) -> Tensor:
     # The probability of a level is the density times its width: the width is far below every standard deviation.
     density = (dct2(x) ** 2 / VARIANCE + torch.log(2 * math.pi * VARIANCE)).sum((1, 2, 3)) / 2
-    exact = (density - x[0].numel() * math.log(LEVEL)) / x[0].numel() / math.log(2)
+    return (density - x[0].numel() * math.log(LEVEL)) / x[0].numel() / math.log(2)
+
+
+@pytest.mark.parametrize("blur", [0.0, 3.0, 20.0, noise_ratio(0.5), noise_ratio(2.0)])
+def test_bound_of_gaussian_data_is_their_negative_log_likelihood(blur: float | BlurringDiffusion) -> None:
+    x = gaussian_images(1000)
+    exact = exact_bits(x)
     ours = bound(blur, x, calls=32)
     assert ours.total.mean().item() == pytest.approx(exact.mean().item(), rel=0.005)
     # Image by image, too: an unlikely one has a high bound.
     assert torch.corrcoef(torch.stack([ours.total, exact]))[0, 1] > 0.5
     assert ours.prior.max() < 1e-3
+
+
+def test_blur_that_is_left_at_the_end_does_not_make_it_less_than_a_bound() -> None:
+    """With 20 px per noise over signal, 0.13 px are left at t = 0."""
+    x = gaussian_images(1000)
+    assert bound(noise_ratio(20.0), x, calls=32).total.mean() > exact_bits(x).mean()
 
 
 def test_more_steps_bound_tighter_and_tend_to_continuous_time() -> None:
