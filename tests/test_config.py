@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from blurcli.config import (
@@ -19,6 +20,7 @@ from blurcli.config import (
     to_yaml,
 )
 from blurcli.errors import UsageError
+from blurcli.pipeline import build_network
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
@@ -48,10 +50,16 @@ def test_noblur_differs_in_one_key() -> None:
     assert differing_keys(load_config("cifar10-blur"), load_config("cifar10-noblur")) == ["process.blur_sigma_max: 20.0 -> 0.0"]
 
 
-def test_the_published_experiment() -> None:
+def test_the_papers_objective_in_the_settings_of_the_unofficial_implementation() -> None:
     config = load_config("cifar10-blur-paper")
     assert (config.objective, config.sample.sampler, config.sample.steps) == ("eps", "ancestral", 100)
     assert (config.train.batch_size, config.optim.lr, config.optim.warmup_steps) == (128, 2e-4, 5000)
+
+
+def test_the_papers_network_has_the_parameters_that_are_reported() -> None:
+    with torch.device("meta"):
+        network = build_network(load_config("cifar10-blur-paper-network"))
+    assert round(network.parameter_count() / 1e6, 1) == 49.5
 
 
 def test_every_key_has_a_description() -> None:
