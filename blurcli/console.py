@@ -110,6 +110,16 @@ def progress(description: str, total: int | None = None, pace: Pace | None = Non
 
 
 @contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """On a terminal a moving sign while the block runs, for what cannot be counted."""
+    if _speaker or _quiet or not _stderr.is_terminal:
+        yield
+        return
+    with _stderr.status(description):
+        yield
+
+
+@contextmanager
 def _bar(description: str, pace: Pace) -> Iterator[Callable[..., None]]:
     columns = (
         TextColumn("{task.description}"),

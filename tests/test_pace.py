@@ -1,10 +1,12 @@
 """Progress: how fast, how long, and what a log gets of it."""
 
+import io
 import itertools
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from blurcli import console, threads
 from blurcli.pace import Lines, Pace, duration
@@ -106,6 +108,16 @@ def test_quiet_leaves_errors(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert capsys.readouterr().out == "done\n"
     console.notify("a message")
     assert printed[1:] == ["a message"]
+
+
+@pytest.mark.parametrize(("terminal", "quiet", "shown"), [(True, False, True), (True, True, False), (False, False, False)])
+def test_a_sign_of_life_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch, terminal: bool, quiet: bool, shown: bool) -> None:
+    seen = io.StringIO()
+    monkeypatch.setattr(console, "_stderr", Console(file=seen, force_terminal=terminal))
+    monkeypatch.setattr(console, "_quiet", quiet)
+    with console.waiting("loading"):
+        pass
+    assert ("loading" in seen.getvalue()) is shown
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption, resolve_preset
+from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption, load_torch, resolve_preset
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def bench(
     """
     config = resolve_preset(preset, None, assignments)
 
+    load_torch()
     from dataclasses import asdict
 
     from blurcli import benchmark as measuring

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,8 +144,18 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
     return path, chosen
 
 
+def load_torch() -> None:
+    """Import PyTorch, which takes seconds, visibly on a terminal."""
+    from blurcli import console
+
+    if "torch" not in sys.modules and not started_by_torchrun():  # whose processes share one terminal
+        with console.waiting("loading PyTorch"):
+            import torch  # noqa: F401
+
+
 def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Pipeline, int]:
     """The pipeline of a weights file, and its training steps."""
+    load_torch()
     from blurcli import console
     from blurcli.inference import choose_device
     from blurcli.pipeline import Pipeline
@@ -237,6 +248,7 @@ def started_by_torchrun() -> bool:
 @contextmanager
 def distributed_context(device: str) -> Iterator[DistributedContext]:
     """The processes started by torchrun, all but the main one silent; without torchrun a single process."""
+    load_torch()
     from blurcli import console
     from blurcli.distributed import SINGLE_PROCESS, joined
     from blurcli.inference import choose_device

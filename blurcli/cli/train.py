@@ -16,6 +16,7 @@ from blurcli.cli.common import (
     TrainingDataOption,
     distributed_context,
     load_images,
+    load_torch,
     resolve_preset,
     show,
 )
@@ -55,6 +56,7 @@ def train(
         print((to_json(config) if as_json else to_yaml(config)).strip())
         return
 
+    load_torch()
     from blurcli import console
     from blurcli.inference import choose_device
     from blurcli.pace import Pace
