@@ -132,6 +132,8 @@ class BlurringDiffusion(Process):
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise ValueError(f"image_size must be positive, not {self.image_size}")
+        if self.blur_sigma_max is None:
+            object.__setattr__(self, "blur_sigma_max", math.inf if self.blur_schedule == "noise-ratio" else 20.0)
         self._blur  # noqa: B018  checks its arguments
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"min_scale must be in (0, 1], not {self.min_scale}")
@@ -142,10 +144,8 @@ class BlurringDiffusion(Process):
 
     @property
     def _blur(self) -> BlurSchedule:
-        limit = self.blur_sigma_max
-        if limit is None:
-            limit = 20.0 if self.blur_schedule != "noise-ratio" else math.inf
-        return BlurSchedule(self.blur_schedule, limit, self.blur_power, self.blur_noise_ratio, self._noise)
+        assert self.blur_sigma_max is not None
+        return BlurSchedule(self.blur_schedule, self.blur_sigma_max, self.blur_power, self.blur_noise_ratio, self._noise)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale per DCT frequency (section 4 of the paper): (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
