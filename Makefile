@@ -62,6 +62,7 @@ docs: install $(MODELS)
 	$(BIN)/blurdiff animate docs/guess.png --run demo/run --show both --n 1 --strip --labels --seed 3
 	$(BIN)/blurdiff animate docs/processes.png --preset shapes-blur --compare shapes-noblur --compare shapes-heat --direction forward --n 1 --size 64 --strip --labels
 	$(BIN)/blurdiff animate docs/blurs.png --preset docs/blur5.yaml --compare shapes-blur --compare docs/blur60.yaml --direction forward --n 1 --size 64 --strip --labels --frames 7
+	$(BIN)/blurdiff animate docs/paths.png --preset docs/noise-ratio.yaml --compare shapes-blur --compare shapes-noblur --direction forward --n 1 --size 64 --strip --labels --frames 8
 	$(BIN)/blurdiff sweep --run demo/run --samplers abm,ab2,dpmpp-2m,ddim,ancestral --steps 5,10,20,35 --out docs/sweep.png
 	$(BIN)/blurdiff plot demo/run --out demo/plots --format png
 	cp demo/plots/loss.png demo/plots/spectrum.png docs/
