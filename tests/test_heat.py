@@ -325,7 +325,7 @@ def test_diffusion_models_refuse_the_heat_sampler(tiny_run: Path, cli: Cli) -> N
         (["process.kind=cold"], "process.kind must be diffusion or heat"),
         ([*HEAT, "sample.final=noisy"], "sample.final: the last step of heat dissipation adds no noise"),
         (["sample.delta=0.1"], "delta is for sampler: heat"),
-        (["process.blur_power=3"], "blur_power is for blur_schedule: cosine-power"),
+        (["process.blur_power=3"], "blur_power is for blur_schedule: power or cosine-power"),
     ],
 )
 def test_contradictions_are_reported(assignments: list[str], text: str) -> None:

@@ -1,6 +1,7 @@
 """Weights of the loss, against what their papers say, and schedules of the blur."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_a_weight_means_the_same_for_every_objective(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "power"), [*((name, 2.0) for name in BLUR_SCHEDULES), ("cosine-power", 1.0), ("cosine-power", 5.0)]
+    ("name", "power"), [*((name, 2.0) for name in BLUR_SCHEDULES), *product(("power", "cosine-power"), (1.0, 5.0))]
 )
 def test_blur_schedules_grow_at_their_speed(name: str, power: float) -> None:
     ratio = 2.0 if name == "noise-ratio" else None
@@ -76,13 +77,19 @@ def test_cosine_power_of_two_is_the_papers() -> None:
     assert torch.allclose(BlurSchedule("cosine-power", 20.0, 2.0).sigma(t), BlurSchedule("sin2", 20.0).sigma(t))
 
 
+def test_a_larger_power_blurs_later() -> None:
+    t = torch.tensor([0.25, 1.0], dtype=torch.float64)
+    assert BlurSchedule("power", 2.0, 2.5).sigma(t).tolist() == pytest.approx([2 / 32, 2])
+    assert torch.equal(BlurSchedule("power", 2.0, 1.0).sigma(t), BlurSchedule("linear", 2.0).sigma(t))
+
+
 def test_bad_schedules_are_refused() -> None:
     for options in ({"blur_schedule": "cubic"}, {"blur_power": 0.5}, {"blur_sigma_max": -1.0}):
         with pytest.raises(ValueError, match=r"must be|unknown blur schedule"):
             BlurringDiffusion(8, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine-power"])
+@pytest.mark.parametrize("name", ["linear", "power", "cosine-power"])
 def test_snr_falls_at_its_rate_on_every_schedule(name: str) -> None:
     process = BlurringDiffusion(8, 5.0, blur_schedule=name, blur_power=3.0)
     snr, rate = process.snr(T)

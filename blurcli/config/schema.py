@@ -113,7 +113,7 @@ class DiffusionConfig(Section):
     kind: Literal["diffusion"] = Field("diffusion", description="diffusion, or heat for inverse heat dissipation")
     blur_schedule: Annotated[str, _one_of(BLUR_SCHEDULES)] = Field(
         "sin2",
-        description="growth of the blur: sin^2(pi t / 2) (the paper's), t, 1 - cos^p(pi t / 2), or r noise / signal",
+        description="growth of the blur: sin^2(pi t / 2) (the paper's), t, t^p, 1 - cos^p(pi t / 2), or r noise / signal",
     )
     blur_sigma_max: float | None = Field(
         default_factory=lambda valid: None if valid.get("blur_schedule") == "noise-ratio" else 20.0,
@@ -124,7 +124,7 @@ class DiffusionConfig(Section):
         None,
         ge=1,
         le=100,
-        description="p of cosine-power: 2 is sin2, larger p blurs earlier; null for other schedules",
+        description="p of power, where larger p blurs later, and of cosine-power, where it blurs earlier; null for others",
     )
     blur_noise_ratio: float | None = Field(
         None, gt=0, le=1000, description="r of noise-ratio: pixels of blur per noise over signal; null for other schedules"
@@ -141,7 +141,7 @@ class DiffusionConfig(Section):
         if self.blur_sigma_max is None and curve.needs_limit:
             raise ValueError("blur_sigma_max: null is for blur_schedule: noise-ratio; for others it is a number of pixels")
         if (self.blur_power is None) == (curve.option == "power"):
-            raise ValueError("blur_power is for blur_schedule: cosine-power, which needs it; for others it is null")
+            raise ValueError("blur_power is for blur_schedule: power or cosine-power, which need it; for others it is null")
         if (self.blur_noise_ratio is None) == (curve.option == "ratio"):
             raise ValueError("blur_noise_ratio is for blur_schedule: noise-ratio, which needs it; for others it is null")
         return self

@@ -47,7 +47,7 @@ class BlurSchedule:
     Args:
         name: one of `BLUR_SCHEDULES`.
         sigma_max: largest blur in pixels, at least 0; infinite only for `noise-ratio`.
-        power: p of `cosine-power`, at least 1: below 1 the blur would end with infinite rate.
+        power: p of `power` and `cosine-power`, at least 1: below 1 the rate would be infinite at one end.
         ratio: r of `noise-ratio` in pixels, above 0 and finite.
         noise: the noise over time, to which `noise-ratio` is in proportion.
 
@@ -128,6 +128,13 @@ BLUR_SCHEDULES = {
         "t: fine detail goes at once",
         lambda t, blur: blur.sigma_max * t,
         lambda t, blur: t.new_full(t.shape, blur.sigma_max),
+    ),
+    # With p = 2.5 the path of Lee et al. (arXiv 2207.11192), whose blur at 64x64 ends at 2.1 pixels.
+    "power": BlurCurve(
+        "t^p: a larger p blurs later",
+        lambda t, blur: blur.sigma_max * t**blur.power,
+        lambda t, blur: blur.sigma_max * blur.power * t.clamp(min=0) ** (blur.power - 1),
+        option="power",
     ),
     "cosine-power": BlurCurve(
         "1 - cos^p(pi t / 2): p = 2 is sin2, a larger p blurs earlier, a smaller one later",

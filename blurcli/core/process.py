@@ -113,7 +113,7 @@ class BlurringDiffusion(Process):
         logsnr_min: log signal-to-noise ratio of the noise schedule at t = 1.
         logsnr_max: the same at t = 0.
         blur_schedule: how the blur grows with time, see `BlurSchedule`.
-        blur_power: exponent of the schedule `cosine-power`.
+        blur_power: exponent of the schedules `power` and `cosine-power`.
         blur_noise_ratio: r of the schedule `noise-ratio`, `sigma_B = r tan(theta)`: pixels of blur per noise over signal.
 
     Raises:
