@@ -2,9 +2,11 @@
 
     python docs/blur.py train IMAGES FOLDER     trains and scores what is missing
     python docs/blur.py table FOLDER            prints means, spreads and paired differences to no blur
+    python docs/blur.py stripes FOLDER          draws images whose spectrum does not fall: IMAGES of another kind
 
 IMAGES is `shapes`, or a data set as for `blurdiff train --data`. FOLDER keeps the runs, and `scores.jsonl`: a line per run and
-number of images seen, with the scores of 2,000 samples of 20 steps of `abm` and the bound on the likelihood of 256 test images.
+number of images seen, with the scores of 2,000 samples (20 steps of `abm`, with the noise of t = 0 as in the paper), and the
+bound on the likelihood of 256 test images.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from PIL import Image
 
 NETWORK = [
     *("model.base_channels=32", "model.multipliers=[1,2,2]", "model.blocks_per_level=1", "model.attention_levels=[2]"),
@@ -75,7 +79,7 @@ def blurdiff(*arguments: object) -> str:
 def measure(weights: Path, images: str, features: str) -> dict[str, float]:
     """The scores of a weights file."""
     samples = weights.with_suffix(".npz")
-    blurdiff("sample", "--weights", weights, "--n", 2000, "--out", samples)
+    blurdiff("sample", "--weights", weights, "--n", 2000, "--final", "noisy", "--out", samples)
     scores = {
         chosen: json.loads(blurdiff("fid", "--samples", samples, "--data", images, "--features", chosen, "--json"))
         for chosen in dict.fromkeys((features, "pixels"))
@@ -158,6 +162,24 @@ def table_rows(rows: list[dict[str, Any]], base: str) -> Iterator[str]:
         differences = [row["fd"] - others[seed]["fd"] for seed, row in by_seed.items() if seed in others]
         paired = f"{statistics.mean(differences):+.4f} ± {interval(differences):.4f}" if differences and path != base else ""
         yield f"| {size} | {seen:,} | {path} | {len(by_seed)} | " + " | ".join(cells) + f" | {paired} |"
+
+
+@app.command()
+def stripes(
+    folder: Path,
+    n: Annotated[int, typer.Option(help="Number of images.")] = 10_000,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 16,
+) -> None:
+    """Draw stripes of two colors, of any direction and of a width of 1.25 to 4 pixels."""
+    folder.mkdir(parents=True)
+    rng, fine = np.random.default_rng(0), 4
+    rows, columns = (np.mgrid[: size * fine, : size * fine] + 0.5) / fine
+    for index in range(n):
+        angle, period, phase = rng.uniform(0, math.pi), rng.uniform(2.5, 8), rng.uniform()
+        wave = (rows * math.sin(angle) + columns * math.cos(angle)) / period + phase
+        colors = rng.uniform(0, 255, (2, 3))
+        picture = colors[(wave % 1 < 0.5).astype(int)].reshape(size, fine, size, fine, 3).mean((1, 3))
+        Image.fromarray(picture.round().astype(np.uint8)).save(folder / f"{index:05d}.png")
 
 
 @app.command()

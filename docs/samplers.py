@@ -1,29 +1,41 @@
-"""Measure samplers on problems with a known solution: the tables of docs/samplers.md.
+"""Measure samplers: the tables of docs/samplers.md.
 
-    python docs/samplers.py
-
-Takes minutes on a CPU.
+python docs/samplers.py exact                               problems with a known solution; minutes on a CPU
+python docs/samplers.py trained IMAGES WEIGHTS...           trained models, by their scores against IMAGES
 """
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
 import torch
+import typer
 from torch import Tensor
 
 from blurcli.core import BlurringDiffusion, dct2, idct2, sample
 from blurcli.core.plans import make_plan
-from blurcli.core.samplers import Sampler, State, Step
+from blurcli.core.samplers import SAMPLERS, Sampler, State, Step
 from blurcli.core.samplers.base import Estimate
 from blurcli.core.sampling import sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
+from blurcli.pipeline import Pipeline, to_uint8
+from blurcli.weights import load_weights
 
 STEPS = (5, 10, 20, 35, 50)
-SAMPLERS = ("ddim", "dpmpp-2m", "euler", "ab2", "abm")
+COMPARED = ("ddim", "dpmpp-2m", "euler", "ab2", "abm")
 IMAGES = 24
+
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,11 @@ class Gddim(Sampler):
     name = "gddim"
     order: int = 2
     largest: float = 80.0
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """None that `Pipeline.sampling` could set."""
+        return ()
 
     def times(self, space: WhitenedSpace | None, steps: int, start: float) -> list[float]:
         """Uniform in the root of t, from the time of the largest noise."""
@@ -67,6 +84,15 @@ class Gddim(Sampler):
         return State(alpha_s * (state.value / alpha_t + moved), known)
 
 
+class FirstOrderGddim(Gddim):
+    """`Gddim` with a line through the last two estimates."""
+
+    name = "gddim-1"
+
+    def __init__(self) -> None:
+        super().__init__(order=1)
+
+
 def power_law(height: int, width: int, exponent: float) -> Tensor:
     """A power-law spectrum that falls as 1 / f^(2 exponent), (H, W)."""
     rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
@@ -91,7 +117,8 @@ def mixture(blur: float, spectrum: Tensor, count: int, share: float) -> tuple:
     return process, denoise, variance + (means**2).mean(0)
 
 
-def main() -> None:
+@app.command()
+def exact() -> None:
     """Print one table per problem: the squared error against 1,000 steps over the image's energy, median over images."""
     for size, exponent, count, share in (((32, 32), 1.0, 6, 0.5), ((32, 48), 1.0, 12, 0.3), ((32, 32), 1.5, 3, 0.9)):
         for blur in (20.0, 5.0, 0.0):
@@ -99,11 +126,11 @@ def main() -> None:
             z = torch.randn(IMAGES, 1, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
             exact = sample(denoiser, process, z, 1000, "ab2", spectrum)
             print(f"\n{size[0]}x{size[1]}, blur {blur:g}, {count} components, {share:.0%} of the power in their means\n")
-            names = (*SAMPLERS, *(f"gddim, order {order}" for order in (1, 2)))
+            names = (*COMPARED, *(f"gddim, order {order}" for order in (1, 2)))
             print("| steps |", " | ".join(names), "|\n|" + "---|" * (len(names) + 1))
             for steps in STEPS:
                 errors = []
-                results = [sample(denoiser, process, z, steps, sampler, spectrum) for sampler in SAMPLERS]
+                results = [sample(denoiser, process, z, steps, sampler, spectrum) for sampler in COMPARED]
                 plans = (make_plan(Gddim(order), process, steps, z.device) for order in (1, 2))
                 results += [sample_by_plan(denoiser, plan, z) for plan in plans]
                 for result in results:
@@ -112,5 +139,40 @@ def main() -> None:
                 print(f"| {steps} |", " | ".join(f"{error:.1e}" for error in errors), "|", flush=True)
 
 
+def score(pipeline: Pipeline, sampler: str, steps: int, count: int, seed: int, images: str, features: str) -> dict[str, Any]:
+    """The scores of images 0 to count - 1 of a seed."""
+    batches = pipeline.generate(count, seed, pipeline.sampling(sampler, steps))
+    arrays = [to_uint8(batch).permute(0, 2, 3, 1).numpy() for batch in batches]
+    with tempfile.TemporaryDirectory() as folder:
+        samples = Path(folder) / "samples.npz"
+        np.savez(samples, np.concatenate(arrays))
+        command = [sys.executable, "-m", "blurcli", "fid", "--samples", str(samples), "--data", images, "--features", features]
+        done = subprocess.run([*command, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    scores: dict[str, Any] = json.loads(done.stdout)
+    return scores
+
+
+@app.command()
+def trained(
+    images: str,
+    weights: list[Path],
+    features: Annotated[str, typer.Option(help="As for blurdiff fid.")] = "pixels",
+    steps: Annotated[str, typer.Option(help="Network calls, separated by commas.")] = "5,10,20,50",
+    n: Annotated[int, typer.Option(help="Images per score.")] = 2000,
+) -> None:
+    """Print FD by network calls: mean and standard deviation over the weights files, each with its own seed of samples."""
+    SAMPLERS.update({method.name: method for method in (Gddim, FirstOrderGddim)})
+    pipelines = [Pipeline.from_weights(load_weights(path), torch.device("cpu")) for path in weights]
+    names = ("abm", "gddim-1", "gddim")
+    print("| calls |", " | ".join(names), "|\n|" + "---|" * (len(names) + 1))
+    for count in map(int, steps.split(",")):
+        cells = []
+        for name in names:
+            found = [score(one, name, count, n, seed, images, features)["fd"] for seed, one in enumerate(pipelines)]
+            spread = f" ± {statistics.stdev(found):.3f}" if len(found) > 1 else ""
+            cells.append(f"{statistics.mean(found):.3f}{spread}")
+        print(f"| {count} |", " | ".join(cells), "|", flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    app()

@@ -111,7 +111,7 @@ def test_outputs_hold_the_same_images(cli: Cli, tiny_run: Path, tmp_path: Path) 
 
 def test_seed_steps_and_sampler_change_the_images(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     seen = set()
-    for i, extra in enumerate(([], ["--seed", 1], ["--steps", 7], ["--sampler", "ddim"], ["--final", "denoised"])):
+    for i, extra in enumerate(([], ["--seed", 1], ["--steps", 7], ["--sampler", "ddim"], ["--final", "noisy"])):
         assert cli("sample", "--run", tiny_run, "--n", 16, "--out", f"{i}.npz", *extra).code == 0
         with np.load(tmp_path / f"{i}.npz") as file:
             seen.add(file["arr_0"].tobytes())
@@ -130,7 +130,7 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         "delta": None,
         "label": None,
         "guidance": 1.0,
-        "final": "noisy",
+        "final": "denoised",
         "seed": 0,
         "weights": str(weights),
         "calibrated": False,

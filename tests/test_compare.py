@@ -21,6 +21,8 @@ from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 SETTINGS = [
+    "process.blur_schedule=sin2",
+    "process.blur_sigma_max=20",
     "train.batch_size=4",
     "data.image_size=8",
     "model.base_channels=32",
@@ -254,7 +256,7 @@ def test_a_score_is_of_the_budget_that_it_names(compare: ModuleType, comparison:
         ({"samplers": ["abm"]}, "--samplers abm: write it as a sampler and its steps"),
         ({"samplers": ["abm-0"]}, "--samplers abm-0: write it as"),
         ({"samplers": ["best-20"]}, "--samplers best-20: write it as"),
-        ({"preset": "cifar10-heat"}, "not process.kind heat"),
+        ({"preset": "cifar10-heat", "assignments": SETTINGS[2:]}, "not process.kind heat"),
         ({"assignments": [*SETTINGS, "train.batch_size=64"]}, "has 40 images, and 64 are needed"),
     ],
 )

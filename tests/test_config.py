@@ -19,6 +19,7 @@ from blurcli.config import (
     to_json,
     to_yaml,
 )
+from blurcli.config.schema import DiffusionConfig
 from blurcli.errors import UsageError
 from blurcli.pipeline import build_network
 
@@ -47,7 +48,20 @@ def test_bundled_presets() -> None:
 
 
 def test_noblur_differs_in_one_key() -> None:
-    assert differing_keys(load_config("cifar10-blur"), load_config("cifar10-noblur")) == ["process.blur_sigma_max: 20.0 -> 0.0"]
+    assert differing_keys(load_config("cifar10-blur"), load_config("cifar10-noblur")) == ["process.blur_sigma_max: None -> 0.0"]
+
+
+def test_another_process_or_growth_of_the_blur_supersedes_the_inherited_keys(tmp_path: Path) -> None:
+    heat = "process: {kind: heat}\noptim: {time_sampling: uniform}\nsample: {sampler: heat, delta: 0}"
+    for text in (heat, "process: {blur_schedule: sin2, blur_sigma_max: 20}"):
+        load_config(write(tmp_path, f"extends: cifar10-blur\n{text}"))
+    config = load_config("cifar10-blur", parse_overrides(["process.blur_schedule=linear", "process.blur_sigma_max=3"]))
+    assert config.process == DiffusionConfig(blur_schedule="linear", blur_sigma_max=3)
+    # But what is said together must agree.
+    both = [["process.blur_schedule=linear", "process.blur_noise_ratio=1"], ["process.blur_noise_ratio=1", "process.kind=heat"]]
+    for assignments in both:
+        with pytest.raises(UsageError, match=r"blur_noise_ratio(: this key is for another process.kind| is for blur_schedule)"):
+            load_config("cifar10-blur", parse_overrides(assignments))
 
 
 def test_the_papers_objective_in_the_settings_of_the_unofficial_implementation() -> None:

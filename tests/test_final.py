@@ -1,9 +1,12 @@
 """The end of sampling: with the noise of t = 0, or without any."""
 
+import json
+
 import pytest
 import torch
 from test_sampling import Gaussian, power_law
 
+from blurcli.config import from_json, load_config, to_json
 from blurcli.core import BlurringDiffusion, dct2, sample
 from blurcli.core.blur_schedules import BLUR_SCHEDULES
 
@@ -19,7 +22,12 @@ def test_at_its_clean_time_a_process_neither_blurs_nor_adds_noise(schedule: str)
 
 
 @pytest.mark.parametrize(
-    "process", [BlurringDiffusion(16), BlurringDiffusion(16, blur_schedule="noise-ratio", blur_noise_ratio=0.5)]
+    "process",
+    [
+        BlurringDiffusion(16),
+        BlurringDiffusion(16, blur_schedule="noise-ratio", blur_noise_ratio=0.5),
+        BlurringDiffusion(16, 0, blur_schedule="noise-ratio", blur_noise_ratio=0.5),
+    ],
 )
 @pytest.mark.parametrize("sampler", ["abm", "ab2", "euler"])
 def test_whitened_samplers_end_exactly_without_noise(process: BlurringDiffusion, sampler: str) -> None:
@@ -37,3 +45,12 @@ def test_other_samplers_end_with_the_last_estimate(sampler: str) -> None:
     observer = lambda i, t, z, x_hat: estimates.append(x_hat)  # noqa: E731
     result = sample(denoiser, denoiser.process, z, 5, sampler, on_step=observer, final="denoised")
     torch.testing.assert_close(result, estimates[-1])
+
+
+@pytest.mark.parametrize(("preset", "expected"), [("shapes-blur", "noisy"), ("shapes-heat", None)])
+def test_weights_older_than_the_option_end_as_they_did(preset: str, expected: str | None) -> None:
+    config = load_config(preset)
+    assert from_json(to_json(config), "new").sample.final is None
+    plain = json.loads(to_json(config))
+    del plain["sample"]["final"]
+    assert from_json(json.dumps(plain), "old").sample.final == expected

@@ -320,7 +320,7 @@ def test_diffusion_models_refuse_the_heat_sampler(tiny_run: Path, cli: Cli) -> N
         ([*HEAT, "optim.time_sampling=path"], "heat dissipation trains all levels alike"),
         ([*HEAT, "sample.steps=5"], "sample.steps 5: must be at most process.levels, 4"),
         ([*HEAT, "objective=residual", "sample.steps=2"], "is sampled level by level; set it to process.levels, 4"),
-        ([*HEAT, "process.min_scale=0.1"], "process.min_scale: unknown key"),
+        ([*HEAT, "process.min_scale=0.1"], "process.min_scale: this key is for another process.kind"),
         ([*HEAT, "process.blur_sigma_min=30"], "blur_sigma_min must be below blur_sigma_max"),
         (["process.kind=cold"], "process.kind must be diffusion or heat"),
         ([*HEAT, "sample.final=noisy"], "sample.final: the last step of heat dissipation adds no noise"),

@@ -195,6 +195,8 @@ def test_a_blur_is_suggested_by_the_spectrum(cli: Cli, tmp_path: Path) -> None:
     pixels = np.broadcast_to(128 + 100 * wave, (height, width)).round().astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "d" / "a.png")
     arguments = ("data", "d", "--set", f"data.image_size=[{height},{width}]", "--set", "data.channels=1")
+    assert json.loads(cli(*arguments, "--json").out)["blur"] is None  # in proportion to the noise, there is no largest
+    arguments += ("--set", "process.blur_schedule=sin2", "--set", "process.blur_sigma_max=32")
     found = json.loads(cli(*arguments, "--json").out)["blur"]
     eigenvalue = (np.pi * 2 / width) ** 2
     assert found["suggested_px"] == pytest.approx(np.sqrt(np.log(1 / 0.005) / eigenvalue), rel=0.05)  # two digits

@@ -157,7 +157,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "sample.delta": ("0.1", "images"),
     "sample.guidance": ("4", "images"),
     "sample.eta": ("0.5", "images"),
-    "sample.final": ("denoised", "images"),
+    "sample.final": ("noisy", "images"),
     "sample.batch_size": ("2", "batches"),
     "sample.compile": ("true", "compiled"),
     "score.n": ("13", "score"),

@@ -26,7 +26,15 @@ def from_json(text: str, origin: str) -> Config:
         plain = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{origin}: its configuration is not JSON ({error}); the file is damaged") from None
+    _keep_former_defaults(plain)
     return _validate(plain, lambda key: origin)
+
+
+def _keep_former_defaults(plain: Any) -> None:
+    """Give a stored configuration that is older than a key the behaviour of its time."""
+    match plain:
+        case {"process": {"kind": "diffusion"}, "sample": dict() as sample}:
+            sample.setdefault("final", "noisy")
 
 
 def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> Config:
@@ -42,7 +50,9 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for path, layer in _layers(find_preset(preset)):
+        _drop_superseded(merged, layer.get("process"))
         _merge(merged, layer, str(path), origins)
+    _drop_superseded(merged, {key.removeprefix("process."): value for _, key, value in overrides if key.startswith("process.")})
     for origin, key, value in overrides:
         nested: dict[str, Any] = {key.split(".")[-1]: value}
         for part in reversed(key.split(".")[:-1]):
@@ -55,6 +65,23 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
         return origins.get(key) or (inside[-1] if inside else preset)
 
     return _validate(merged, origin_of)
+
+
+def _drop_superseded(merged: dict[str, Any], process: Any) -> None:
+    """Drop what inherited presets say of another process, or another growth of the blur, than a layer chooses in `process`."""
+    match merged, process:
+        case {"process": dict() as inherited}, dict():
+            pass
+        case _:
+            return
+    superseded: set[str] = set()
+    old, new = (PROCESS_KINDS.get(str(kind)) for kind in (inherited.get("kind", "diffusion"), process.get("kind")))
+    if old is not None and new is not None:
+        superseded = {*old.model_fields} - {*new.model_fields}
+    if process.get("blur_schedule", inherited.get("blur_schedule")) != inherited.get("blur_schedule"):
+        superseded |= {"blur_power", "blur_noise_ratio"}
+    for key in superseded:
+        inherited.pop(key, None)
 
 
 def load_run_config(path: Path) -> Config:
@@ -200,6 +227,8 @@ def _describe(details: ErrorDetails, origin_of: Any) -> str:
     where = f"{origin_of(key)}: " + (f"{key}: " if key else "")
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "extra_forbidden":
+        if key in _ALL_KEYS:
+            return f"{where}this key is for another process.kind; leave it out"
         same_leaf = [known for known in _ALL_KEYS if known.rpartition(".")[2] == location[-1]]
         hint = f"; did you mean {same_leaf[0]!r}?" if same_leaf else did_you_mean(key, _ALL_KEYS)
         return f"{where}unknown key{hint}"

@@ -183,7 +183,7 @@ def _kind(process: Any) -> Any:
     return process.get("kind", "diffusion") if isinstance(process, dict) else getattr(process, "kind", "diffusion")
 
 
-PROCESS_KINDS = ("diffusion", "heat")
+PROCESS_KINDS: dict[str, type[DiffusionConfig | HeatConfig]] = {"diffusion": DiffusionConfig, "heat": HeatConfig}
 
 ProcessConfig = Annotated[
     Annotated[DiffusionConfig, Tag("diffusion")] | Annotated[HeatConfig, Tag("heat")],

@@ -104,7 +104,8 @@ def _unlimited(t: Tensor, blur: BlurSchedule) -> tuple[Tensor, Tensor]:
     """The blur r tan(theta), and the square of its ratio to `sigma_max`."""
     assert blur.ratio is not None
     sigma = blur.ratio * blur.noise.angle(t).tan()
-    return sigma, (sigma / blur.sigma_max) ** 2
+    # Without any blur the ratio is infinite even where there is no noise.
+    return sigma, (sigma / blur.sigma_max) ** 2 if blur.sigma_max else sigma.new_full(sigma.shape, math.inf)
 
 
 def _ratio_sigma(t: Tensor, blur: BlurSchedule) -> Tensor:
@@ -113,9 +114,9 @@ def _ratio_sigma(t: Tensor, blur: BlurSchedule) -> Tensor:
 
 
 def _ratio_rate(t: Tensor, blur: BlurSchedule) -> Tensor:
-    sigma, excess = _unlimited(t, blur)
-    angle = blur.noise.angle(t)
-    return sigma / (angle.sin() * angle.cos()) * blur.noise.speed / (1 + excess) ** 1.5
+    _, excess = _unlimited(t, blur)
+    assert blur.ratio is not None
+    return blur.ratio * blur.noise.speed / blur.noise.angle(t).cos() ** 2 / (1 + excess) ** 1.5
 
 
 BLUR_SCHEDULES = {

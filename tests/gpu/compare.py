@@ -177,7 +177,7 @@ class Comparison:
     def compare(self, blur: float, seed: int, budget: Budget) -> None:
         """Train with that blur and seed until the budget is spent; draw and score."""
         which = {"blur": blur, "seed": seed, "budget": budget.label, "n": self.score, "features": self.features}
-        settings = [*self.assignments, f"process.blur_sigma_max={blur:g}", f"seed={seed}"]
+        settings = [*self.assignments, "process.blur_schedule=sin2", f"process.blur_sigma_max={blur:g}", f"seed={seed}"]
         if self.who != "theirs":
             self._ours(settings, budget, {"who": "ours", **which})
         if self.who != "ours":
@@ -297,6 +297,9 @@ def _seconds(run: Run, batch_size: int, seen: int) -> float:
     return float(sum(batch_size * count / line["images_per_sec"] for count, line in zip(steps, lines, strict=True)))
 
 
+_PAPERS_BLUR = 20.0
+
+
 def _numbers(text: str, flag: str, kind: type[int] | type[float], least: float) -> list[Any]:
     """The numbers of a list with commas; UsageError for anything else, or one below `least`."""
     try:
@@ -314,12 +317,16 @@ def main(
     data: Annotated[str, typer.Option(help="Training images.")] = "cifar10",
     features: Annotated[str, typer.Option(help="As for blurdiff fid: inception, pixels or a file.")] = "inception",
     resize: Annotated[int | None, typer.Option(help="Side to which --features, a TorchScript file, gets images.")] = None,
-    preset: Annotated[str, typer.Option(help="Ours; its network, size and blur are theirs, too.")] = "cifar10-blur",
+    preset: Annotated[
+        str, typer.Option(help="Ours; its network and size are theirs, too; both blur as the paper.")
+    ] = "cifar10-blur",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset.")] = None,
     minutes: Annotated[str, typer.Option(help="Of training, for each process, seed and side, like 10,20.")] = "20",
     images: Annotated[str | None, typer.Option(help="Or: images seen, like 32000,96000.")] = None,
     seeds: Annotated[str, typer.Option(help="Like 0,1,2.")] = "0",
-    blurs: Annotated[str | None, typer.Option(help="Largest blurs. [default: the preset's, and 0]")] = None,
+    blurs: Annotated[
+        str | None, typer.Option(help="Largest blurs, in pixels. [default: the preset's or else 20, and 0]")
+    ] = None,
     score: Annotated[int, typer.Option(help="Samples a score.")] = 10_000,
     samplers: Annotated[str, typer.Option(help="Samplers of ours with their steps, for both.")] = "abm-20",
     their_lr: Annotated[float, typer.Option(help="Their learning rate.")] = 2e-4,
@@ -353,7 +360,7 @@ def main(
     if images is not None:
         least = max(their_batch, comparison.batch_size)
         budgets = [Budget(images=count) for count in _numbers(images, "--images", int, least)]
-    largest = load_config(preset, parse_overrides(assignments or [])).process.blur_sigma_max
+    largest = load_config(preset, parse_overrides(assignments or [])).process.blur_sigma_max or _PAPERS_BLUR
     chosen = _numbers(blurs, "--blurs", float, 0) if blurs is not None else [largest, 0.0]
     for seed, blur, budget in itertools.product(_numbers(seeds, "--seeds", int, 0), chosen, budgets):
         comparison.compare(blur, seed, budget)

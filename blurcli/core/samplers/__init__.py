@@ -21,7 +21,7 @@ __all__ = ["DEFAULT", "DEFAULT_FINAL", "FINALS", "SAMPLERS", "Sampler", "State",
 DEFAULT = "abm"
 FINALS = ("noisy", "denoised")
 """Where diffusion ends: with the noise of t = 0, or without any."""
-DEFAULT_FINAL = "noisy"
+DEFAULT_FINAL = "denoised"
 
 
 def _discovered() -> Iterator[tuple[str, type[Sampler]]]:
