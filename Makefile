@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread per test process: with more, the threads of parallel processes slow each other down.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-FINAL := step-00002400.safetensors
+FINAL := step-00001600.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
 .PHONY: install test coverage quality style demo docs bundle compare clean
@@ -60,9 +60,9 @@ docs: install $(MODELS)
 	$(BIN)/blurdiff animate docs/forward.gif --run demo/run --n 9 --frames 31 --scale 3 --direction forward
 	$(BIN)/blurdiff animate docs/three.gif --run demo/run --compare demo/noblur --compare demo/heat --n 4 --scale 3 --frames 31 --labels
 	$(BIN)/blurdiff animate docs/guess.png --run demo/run --show both --n 1 --strip --labels --seed 3
-	$(BIN)/blurdiff animate docs/processes.png --preset shapes-blur --compare shapes-noblur --compare shapes-heat --direction forward --n 1 --size 64 --strip --labels
-	$(BIN)/blurdiff animate docs/blurs.png --preset docs/blur5.yaml --compare shapes-blur --compare docs/blur60.yaml --direction forward --n 1 --size 64 --strip --labels --frames 7
-	$(BIN)/blurdiff animate docs/paths.png --preset docs/noise-ratio.yaml --compare shapes-blur --compare shapes-noblur --direction forward --n 1 --size 64 --strip --labels --frames 8
+	$(BIN)/blurdiff animate docs/processes.png --preset docs/sin2.yaml --compare shapes-noblur --compare shapes-heat --direction forward --n 1 --size 64 --strip --labels
+	$(BIN)/blurdiff animate docs/blurs.png --preset docs/blur5.yaml --compare docs/sin2.yaml --compare docs/blur60.yaml --direction forward --n 1 --size 64 --strip --labels --frames 7
+	$(BIN)/blurdiff animate docs/paths.png --preset shapes-blur --compare docs/sin2.yaml --compare shapes-noblur --direction forward --n 1 --size 64 --strip --labels --frames 8
 	$(BIN)/blurdiff sweep --run demo/run --samplers abm,ab2,dpmpp-2m,ddim,ancestral --steps 5,10,20,35 --out docs/sweep.png
 	$(BIN)/blurdiff plot demo/run --out demo/plots --format png
 	cp demo/plots/loss.png demo/plots/spectrum.png docs/
@@ -73,7 +73,7 @@ docs: install $(MODELS)
 # The bundled model; takes an hour on one core.
 bundle: install
 	rm -rf demo/bundle demo/shapes-blur.safetensors
-	$(BIN)/blurdiff train --preset shapes-blur --run demo/bundle --set train.steps=30000 --set optim.decay_from_step=3000 --set optim.ema_decay=0.9995
+	$(BIN)/blurdiff train --preset docs/bundled.yaml --run demo/bundle
 	$(BIN)/blurdiff export demo/shapes-blur.safetensors --run demo/bundle
 	mv demo/shapes-blur.safetensors blurcli/bundled/
 

@@ -2,8 +2,9 @@
 
     python docs/family.py FOLDER [STEPS]
 
-Trains `shapes-blur` (with the blur of the paper), `shapes-noblur` and `shapes-heat` for STEPS steps (default 1,200) with each of their objectives, scores
-1,000 samples, bounds the likelihood of 128 test images and prints a table. Existing runs in FOLDER are not trained again.
+Trains `shapes-blur` with the blur of the paper, `shapes-noblur` and `shapes-heat`, each for STEPS steps (default 1,200) with
+each of its objectives, scores 1,000 samples, bounds the likelihood of 128 test images and prints a table. Existing runs in
+FOLDER are not trained again.
 """
 
 from __future__ import annotations
