@@ -105,7 +105,7 @@ def test_forward_animation_starts_at_the_images(cli: Cli, tiny_run: Path, photos
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
 def test_a_photo_keeps_its_size_and_needs_no_model(cli: Cli, photos: Path, tmp_path: Path, suffix: str) -> None:
-    arguments = ("--direction", "forward", "--preset", "cifar10-blur", "--images", photos / "0.png")
+    arguments = ("--direction", "forward", "--preset", "cifar10-blur-paper", "--images", photos / "0.png")
     done = cli("animate", f"f.{suffix}", *arguments, "--frames", 6, "--scale", 1)
     assert done.code == 0, done.err
     frames = frames_of(tmp_path / f"f.{suffix}")
@@ -138,7 +138,8 @@ def test_keys_of_the_preset(cli: Cli, photos: Path, tmp_path: Path) -> None:
     arguments = ("--direction", "forward", "--preset", "shapes-blur", "--images", photos / "0.png", "--frames", 5, "--scale", 1)
     shown = []
     for sigma in (0, 20):
-        assert cli("animate", "f.png", *arguments, "--set", f"process.blur_sigma_max={sigma}").code == 0
+        path = settings("process.blur_schedule=sin2", f"process.blur_sigma_max={sigma}")
+        assert cli("animate", "f.png", *arguments, *path).code == 0
         shown.append(frames_of(tmp_path / "f.png"))
     assert np.array_equal(shown[0][0], shown[1][0])
     assert difference(shown[0][1], shown[1][1]) > 10

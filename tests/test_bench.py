@@ -44,9 +44,9 @@ def test_large_batches_are_measured_by_smaller_ones_on_a_cpu(cli: Cli, monkeypat
     config, cpu = load_config("shapes-blur"), torch.device("cpu")
     speed = 1e9 * benchmark.model_flops(config)[1]
     monkeypatch.setattr("blurcli.benchmark.matrix_product_flops", lambda precision, device: speed)
-    assert benchmark.affordable_batch(config, cpu, 1) == config.train.batch_size == 32
-    assert [benchmark.affordable_batch(config, cpu, images * 2e-9) for images in (31, 16, 15, 0)] == [16, 16, 8, 1]
-    assert benchmark.affordable_batch(config, torch.device("cuda"), 0) == 32
+    assert benchmark.affordable_batch(config, cpu, 1) == config.train.batch_size == 24
+    assert [benchmark.affordable_batch(config, cpu, images * 2e-9) for images in (23, 16, 15, 0)] == [16, 16, 8, 1]
+    assert benchmark.affordable_batch(config, torch.device("cuda"), 0) == 24
     done = cli(*ARGUMENTS, "--json")
     assert done.code == 0, done.err
     assert "measuring steps of 1 images instead of 4, which take long on this CPU" in done.err

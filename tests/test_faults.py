@@ -112,7 +112,7 @@ def test_a_lost_configuration_is_no_lost_run(cli: Cli, tmp_path: Path) -> None:
     config.unlink()
     other = cli("train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=4", "optim.lr=0.5"))
     assert other.code == 2
-    assert "optim.lr: 0.001 -> 0.5" in other.err
+    assert "optim.lr: 0.0015 -> 0.5" in other.err
     start(cli, "--set", "train.steps=4")
     assert config.read_text() == before.replace("  steps: 2  # length", "  steps: 4  # length")
 

@@ -88,7 +88,8 @@ def test_what_the_measuring_commands_refuse(cli: Cli, tiny_run: Path, arguments:
 
 def test_a_model_of_noise_is_calibrated(cli: Cli, tmp_path: Path) -> None:
     """Raw, three steps of training leave errors that a division by alpha magnifies; calibrated, they do no harm."""
-    train = ["train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=3", "objective=eps")]
+    path = ("process.blur_schedule=sin2", "process.blur_sigma_max=20")  # the paper's
+    train = ["train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=3", "objective=eps", *path)]
     assert cli(*train).code == 0
     worst = []
     for extra in ([], ["--no-calibration"]):

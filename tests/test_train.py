@@ -247,8 +247,8 @@ def test_refuses_another_configuration(cli: Cli, tmp_path: Path) -> None:
     again = cli("train", "--preset", "shapes-noblur", "--run", "r", *settings("train.steps=9", "optim.lr=0.5"))
     assert again.code == 2
     assert "holds a run with another configuration" in again.err
-    assert "process.blur_sigma_max: 20.0 -> 0.0" in again.err
-    assert "optim.lr: 0.001 -> 0.5" in again.err
+    assert "process.blur_sigma_max: None -> 0.0" in again.err
+    assert "optim.lr: 0.0015 -> 0.5" in again.err
     assert "train.steps" not in again.err
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
 
