@@ -49,7 +49,7 @@ $(filter-out demo/run/%,$(MODELS)): | install
 
 demo/noblur/weights/$(FINAL): PRESET := --preset shapes-noblur
 demo/heat/weights/$(FINAL): PRESET := --preset shapes-heat
-demo/eps/weights/$(FINAL): PRESET := --preset shapes-blur --set objective=eps
+demo/eps/weights/$(FINAL): PRESET := --preset docs/sin2.yaml --set objective=eps
 demo/run/weights/$(FINAL):
 	$(MAKE) demo
 
