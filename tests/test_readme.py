@@ -25,12 +25,17 @@ def test_the_table_has_every_preset() -> None:
     assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == preset_names()
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_linked_files_exist(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    anchors = {
-        "#" + re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
-        for heading in re.findall(r"^#+ (.*)", text, re.M)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        assert target.startswith("https://") or target in anchors or (path.parent / target).is_file(), target
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            page = path.parent / name if name else path
+            assert page.is_file(), target
+            assert not anchor or anchor in anchors(page), target
