@@ -25,7 +25,8 @@ FLOORS = [
     {"data"},
     {"config"},
     {"core"},
-    {"runs", "checkpoint", "files", "console", "pace", "threads", "errors", "distributed", "downloads", "cache", "bundled"},
+    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled"},
+    {"threads", "memory"},
 ]
 MAX_LINES = 400
 MAX_PARAMETERS = 7

@@ -3,7 +3,7 @@ import torch
 
 from blurcli.core import UNet
 from blurcli.core.rng import ImageNoise, step_seed
-from blurcli.core.unet import _Dropout, draw_dropout_seeds
+from blurcli.core.unet import _Attention, _Dropout, draw_dropout_seeds
 
 
 def test_the_published_shape() -> None:
@@ -68,6 +68,27 @@ def test_attention_sees_the_whole_image() -> None:
             torch.nn.init.normal_(parameter, std=0.2)
         change = (net(moved.double(), torch.zeros(1).double()) - net(x.double(), torch.zeros(1).double()))[..., 0, 0]
         assert bool(change.abs().max() > 0) == reaches
+
+
+def test_attention_of_few_pixels_trains_in_fp32_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    attention, x = _Attention(16, None), torch.randn(2, 16, 4, 4)
+    torch.nn.init.normal_(attention.project.weight, std=0.1)
+    seen, attend = list[torch.dtype](), torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = attend(q, k, v)
+        seen.append(result.dtype)
+        return result
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", spy)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = attention(x)
+        with torch.no_grad():
+            sampled = attention(x)
+    assert seen == [torch.float32, torch.bfloat16]
+    torch.testing.assert_close(trained, attention(x), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(trained.detach(), sampled, atol=0.02, rtol=0.02)
 
 
 def test_refuses_sizes_that_do_not_halve() -> None:

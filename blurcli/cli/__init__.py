@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import blurcli
-from blurcli import threads
+from blurcli import memory, threads
 from blurcli.cli.animate import animate
 from blurcli.cli.bench import bench
 from blurcli.cli.common import started_by_torchrun
@@ -86,6 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, quiet = ("--debug" in arguments), ("--quiet" in arguments)
     threads.choose_waiting()
+    memory.keep_freed_memory()
     terminated: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
