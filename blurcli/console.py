@@ -74,9 +74,20 @@ def result(text: str) -> None:
 
 
 def result_json(value: dict[str, Any]) -> None:
-    """A result, as one line of JSON."""
+    """A result, as one line of JSON, in which a number that JSON cannot express is null."""
     if not _speaker:
-        print(json.dumps(value))
+        print(json.dumps(_finite(value), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_finite(one) for one in value]
+    return value
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:

@@ -10,6 +10,7 @@ from conftest import Cli, settings
 from PIL import Image
 from test_data import encode
 
+from blurcli.config import DataConfig
 from blurcli.data import ReadOptions, load_dataset
 from blurcli.data.archives import open_images
 from blurcli.data.images import decode
@@ -105,10 +106,11 @@ def mixed(tmp_path: Path) -> Path:
 
 def test_inspection(mixed: Path) -> None:
     with open_images(mixed) as files:
-        found = inspect_images(files, lambda done, total: None)
+        found = inspect_images(files, DataConfig(image_size=8), lambda done, total: None)
     assert found.images == 7
     assert set(found.broken) == {"broken.png", "cut.jpg"}
-    assert found.broken["broken.png"] == "none of PNG, JPEG, WEBP, BMP, TIFF"
+    assert found.broken["broken.png"] == "no format that Pillow knows"
+    assert found.left_out == {"without an image's suffix": ("notes.txt",)}
     assert found.modes == {"RGB": 4, "L": 1, "I;16": 1, "RGBA": 1}
     assert found.sizes == {(8, 8): 4, (9, 30): 1, (4, 4): 1, (8, 12): 1}
     assert (found.turned, found.transparent, found.animated) == (1, 1, ["moving.webp"])
@@ -121,7 +123,13 @@ def test_report(cli: Cli, mixed: Path) -> None:
     options = ["--set", "data.image_size=8"]
     done = cli("data", mixed, *options)
     assert done.code == 0
-    for text in ("broken.png (none of PNG", "a.png = sub/again.webp", "too many: training stops", "data.value_range=["):
+    for text in (
+        "broken.png (no format",
+        "left out                    1 without an image's suffix (.txt)",
+        "a.png = sub/again.webp",
+        "too many: training stops",
+        "data.value_range=[",
+    ):
         assert text in done.out
     allowed = cli("data", mixed, *options, "--set", "data.max_broken=2", "--json")
     assert allowed.code == 0

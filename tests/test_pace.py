@@ -4,8 +4,10 @@ import io
 import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import Cli
 from rich.console import Console
 
 from blurcli import console, threads
@@ -124,14 +126,14 @@ def test_a_sign_of_life_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch, term
     ("given", "running", "expected"),
     [
         ({}, 1, {"GOMP_SPINCOUNT": "10000"}),
-        ({}, 3, {"GOMP_SPINCOUNT": "10000"}),
-        ({}, 4, {"OMP_WAIT_POLICY": "passive"}),
+        ({}, 3, {"GOMP_SPINCOUNT": "10000", "OMP_NUM_THREADS": "4"}),
+        ({}, 50, {"GOMP_SPINCOUNT": "10000", "OMP_NUM_THREADS": "1"}),
         ({}, None, {"GOMP_SPINCOUNT": "10000"}),
         ({"OMP_NUM_THREADS": "1"}, 100, {}),
         ({"GOMP_SPINCOUNT": "7"}, 1, {}),
     ],
 )
-def test_threads_wait_as_the_machine_allows(
+def test_threads_are_as_many_as_there_are_free_cores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], running: int | None, expected: dict[str, str]
 ) -> None:
     """By what runs now on six cores, this process included; the load average remembers the past."""
@@ -140,5 +142,25 @@ def test_threads_wait_as_the_machine_allows(
     monkeypatch.setattr(threads, "LOAD", tmp_path / "loadavg")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     environment = dict(given)
-    threads.choose_waiting(environment)
+    threads.choose_threads(environment)
     assert environment == {**given, **expected}
+    assert (threads.note is not None) == ("OMP_NUM_THREADS" in expected)
+
+
+def test_a_moment_of_other_work_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = iter([3, 2, 1])
+    monkeypatch.setattr(threads, "LOAD", SimpleNamespace(read_text=lambda encoding: f"0 0 0 {next(running)}/9 1"))
+    assert threads.busy_threads() == 0
+
+
+def test_other_work_is_said(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    for name in ("GOMP_SPINCOUNT", *os.environ):
+        if name.startswith(("OMP_", "GOMP_", "KMP_")):
+            monkeypatch.setenv(name, "")  # whatever it is afterwards
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "busy_threads", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    sampled = cli("sample", "--weights", "shapes-blur", "--n", "1", "--steps", "1")
+    assert sampled.err.count("1 of 2 cores are busy with other work: using 1 thread; OMP_NUM_THREADS=2 would use all") == 1

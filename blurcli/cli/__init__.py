@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, quiet = ("--debug" in arguments), ("--quiet" in arguments)
-    threads.choose_waiting()
+    threads.choose_threads()
     memory.keep_freed_memory()
     terminated: list[int] = []
 

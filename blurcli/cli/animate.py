@@ -302,9 +302,9 @@ def _resized(config: Config, size: tuple[int, int]) -> Config:
 
 
 def _is_photo(path: Path) -> bool:
-    from blurcli.data.images import SUFFIXES
+    from blurcli.data.images import image_suffixes
 
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in image_suffixes()
 
 
 def _clean_images(loaded: _Loaded, images: Path | None, n: int, seed: int) -> NDArray[np.uint8]:

@@ -146,8 +146,11 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
 
 def load_torch() -> None:
     """Import PyTorch, which takes seconds, visibly on a terminal."""
-    from blurcli import console
+    from blurcli import console, threads
 
+    if threads.note:
+        console.notify(threads.note)
+        threads.note = None
     if "torch" not in sys.modules and not started_by_torchrun():  # whose processes share one terminal
         with console.waiting("loading PyTorch"):
             import torch  # noqa: F401
@@ -182,16 +185,18 @@ def load_images(config: Config, source: str, split: str, classes: int | None = N
             classes=classes,
             progress=progress,
         )
-    _report_broken(dataset)
+    _report(dataset)
     return dataset
 
 
-def _report_broken(dataset: Dataset) -> None:
+def _report(dataset: Dataset) -> None:
     from blurcli import console
 
     if dataset.broken:
         names = ", ".join(dataset.broken[:10]) + (", ..." if len(dataset.broken) > 10 else "")
         console.notify(f"{dataset.name}: {len(dataset.broken)} unreadable files are skipped: {names}")
+    for note in dataset.notes:
+        console.notify(note)
 
 
 def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:

@@ -13,6 +13,7 @@ from blurcli.errors import UserError
 if TYPE_CHECKING:
     from blurcli.config import DataConfig
     from blurcli.data.archives import ImageFiles
+    from blurcli.data.images import Range
     from blurcli.data.inspection import Inspection
 
 _LEFT = 0.005  # share of the variance within images that remains after the suggested blur
@@ -41,7 +42,7 @@ def data(
         open_source(resolve_source(path), "train", config.image_size) as files,
         console.progress("inspecting images", len(files.names)) as update,
     ):
-        found = inspect_images(files, update)
+        found = inspect_images(files, config, update)
         blur = _blur([name for name in files.names if name not in found.broken], files, config, resolved.process.blur_sigma_max)
     if as_json:
         console.result_json({"path": str(files.place), **found.as_json(), "then": _consequences(found, config), "blur": blur})
@@ -84,6 +85,8 @@ def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: fl
 
 
 def _facts(found: Inspection) -> list[list[str]]:
+    from blurcli.data.notes import left_out
+
     sizes = found.sizes.most_common()
     facts = {
         "images": f"{found.images:,}",
@@ -94,7 +97,9 @@ def _facts(found: Inspection) -> list[list[str]]:
         "transparent": f"{found.transparent:,}" if found.transparent else "",
         "animated": _names(found.animated),
         "duplicates": _names([" = ".join(_few(group)) for group in found.duplicates]),
+        "classes (dataset.json)": _counts(found.classes.most_common()) if found.classes else "",
         "unreadable": _names([f"{name} ({reason})" for name, reason in found.broken.items()]),
+        "left out": left_out(found.left_out) or "",
     }
     return [[what, value] for what, value in facts.items() if value]
 
@@ -136,6 +141,8 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
         notes.append(f"of {len(found.animated):,} animated files the first frame is used")
     if found.deep_values is not None:
         notes.append(_deep(found.deep_values, config))
+    if found.classes:
+        notes.append(f"with data.classes={len(found.classes)} the classes are those of dataset.json, not the sub-folders")
     gray = sum(count for mode, count in found.modes.items() if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16"))
     if gray == found.images and config.channels != 1:
         notes.append("all are gray: use data.channels=1")
@@ -147,11 +154,11 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
     return notes or [f"all are used unchanged, {height}x{width}"]
 
 
-def _deep(values: tuple[float, float], config: DataConfig) -> str:
+def _deep(values: Range, config: DataConfig) -> str:
+    from blurcli.console import flag
+    from blurcli.data.notes import depth
+    from blurcli.errors import spelled
+
     low, high = config.value_range or (0, 65535)
-    text = f"values of more than 8 bits are scaled so that {low:g} is black and {high:g} is white"
-    if values[0] < low or values[1] > high:
-        text += f"; values outside are clipped (they range from {values[0]:g} to {values[1]:g})"
-    if values[1] - values[0] < (high - low) / 4 or values[0] < low or values[1] > high:
-        text += f": use data.value_range=[{values[0]:g},{values[1]:g}] to keep their range"
-    return text
+    scaled = f"values of more than 8 bits are scaled so that {low:g} is black and {high:g} is white"
+    return spelled(depth(values, config.value_range) or scaled, flag)

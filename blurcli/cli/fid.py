@@ -189,7 +189,7 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
     """Images from files; the reference is brought to their size."""
     import torch
 
-    from blurcli import files
+    from blurcli import console, files
     from blurcli.config import load_run_config
     from blurcli.data.stream import open_stream
     from blurcli.evaluate import StoredImages
@@ -200,6 +200,8 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
     record = evaluations_path(chosen_run)
     files.check_writable(record)
     stream = open_stream(samples, config.data.channels if config else 3, (size, size) if size else None)
+    if stream.left_out:
+        console.notify(f"{samples}: left out: {stream.left_out}")
     count = n or stream.count
     if not 2 <= count <= stream.count:
         option = "" if n is None else f"--n {n}: "

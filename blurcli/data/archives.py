@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from blurcli.data.images import SUFFIXES
+from blurcli.data.images import image_suffixes
+from blurcli.data.labels import LABELS_FILE, parse_labels
+from blurcli.data.notes import left_out as left_out_note
+from blurcli.data.walk import LeftOut, image_names, walk
 from blurcli.errors import UsageError, UserError, option
 
 _MAX_FILE_BYTES = 1 << 28
@@ -27,6 +30,8 @@ class ImageFiles:
         open: `open(name)` opens a file for reading.
         size: `size(name)` returns its length in bytes.
         stamp: `stamp(name)` changes with the content, but does not read it (size and time, or a checksum in a directory).
+        left_out: names of what is there but not read, by reason.
+        labels: `labels()` reads the class of each file from a `dataset.json`; None without one. UserError where it is damaged.
     """
 
     place: Path
@@ -34,6 +39,8 @@ class ImageFiles:
     open: Callable[[str], IO[bytes]]
     size: Callable[[str], int]
     stamp: Callable[[str], str]
+    left_out: LeftOut = field(default_factory=dict)
+    labels: Callable[[], dict[str, str] | None] = lambda: None
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -47,18 +54,38 @@ class ImageFiles:
             with self.open(name) as file:
                 return file.read()
         except Exception as error:  # encrypted, unknown compression, damaged, not permitted
-            raise UserError(f"{self.place / name}: cannot be read ({error}); repair or remove the file") from None
+            raise self._unreadable(name, error) from None
+
+    def opening(self, name: str) -> IO[bytes]:
+        """`open`, with a UserError that names the file where it cannot be read."""
+        try:
+            return self.open(name)
+        except Exception as error:  # as in `read`
+            raise self._unreadable(name, error) from None
+
+    def _unreadable(self, name: str, error: Exception) -> UserError:
+        return UserError(f"{self.place / name}: cannot be read ({error}); repair or remove the file")
 
     def below(self, folder: str) -> ImageFiles:
         """The files in one folder, with names relative to it."""
         prefix = folder + "/"
-        names = tuple(name.removeprefix(prefix) for name in self.names if name.startswith(prefix))
+
+        def inner(names: Iterable[str]) -> tuple[str, ...]:
+            return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+        def labels() -> dict[str, str] | None:
+            outer = self.labels() or {}
+            return {name.removeprefix(prefix): label for name, label in outer.items() if name.startswith(prefix)} or None
+
+        left_out = {reason: inner(names) for reason, names in self.left_out.items()}
         return ImageFiles(
             self.place / folder,
-            names,
+            inner(self.names),
             lambda name: self.open(prefix + name),
             lambda name: self.size(prefix + name),
             lambda name: self.stamp(prefix + name),
+            {reason: names for reason, names in left_out.items() if names},
+            labels,
         )
 
     def only(self, wanted: Callable[[str], bool]) -> ImageFiles:
@@ -102,40 +129,76 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
         with _database(path) as files:
             yield files
     elif path.is_dir():
-        names = [str(p.relative_to(path).as_posix()) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-        yield _in_folder(path, _usable(path, names))
+        names, not_entered = walk(path)
+        yield _in_folder(path, names, not_entered)
     elif path.is_file() and path.suffix.lower() == ".zip":
         try:
             with zipfile.ZipFile(path) as archive:
-                info = archive.getinfo
-                yield ImageFiles(
-                    path,
-                    _usable(path, archive.namelist()),
-                    archive.open,
-                    lambda name: info(name).file_size,
-                    lambda name: f"{info(name).CRC} {info(name).file_size}",
-                )
+                yield _in_archive(path, archive)
         except zipfile.BadZipFile as error:
             raise UserError(f"{path}: not a readable zip file ({error}); it may be truncated: use another copy") from None
-    elif path.is_file() and path.suffix.lower() in SUFFIXES:
-        yield _in_folder(path.parent, (path.name,))
+    elif path.is_file() and path.suffix.lower() in image_suffixes():
+        yield _in_folder(path.parent, [path.name])
     elif path.exists():
-        raise UsageError(f"{path}: neither a folder, a .zip file nor an image ({', '.join(SUFFIXES)})")
+        raise UsageError(
+            f"{path}: neither a folder, a .zip file nor an image (their names end in {', '.join(image_suffixes())})"
+        )
     else:
         raise UsageError(f"{path}: no such file or folder")
 
 
-def _usable(place: Path, names: list[str]) -> tuple[str, ...]:
-    # Hidden files, and the resource forks that macOS adds to archives, have the names of images but not their content.
-    usable = [
-        n for n in names if n.lower().endswith(SUFFIXES) and not any(p.startswith((".", "__MACOSX")) for p in n.split("/"))
-    ]
+def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
+    members = [name for name in archive.namelist() if not name.endswith("/")]
+    names, left_out = _usable(path, members, {})
+    info = archive.getinfo
+    own = LABELS_FILE in members
+
+    def labels() -> dict[str, str] | None:
+        if not own:
+            return _labels_beside(path)
+        try:
+            content = archive.read(LABELS_FILE)
+        except Exception as error:  # encrypted, unknown compression, damaged
+            raise UserError(f"{path / LABELS_FILE}: cannot be read ({error})") from None
+        return parse_labels(content, str(path / LABELS_FILE))
+
+    return ImageFiles(
+        path,
+        names,
+        archive.open,
+        lambda name: info(name).file_size,
+        lambda name: f"{info(name).CRC} {info(name).file_size}",
+        left_out,
+        labels,
+    )
+
+
+def _labels_beside(path: Path) -> dict[str, str] | None:
+    """The labels in the `dataset.json` beside a folder or archive, with names relative to either."""
+    labels = _labels_in(path.parent)
+    return labels and {name.removeprefix(f"{path.name}/"): label for name, label in labels.items()}
+
+
+def _labels_in(folder: Path) -> dict[str, str] | None:
+    try:
+        content = (folder / LABELS_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{folder / LABELS_FILE}: cannot be read ({error.strerror})") from None
+    return parse_labels(content, str(folder / LABELS_FILE))
+
+
+def _usable(place: Path, names: list[str], not_entered: LeftOut) -> tuple[tuple[str, ...], LeftOut]:
+    usable, left_out = image_names((name for name in names if name != LABELS_FILE), not_entered)
     if not usable:
-        raise UsageError(f"{place}: no images in it (searched for {', '.join(SUFFIXES)}, sub-folders included)")
-    return tuple(sorted(usable))
+        counted = left_out_note(left_out)
+        there = f"; there are {counted}" if counted else ""
+        raise UsageError(f"{place}: no images in it, sub-folders included{there}")
+    return usable, left_out
 
 
-def _in_folder(folder: Path, names: tuple[str, ...]) -> ImageFiles:
+def _in_folder(folder: Path, names: list[str], not_entered: LeftOut | None = None) -> ImageFiles:
     def stamp(name: str) -> str:
         try:
             status = (folder / name).stat()
@@ -143,8 +206,15 @@ def _in_folder(folder: Path, names: tuple[str, ...]) -> ImageFiles:
             return "unreadable"
         return f"{status.st_size} {status.st_mtime_ns}"
 
+    usable, left_out = _usable(folder, names, not_entered or {})
     return ImageFiles(
-        folder, names, lambda name: (folder / name).open("rb"), lambda name: (folder / name).stat().st_size, stamp
+        folder,
+        usable,
+        lambda name: (folder / name).open("rb"),
+        lambda name: (folder / name).stat().st_size,
+        stamp,
+        left_out,
+        lambda: _labels_in(folder) or _labels_beside(folder),
     )
 
 

@@ -23,6 +23,7 @@ class Dataset:
         fingerprint: hash of the content from which the images are made, independent of its location.
         name: name for messages.
         broken: unreadable files, which are not among the images.
+        notes: what a person should know of the images before they are used.
         labels: the class of every image, int64 (N,), for a class-conditional model; else None.
         classes: names of the classes in the order of their numbers; empty without labels.
     """
@@ -31,6 +32,7 @@ class Dataset:
     fingerprint: str
     name: str
     broken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     labels: Labels | None = None
     classes: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from blurcli.data.archives import ImageFiles
-from blurcli.data.images import Images, Progress, Range, decode
+from blurcli.data.images import Decoded, Images, Progress, Range, decode_described
 from blurcli.errors import UserError, option
 
 _AHEAD = 8  # decoded files per thread that may wait, so that one slow file does not block the others
@@ -30,6 +30,7 @@ class Decoder:
     Attributes:
         broken: unreadable files so far.
         content: hash of the names and contents of all files so far.
+        values: smallest and largest value of the gray images of more than 8 bits so far; None where there are none.
 
     Raises:
         UserError: while iterating, for more than `max_broken` unreadable files, which are named, or for no readable file.
@@ -50,11 +51,12 @@ class Decoder:
         self._progress = progress
         self.broken: list[str] = []
         self.content = hashlib.blake2b(digest_size=16)
+        self.values: Range | None = None
 
     def __iter__(self) -> Iterator[Images]:
         names, threads = self._files.names, os.cpu_count() or 1
         errors: list[UserError] = []
-        waiting: deque[Future[tuple[bytes, Images | UserError]]] = deque()
+        waiting: deque[Future[tuple[bytes, Decoded | UserError]]] = deque()
         # Pillow releases Python's lock while it decodes.
         with ThreadPoolExecutor(threads) as pool:
             try:
@@ -69,7 +71,11 @@ class Decoder:
                         if len(errors) > self._max_broken:
                             raise UserError("; ".join(map(str, errors)) + _allowance(self._max_broken))
                     else:
-                        yield image[None]
+                        if image.odd_crop:
+                            self.content.update(b"odd crop")  # other pixels than in caches of earlier versions
+                        if image.values is not None:
+                            self.values = hull(self.values, image.values)
+                        yield np.ascontiguousarray(image.pixels)[None]
                     self._progress(done, len(names))
             finally:
                 # After one unreadable file too many, the rest is not needed.
@@ -77,15 +83,18 @@ class Decoder:
         if len(errors) == len(names):
             raise UserError(f"{self._files.place}: none of its {len(names)} images can be read; the first error: {errors[0]}")
 
-    def _decoded(self, name: str) -> tuple[bytes, Images | UserError]:
+    def _decoded(self, name: str) -> tuple[bytes, Decoded | UserError]:
         content = b"unreadable"
         try:
             content = self._files.read(name)
-            return content, np.ascontiguousarray(
-                decode(content, f"{self._files.place / name}", *self._shape[1:], self._shape[0], self._value_range)
-            )
+            return content, decode_described(content, f"{self._files.place / name}", self._shape, self._value_range)
         except UserError as error:
             return content, error
+
+
+def hull(known: Range | None, more: Range) -> Range:
+    """The smallest range that contains two."""
+    return more if known is None else (min(known[0], more[0]), max(known[1], more[1]))
 
 
 def _allowance(max_broken: int) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import math
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -17,10 +22,11 @@ from blurcli.errors import UserError
 
 _LARGE = 1 << 24  # pixels; larger images are decoded one at a time
 _one_large = threading.Lock()
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see `decoding`
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see `_decoding`
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+# Pillow names these, but leaves their decoding to another program or to handlers that hardly anybody installs.
+_NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+_NPY = ".npy"
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -28,14 +34,42 @@ Range = tuple[float, float]
 Progress = Callable[[int, int], None]
 
 
+@functools.cache
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes, in lower case, of the files that are read: every format that the installed Pillow decodes, and .npy."""
+    return (*sorted(suffix for suffix, form in Image.registered_extensions().items() if form in _formats()), _NPY)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    registered = set(Image.registered_extensions().values())
+    return tuple(form for form in Image.OPEN if form in registered - _NOT_DECODED)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image file, decoded.
+
+    Attributes:
+        pixels: (C, H, W) uint8.
+        values: smallest and largest value, of gray images of more than 8 bits.
+        odd_crop: whether it was only cropped, by an odd number of pixels; earlier versions resampled such an image.
+    """
+
+    pixels: Images
+    values: Range | None
+    odd_crop: bool
+
+
 def decode(content: bytes, name: str, height: int, width: int, channels: int, value_range: Range | None = None) -> Images:
     """Decode an image file to (C, H, W) uint8: rotated upright, resized with antialiasing, cropped around the center.
 
-    An image that already has the size keeps its exact pixels. Transparent images are composited over white. Of an animation
-    the first frame is used.
+    An image that covers the size exactly in one direction is only cropped, and keeps its exact pixels. Transparent images are
+    composited over white. Of an animation the first frame is used.
 
     Args:
-        content: bytes of the file.
+        content: bytes of the file: of a format that Pillow decodes, or an array in NumPy's .npy format, (height, width) of
+            numbers or (height, width, 1, 3 or 4) uint8.
         name: name of the file, for messages.
         height: in pixels.
         width: in pixels.
@@ -46,12 +80,49 @@ def decode(content: bytes, name: str, height: int, width: int, channels: int, va
     Raises:
         UserError: the content is not a readable image; the message contains `name`.
     """
+    return decode_described(content, name, (channels, height, width), value_range).pixels
+
+
+def decode_described(content: bytes, name: str, shape: tuple[int, int, int], value_range: Range | None = None) -> Decoded:
+    """`decode` to a shape (C, H, W), with what it found."""
+    channels, height, width = shape
+    with opened(io.BytesIO(content), name) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        values = deep_values(image)
+        odd = (image.width - width) % 2 or (image.height - height) % 2
+        odd_crop = bool(odd and _cover(image, height, width) == 1)
+        return Decoded(fit(_eight_bit(image, value_range, values), height, width, channels), values, odd_crop)
+
+
+@contextmanager
+def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
+    """An image file, for the block to decode.
+
+    Args:
+        file: the file, open for reading, at its beginning.
+        name: its name, for messages.
+
+    Raises:
+        UserError: from the block as well, where the content cannot be decoded; the message contains `name`.
+    """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image, decoding(image):
-            ImageOps.exif_transpose(image, in_place=True)
-            return fit(_eight_bit(image, value_range), height, width, channels)
+        with _open(file) as image, _decoding(image):
+            yield image
     except Exception as error:  # on damaged content decoders raise nearly anything
-        raise UserError(f"{name}: not a readable image ({reason(error)}); repair or remove the file") from None
+        raise UnreadableError(name, _reason(error)) from None
+
+
+class UnreadableError(UserError):
+    """An image file cannot be decoded.
+
+    Args:
+        name: of the file.
+        reason: why.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: not a readable image ({reason}); repair or remove the file")
+        self.reason = reason
 
 
 def upright_size(content: bytes, name: str) -> tuple[int, int]:
@@ -64,23 +135,68 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
     Raises:
         UserError: as `decode`.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image, decoding(image):
-            upright = ImageOps.exif_transpose(image)
-            return upright.height, upright.width
-    except Exception as error:  # on damaged content decoders raise nearly anything
-        raise UserError(f"{name}: not a readable image ({reason(error)}); repair or remove the file") from None
+    with opened(io.BytesIO(content), name) as image:
+        upright = ImageOps.exif_transpose(image)
+        return upright.height, upright.width
 
 
-def reason(error: Exception) -> str:
-    """The reason for an unreadable image, from the decoder's exception."""
+def deep_values(image: Image.Image) -> Range | None:
+    """Smallest and largest finite value of a gray image of more than 8 bits; None for any other image, or without any."""
+    if not is_deep(image):
+        return None
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if values.size else None
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has gray levels of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    start = file.tell()
+    magic = file.read(len(npy.MAGIC_PREFIX))
+    file.seek(start)
+    return _array(file) if magic == npy.MAGIC_PREFIX else Image.open(file, formats=_formats())
+
+
+def _array(file: IO[bytes]) -> Image.Image:
+    shape, by_columns, dtype = read_array_header(file)
+    content = file.read()
+    if dtype.kind not in "buif" or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError("damaged" if dtype.kind in "buif" else f"an array of {dtype}")
+    stored = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
+    values = stored.astype(dtype.newbyteorder("="))
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    eight_bit = values.dtype == np.uint8
+    if not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4) and eight_bit)):
+        raise ValueError(f"an array {shape} of {dtype}; it must be (height, width), or uint8 (height, width, 3 or 4)")
+    if dtype.kind == "b":
+        values = values.astype(np.uint8) * np.uint8(255)
+    elif not eight_bit and values.dtype != np.uint16:
+        values = values.astype(np.float32)
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, order by columns and type of an array in the .npy format; the file is then at its first value."""
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, by_columns, dtype = read(file)
+    return shape, by_columns, dtype
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its text names only an address in memory
-        return f"none of {', '.join(FORMATS)}"
+        return "no format that Pillow knows"
     return str(error) or type(error).__name__
 
 
 @contextmanager
-def decoding(image: Image.Image) -> Iterator[None]:
+def _decoding(image: Image.Image) -> Iterator[None]:
     """Guard the decoding of an image: ValueError for more pixels than Pillow considers safe, where Pillow only warns.
 
     Large images are decoded one at a time, because every thread needs the memory for one.
@@ -99,29 +215,44 @@ def fit(image: Image.Image, height: int, width: int, channels: int) -> Images:
         small = _fit(image if image.mode == "RGBA" else image.convert("RGBA"), height, width)
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert(wanted)
     else:
-        small = _fit(image if image.mode == wanted else image.convert(wanted), height, width)
+        colors = _rgb(image) if image.mode == "LAB" else image
+        small = _fit(colors if colors.mode == wanted else colors.convert(wanted), height, width)
     pixels = np.asarray(small)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    """An image in CIE Lab, which Pillow converts only by color profiles, in sRGB."""
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None  # not in place
+    return converted
+
+
+def _cover(image: Image.Image, height: int, width: int) -> float:
+    """The factor by which an image just covers a size."""
+    return max(height / image.height, width / image.width)
+
+
 def _fit(image: Image.Image, height: int, width: int) -> Image.Image:
+    if _cover(image, height, width) == 1:
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
     return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether an image has gray levels of more than 8 bits."""
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
-
-
-def _eight_bit(image: Image.Image, value_range: Range | None) -> Image.Image:
+def _eight_bit(image: Image.Image, value_range: Range | None, values: Range | None) -> Image.Image:
     if not is_deep(image):
         return image
     if value_range is None and image.mode == "F":
-        raise ValueError("floating-point values have no known range: give it with data.value_range")
+        known = f"; they are from {values[0]:g} to {values[1]:g}" if values else ""
+        raise ValueError(f"floating-point values have no known range: give it with data.value_range{known}")
     low, high = value_range or (0, 65535)
-    values = np.array(image, dtype=np.float32)
-    if not np.isfinite(values).all():
+    pixels = np.array(image, dtype=np.float32)
+    if not np.isfinite(pixels).all():
         raise ValueError("some of its values are not finite")
-    values -= low
-    values *= 255 / (high - low)
-    return Image.fromarray(np.rint(values, out=values).clip(0, 255, out=values).astype(np.uint8))
+    pixels -= low
+    pixels *= 255 / (high - low)
+    return Image.fromarray(np.rint(pixels, out=pixels).clip(0, 255, out=pixels).astype(np.uint8))

@@ -6,16 +6,18 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from blurcli.config import DataConfig
 from blurcli.data.archives import ImageFiles
-from blurcli.data.images import FORMATS, Progress, decoding, is_deep, reason
+from blurcli.data.decoder import hull
+from blurcli.data.images import Progress, Range, UnreadableError, decode, deep_values, is_deep, opened
 from blurcli.errors import UserError
 
 _ORIENTATION = 0x0112  # EXIF
@@ -31,8 +33,9 @@ class _Image:
     turned: bool
     frames: int
     transparent: bool
-    values: tuple[float, float] | None  # minimum and maximum, of deep gray images
-    digest: bytes  # hash of its pixels
+    values: Range | None  # minimum and maximum, of deep gray images
+    digest: bytes  # hash of what it looks like
+    refused: str | None  # why a training cannot use it
 
 
 @dataclass
@@ -41,14 +44,16 @@ class Inspection:
 
     Attributes:
         images: number of readable images.
-        broken: unreadable files, with the reason.
+        broken: files that a training cannot use, with the reason.
+        left_out: names of other files that are there but not read, by reason.
+        classes: number of images per class in `dataset.json`; None without one.
         modes: number of images per Pillow mode.
         sizes: number of images per (height, width), upright.
         turned: number of images that are rotated upright by their EXIF data.
         animated: files of several frames; the first frame is used.
         transparent: number of images with transparency, which are composited over white.
         deep_values: minimum and maximum of the gray images of more than 8 bits; None where there are none.
-        duplicates: groups of images with identical pixels.
+        duplicates: groups of images that look the same to the last bit.
     """
 
     images: int = 0
@@ -58,23 +63,35 @@ class Inspection:
     turned: int = 0
     animated: list[str] = field(default_factory=list)
     transparent: int = 0
-    deep_values: tuple[float, float] | None = None
+    deep_values: Range | None = None
     duplicates: list[list[str]] = field(default_factory=list)
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: Counter[str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The properties in plain types."""
         return {**vars(self), "sizes": {f"{height}x{width}": count for (height, width), count in self.sizes.most_common()}}
 
 
-def inspect_images(files: ImageFiles, progress: Progress) -> Inspection:
-    """Decode every file in threads, and collect the properties."""
-    found, same = Inspection(), dict[bytes, list[str]]()
+def inspect_images(files: ImageFiles, config: DataConfig, progress: Progress) -> Inspection:
+    """Decode every file in threads, as a training with this configuration does, and collect the properties.
+
+    Raises:
+        UserError: a damaged `dataset.json`.
+    """
+    labels = files.labels()
+    found, same = Inspection(left_out=files.left_out, classes=None if labels is None else Counter()), dict[bytes, list[str]]()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found_images = pool.map(lambda name: _inspect(files, name), files.names)
+        found_images = pool.map(lambda name: _inspect(files, name, config), files.names)
         for done, (name, image) in enumerate(zip(files.names, found_images, strict=True), start=1):
             progress(done, len(files.names))
             if isinstance(image, str):
                 found.broken[name] = image
+                continue
+            if image.values is not None:
+                found.deep_values = hull(found.deep_values, image.values)
+            if image.refused is not None:
+                found.broken[name] = image.refused
                 continue
             found.images += 1
             found.modes[image.mode] += 1
@@ -83,30 +100,34 @@ def inspect_images(files: ImageFiles, progress: Progress) -> Inspection:
             found.transparent += image.transparent
             if image.frames > 1:
                 found.animated.append(name)
-            if image.values is not None:
-                found.deep_values = _hull([image.values, *([found.deep_values] if found.deep_values else [])])
+            if labels is not None and found.classes is not None:
+                found.classes[labels.get(name, "no label")] += 1
             same.setdefault(image.digest, []).append(name)
     found.duplicates = [names for names in same.values() if len(names) > 1]
     return found
 
 
-def _hull(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    lows, highs = zip(*ranges, strict=True)
-    return min(lows), max(highs)
-
-
-def _inspect(files: ImageFiles, name: str) -> _Image | str:
+def _inspect(files: ImageFiles, name: str, config: DataConfig) -> _Image | str:
     """The properties of an image, or the reason why it cannot be read."""
     try:
-        with Image.open(io.BytesIO(files.read(name)), formats=FORMATS) as image, decoding(image):
+        content = files.read(name)
+        with opened(io.BytesIO(content), name) as image:
             turned = image.getexif().get(_ORIENTATION, 1) != 1
             frames, mode, transparent = getattr(image, "n_frames", 1), image.mode, image.has_transparency_data
             ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(image)
-            values = (float(pixels.min()), float(pixels.max())) if is_deep(image) else None
-            digest = hashlib.blake2b(f"{mode} {pixels.shape}".encode() + pixels.tobytes(), digest_size=16).digest()
-            return _Image(mode, image.height, image.width, turned, frames, transparent, values, digest)
+            values = deep_values(image)
+            # Palettes and other modes by their colors; what has no common form by its own values.
+            looks = image if is_deep(image) or mode == "LAB" else image.convert("RGBA")
+            pixels = np.asarray(looks)
+            digest = hashlib.blake2b(f"{looks.mode} {pixels.shape}".encode() + pixels.tobytes(), digest_size=16).digest()
+            height, width = image.height, image.width
+        refused = None
+        try:
+            decode(content, name, *config.image_size, config.channels, config.value_range)
+        except UnreadableError as error:
+            refused = error.reason
+        return _Image(mode, height, width, turned, frames, transparent, values, digest, refused)
+    except UnreadableError as error:
+        return error.reason
     except UserError as error:
         return str(error)
-    except Exception as error:  # on damaged content decoders raise nearly anything
-        return reason(error)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +14,7 @@ from numpy.lib import format as npy
 
 from blurcli import files
 from blurcli.cache import cache_folder
-from blurcli.data.images import Images
+from blurcli.data.images import Images, Range
 
 
 def digest_of(text: str) -> str:
@@ -64,19 +65,36 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
     return images
 
 
-def load_record(key: str) -> tuple[str, tuple[str, ...]] | None:
-    """The fingerprint and the unreadable files that were saved for this key; None if there are none."""
+@dataclass(frozen=True)
+class Record:
+    """What is known of files that were packed.
+
+    Attributes:
+        fingerprint: of their packed images.
+        broken: names of the unreadable ones.
+        values: smallest and largest value of the gray images of more than 8 bits; None where there are none.
+    """
+
+    fingerprint: str
+    broken: tuple[str, ...]
+    values: Range | None
+
+
+def load_record(key: str) -> Record | None:
+    """What was saved for this key; None if nothing was."""
     try:
         known = json.loads(_path(f"{key}.json").read_text(encoding="utf-8"))
-        return str(known["fingerprint"]), tuple(map(str, known["broken"]))
+        values = known["values"]
+        low, high = (0.0, 0.0) if values is None else map(float, values)
+        return Record(str(known["fingerprint"]), tuple(map(str, known["broken"])), None if values is None else (low, high))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def save_record(key: str, fingerprint: str, broken: Sequence[str]) -> None:
-    """Save, for a key of unchanged files, the fingerprint of their packed images and the unreadable ones."""
+def save_record(key: str, record: Record) -> None:
+    """Save what is known of files, for a key that changes with them."""
     with files.replacing(_path(f"{key}.json")) as temporary:
-        temporary.write_text(json.dumps({"fingerprint": fingerprint, "broken": list(broken)}), encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
 
 
 def _path(name: str) -> Path:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from blurcli.cache import cache_folder
+from blurcli.data import notes
 from blurcli.data.archives import ImageFiles, open_images
 from blurcli.data.dataset import LISTED, Dataset, Request
 from blurcli.data.decoder import Decoder
+from blurcli.data.images import Range
+from blurcli.data.labels import LABELS_FILE, class_names
 from blurcli.data.manual_datasets import MANUAL_DATASETS
-from blurcli.data.packed_cache import digest_of, load_packed, load_record, pack, save_record
+from blurcli.data.packed_cache import Record, digest_of, load_packed, load_record, pack, save_record
 from blurcli.errors import UsageError, UserError, option
+
+_RECORD_VERSION = 2  # raise it when files would be read differently
 
 
 def load_files(request: Request) -> Dataset:
@@ -26,12 +32,25 @@ def load_files(request: Request) -> Dataset:
     """
     with open_source(request.source, request.split, request.image_size) as files:
         dataset = _packed_files(files, request)
-        folders = [name.rpartition("/")[0] for name in files.names if name not in dataset.broken]
+        labels = files.labels() if request.classes is not None else None
     if request.classes is None:
         return dataset
-    names = tuple(sorted(set(folders)))
+    used = [name for name in files.names if name not in dataset.broken]
+    folders = [name.rpartition("/")[0] for name in used]
+    if labels is None:
+        of_image = folders
+    else:
+        missing = [name for name in used if name not in labels]
+        if missing:
+            shown = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
+            raise UserError(f"{files.place}: {LABELS_FILE} has no label for {len(missing):,} of its images: {shown}")
+        of_image = [labels[name] for name in used]
+        if len(set(folders)) > 1:
+            note = f"{files.place}: the classes are those of {LABELS_FILE}, not the sub-folders"
+            dataset = replace(dataset, notes=(*dataset.notes, note))
+    names = class_names(set(of_image))
     numbers = {name: number for number, name in enumerate(names)}
-    return dataset.with_classes(np.array([numbers[folder] for folder in folders]), names, request.classes)
+    return dataset.with_classes(np.array([numbers[name] for name in of_image]), names, request.classes)
 
 
 @contextmanager
@@ -70,20 +89,34 @@ def _packed_files(files: ImageFiles, request: Request) -> Dataset:
         form += f"/{options.value_range[0]:g}..{options.value_range[1]:g}"
     # Files with unchanged stamps are not read again.
     stamps = "".join(f"{name}\0{files.stamp(name)}\0" for name in files.names)
-    key = digest_of(f"{place.absolute()}\0{form}\0{stamps}")
-    if (known := load_record(key)) is not None and (images := load_packed(known[0], request.shape)) is not None:
-        fingerprint, broken = known
+    key = digest_of(f"{place.absolute()}\0{form}\0{_RECORD_VERSION}\0{stamps}")
+    known = load_record(key)
+    if known is not None and (images := load_packed(known.fingerprint, request.shape)) is not None:
+        broken = known.broken
         if len(broken) > options.max_broken:
             raise UserError(
                 f"{place}: {len(broken)} unreadable files ({', '.join(broken[:LISTED])}), more than data.max_broken, "
                 f"{options.max_broken}: repair or remove them, or raise data.max_broken"
             )
-        return Dataset(images, fingerprint, str(place), broken)
+        return Dataset(images, known.fingerprint, str(place), broken, _notes(files, known.values, options.value_range))
     decoder = Decoder(files, request.shape, options.value_range, options.max_broken, request.progress)
 
     def content() -> str:
         return digest_of(f"files/{form}/{decoder.content.hexdigest()}")
 
     images = pack(decoder, request.shape, content)
-    save_record(key, content(), decoder.broken)
-    return Dataset(images, content(), str(place), tuple(decoder.broken))
+    record = Record(content(), tuple(decoder.broken), decoder.values)
+    save_record(key, record)
+    return Dataset(images, record.fingerprint, str(place), record.broken, _notes(files, record.values, options.value_range))
+
+
+def _notes(files: ImageFiles, values: Range | None, value_range: Range | None) -> tuple[str, ...]:
+    ignored = notes.left_out(files.left_out)
+    return tuple(
+        f"{files.place}: {note}"
+        for note in (
+            f"left out: {ignored}; blurdiff data {files.place} --json lists them" if ignored else None,
+            None if values is None else notes.depth(values, value_range),
+        )
+        if note
+    )

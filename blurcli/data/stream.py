@@ -11,15 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from blurcli.data.archives import open_images
-from blurcli.data.images import FORMATS, Images, decode, decoding, reason
+from blurcli.data.images import Images, decode, opened, read_array_header
+from blurcli.data.notes import left_out
 from blurcli.errors import UsageError, UserError, option
 
 _CHUNK = 64
@@ -40,12 +39,14 @@ class Stream:
         count: number of images.
         shape: (C, H, W) of an image.
         read: `read(indices)` gives the images of rising indices, in batches (B, C, H, W) uint8.
+        left_out: what is there but not read, counted by reason; None where nothing is.
     """
 
     path: Path
     count: int
     shape: tuple[int, int, int]
     read: Callable[[Chosen], Iterator[Images]]
+    left_out: str | None = None
 
     def batches(self, n: int) -> Iterator[Images]:
         """`n` of the images, evenly spaced, because files are often sorted by class."""
@@ -70,23 +71,20 @@ def open_stream(path: Path, channels: int, size: tuple[int, int] | None = None) 
         count, shape = _array_header(path)
         return Stream(path, count, shape, partial(_read_array, path))
     with open_images(path) as files:
-        count = len(files.names)
+        count, ignored = len(files.names), left_out(files.left_out)
     height, width = size or _common_size(path)
-    return Stream(path, count, (channels, height, width), partial(_read_files, path, (channels, height, width)))
+    return Stream(path, count, (channels, height, width), partial(_read_files, path, (channels, height, width)), ignored)
 
 
 def _common_size(path: Path) -> tuple[int, int]:
     sizes: dict[tuple[int, int], str] = {}
     with open_images(path) as files:
         for name in files.names:
-            try:
-                with files.open(name) as file, Image.open(file, formats=FORMATS) as image, decoding(image):
-                    # Before decoding, formats differ in the size that they report for a rotated image.
-                    turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
-                    width, height = (ImageOps.exif_transpose(image) if turned else image).size
-                    sizes.setdefault((height, width), name)
-            except Exception as error:  # on damaged content decoders raise nearly anything
-                raise UserError(f"{path / name}: not a readable image ({reason(error)}); repair or remove the file") from None
+            with files.opening(name) as file, opened(file, str(files.place / name)) as image:
+                # Before decoding, formats differ in the size that they report for a rotated image.
+                turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
+                width, height = (ImageOps.exif_transpose(image) if turned else image).size
+                sizes.setdefault((height, width), name)
             if len(sizes) > 1:
                 (a, first), (b, second) = sizes.items()
                 raise UsageError(
@@ -136,7 +134,7 @@ def _member(path: Path) -> _Member:
             if len(names) != 1:
                 raise UsageError(f"{path}: holds {len(names)} arrays ({', '.join(names)}); it must hold one array of images")
             with archive.open(names[0]) as file:
-                shape, by_columns, dtype = _read_header(file)
+                shape, by_columns, dtype = read_array_header(file)
                 present = archive.getinfo(names[0]).file_size - file.tell()
     except UsageError:
         raise
@@ -153,20 +151,13 @@ def _member(path: Path) -> _Member:
     return _Member(names[0], shape)
 
 
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.uint8]]:
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, by_columns, dtype = read(file)
-    return shape, by_columns, dtype
-
-
 def _read_array(path: Path, chosen: Chosen) -> Iterator[Images]:
     member = _member(path)
     image_shape = (*member.shape[1:], 1)[:3]
     image_bytes = int(np.prod(image_shape))
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member.name) as file:
-            _read_header(file)
+            read_array_header(file)
             chunk = _chunk(image_shape)
             for first in range(0, member.shape[0], chunk):
                 wanted = chosen[(chosen >= first) & (chosen < first + chunk)] - first

@@ -1,0 +1,53 @@
+"""What a person should know of images that are about to be used."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from blurcli.data.images import Range
+from blurcli.data.walk import NO_IMAGE
+from blurcli.errors import option
+
+_DEEP = (0.0, 65535.0)  # the range of gray values of more than 8 bits, where none is given
+_MUCH_UNUSED = 4  # a range of values that covers less than this fraction of the black-to-white range is worth a word
+_SUFFIXES = 5
+
+
+def left_out(names: Mapping[str, Sequence[str]]) -> str | None:
+    """What is not read, counted by reason: `3 without an image's suffix (.txt), 1 hidden`; None where nothing is."""
+    counts = []
+    for reason, which in names.items():
+        kinds = ""
+        if reason == NO_IMAGE:
+            suffixes = Counter(PurePosixPath(name).suffix.lower() or "none" for name in which).most_common()
+            more = ", ..." if len(suffixes) > _SUFFIXES else ""
+            kinds = f" ({', '.join(suffix for suffix, _ in suffixes[:_SUFFIXES])}{more})"
+        counts.append(f"{len(which):,} {reason}{kinds}")
+    return ", ".join(counts) or None
+
+
+def depth(values: Range, value_range: Range | None) -> str | None:
+    """How gray values of more than 8 bits are poorly used, and the key to change it; None where they fit."""
+    low, high = value_range or _DEEP
+    outside = values[0] < low or values[1] > high
+    if not outside and values[1] - values[0] >= (high - low) / _MUCH_UNUSED:
+        return None
+    problem = "values outside are clipped" if outside else "the images have little contrast"
+    if not outside and values[1] < low + (high - low) / _MUCH_UNUSED:
+        problem = "the images are nearly black"
+    start, end = suggested_range(values)
+    return (
+        f"gray values of more than 8 bits are from {values[0]:g} to {values[1]:g}, where {low:g} is black and {high:g} is "
+        f"white: {problem}; use {option('set')} 'data.value_range=[{start:g},{end:g}]'"
+    )
+
+
+def suggested_range(values: Range) -> Range:
+    """The values for black and white: for whole numbers from 0 on all that their number of bits allows, else the extremes."""
+    low, high = values
+    if low >= 0 and high >= 1 and low.is_integer() and high.is_integer():
+        return 0.0, float(2 ** math.ceil(math.log2(high + 1)) - 1)
+    return low, high if high > low else low + 1

@@ -1,0 +1,100 @@
+"""The files below a folder, through links, and what is left out of them."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from blurcli.data.images import image_suffixes
+
+HIDDEN = "hidden"
+SYSTEM = "in a system's own folder"
+NO_IMAGE = "without an image's suffix"
+UNREADABLE = "that cannot be opened"
+REPEATED = "linked twice"
+
+# Thumbnails and waste baskets of Synology's and QNAP's network drives; the resource forks that macOS adds to archives.
+_SYSTEM_FOLDERS = frozenset({"@eaDir", "@Recycle", "#recycle", "#snapshot", "@tmp", "__MACOSX"})
+
+LeftOut = dict[str, tuple[str, ...]]
+"""Names of what is not read, by the reason."""
+
+
+def image_names(names: Iterable[str], left_out: LeftOut | None = None) -> tuple[tuple[str, ...], LeftOut]:
+    """The names of images among file names, in order; the others are added to `left_out`, by reason."""
+    images, others = [], {reason: list(known) for reason, known in (left_out or {}).items()}
+    for name in names:
+        reason = _why_not(name)
+        if reason is None:
+            images.append(name)
+        else:
+            others.setdefault(reason, []).append(name)
+    return tuple(sorted(images)), {reason: tuple(sorted(known)) for reason, known in others.items()}
+
+
+def _why_not(name: str) -> str | None:
+    return _not_entered(name) or (None if name.lower().endswith(image_suffixes()) else NO_IMAGE)
+
+
+def _not_entered(name: str) -> str | None:
+    parts = name.split("/")
+    if any(part in _SYSTEM_FOLDERS for part in parts):
+        return SYSTEM
+    return HIDDEN if any(part.startswith(".") for part in parts) else None
+
+
+def walk(folder: Path) -> tuple[list[str], LeftOut]:
+    """The files below a folder, and what could not be entered, by reason.
+
+    Links are followed. Every folder is entered once, a real one rather than a link to it, so that cycles end; and a file to
+    which a link leads, too, is listed once. Hidden folders and those that systems keep for themselves are not entered.
+
+    Returns:
+        Names relative to `folder`, with slashes.
+    """
+    files: list[str] = []
+    file_links: list[str] = []
+    left_out: dict[str, list[str]] = {}
+    seen: set[tuple[int, int]] = set()
+    real, linked = deque([""]), deque[str]()
+    while real or linked:
+        relative = real.popleft() if real else linked.popleft()
+        try:
+            identity = _identity(folder / relative)
+            if identity in seen:
+                left_out.setdefault(REPEATED, []).append(relative)
+                continue
+            seen.add(identity)
+            with os.scandir(folder / relative) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            left_out.setdefault(UNREADABLE, []).append(relative or ".")
+            continue
+        for entry in entries:
+            name = f"{relative}/{entry.name}" if relative else entry.name
+            if entry.is_dir():
+                if reason := _not_entered(entry.name):
+                    left_out.setdefault(reason, []).append(name)
+                else:
+                    (linked if entry.is_symlink() else real).append(name)
+            elif entry.is_file():
+                (file_links if entry.is_symlink() else files).append(name)
+            else:  # a link to nothing, or a device
+                left_out.setdefault(UNREADABLE, []).append(name)
+    if file_links:
+        known = {_identity(folder / name) for name in files}
+        for name in file_links:
+            identity = _identity(folder / name)
+            if identity in known:
+                left_out.setdefault(REPEATED, []).append(name)
+            else:
+                known.add(identity)
+                files.append(name)
+    return files, {reason: tuple(names) for reason, names in left_out.items()}
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
