@@ -7,9 +7,18 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from blurcli.errors import UserError
+
 
 def cache_folder() -> Path:
-    """$BLURDIFF_CACHE, or `blurdiff` in the user's cache folder (`~/.cache` on Linux)."""
-    if chosen := os.environ.get("BLURDIFF_CACHE"):
-        return Path(chosen)
-    return user_cache_path("blurdiff", appauthor=False)
+    """$BLURDIFF_CACHE, or `blurdiff` in the user's cache folder (`~/.cache` on Linux).
+
+    Raises:
+        UserError: there is no home folder.
+    """
+    chosen = os.environ.get("BLURDIFF_CACHE")
+    folder = Path(chosen) if chosen else user_cache_path("blurdiff", appauthor=False)
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise UserError(f"there is no home folder for the cache ({folder}): name a folder with $BLURDIFF_CACHE") from None

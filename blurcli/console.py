@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +27,29 @@ from rich.text import Text
 from blurcli.errors import spelled
 from blurcli.pace import Lines, Pace
 
-_stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks, as an escape; of a file name that is not UTF-8, the byte."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    bytes_of_names = range(0xDC80, 0xDD00)
+    shown = [
+        f"\\x{ord(c) - 0xDC00:02x}" if ord(c) in bytes_of_names else c.encode("ascii", "backslashreplace").decode()
+        for c in text
+    ]
+    return "".join(shown), error.end
+
+
+codecs.register_error("blurdiff.escaped", _escaped)
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):
+        _stream.reconfigure(errors="blurdiff.escaped")
+
+_stderr = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _speaker = ""  # name of a process that prints only errors
 _quiet = False  # whether there are only errors and results
 _UNLIMITED = 10_000  # characters per line
-_stdout = Console(soft_wrap=True, highlight=False)
+_stdout = Console(soft_wrap=True, highlight=False, emoji=False)
 
 
 _FLAGS = {"label": "--class", "hold_sec": "--hold"}  # of options whose flag has another name
@@ -96,7 +117,7 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         drawn.add_row(*map(escape, row))
     # A pipe gets every digit; a terminal has its width.
-    Console(highlight=False, width=None if _stdout.is_terminal else _UNLIMITED).print(drawn)
+    Console(highlight=False, emoji=False, width=None if _stdout.is_terminal else _UNLIMITED).print(drawn)
 
 
 @contextmanager

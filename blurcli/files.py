@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from blurcli.cache import cache_folder
 from blurcli.errors import UserError
 
 PARTIAL = ".partial-"
@@ -109,7 +110,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space and run the command again")
-        hint = remedy.get(error.errno or 0, "choose another location, or fix its permissions")
+        where = " with $BLURDIFF_CACHE" if path.is_relative_to(cache_folder()) else ""
+        hint = remedy.get(error.errno or 0, f"choose another location{where}, or fix its permissions")
         raise UserError(f"{path}: cannot be written ({error.strerror or error}): {hint}") from error
 
 

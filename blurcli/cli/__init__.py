@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import typer
 
 import blurcli
 from blurcli import memory, threads
+from blurcli.cli.advice import correction, understood
 from blurcli.cli.animate import animate
 from blurcli.cli.bench import bench
 from blurcli.cli.common import started_by_torchrun
@@ -81,12 +83,17 @@ def _global_options(
         raise UsageError(f"{context.invoked_subcommand}: runs in one process; torchrun is for {', '.join(_DISTRIBUTED)}")
 
 
+_STDOUT_FAILURES = (errno.ENOSPC, errno.EIO, errno.EBADF)  # of files, such errors have a name and another text
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, quiet = ("--debug" in arguments), ("--quiet" in arguments)
     threads.choose_threads()
     memory.keep_freed_memory()
+    if sys.stdout is None:
+        print("standard output is closed: results are not shown", file=sys.stderr)
     terminated: list[int] = []
 
     def terminate(number: int, frame: object) -> None:
@@ -100,12 +107,26 @@ def main(arguments: list[str] | None = None) -> None:
             from blurcli import console
 
             console.be_quiet(quiet)
-        app([argument for argument in arguments if argument not in ("--debug", "--quiet")], prog_name="blurdiff")
+        given = understood([argument for argument in arguments if argument not in ("--debug", "--quiet")])
+        code = app(given, prog_name="blurdiff", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except Exception as error:
+        if isinstance(error, typer.Abort):
+            print("Aborted!", file=sys.stderr)
+            sys.exit(1)
+        show = getattr(error, "show", None)
+        if show is not None:  # wrong usage, found by Typer
+            show()
+            if better := correction(given, str(getattr(error, "message", ""))):
+                print(f"\nDid you mean: {better}", file=sys.stderr)
+            sys.exit(getattr(error, "exit_code", 2))
         from blurcli import console
 
         if terminated:  # an import that the signal cut short can fail in any way
             sys.exit(terminated[0])
+        if isinstance(error, OSError) and error.filename is None and error.errno in _STDOUT_FAILURES:
+            console.error(f"standard output: {error.strerror}")
+            sys.exit(1)
         if debug:
             console.traceback()
         if isinstance(error, UserError):

@@ -112,7 +112,7 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
 
 def resolve_preset(preset: str, data: str | None, assignments: list[str] | None) -> Config:
     """A preset with the overrides of --set and --data."""
-    from blurcli.config import load_config, parse_overrides
+    from blurcli.config import load_config, parse_overrides, resolve_source
 
     overrides = parse_overrides(assignments or [])
     if data is not None:
@@ -201,6 +201,8 @@ def _report(dataset: Dataset) -> None:
 
 def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
     """The reference images of a model: those of --data, or the run's training data."""
+    from blurcli.config import resolve_source
+
     return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "--data"), split)
 
 
@@ -289,10 +291,3 @@ def own_source(config: Config, run: Run | None, option: str) -> str:
     if run is None and source not in DATASETS:
         raise UsageError(f"the weights file alone does not name its training images: name them with {option}")
     return source
-
-
-def resolve_source(data: str) -> str:
-    """A --data argument as a dataset's name or an absolute path, which stays valid in other working directories."""
-    from blurcli.data import DATASETS
-
-    return data if data in DATASETS else str(Path(data).absolute())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, resolve_preset, resolve_source
+from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, resolve_preset
 from blurcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def data(
     Nothing is written.
     """
     from blurcli import console
+    from blurcli.config import resolve_source
     from blurcli.data.inspection import inspect_images
     from blurcli.data.sources import open_source
 

@@ -40,7 +40,7 @@ def results(
         console.result_json({"groups": [asdict(group) for group in groups]})
         return
     if not groups:
-        raise UsageError("no scores yet; score the newest run with: blurdiff fid")
+        console.notify("no scores yet; score the newest run with: blurdiff fid")
     for number, group in enumerate(groups):
         if number:
             console.result("")

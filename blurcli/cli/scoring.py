@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blurcli.cli.common import load_images, own_source, resolve_source
+from blurcli.cli.common import load_images, own_source
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ class ScoringOptions:
     def _reference_images(self, config: Config, run: Run | None, split: str, shape: tuple[int, int, int]) -> Dataset:
         channels, *size = shape
         data = config.data.model_copy(update={"image_size": tuple(size), "channels": channels})
+        from blurcli.config import resolve_source
+
         source = resolve_source(self.data) if self.data is not None else own_source(config, run, "--data")
         return load_images(config.model_copy(update={"data": data}), source, split)
 

@@ -10,8 +10,10 @@ from blurcli.config.loader import (
 )
 from blurcli.config.schema import Config, DataConfig, DiffusionConfig, HeatConfig, OptimConfig, SampleConfig, ScoreConfig
 from blurcli.config.serialization import FREE_KEYS, differing_keys, flatten, to_json, to_yaml
+from blurcli.config.sources import DATASET_NAMES, expand_home, resolve_source
 
 __all__ = [
+    "DATASET_NAMES",
     "FREE_KEYS",
     "Config",
     "DataConfig",
@@ -21,6 +23,7 @@ __all__ = [
     "SampleConfig",
     "ScoreConfig",
     "differing_keys",
+    "expand_home",
     "flatten",
     "from_json",
     "load_config",
@@ -28,6 +31,7 @@ __all__ = [
     "parse_overrides",
     "preset_names",
     "preset_summary",
+    "resolve_source",
     "to_json",
     "to_yaml",
 ]

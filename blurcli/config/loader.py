@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from blurcli.config.schema import PROCESS_KINDS, Config, HeatConfig
 from blurcli.config.serialization import flatten
+from blurcli.config.sources import expand_home, resolve_source
 from blurcli.errors import UsageError, did_you_mean, option
 
 _MAX_ERRORS = 20  # reported at once
@@ -106,6 +108,8 @@ def parse_overrides(assignments: Iterable[str]) -> list[tuple[str, str, Any]]:
             value = yaml.load(text, _Loader)
         except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
             raise UsageError(f"{option('set')} {assignment}: {text!r} is not a YAML value") from None
+        if key.strip() == "data.source" and isinstance(value, str):
+            value = resolve_source(value)
         overrides.append((f"{option('set')} {assignment}", key.strip(), value))
     return overrides
 
@@ -130,7 +134,7 @@ def preset_summary(name: str) -> str:
 def find_preset(name: str, beside: Path | None = None) -> Path:
     """The file of a preset, by name or path; a path in `extends` is relative to the file that names it."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
-        path = (beside or Path()) / name
+        path = (beside or Path()) / expand_home(name)
         if not path.is_file():
             raise UsageError(f"preset {path}: no such file")
         return path
@@ -146,6 +150,9 @@ def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         if any(path.samefile(seen) for seen, _ in layers):
             raise UsageError(f"{path}: extends: the presets extend each other in a circle")
         layer = _read_yaml(path)
+        match layer:
+            case {"data": {"source": str(source)}}:
+                layer["data"]["source"] = resolve_source(source, path.parent)
         parent = layer.pop("extends", None)
         layers.append((path, layer))
         if parent is None:
@@ -156,7 +163,12 @@ def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which can expand to gigabytes, and without duplicate keys, of which PyYAML uses the last."""
+    """YAML in which numbers are what people take them for, without aliases and duplicate keys.
+
+    PyYAML follows YAML 1.1, where 010 is 8, 1:30 is 90, 1e3 is a text and 2024-01-01 a date; here, as in YAML 1.2, leading
+    zeros mean nothing, and the others are a text, a number and a text. Aliases can expand to gigabytes; of duplicate keys
+    PyYAML uses the last.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -171,6 +183,26 @@ class _Loader(yaml.SafeLoader):
             twice = next((key for key in keys if keys.count(key) > 1), keys[0])
             raise yaml.MarkedYAMLError(problem=f"key {twice!r} appears twice", problem_mark=node.start_mark)
         return mapping
+
+
+def _number_resolvers() -> None:
+    kept = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+    _Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in kept]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    number = r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
+    special = r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    for tag, pattern in (("int", r"[-+]?[0-9][0-9_]*"), ("float", f"{number}|{special}")):
+        _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list("-+.0123456789"))
+    _Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+
+
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(str(loader.construct_scalar(node)).replace("_", ""))
+
+
+_number_resolvers()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -195,7 +227,25 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UsageError(f"{path}: a preset must be a mapping of keys to values")
-    return content
+    return _nested(content, path)
+
+
+def _nested(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The mapping of a file with dotted keys, `train.steps: 5`, in their sections."""
+    nested: dict[str, Any] = {key: value for key, value in content.items() if "." not in key}
+    for dotted, value in content.items():
+        *sections, key = dotted.split(".")
+        if not sections:
+            continue
+        inside = nested
+        for section in sections:
+            inside = inside.setdefault(section, {})
+            if not isinstance(inside, dict):
+                raise UsageError(f"{path}: {dotted}: {section} is not a mapping of keys to values")
+        if key in inside:
+            raise UsageError(f"{path}: not valid YAML: key {dotted!r} appears twice")
+        inside[key] = value
+    return nested
 
 
 def _merge(target: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = "") -> None:

@@ -174,7 +174,7 @@ def _array(file: IO[bytes]) -> Image.Image:
     eight_bit = values.dtype == np.uint8
     if not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4) and eight_bit)):
         raise ValueError(f"an array {shape} of {dtype}; it must be (height, width), or uint8 (height, width, 3 or 4)")
-    if dtype.kind == "b":
+    if dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
     elif not eight_bit and values.dtype != np.uint16:
         values = values.astype(np.float32)

@@ -49,9 +49,10 @@ def load_dataset(
         UserError: too many unreadable images, a failed download, a cache that cannot be written.
     """
     loader = DATASETS.get(source)
-    if loader is None and not Path(source).exists() and len(Path(source).parts) == 1:
-        raise UsageError(
-            f"data {source!r}: no such folder, .zip file or dataset{did_you_mean(source, DATASETS)} "
-            f"(datasets: {', '.join(DATASETS)}); name your images with {option('data')}"
-        )
+    if loader is None and not Path(source).exists():
+        if len(Path(source).parts) == 1:
+            hint = f"dataset{did_you_mean(source, DATASETS)} (datasets: {', '.join(DATASETS)}); name your images with"
+        else:
+            hint = "dataset; if the images have moved, name their new place with"
+        raise UsageError(f"data {source!r}: no such folder, .zip file or {hint} {option('data')}")
     return (loader or load_files)(Request(source, split, (channels, *image_size), options, classes, progress))

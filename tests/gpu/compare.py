@@ -30,8 +30,7 @@ from original import CALIBRATED_ON, Recipe, Theirs
 from torch import Tensor, nn
 
 from blurcli import files, visualize
-from blurcli.cli.common import resolve_source
-from blurcli.config import DiffusionConfig, load_config, parse_overrides
+from blurcli.config import DiffusionConfig, load_config, parse_overrides, resolve_source
 from blurcli.core.samplers import SAMPLERS
 from blurcli.data import load_dataset
 from blurcli.errors import UsageError, UserError

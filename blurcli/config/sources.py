@@ -1,0 +1,33 @@
+"""The source of a preset's images: a dataset's name or a path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+DATASET_NAMES = ("shapes", "cifar10", "cifar100", "mnist", "fashion-mnist", "celeba", "lsun-church", "ffhq", "afhq")
+"""The names that are not paths."""
+
+
+def resolve_source(source: str, folder: Path = Path()) -> str:
+    """A source as a dataset's name or an absolute path, which stays valid in other working directories.
+
+    Args:
+        source: a dataset's name; or a path, in which `~` is the home folder.
+        folder: to which a relative path is relative; by default the working directory.
+
+    Returns:
+        The name or path; a word that is neither is returned as it is.
+    """
+    if source in DATASET_NAMES:
+        return source
+    path = os.path.abspath(folder / expand_home(source))  # noqa: PTH100  (links stay as they are named)
+    return path if Path(path).exists() or len(Path(source).parts) != 1 else source
+
+
+def expand_home(path: str) -> str:
+    """A path with `~` or `~user` at its beginning replaced by that home folder, where there is one."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        return path
