@@ -291,11 +291,11 @@ def test_a_folder_of_single_frames(cli: Cli, tiny_run: Path, tmp_path: Path) -> 
     [
         (["frames", "--fps", "3"], "--fps: frames is a folder of single frames; leave out --fps"),
         (["a.mov"], "a.mov: unknown format of an animation; end the name in .gif, .webp, .png, .apng, .mp4, .html"),
-        (["a.gif", "--fps", "90"], "--fps 90: a GIF shows at most 50 frames per second"),
+        (["a.gif", "--fps", "90"], "--fps 90: .gif shows at most 50 frames per second"),
         (["a.gif", "--images", "x"], "--images: applies to the forward process; add --direction forward"),
         (["a.gif", "--direction", "forward", "--steps", "60"], "apply to the reverse process"),
         (["a.gif", "--direction", "forward", "--sampler", "ddim"], "apply to the reverse process"),
-        (["a.gif", "--direction", "forward", "--images", "absent"], "absent: no such file or folder"),
+        (["a.gif", "--direction", "forward", "--images", "absent"], "absent': no such folder, .zip file or dataset"),
         (["a.gif", "--direction", "forward", "--images", "absent.png"], "absent.png: cannot be read (No such file"),
         (["a.gif", "--frames", "1"], "Invalid value for"),
         (["a.gif", "--spacing", "steps", "--direction", "both"], "applies to a single reverse process"),

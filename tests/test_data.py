@@ -159,7 +159,11 @@ def test_train_and_test_folders(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda p: None, UsageError, "x: no such file or folder"),
+        (
+            lambda p: None,
+            UsageError,
+            "x.: no such folder, .zip file or dataset; if the images have moved, name their new place",
+        ),
         (lambda p: p.mkdir(), UsageError, "x: no images in it"),
         (lambda p: p.write_text("x"), UsageError, "x: neither a folder, a .zip file nor an image"),
     ],

@@ -288,12 +288,33 @@ def test_data_foretells_what_training_refuses(tmp_path: Path, cli: Cli) -> None:
         load_dataset(str(folder), "train", (8, 8), 3)
     assert set(report["broken"]) == {"float.tif", "nan.tif", "empty.png"}
     first = str(refused.value)
-    assert report["broken"]["empty.png"] in first
+    assert report["broken"]["empty.png"] == "the file is empty"
+    assert "the file is empty" in first
+    assert report["broken"]["nan.tif"] == "some of its values are not finite"
     allowed = json.loads(cli("data", folder, *settings("data.image_size=8", "data.value_range=[0,1]"), "--json").out)
     assert set(allowed["broken"]) == {"nan.tif", "empty.png"}
     assert allowed["deep_values"] == pytest.approx([np.nanmin(floats), np.nanmax(floats)])
     data = load_dataset(str(folder), "train", (8, 8), 3, ReadOptions(value_range=(0, 1), max_broken=2))
     assert len(data.images) == 2
+
+
+def test_what_only_floats_need_is_said(tmp_path: Path, cli: Cli) -> None:
+    Image.fromarray(np.linspace(0, 0.75, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "a.tif")
+    report = json.loads(cli("data", tmp_path, "--set", "data.image_size=8", "--json").out)
+    assert report["then"] == [
+        "the unreadable files (1) are too many: training stops, because data.max_broken is 0",
+        "floating-point values need a range: use --set 'data.value_range=[0,0.75]'",
+    ]
+
+
+def test_crops_are_told_from_resizing(tmp_path: Path, cli: Cli) -> None:
+    Image.new("RGB", (17, 8)).save(tmp_path / "a.png")
+    Image.new("RGB", (30, 16)).save(tmp_path / "b.png")
+    report = json.loads(cli("data", tmp_path, "--set", "data.image_size=8", "--json").out)
+    assert report["then"][:2] == [
+        "1 are cropped around the center",
+        "1 are resized to cover 8x8 and cropped around the center",
+    ]
 
 
 def test_nearly_black_images_are_told_with_the_flag(tmp_path: Path) -> None:
@@ -319,3 +340,11 @@ def test_doubles_are_what_looks_the_same(tmp_path: Path) -> None:
     with open_images(tmp_path) as files:
         found = inspect_images(files, DataConfig(image_size=8), lambda done, total: None)
     assert found.duplicates == [["also-red.png", "red.png"]]
+
+
+@pytest.mark.parametrize("command", ["fid", "sweep"])
+def test_one_reference_image_is_refused(cli: Cli, tmp_path: Path, command: str) -> None:
+    put(tmp_path / "one", "a.png", size=32)
+    done = cli(command, "--weights", "shapes-blur", "--data", tmp_path / "one", "--features", "pixels", "--n", 4, "--steps", 1)
+    assert done.code == 2
+    assert "one: has one image; a reference needs at least two" in done.err

@@ -99,7 +99,7 @@ def animate(
     hold: Annotated[
         float | None, typer.Option("--hold", min=0, help="Duration of the last frame in seconds. [default: 1.5]")
     ] = None,
-    loop: Annotated[int | None, typer.Option("--loop", min=0, help="Loop count; 0 is endless. [default: 0]")] = None,
+    loop: Annotated[int | None, typer.Option("--loop", min=0, help="Times it is played; 0 is endless. [default: 0]")] = None,
     scale: Annotated[
         int | None,
         typer.Option(
@@ -153,11 +153,13 @@ def animate(
             raise UsageError(f"{one.title}: is a preset, and this needs a trained model; name a run folder or a weights file")
     times = uniform_times(processes[0].process, frames, spacing) if spacing != "steps" else []
 
+    clean = _clean_images(loaded[0], images, n, seed) if direction in ("forward", "both") else None
+    n = n if clean is None else len(clean)
+    panels = len(processes) * (2 if what == "both" else 1)
+    output.check_size(out, *look.picture_size(panels, n, loaded[0].config.data.image_size))
+
     trajectories = []
-    clean = None
-    if direction in ("forward", "both"):
-        clean = _clean_images(loaded[0], images, n, seed)
-        n = len(clean)
+    if clean is not None:
         trajectories.append(forward_trajectory(processes, clean, seed, View(times, what)))
     if direction in ("reverse", "both"):
         processes = [

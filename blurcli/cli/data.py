@@ -129,7 +129,12 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
             else f"too many: training stops, because data.max_broken is {config.max_broken}"
         )
         notes.append(f"the unreadable files ({broken:,}) are {fate}")
-    if other := found.images - found.sizes[height, width]:
+    if not found.images:
+        return [*notes, *([_deep(found.deep_values, config, used=False)] if found.deep_values is not None else [])]
+    cropped = sum(count for (h, w), count in found.sizes.items() if max(height / h, width / w) == 1)
+    if only := cropped - found.sizes[height, width]:
+        notes.append(f"{only:,} are cropped around the center")
+    if other := found.images - cropped:
         notes.append(f"{other:,} are resized to cover {height}x{width} and cropped around the center")
     if small := sum(count for (h, w), count in found.sizes.items() if h < height or w < width):
         notes.append(f"{small:,} of these are enlarged and look blurred: use a smaller data.image_size")
@@ -141,7 +146,8 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
     if found.animated:
         notes.append(f"of {len(found.animated):,} animated files the first frame is used")
     if found.deep_values is not None:
-        notes.append(_deep(found.deep_values, config))
+        used = any(mode in ("I", "F") or mode.startswith("I;16") for mode in found.modes)
+        notes.append(_deep(found.deep_values, config, used))
     if found.classes:
         notes.append(f"with data.classes={len(found.classes)} the classes are those of dataset.json, not the sub-folders")
     gray = sum(count for mode, count in found.modes.items() if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16"))
@@ -155,11 +161,14 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
     return notes or [f"all are used unchanged, {height}x{width}"]
 
 
-def _deep(values: Range, config: DataConfig) -> str:
+def _deep(values: Range, config: DataConfig, used: bool) -> str:
     from blurcli.console import flag
-    from blurcli.data.notes import depth
+    from blurcli.data.notes import depth, suggested_range
     from blurcli.errors import spelled
 
+    if not used and config.value_range is None:
+        start, end = suggested_range(values)
+        return f"floating-point values need a range: use --set 'data.value_range=[{start:g},{end:g}]'"
     low, high = config.value_range or (0, 65535)
     scaled = f"values of more than 8 bits are scaled so that {low:g} is black and {high:g} is white"
     return spelled(depth(values, config.value_range) or scaled, flag)

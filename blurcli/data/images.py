@@ -157,6 +157,9 @@ def is_deep(image: Image.Image) -> bool:
 
 def _open(file: IO[bytes]) -> Image.Image:
     start = file.tell()
+    if not file.read(1):
+        raise ValueError("the file is empty")
+    file.seek(start)
     magic = file.read(len(npy.MAGIC_PREFIX))
     file.seek(start)
     return _array(file) if magic == npy.MAGIC_PREFIX else Image.open(file, formats=_formats())
@@ -246,13 +249,13 @@ def _fit(image: Image.Image, height: int, width: int) -> Image.Image:
 def _eight_bit(image: Image.Image, value_range: Range | None, values: Range | None) -> Image.Image:
     if not is_deep(image):
         return image
+    pixels = np.array(image, dtype=np.float32)
+    if not np.isfinite(pixels).all():
+        raise ValueError("some of its values are not finite")
     if value_range is None and image.mode == "F":
         known = f"; they are from {values[0]:g} to {values[1]:g}" if values else ""
         raise ValueError(f"floating-point values have no known range: give it with data.value_range{known}")
     low, high = value_range or (0, 65535)
-    pixels = np.array(image, dtype=np.float32)
-    if not np.isfinite(pixels).all():
-        raise ValueError("some of its values are not finite")
     pixels -= low
     pixels *= 255 / (high - low)
     return Image.fromarray(np.rint(pixels, out=pixels).clip(0, 255, out=pixels).astype(np.uint8))

@@ -52,8 +52,14 @@ def image_reference(dataset: Dataset, split: str, features: Features, on_batch: 
         on_batch: receives the number of images done; it is not called for cached statistics.
 
     Raises:
+        UsageError: a single image.
         UserError: the cache cannot be written, or features are not finite.
     """
+    if len(dataset.images) < 2:
+        raise UsageError(
+            f"{dataset.name}: has one image; a reference needs at least two, and for a score that means something "
+            f"many more: name other images with {option('data')}"
+        )
     key = hashlib.blake2b(f"{_VERSION}/{dataset.fingerprint}/{features.key}".encode(), digest_size=16).hexdigest()
     path = cache_folder() / "statistics" / f"{key}.npz"
     statistics = Statistics.load(path)

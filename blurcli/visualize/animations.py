@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from blurcli import files
-from blurcli.errors import OptionError, UsageError, UserError
+from blurcli.errors import OptionError, UsageError, UserError, option
 from blurcli.visualize.palettes import with_shared_palette
 
 _GIF_MIN_SEC = 0.02  # viewers show shorter GIF frames for a tenth of a second
@@ -28,7 +28,7 @@ class Timing:
     Attributes:
         fps: frames per second.
         hold_sec: how long the last frame stays, in seconds.
-        loop: loop count; 0 is endless.
+        loop: how many times it is played; 0 is endless.
     """
 
     fps: float = 15.0
@@ -41,16 +41,58 @@ class Timing:
         return [b - a for a, b in pairwise(starts)] + [max(unit_ms, round(1000 * self.hold_sec / unit_ms) * unit_ms)]
 
 
-class PictureFormat(ABC):
-    """A file format for a sequence of pictures."""
+@dataclass(frozen=True)
+class Limits:
+    """What a file format can store.
 
-    def check(self, path: Path, timing: Timing) -> None:  # noqa: B027  most formats take any timing
+    Attributes:
+        fps: most frames per second.
+        frame_sec: longest duration of a frame, in seconds.
+        loop: most times that it is played.
+        side_px: largest width or height, in pixels.
+    """
+
+    fps: float
+    frame_sec: float
+    loop: int
+    side_px: int
+
+
+class PictureFormat(ABC):
+    """A file format for a sequence of pictures.
+
+    Attributes:
+        limits: what it can store.
+    """
+
+    limits: Limits
+
+    def check(self, path: Path, timing: Timing) -> None:
         """Raise before the work the errors that `write` would raise after it.
 
         Raises:
             OptionError: the format cannot represent this timing.
             UserError: a package is missing.
         """
+        kind, limits = path.suffix.lower(), self.limits
+        if timing.fps > limits.fps:
+            reason = f"{kind} shows at most {limits.fps:g} frames per second; lower it, or write .webp or .png"
+            raise OptionError("fps", f"{timing.fps:g}", reason)
+        for name, shown, seconds in (("fps", timing.fps, 1 / timing.fps), ("hold_sec", timing.hold_sec, timing.hold_sec)):
+            if seconds > limits.frame_sec:
+                reason = f"{kind} shows a frame for at most {limits.frame_sec:g} s; use less, or write .webp"
+                raise OptionError(name, f"{shown:g}", reason)
+        if timing.loop > limits.loop:
+            raise OptionError("loop", timing.loop, f"{kind} is played at most {limits.loop:,} times; 0 is endless")
+
+    def check_size(self, path: Path, width: int, height: int) -> None:
+        """Raise before the work an OptionError for frames, in pixels, that are too large for the format."""
+        if max(width, height) > self.limits.side_px:
+            reason = f"{path.suffix.lower()} stores at most {self.limits.side_px:,} pixels per side"
+            raise UsageError(
+                f"{path}: frames of {width}x{height} pixels, and {reason}; lower {option('scale')} or {option('n')}, or set "
+                f"{option('columns')}"
+            )
 
     @abstractmethod
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
@@ -63,24 +105,26 @@ class PillowFormat(PictureFormat):
 
     Attributes:
         name: Pillow's name of the format.
+        limits: what it can store.
         options: keyword arguments of its writer.
     """
 
     name: str
+    limits: Limits
     options: tuple[tuple[str, Any], ...] = ()
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
         """Write all frames; Pillow stores equal frames once, with their durations added up."""
-        self._save(pictures, path, timing.durations_ms(len(pictures)), timing.loop)
+        self._save(pictures, path, timing.durations_ms(len(pictures)), {"loop": timing.loop})
 
-    def _save(self, pictures: Sequence[Image.Image], path: Path, durations_ms: list[int], loop: int) -> None:
+    def _save(self, pictures: Sequence[Image.Image], path: Path, durations_ms: list[int], loop: dict[str, int]) -> None:
         pictures[0].save(
             path,
             format=self.name,
             save_all=True,
             append_images=pictures[1:],
             duration=durations_ms,
-            loop=loop,
+            **loop,
             **dict(self.options),
         )
 
@@ -89,24 +133,23 @@ class Gif(PillowFormat):
     """GIF: 256 colors, chosen once for all frames, and times in hundredths of a second."""
 
     def __init__(self) -> None:
-        super().__init__("GIF", (("disposal", 1), ("optimize", False)))
-
-    def check(self, path: Path, timing: Timing) -> None:
-        """Refuse more frames per second than viewers show."""
-        if 1 / timing.fps < _GIF_MIN_SEC:
-            reason = f"a GIF shows at most {1 / _GIF_MIN_SEC:g} frames per second; lower it, or write .webp or .png"
-            raise OptionError("fps", f"{timing.fps:g}", reason)
+        super().__init__("GIF", Limits(1 / _GIF_MIN_SEC, 655.35, 65536, 65535), (("disposal", 1), ("optimize", False)))
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
         """Write all frames in one palette."""
-        self._save(with_shared_palette(pictures), path, timing.durations_ms(len(pictures), unit_ms=10), timing.loop)
+        # The file says how often it is repeated after the first time; without that it is played once.
+        loop = {} if timing.loop == 1 else {"loop": max(0, timing.loop - 1)}
+        self._save(with_shared_palette(pictures), path, timing.durations_ms(len(pictures), unit_ms=10), loop)
 
 
 class H264(PictureFormat):
     """MP4 with H.264 in yuv420p, which every player shows."""
 
+    limits = Limits(1000, 86_400, 1, 8192)
+
     def check(self, path: Path, timing: Timing) -> None:
-        """Refuse a loop count, and a PyAV that is missing or has no encoder."""
+        """Refuse a loop count, too, and a PyAV that is missing or has no encoder."""
+        super().check(path, replace(timing, loop=0))
         if timing.loop:
             reason = "a video file stores no loop count; leave it out, or write .webp or .png"
             raise OptionError("loop", timing.loop, reason)
@@ -140,11 +183,13 @@ class H264(PictureFormat):
                 container.mux(packet)
 
 
+_APNG = Limits(1000, 65.535, 2**31 - 1, 65_535)  # as Pillow writes it: milliseconds in 16 bits
+
 PICTURE_FORMATS: dict[str, PictureFormat] = {
     ".gif": Gif(),
-    ".webp": PillowFormat("WEBP", (("lossless", True), ("method", 2))),
-    ".png": PillowFormat("PNG"),
-    ".apng": PillowFormat("PNG"),
+    ".webp": PillowFormat("WEBP", Limits(1000, 16_777, 65_535, 16_383), (("lossless", True), ("method", 2))),
+    ".png": PillowFormat("PNG", _APNG),
+    ".apng": PillowFormat("PNG", _APNG),
     ".mp4": H264(),
 }
 """The formats by suffix."""

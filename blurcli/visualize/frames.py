@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from blurcli.core.process import Process
 from blurcli.visualize.grids import picture, tile
-from blurcli.visualize.trajectories import Panel, Trajectory
+from blurcli.visualize.trajectories import Trajectory
 
 _GAP_PX = 8  # between panels
+_MOST_HEIGHTS = 2  # of the wanted width, for images far taller than wide
 _TEXT_PX = 14
 _LINE_PX = 20
 _WHITE, _GREY = 255, 160
@@ -70,10 +71,16 @@ def describe(process: Process, t: float) -> str:
     return f"t {t:.2f}  log-SNR {float(process.logsnr(time)):+.1f}  blur {float(process.blur_sigma(time)):.1f} px"
 
 
-def default_scale(panels: Sequence[Panel], columns: int | None, width_px: int) -> int:
-    """The enlargement at which panels side by side are about `width_px` pixels wide."""
-    unscaled_px = sum(int(tile(panel.frames[0], columns).shape[1]) for panel in panels)
-    return max(1, width_px // unscaled_px)
+def default_scale(panels: int, size: tuple[int, int], width_px: int) -> int:
+    """The enlargement at which panels side by side are about `width_px` pixels wide, and at most twice as high.
+
+    Args:
+        panels: number of panels.
+        size: (height, width) of a panel without enlargement.
+        width_px: in pixels.
+    """
+    height, width = size
+    return max(1, min(width_px // (panels * width), _MOST_HEIGHTS * width_px // height))
 
 
 def _captioned(image: Image.Image, above: Sequence[tuple[str, int]], below: Sequence[tuple[str, int]]) -> Image.Image:

@@ -30,13 +30,24 @@ def tile(images: Images, columns: int | None = None) -> Images:
         One picture (height, width, C), with a black line between images.
     """
     count, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = -(-count // columns)
-    canvas = np.zeros((rows * (height + _GAP_PX) - _GAP_PX, columns * (width + _GAP_PX) - _GAP_PX, channels), np.uint8)
+    columns = columns or _nearly_square(count)
+    canvas = np.zeros((*tiled_size(count, (height, width), columns), channels), np.uint8)
     for i, image in enumerate(images):
         y, x = i // columns * (height + _GAP_PX), i % columns * (width + _GAP_PX)
         canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)
     return canvas
+
+
+def tiled_size(count: int, image_size: tuple[int, ...], columns: int | None = None) -> tuple[int, int]:
+    """Height and width of `tile` for `count` images of a size (height, width)."""
+    height, width = image_size
+    columns = columns or _nearly_square(count)
+    rows = -(-count // columns)
+    return rows * (height + _GAP_PX) - _GAP_PX, columns * (width + _GAP_PX) - _GAP_PX
+
+
+def _nearly_square(count: int) -> int:
+    return math.ceil(math.sqrt(count))
 
 
 def picture(pixels: Images, scale: int = 1) -> Image.Image:

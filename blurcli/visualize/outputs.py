@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import ClassVar
 from PIL import Image
 
 from blurcli import files
-from blurcli.errors import UsageError, option
+from blurcli.errors import OptionError, UsageError, option
 from blurcli.visualize.animations import PICTURE_FORMATS, Timing, check_animation, save_animation
 from blurcli.visualize.frames import default_scale, film_strip, frame_pictures
+from blurcli.visualize.grids import tiled_size
 from blurcli.visualize.page import save_page
 from blurcli.visualize.trajectories import Trajectory
 
@@ -28,7 +30,7 @@ class Presentation:
     Attributes:
         fps: frames per second.
         hold_sec: how long the last frame stays, in seconds.
-        loop: loop count; 0 is endless.
+        loop: how many times it is played; 0 is endless.
         scale: enlargement by whole pixels.
         columns: images per row of a panel.
         labels: time, log-SNR and blur on every frame; None for no labels.
@@ -47,10 +49,24 @@ class Presentation:
         given = {"fps": self.fps, "hold_sec": self.hold_sec, "loop": self.loop}
         return Timing(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
+    def picture_size(self, panels: int, count: int, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of a frame in pixels, without text.
+
+        Args:
+            panels: number of panels.
+            count: images per panel.
+            image_size: (height, width) of an image.
+        """
+        height, width = tiled_size(count, image_size, self.columns)
+        scale = self.scale or default_scale(panels, (height, width), _WIDTH_PX * min(2, panels))
+        return panels * width * scale, height * scale
+
     def pictures(self, trajectories: Sequence[Trajectory]) -> list[Image.Image]:
         """All frames, one direction after the other."""
         panels = trajectories[0].panels
-        scale = self.scale or default_scale(panels, self.columns, _WIDTH_PX * min(2, len(panels)))
+        frames = panels[0].frames[0]
+        size = tiled_size(len(frames), frames.shape[-2:], self.columns)
+        scale = self.scale or default_scale(len(panels), size, _WIDTH_PX * min(2, len(panels)))
         return [frame for one in trajectories for frame in frame_pictures(one, scale, self.columns, bool(self.labels))]
 
 
@@ -72,9 +88,15 @@ class Output(ABC):
             UsageError: the path or the presentation does not fit.
             UserError: a package is missing.
         """
+        for name, value in (("fps", look.fps), ("hold_sec", look.hold_sec)):
+            if value is not None and not math.isfinite(value):
+                raise OptionError(name, value, "must be a finite number")
         unused = ", ".join(option(name) for name in self.ignores if getattr(look, name) is not None)
         if unused:
             raise UsageError(f"{unused}: {path} is {self.description}; leave out {unused}")
+
+    def check_size(self, path: Path, width: int, height: int) -> None:  # noqa: B027  most outputs take any size
+        """Raise before the work a UsageError for frames, in pixels, that are too large."""
 
     @abstractmethod
     def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
@@ -88,6 +110,10 @@ class AnimatedFile(Output):
         """Check the timing against the format."""
         super().check(path, look)
         check_animation(path, look.timing)
+
+    def check_size(self, path: Path, width: int, height: int) -> None:
+        """Check the size against the format."""
+        PICTURE_FORMATS[path.suffix.lower()].check_size(path, width, height)
 
     def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
         """Write all frames; the format follows the suffix."""
