@@ -89,6 +89,12 @@ def affordable_batch(config: Config, device: torch.device, seconds: float) -> in
     return wanted if wanted <= affordable else 1 << (affordable.bit_length() - 1)
 
 
+def training_speed(config: Config, device: torch.device, seconds: float) -> Speed:
+    """The speed of training steps, measured for some seconds, on noise."""
+    peak_flops = matrix_product_flops(resolve_precision(config, device), device)
+    return _training(config, device, seconds, peak_flops, lambda text: None)[0]
+
+
 def variants(config: Config, device: torch.device) -> dict[str, dict[str, Any]]:
     """Settings of `train` worth comparing on this device, the plain ones first.
 

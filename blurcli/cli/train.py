@@ -20,25 +20,29 @@ from blurcli.cli.common import (
     resolve_preset,
     show,
 )
+from blurcli.cli.own_images import choose
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from blurcli.config import Config
     from blurcli.pace import Pace
     from blurcli.train import Metrics
 
 _MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the time of a training is foretold
+_SLOW_SEC = 10.0  # in which a single step is measured enough
+_LONG_SEC = 3 * 86_400.0  # of a training on a CPU, which is worth a warning
 
 
 def train(
     preset: PresetOption = None,
     data: TrainingDataOption = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Run folder. [default: runs/<preset>]")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder. [default: runs/<preset>, or runs/<folder>]")] = None,
     assignments: AssignmentsOption = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model, or continue a run.
+    """Train a model, or continue a run. With --data alone, the preset is chosen by the images and this computer.
 
     Ctrl-C (or SIGTERM) finishes the step and saves; the same command continues. A second Ctrl-C ends at once.
     Several GPUs: torchrun --nproc-per-node 4 -m blurcli train ...; each takes its share of every batch.
@@ -46,12 +50,19 @@ def train(
     from blurcli.config import to_json, to_yaml
     from blurcli.runs import RUNS, Run
 
-    if preset is None and run is None:
-        raise UsageError("train needs --preset NAME (blurdiff presets lists them), or --run DIR to continue a run")
-    folder = Run(run if run is not None else RUNS / Path(str(preset)).stem)
-    if preset is None and not folder.config_path.exists():
-        raise UsageError(f"--run {folder.path}: no run to continue; start one with --preset NAME")
-    config = resolve_preset(preset if preset is not None else str(folder.config_path.resolve()), data, assignments)
+    if preset is None and run is None and data is None:
+        raise UsageError(
+            "train needs --data FOLDER with your images, or --preset NAME (blurdiff presets lists them), or --run DIR to "
+            "continue a run"
+        )
+    folder = Run(run if run is not None else RUNS / Path(str(data if preset is None else preset)).stem)
+    new = not folder.config_path.exists()
+    if preset is None and new and data is None:
+        raise UsageError(f"--run {folder.path}: no run to continue; start one with --data FOLDER or --preset NAME")
+    if preset is None and new:
+        config = _chosen_config(str(data), device, assignments)
+    else:
+        config = resolve_preset(preset if preset is not None else str(folder.config_path.resolve()), data, assignments)
     if dry_run:
         print((to_json(config) if as_json else to_yaml(config)).strip())
         return
@@ -69,7 +80,7 @@ def train(
             dataset = load_images(config, config.data.source, "train", config.data.classes)
         pace = Pace(config.train.steps)
         with console.progress("training", config.train.steps, pace) as update:
-            reporter = _Reporter(pace, update)
+            reporter = _Reporter(pace, update, choose_device(device).type == "cpu")
             callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
             try:
                 weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed)
@@ -81,11 +92,26 @@ def train(
         show(result, str(weights), as_json)
 
 
+def _chosen_config(data: str, device: str, assignments: list[str] | None) -> Config:
+    """The configuration for a person's own images, or a dataset's default, with the overrides of --set."""
+    from blurcli.config import DATASET_NAMES, parse_overrides, resolve_source
+
+    if data in DATASET_NAMES:
+        raise UsageError(f"--data {data}: choose a preset for it with --preset (blurdiff presets lists them)")
+    load_torch()
+    from blurcli import console
+
+    choice = choose(resolve_source(data), device, parse_overrides(assignments or []))
+    for reason in choice.reasons:
+        console.notify(reason)
+    return choice.config
+
+
 class _Reporter:
     """Tells how a training goes on."""
 
-    def __init__(self, pace: Pace, update: Callable[..., None]) -> None:
-        self._pace, self._update = pace, update
+    def __init__(self, pace: Pace, update: Callable[..., None], on_cpu: bool) -> None:
+        self._pace, self._update, self._on_cpu = pace, update, on_cpu
         self._first: int | None = None
         self._foretold = False
 
@@ -96,7 +122,9 @@ class _Reporter:
             self._pace.start(step)
             return
         self._update(step)
-        if not self._foretold and step >= self._first + _MEASURED_STEPS and self._pace.elapsed_sec >= _MEASURED_SEC:
+        elapsed = self._pace.elapsed_sec
+        measured = step >= self._first + _MEASURED_STEPS and elapsed >= _MEASURED_SEC
+        if not self._foretold and (measured or elapsed >= _SLOW_SEC):
             self._foretold = True
             self._foretell()
 
@@ -110,6 +138,11 @@ class _Reporter:
                 f"{self._pace.total:,} steps at {speed:.3g} steps/s: about {duration(left)}; "
                 "Ctrl-C saves, and the same command continues"
             )
+            if left > _LONG_SEC and self._on_cpu:
+                console.notify(
+                    "warning: on this computer without a GPU that is hardly worth waiting for; blurdiff train --data FOLDER "
+                    "chooses a preset for your own images that takes about an hour"
+                )
 
     def finish(self, preview: Path) -> None:
         """The training is done; its last preview is in this file."""
