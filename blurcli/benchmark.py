@@ -21,7 +21,7 @@ from blurcli.core.moments import DataMoments
 from blurcli.core.unet import draw_dropout_seeds
 from blurcli.data import Batches
 from blurcli.families import ModelData
-from blurcli.inference import has_native_bf16, memory_format, resolve_precision
+from blurcli.inference import has_native_bf16, memory_format, resolve_precision, state_device
 from blurcli.pipeline import Pipeline, build_network
 from blurcli.train import Trainer
 from blurcli.train.trainer import largest_batch
@@ -156,8 +156,8 @@ def _calls(config: Config, device: torch.device, seconds: float, peak_flops: flo
     model = _model(config, device, notify)
     size = model.call_size
     model.compile(size)
-    x = torch.randn(size, config.data.channels, *config.data.image_size, device=device)
-    t = torch.ones(size, device=device)
+    x = torch.randn(size, config.data.channels, *config.data.image_size, device=model.state_device)
+    t = torch.ones(size, device=model.state_device)
 
     @torch.inference_mode()
     def call() -> None:
@@ -184,7 +184,7 @@ def shares(config: Config, device: torch.device, seconds: float, step_sec: float
     objective = trainer.family.model(lambda x, t, /, **conditions: x + free, ModelData(trainer.moments)).trainable
 
     def diffuse() -> None:
-        t, eps = torch.rand(len(x), device=device), torch.randn_like(x)
+        t, eps = torch.rand(len(x), device=state_device(device)), torch.randn_like(x)
         objective.loss(x, t, eps).mean().backward()  # type: ignore[no-untyped-call]
 
     x = batches(0)
@@ -232,8 +232,8 @@ class _Clock:
         """Seconds that `work` takes, until the device has finished."""
         started = time.perf_counter()
         work()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).synchronize()
         return time.perf_counter() - started
 
     def rounds(self, work: Callable[[], object], seconds: float) -> tuple[list[float], float | None]:

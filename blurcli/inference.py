@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,16 +31,32 @@ _WORTH_COMPILING = 500_000  # network calls times images
 
 
 def choose_device(name: str) -> torch.device:
-    """The device named `auto`, `cpu` or `cuda`.
+    """The device of a name: `cpu`, one of PyTorch's accelerators (`cuda`, `mps`, `xpu`), or `auto` for the one that is there.
 
     Raises:
-        OptionError: `cuda` without a GPU.
+        OptionError: there is no such device.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device", name, "PyTorch finds no CUDA GPU; use cpu, or install a CUDA build of torch")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "cpu" or (name == "auto" and found is None):
+        return torch.device("cpu")
+    if found is None or name not in ("auto", found.type):
+        builds = {"cuda": "; use cpu, or install a CUDA build of torch", "xpu": "; use cpu, or install an XPU build of torch"}
+        other = "; use cpu" if found is None else f"; use {found.type} or cpu"
+        raise OptionError("device", name, f"PyTorch finds no such device{other if found else builds.get(name, other)}")
+    return torch.device(found.type)
+
+
+@functools.cache
+def state_device(device: torch.device) -> torch.device:
+    """Where schedules and states are computed in float64: the device of the network, or the CPU where that has no float64.
+
+    Apple's GPUs have none. Images are small beside the work of the network, so they may travel to it and back.
+    """
+    try:
+        torch.zeros((), dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.device("cpu")
+    return device
 
 
 def memory_format(config: Config, device: torch.device) -> torch.memory_format:
@@ -59,6 +76,8 @@ def has_native_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bf16; where it does not, bf16 is emulated, 15 to 50 times slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
@@ -110,13 +129,17 @@ class CompileOrFallback:
 
 
 def mixed_precision(network: Callable[..., Tensor], config: Config, device: torch.device) -> Network:
-    """The network in the precision and memory layout of a configuration; the output has the dtype of the input."""
+    """The network in the precision and memory layout of a configuration, on its device.
+
+    Inputs may be on another device, see `state_device`; the output has the dtype and the device of the input.
+    """
     precision, layout = resolve_precision(config, device), memory_format(config, device)
 
     def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            output = network(x.float().contiguous(memory_format=layout), t, **conditions)
-        return output.to(x.dtype)
+        own = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in conditions.items()}
+        with torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
+            output = network(x.float().to(device).contiguous(memory_format=layout), t.float().to(device), **own)
+        return output.to(x)
 
     return call
 
@@ -239,8 +262,9 @@ class InferenceNetwork:
         return min(self.batch_size, self._call_images) if self._device.type == "cpu" else self.batch_size
 
     def _fitting_batch_size(self) -> int:
-        size, most, device = self._config.data.image_size, _MAX_BATCH[self._device.type], self._device
-        if device.type == "cpu":
+        size, device = self._config.data.image_size, self._device
+        most = _MAX_BATCH["cuda" if device.type == "cuda" else "cpu"]
+        if device.type != "cuda":  # a CPU, or an accelerator whose free memory PyTorch does not tell
             return max(1, min(most, _MAX_BATCH_PIXELS // math.prod(size)))
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -24,7 +24,7 @@ from blurcli.core.sampling import Observer
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import OptionError, UserError, did_you_mean
 from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
-from blurcli.inference import InferenceNetwork, memory_format
+from blurcli.inference import InferenceNetwork, memory_format, state_device
 from blurcli.weights import Classes, Weights
 
 _LISTED_CLASSES = 20
@@ -72,11 +72,13 @@ class Pipeline:
         config: the resolved preset.
         network: the U-Net, in evaluation mode, on `device`.
         data: what the model needs besides the network.
-        device: where it runs.
+        device: where the network runs.
         classes: the classes of a class-conditional network; None for none.
         notify: receives messages.
 
     Attributes:
+        device: where the network runs.
+        state_device: where images and states are, see `inference.state_device`.
         family: the family of its process.
         model: the network under its process.
 
@@ -96,6 +98,7 @@ class Pipeline:
         self.config = config
         self.network = network
         self.device = device
+        self.state_device = state_device(device)
         self.classes = classes
         self.family = family_of(config)
         self.process = self.family.process
@@ -103,9 +106,9 @@ class Pipeline:
         # A damaged file can hold anything.
         reference_gaussian(self.process, moments.second_moment, moments.mean)
         self._inference = InferenceNetwork(network, config, device, notify)
-        gain = None if data.gain is None else data.gain.to(device)
-        extras = {name: tensor.to(device) for name, tensor in data.extras.items()}
-        on_device = ModelData(moments.map(lambda tensor: tensor.to(device)), gain, extras)
+        gain = None if data.gain is None else data.gain.to(self.state_device)
+        extras = {name: tensor.to(self.state_device) for name, tensor in data.extras.items()}
+        on_device = ModelData(moments.map(lambda tensor: tensor.to(self.state_device)), gain, extras)
         self.model = self.family.model(GuidedNetwork(self._inference), on_device)
         if gain is not None:
             self.model.denoiser  # noqa: B018  checks the gain
@@ -282,7 +285,7 @@ class Pipeline:
         indices = range(count) if isinstance(count, int) else count
         self.compile(batch_size, evaluations=len(indices) * sampling.steps)
         photo = None if start.init is None else self._photo(start.init)
-        plan = self.model.plan(sampling, photo, self.device)
+        plan = self.model.plan(sampling, photo, self.state_device)
 
         def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
             if on_step is not None:
@@ -325,7 +328,7 @@ class Pipeline:
         return self.to_rgb(self.model.denoiser(z, times, **conditions))
 
     def _empty(self, count: int) -> Tensor:
-        return torch.empty(count, self.config.data.channels, *self.process.shape, device=self.device)
+        return torch.empty(count, self.config.data.channels, *self.process.shape, device=self.state_device)
 
     def _photo(self, init: Init) -> Photo:
         return Photo(self.to_model_space(init.image), init.strength, init.blurred)
@@ -343,11 +346,11 @@ class Pipeline:
             cumulative = counts.cumsum() / counts.sum()
             draws = [np.random.default_rng([seed, index]).random() for index in indices]
             chosen = np.searchsorted(cumulative, draws, side="right").tolist()
-        return {"labels": torch.tensor(chosen, device=self.device), "guidance": sampling.guidance}
+        return {"labels": torch.tensor(chosen, device=self.state_device), "guidance": sampling.guidance}
 
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
-        """Images (..., C, H, W) uint8 as the network takes them: in [-1, 1], in its colors, on its device."""
-        x = torch.from_numpy(np.array(images)).to(self.device).float() / 127.5 - 1
+        """Images (..., C, H, W) uint8 as the network takes them: in [-1, 1], in its colors, on the device of the states."""
+        x = torch.from_numpy(np.array(images)).to(self.state_device).float() / 127.5 - 1
         return self.moments.to_model_space(x)
 
     def to_rgb(self, x: Tensor) -> Tensor:

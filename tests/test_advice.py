@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Cli
 
 import blurcli.cli as cli_module
@@ -64,6 +65,15 @@ def test_what_is_suggested_works(cli: Cli) -> None:
     accepted = cli(*shlex.split(suggested))
     assert accepted.code == 0
     assert "steps: 500" in accepted.out
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_a_device_that_is_missing_is_one_line(cli: Cli, device: str) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    done = cli("sample", "--weights", "shapes-blur", "--device", device)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"error: --device {device}: PyTorch finds no such device; use cpu" in done.err
 
 
 def test_other_refusals_have_no_correction() -> None:

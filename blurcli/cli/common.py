@@ -96,7 +96,7 @@ SplitOption = Annotated[
 CountOption = Annotated[
     int | None, typer.Option("--n", min=2, help="Number of images, evenly spaced in the data. [default: 256, or all]")
 ]
-DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps", "xpu"], typer.Option("--device", help="Where to compute.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
 
 

@@ -69,7 +69,7 @@ class EpsDenoiser:
 
     def __call__(self, z: Tensor, t: Tensor, **conditions: Any) -> Tensor:
         """The estimate x_hat of the clean image, (B, C, H, W); see `Denoiser`."""
-        alpha, sigma = self.process.alpha(t).to(z.dtype), self.process.sigma(t).to(z.dtype)
+        alpha, sigma = self.process.alpha(t).to(z), self.process.sigma(t).to(z)
         return idct2(dct2(z - sigma * self.net(z, t, **conditions)) / alpha)
 
     def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None, **conditions: Any) -> Tensor:
@@ -81,4 +81,4 @@ class EpsDenoiser:
 def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
     """Mean of squared errors (B, C, H, W) per image, (B,), multiplied by `weight` (broadcastable) where there is one."""
     squares = error.square()
-    return (squares if weight is None else weight.to(error.dtype) * squares).mean((1, 2, 3))
+    return (squares if weight is None else weight.to(error) * squares).mean((1, 2, 3))

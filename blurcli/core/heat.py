@@ -118,7 +118,7 @@ class ResidualPredictor:
         Arguments as for `Trainable.loss`; `t` must be the times of levels from 1 on.
         """
         z = self.process.diffuse(x, t, eps)
-        target = self.process.alpha((t - 1 / self.process.levels).clamp(min=0)).to(x.dtype) * dct2(x)
+        target = self.process.alpha((t - 1 / self.process.levels).clamp(min=0)).to(x) * dct2(x)
         return weighted_mean((self(z, t, t, **conditions) - target) / self.process.noise, weight)
 
 
@@ -137,7 +137,7 @@ class DenoiserPredictor:
 
     def __call__(self, z: Tensor, t: Tensor, s: Tensor, **conditions: Any) -> Tensor:
         """See `Predictor`."""
-        return self.process.alpha(s).to(z.dtype) * dct2(self.denoiser(z, t, **conditions))
+        return self.process.alpha(s).to(z) * dct2(self.denoiser(z, t, **conditions))
 
 
 def sample_heat(

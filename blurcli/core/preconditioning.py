@@ -69,4 +69,4 @@ class SpectralDenoiser:
     def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """M, sqrt(V), alpha sqrt(V) and sigma, broadcastable to (B, C, H, W), in the dtype and on the device of `like`."""
         mean, root_v = self._mean.to(like), self._variance.sqrt().to(like)
-        return mean, root_v, self.process.alpha(t).to(like.dtype) * root_v, self.process.sigma(t).to(like.dtype)
+        return mean, root_v, self.process.alpha(t).to(like) * root_v, self.process.sigma(t).to(like)

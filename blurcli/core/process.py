@@ -81,7 +81,7 @@ class Process(ABC):
             t: (B,) in [0, 1].
             eps: standard normal, like `x`.
         """
-        return idct2(self.alpha(t).to(x.dtype) * dct2(x)) + self.sigma(t).to(x.dtype) * eps
+        return idct2(self.alpha(t).to(x) * dct2(x)) + self.sigma(t).to(x) * eps
 
     def add_noise(self, y: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The state z_t of images that already have the blur of time `t`: scaled and noised only.
@@ -92,7 +92,7 @@ class Process(ABC):
             eps: standard normal, like `y`.
         """
         scale = self.alpha(t)[..., :1, :1]  # of the image mean, which the blur never changes
-        return scale.to(y.dtype) * y + self.sigma(t).to(y.dtype) * eps
+        return scale.to(y) * y + self.sigma(t).to(y) * eps
 
     @staticmethod
     def _times(t: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ def hardware(device: torch.device) -> str:
     """The vendor's name of the processor behind a device; for a CPU also its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return f"{device.type} of {_cpu_name()}"
     return f"{_cpu_name()}, {os.cpu_count()} cores"
 
 

@@ -89,7 +89,7 @@ def _inception(mode: str, device: torch.device, given: Path | None, progress: Pr
         warning = f"{path}: is not the published Inception network: its scores are not comparable with published ones"
     return Features(
         lambda images: _as_rgb(inception.resize(images, mode)),
-        lambda x: network(x.to(device)).double().cpu(),
+        lambda x: network(x.to(device)).cpu().double(),
         str(path),
         f"inception-{mode}-{digest[:16]}",
         mode,
@@ -120,7 +120,7 @@ def _network_file(path: Path, device: torch.device) -> Features:
         if features.ndim != 2 or len(features) != len(x) or not features.shape[1]:
             shape = tuple(features.shape)
             raise UserError(f"{option('features')} {path}: returns features of shape {shape} instead of ({len(x)}, D)")
-        return features.double().cpu()
+        return features.cpu().double()
 
     digest = file_sha256(path)
     return Features(

@@ -23,7 +23,7 @@ from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UserError
 from blurcli.families import ModelData, family_of
-from blurcli.inference import CompileOrFallback, memory_format, mixed_precision
+from blurcli.inference import CompileOrFallback, memory_format, mixed_precision, state_device
 from blurcli.pipeline import build_network
 from blurcli.train.adam import Adam
 from blurcli.train.checkpointing import State
@@ -45,7 +45,7 @@ class Trainer:
     Attributes:
         network: the network in training mode.
         ema: the exponential moving average of its parameters, in evaluation mode.
-        moments: of the training data, on `device`.
+        moments: of the training data, where schedules are computed, see `inference.state_device`.
         family: the family of the process.
         step: training steps done, skipped ones included.
         skipped: number of steps whose loss or gradient was not finite and that changed nothing, a scalar on the device.
@@ -68,7 +68,8 @@ class Trainer:
         self.config = config
         self.device = device
         self.distributed = distributed
-        self.moments = _broadcast_moments(moments, distributed).map(lambda tensor: tensor.to(device))
+        self._precise = state_device(device)
+        self.moments = _broadcast_moments(moments, distributed).map(lambda tensor: tensor.to(self._precise))
         self.family = family_of(config)
         # A damaged state can hold anything.
         reference_gaussian(self.family.process, self.moments.second_moment, self.moments.mean)
@@ -114,7 +115,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.config.seed, self.step, self.restores))
         count = len(x) * self.distributed.size
         # Stratified times: as uniform as independent ones, with less variance.
-        t = self._times((torch.arange(count, device=x.device) + torch.rand(1, device=x.device)) / count)
+        t = self._times((torch.arange(count, device=self._precise) + torch.rand(1, device=self._precise)) / count)
         eps = torch.randn(count, *x.shape[1:], device=x.device)
         seeds = draw_dropout_seeds(count, x.device)
         own = self.distributed.share(count)

@@ -202,7 +202,7 @@ class _Recorder:
     def _estimate(self, t: float, z: Tensor) -> Tensor:
         model = self._animated.model
         assert model is not None
-        return model.denoise(z.to(model.device), t, self._seed, self._animated.sampling)
+        return model.denoise(z.to(model.state_device), t, self._seed, self._animated.sampling)
 
 
 class _SamplerObserver:
