@@ -21,8 +21,8 @@ from blurcli.core.moments import DataMoments
 from blurcli.core.unet import draw_dropout_seeds
 from blurcli.data import Batches
 from blurcli.families import ModelData
-from blurcli.inference import has_native_bf16, memory_format, resolve_precision, state_device
-from blurcli.pipeline import Pipeline, build_network
+from blurcli.inference import build_network, has_native_bf16, memory_format, resolve_precision, state_device
+from blurcli.pipeline import Pipeline
 from blurcli.train import Trainer
 from blurcli.train.trainer import largest_batch
 

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blurcli.checkpoint import check_fit
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.denoiser import Network
 from blurcli.errors import OptionError
+from blurcli.weights import Weights
 
 # On a CPU the last bits of a matrix product depend on the batch size, so the network always gets the same number of images.
 # Small networks are bound by the overhead of a call, which many images share; large networks, and large images, are bound by
@@ -93,6 +95,28 @@ def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
     finally:
         for network, training in zip(networks, before, strict=True):
             network.train(training)
+
+
+def build_network(config: Config) -> UNet:
+    """The U-Net of a configuration, newly initialized from PyTorch's global random state."""
+    data = config.data
+    return UNet(channels=data.channels, classes=data.classes, augmented=data.augment > 0, **config.model.model_dump())
+
+
+def load_network(weights: Weights, device: torch.device) -> UNet:
+    """The network of a weights file on a device, in evaluation mode.
+
+    Raises:
+        UserError: the tensors of the file do not fit its configuration.
+    """
+    with torch.device("meta"):
+        network = build_network(weights.config)
+    # Before any memory is allocated: a damaged file can claim a huge network.
+    check_fit(network, weights.network, weights.path)
+    # Copies: the tensors may be views of the file. Assigned: `to_empty` on `meta` imports SymPy, for seconds.
+    tensors = {name: tensor.to(device, copy=True) for name, tensor in weights.network.items()}
+    network.load_state_dict(tensors, assign=True)
+    return network.to(memory_format=memory_format(weights.config, device)).requires_grad_(False).eval()
 
 
 class CompileOrFallback:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.checkpoint import check_fit, content_hash
+from blurcli.checkpoint import content_hash
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.guidance import GuidedNetwork
@@ -22,12 +22,14 @@ from blurcli.core.rng import ImageNoise, Noises
 from blurcli.core.samplers import DEFAULT_FINAL
 from blurcli.core.sampling import Observer
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
-from blurcli.errors import OptionError, UserError, did_you_mean
+from blurcli.errors import OptionError, UserError, did_you_mean, option
 from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
-from blurcli.inference import InferenceNetwork, memory_format, state_device
+from blurcli.guide import Guide, load_guide
+from blurcli.inference import InferenceNetwork, load_network, state_device
 from blurcli.weights import Classes, Weights
 
 _LISTED_CLASSES = 20
+_USUAL_AUTOGUIDANCE = 2.0  # docs/samplers.md
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,6 @@ class Start:
     init: Init | None = None
 
 
-def build_network(config: Config) -> UNet:
-    """The U-Net of a configuration, newly initialized from PyTorch's global random state."""
-    data = config.data
-    return UNet(channels=data.channels, classes=data.classes, augmented=data.augment > 0, **config.model.model_dump())
-
-
 class Pipeline:
     """A trained model, ready to sample.
 
@@ -75,6 +71,7 @@ class Pipeline:
         device: where the network runs.
         classes: the classes of a class-conditional network; None for none.
         notify: receives messages.
+        guide: a weaker version of the model; None for none.
 
     Attributes:
         device: where the network runs.
@@ -94,8 +91,10 @@ class Pipeline:
         device: torch.device,
         classes: Classes | None = None,
         notify: Callable[[str], None] = lambda text: None,
+        guide: Guide | None = None,
     ) -> None:
         self.config = config
+        self.guide = guide
         self.network = network
         self.device = device
         self.state_device = state_device(device)
@@ -109,7 +108,10 @@ class Pipeline:
         gain = None if data.gain is None else data.gain.to(self.state_device)
         extras = {name: tensor.to(self.state_device) for name, tensor in data.extras.items()}
         on_device = ModelData(moments.map(lambda tensor: tensor.to(self.state_device)), gain, extras)
-        self.model = self.family.model(GuidedNetwork(self._inference), on_device)
+        self._guiding = None if guide is None else InferenceNetwork(guide.network, guide.config, device, notify)
+        if self._guiding is not None:
+            self._guiding.on_images = lambda images: self._inference.on_images(images)
+        self.model = self.family.model(GuidedNetwork(self._inference, self._guiding), on_device)
         if gain is not None:
             self.model.denoiser  # noqa: B018  checks the gain
 
@@ -120,23 +122,28 @@ class Pipeline:
         device: torch.device,
         calibrated: bool = True,
         notify: Callable[[str], None] = lambda text: None,
+        guide: Weights | None = None,
     ) -> Pipeline:
         """A pipeline from a weights file, with the measured gain unless `calibrated` is false.
 
+        Args:
+            weights: the model.
+            device: where the network runs.
+            calibrated: whether to use the measured gain of the model.
+            notify: receives messages.
+            guide: a weaker version of the model; None for none.
+
         Raises:
-            UserError: the tensors of the file do not fit its configuration.
+            OptionError: a guide of another process, objective or data.
+            UserError: the tensors of a file do not fit its configuration.
         """
-        with torch.device("meta"):
-            network = build_network(weights.config)
-        # Before any memory is allocated: a damaged file can claim a huge network.
-        check_fit(network, weights.network, weights.path)
-        # Copies: the tensors may be views of the file. Assigned: `to_empty` on `meta` imports SymPy, for seconds.
-        tensors = {name: tensor.to(device, copy=True) for name, tensor in weights.network.items()}
-        network.load_state_dict(tensors, assign=True)
-        network = network.to(memory_format=memory_format(weights.config, device)).requires_grad_(False).eval()
+        network = load_network(weights, device)
+        weaker = None
+        if guide is not None:
+            weaker = load_guide(guide, weights, device)
         data = weights.data if calibrated else replace(weights.data, gain=None)
         try:
-            return cls(weights.config, network, data, device, weights.classes, notify)
+            return cls(weights.config, network, data, device, weights.classes, notify, weaker)
         except ValueError as error:
             raise UserError(f"{weights.path}: {error}; the file is damaged") from None
 
@@ -162,7 +169,8 @@ class Pipeline:
 
     def compile(self, batch_size: int, evaluations: int = 0) -> None:
         """Compile the network where that pays; see `InferenceNetwork.compile`."""
-        self._inference.compile(batch_size, evaluations)
+        for network in filter(None, (self._inference, self._guiding)):
+            network.compile(batch_size, evaluations)
 
     @contextmanager
     def progress(
@@ -175,7 +183,8 @@ class Pipeline:
             update: receives the number of images after every call of the network: one half is an image half-way to its end.
             distributed: the processes that share the work.
         """
-        guided = self.classes is not None and sampling.label != "none" and sampling.guidance != 1
+        by_class = self.classes is not None and sampling.label != "none"
+        guided = sampling.guidance != 1 and (self.guide is not None or by_class)
         per_image = sampling.steps * (2 if guided else 1)
         calls = 0
 
@@ -216,7 +225,7 @@ class Pipeline:
             delta: noise per step of `heat`, for images in [0, 1].
             label: for a class-conditional model, the name of a class; `none`; `all` in turn; None for the class frequencies of
                 the training data.
-            guidance: classifier-free guidance; 1 is none.
+            guidance: classifier-free guidance, or by the guide; 1 is none.
             final: for diffusion, `noisy` or `denoised`.
 
         Raises:
@@ -231,26 +240,36 @@ class Pipeline:
         if final is None and self.family.ends_noisy:
             final = DEFAULT_FINAL
         guidance = self._resolved_guidance(label, guidance)
-        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, label, guidance, final)
+        guide = None if self.guide is None else self.guide.digest
+        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, label, guidance, final, guide)
         self.family.check_sampling(chosen)
         return chosen
 
     def _resolved_guidance(self, label: str | None, guidance: float | None) -> float:
         if self.classes is None:
-            for option, value in (("label", label), ("guidance", None if guidance == 1 else guidance)):
+            unguided = None if guidance == 1 or self.guide is not None else guidance
+            for name, value in (("label", label), ("guidance", unguided)):
                 if value is not None:
-                    reason = "this model has no classes; train a class-conditional one with data.classes=N"
-                    raise OptionError(option, value, reason)
-            return 1.0
+                    other = f", or name weaker weights with {option('guide')}" if name == "guidance" else ""
+                    reason = f"this model has no classes; train a class-conditional one with data.classes=N{other}"
+                    raise OptionError(name, value, reason)
+            return self._guidance_by_guide(guidance)
         if label is not None and label not in (*self.classes.names, "none", "all"):
             names = self.classes.names[:_LISTED_CLASSES]
             known = f"{', '.join(names)}, none, all"
             raise OptionError("label", label, f"unknown class{did_you_mean(label, names)} (known: {known})")
+        if self.guide is not None:
+            return self._guidance_by_guide(guidance)
         guidance = self.config.sample.guidance if guidance is None else guidance
         if guidance != 1 and not self.config.optim.class_dropout:
             reason = "this model was trained without unconditional images (optim.class_dropout: 0); use 1"
             raise OptionError("guidance", f"{guidance:g}", reason)
         return guidance
+
+    def _guidance_by_guide(self, guidance: float | None) -> float:
+        if self.guide is None:
+            return 1.0
+        return _USUAL_AUTOGUIDANCE if guidance is None else guidance
 
     @torch.inference_mode()
     def generate(
@@ -335,8 +354,9 @@ class Pipeline:
 
     def _conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
         """Keyword arguments of the network for these images: their classes, int64 (B,), and the guidance."""
+        by_guide = {} if self.guide is None else {"guidance": sampling.guidance}
         if self.classes is None or sampling.label == "none":
-            return {}
+            return by_guide
         names, counts = self.classes.names, np.array(self.classes.counts, float)
         if sampling.label == "all":
             chosen = [index % len(names) for index in indices]

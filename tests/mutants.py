@@ -160,7 +160,7 @@ MUTANTS = (
     ),
     Mutant(
         "sampling in training mode",
-        "pipeline.py",
+        "inference.py",
         "requires_grad_(False).eval()",
         "requires_grad_(False).train()",
         f"{INVARIANTS}::test_sampling_is_without_dropout",

@@ -21,7 +21,7 @@ from blurcli.config import (
 )
 from blurcli.config.schema import DiffusionConfig
 from blurcli.errors import UsageError
-from blurcli.pipeline import build_network
+from blurcli.inference import build_network
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> str:

@@ -12,7 +12,8 @@ from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, dct2, idct2, sample
 from blurcli.data import Batches
 from blurcli.families import ModelData
-from blurcli.pipeline import Pipeline, build_network
+from blurcli.inference import build_network
+from blurcli.pipeline import Pipeline
 from blurcli.train import Trainer
 from blurcli.train.checkpointing import load_state
 

@@ -21,7 +21,7 @@ from blurcli.config import load_config, preset_names
 from blurcli.data import load_dataset
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.errors import UsageError, UserError
-from blurcli.pipeline import build_network
+from blurcli.inference import build_network
 from blurcli.runs import Run
 from blurcli.train.monitoring import Monitor
 from blurcli.weights import load_weights

@@ -372,7 +372,7 @@ def test_scores_of_other_numbers_of_images_are_not_ranked_together() -> None:
 def test_gain_and_moments_reach_the_model() -> None:
     config = tiny_config("objective=eps")
     torch.manual_seed(0)
-    from blurcli.pipeline import build_network
+    from blurcli.inference import build_network
 
     network = build_network(config).eval()
     for parameter in network.parameters():

@@ -18,7 +18,8 @@ from blurcli.core.unet import _ResidualBlock
 from blurcli.data import ReadOptions, load_dataset
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
-from blurcli.pipeline import Pipeline, build_network
+from blurcli.inference import build_network
+from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
 from blurcli.train import Callbacks, Trainer, train
 from blurcli.visualize import tile

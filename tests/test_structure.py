@@ -20,7 +20,7 @@ FLOORS = [
     {"visualize"},
     {"train"},
     {"evaluate"},
-    {"pipeline", "inference", "weights"},
+    {"pipeline", "guide", "inference", "weights"},
     {"families"},
     {"data"},
     {"config"},

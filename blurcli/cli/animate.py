@@ -15,6 +15,7 @@ from blurcli.cli.common import (
     DeltaOption,
     DeviceOption,
     GuidanceOption,
+    GuideOption,
     JsonOption,
     RunOption,
     SamplerOption,
@@ -115,6 +116,7 @@ def animate(
     delta: DeltaOption = None,
     label: ClassOption = None,
     guidance: GuidanceOption = None,
+    guide: GuideOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -131,11 +133,11 @@ def animate(
     output = FilmStrip() if strip else output_for(out)
     look = Presentation(fps, hold, loop, scale, columns, labels or None)
     _check_output(output, out, look)
-    source = _Source(run, weights, preset, assignments, compare or [], images, size)
+    source = _Source(run, weights, preset, assignments, compare or [], images, size, guide)
     source.check(direction)
-    if direction == "forward" and any(option is not None for option in (sampler, steps, delta, label, guidance)):
+    if direction == "forward" and any(option is not None for option in (sampler, steps, delta, label, guidance, guide)):
         raise UsageError(
-            "--sampler, --steps, --delta, --class, --guidance: apply to the reverse process; leave them out, or use "
+            "--sampler, --steps, --delta, --class, --guidance, --guide: apply to the reverse process; leave them out, or use "
             "--direction reverse (--frames sets the number of frames)"
         )
     single_reverse = direction == "reverse" and not compare
@@ -229,6 +231,7 @@ class _Source:
     compare: list[str]
     images: Path | None
     size: str | None
+    guide: Path | None
 
     def check(self, direction: str) -> None:
         """Refuse options that do not fit the direction or each other."""
@@ -253,7 +256,7 @@ class _Source:
             config = resolve_preset(self.preset, None, self.assignments)
             loaded = [_untrained(self.preset, _resized(config, self._image_size(config)))]
         else:
-            loaded = [_trained(self.run, self.weights, device)]
+            loaded = [_trained(self.run, self.weights, device, self.guide)]
         first = loaded[0].config.data
         for name in self.compare:
             path = Path(name)
@@ -282,11 +285,11 @@ class _Source:
         return config.data.image_size
 
 
-def _trained(run: Path | None, weights: Path | None, device: str) -> _Loaded:
+def _trained(run: Path | None, weights: Path | None, device: str, guide: Path | None = None) -> _Loaded:
     from blurcli.visualize.trajectories import AnimatedProcess
 
     path, found = find_weights(run, weights)
-    model, _ = load_model(path, device)
+    model, _ = load_model(path, device, guide=guide)
     title = found.path.resolve().name if found is not None else path.stem
     return _Loaded(AnimatedProcess(title, model.process, model), model.config, path, found)
 

@@ -70,8 +70,12 @@ GuidanceOption = Annotated[
         "--guidance",
         min=0,
         max=100,
-        help="Classifier-free guidance; 1 is none, larger is more typical. [default: the preset's]",
+        help="Classifier-free guidance, or by --guide; 1 is none. [default: the preset's; with --guide 2]",
     ),
+]
+GuideOption = Annotated[
+    Path | None,
+    typer.Option("--guide", help="Weights of an earlier or smaller version of the model: guide away from it (autoguidance)."),
 ]
 FinalOption = Annotated[
     FinalName | None,
@@ -156,8 +160,8 @@ def load_torch() -> None:
             import torch  # noqa: F401
 
 
-def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Pipeline, int]:
-    """The pipeline of a weights file, and its training steps."""
+def load_model(path: Path, device: str, calibrated: bool = True, guide: Path | None = None) -> tuple[Pipeline, int]:
+    """The pipeline of a weights file, perhaps with a guide, and its training steps."""
     load_torch()
     from blurcli import console
     from blurcli.inference import choose_device
@@ -168,7 +172,8 @@ def load_model(path: Path, device: str, calibrated: bool = True) -> tuple[Pipeli
     weights = load_weights(path)
     if not calibrated and weights.data.gain is None:
         raise UsageError(f"--no-calibration: {path} has no calibration; only models with objective=eps have one")
-    return Pipeline.from_weights(weights, chosen, calibrated, console.notify), weights.step
+    weaker = None if guide is None else load_weights(guide)
+    return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker), weights.step
 
 
 def load_images(config: Config, source: str, split: str, classes: int | None = None) -> Dataset:

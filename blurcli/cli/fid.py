@@ -19,6 +19,7 @@ from blurcli.cli.common import (
     EtaOption,
     FinalOption,
     GuidanceOption,
+    GuideOption,
     JsonOption,
     ReferenceOption,
     RunOption,
@@ -75,6 +76,7 @@ def fid(
     delta: DeltaOption = None,
     label: ClassOption = None,
     guidance: GuidanceOption = None,
+    guide: GuideOption = None,
     final: FinalOption = None,
     seed: SeedOption = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Sets of images, from --seed on: mean and spread.")] = 1,
@@ -104,11 +106,11 @@ def fid(
     if samples is not None:
         if started_by_torchrun():
             raise UsageError("--samples: stored images are scored by one process; run the command without torchrun")
-        making = (weights, sampler, steps, eta, delta, label, guidance, final, batch_size)
+        making = (weights, sampler, steps, eta, delta, label, guidance, guide, final, batch_size)
         if any(option is not None for option in making) or seed or repeats > 1 or not calibrated:
             raise UsageError(
                 "--samples: scores stored images; leave out --weights, --sampler, --steps, --eta, --delta, --class, "
-                "--guidance, --final, --seed, --repeats, --batch-size and --no-calibration"
+                "--guidance, --guide, --final, --seed, --repeats, --batch-size and --no-calibration"
             )
     elif size is not None:
         raise UsageError("--size: resizes --samples; a model makes images of one size, leave it out")
@@ -118,7 +120,7 @@ def fid(
             task = _stored_images(samples, size, n, run, options)
         else:
             path, chosen_run = find_weights(run, weights)
-            model, step = load_model(path, device, calibrated)
+            model, step = load_model(path, device, calibrated, guide)
             sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
             count = n or model.config.score.n
             sets = [

@@ -17,6 +17,7 @@ from blurcli.cli.common import (
     EtaOption,
     FinalOption,
     GuidanceOption,
+    GuideOption,
     JsonOption,
     RunOption,
     SamplerOption,
@@ -51,6 +52,7 @@ def sample(
     delta: DeltaOption = None,
     label: ClassOption = None,
     guidance: GuidanceOption = None,
+    guide: GuideOption = None,
     final: FinalOption = None,
     seed: SeedOption = 0,
     init_image: Annotated[
@@ -98,7 +100,7 @@ def sample(
 
     with distributed_context(device) as distributed:
         path, chosen_run = find_weights(run, weights)
-        model, step = load_model(path, device, calibrated)
+        model, step = load_model(path, device, calibrated, guide)
         sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
         if out is None:
             out = _default_out(
@@ -109,6 +111,7 @@ def sample(
                     f"-delta{delta}": delta is not None,
                     f"-{label}": label is not None,
                     f"-guidance{guidance}": guidance is not None,
+                    f"-guide-{guide.stem if guide else ''}": guide is not None,
                     f"-{final}": final is not None,
                     f"-{init_image.stem if init_image else ''}{strength:g}": init_image,
                     "-blurred": init_blurred,
@@ -140,6 +143,8 @@ def sample(
 
         init = Init(read_photo(init_image, model.config), strength, init_blurred) if init_image is not None else None
         record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}
+        if sampling.guide is None:
+            del record["guide"]  # as before there were guides, for folders that are continued
         if init is not None:
             record |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}

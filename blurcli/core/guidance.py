@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) as a wrapper of the network inside a denoiser."""
+"""Guidance as a wrapper of the network inside a denoiser: by the class, or by a weaker version of the model."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from blurcli.core.denoiser import Network
 
 
 class GuidedNetwork:
-    """A network whose output moves from the unconditional prediction towards, or beyond, the conditional one.
+    """A network whose output moves away from that of a worse prediction: `worse + guidance (own - worse)`; 1 is its own output.
 
-    `unconditional + guidance (conditional - unconditional)`: guidance 1 is the conditional model. x_hat is an affine function
-    of the output at a given state and time, so guiding the output guides x_hat; unlike a difference of two x_hat it loses no
-    precision where an objective divides by a small alpha.
+    Without a guide the worse prediction is its own for no class: classifier-free guidance (Ho and Salimans 2022, arXiv
+    2207.12598). With one it is the guide's for the same class: autoguidance (Karras et al. 2024, arXiv 2406.02507).
+
+    x_hat is an affine function of the output at a given state and time, so guiding the output guides x_hat; unlike a difference
+    of two x_hat it loses no precision where an objective divides by a small alpha.
 
     Args:
         net: takes `labels`, int64 (B,), or None for no class.
+        guide: a weaker network of the same objective, process and data; None for classifier-free guidance.
     """
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Network, guide: Network | None = None) -> None:
         self._net = net
+        self._guide = guide
 
     def __call__(
         self, x: Tensor, t: Tensor, /, labels: Tensor | None = None, guidance: float = 1.0, **conditions: Any
     ) -> Tensor:
-        """The output for images (B, C, H, W) at times (B,); two calls of the network per image where guidance is not 1."""
-        if labels is None:
-            return self._net(x, t, **conditions)
-        conditional = self._net(x, t, labels=labels, **conditions)
-        if guidance == 1:
-            return conditional
-        unconditional = self._net(x, t, **conditions)
-        return unconditional + guidance * (conditional - unconditional)
+        """The output for images (B, C, H, W) at times (B,); two calls of networks per image where guidance is not 1."""
+        classes = {} if labels is None else {"labels": labels}
+        own = self._net(x, t, **classes, **conditions)
+        if guidance == 1 or (self._guide is None and labels is None):
+            return own
+        worse = self._net(x, t, **conditions) if self._guide is None else self._guide(x, t, **classes, **conditions)
+        return worse + guidance * (own - worse)

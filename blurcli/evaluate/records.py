@@ -14,7 +14,7 @@ from blurcli.evaluate.metrics import RANKING, TITLES, Metric
 
 Score = dict[str, Any]
 
-SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance", "final")
+SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance", "final", "guide")
 """The keys of a score that hold its `SamplingConfig`."""
 
 _SUBJECT = ("weights_sha256", "step", *SAMPLING, "calibrated", "features", "reference_hash", "size", "n", "calls")
@@ -85,7 +85,14 @@ def sampling_title(score: Score, usual: Score | None = None) -> str:
         usual: settings that are not mentioned; None for the neutral ones.
     """
     parts = [] if score.get("sampler") is None else [str(score["sampler"])]
-    for key, title in (("eta", "eta"), ("label", "class"), ("guidance", "guidance"), ("delta", "delta"), ("final", "final")):
+    for key, title in (
+        ("eta", "eta"),
+        ("label", "class"),
+        ("guidance", "guidance"),
+        ("guide", "by"),
+        ("delta", "delta"),
+        ("final", "final"),
+    ):
         value = _setting(score, key)
         if value is not None and value != _setting(usual or {}, key):
             parts.append(f"{title} {value:g}" if is_number(value) else f"{title} {value}")

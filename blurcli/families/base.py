@@ -40,8 +40,9 @@ class SamplingConfig:
         eta: noise of `ddim`, in [0, 1]; 0 for others.
         delta: noise per step of `heat`, for images in [0, 1]; None for others.
         label: name of a class; `none`; `all` in turn; None for the class frequencies of the training data.
-        guidance: classifier-free guidance; 1 is none.
+        guidance: classifier-free guidance, or by a guide; 1 is none.
         final: `noisy` or `denoised`, see `core.sample`; None for heat dissipation, whose last step adds no noise.
+        guide: digest of the weaker model that guides; None for none.
     """
 
     sampler: str
@@ -51,6 +52,7 @@ class SamplingConfig:
     label: str | None = None
     guidance: float = 1.0
     final: str | None = None
+    guide: str | None = None
 
     @property
     def stochastic(self) -> bool:

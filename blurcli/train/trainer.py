@@ -23,8 +23,7 @@ from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UserError
 from blurcli.families import ModelData, family_of
-from blurcli.inference import CompileOrFallback, memory_format, mixed_precision, state_device
-from blurcli.pipeline import build_network
+from blurcli.inference import CompileOrFallback, build_network, memory_format, mixed_precision, state_device
 from blurcli.train.adam import Adam
 from blurcli.train.checkpointing import State
 
