@@ -324,7 +324,7 @@ def test_presets(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["train"], 2, "train needs --preset NAME"),
+        (["train"], 2, "train needs --data FOLDER with your images, or --preset NAME"),
         (["train", "--run", "absent"], 2, "no run to continue"),
         (["train", "--preset", "shapes-blr"], 2, "did you mean 'shapes-blur'?"),
         (["train", "--preset", "absent.yaml"], 2, "absent.yaml: no such file"),

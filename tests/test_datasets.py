@@ -224,7 +224,7 @@ def test_every_preset_trains_a_step_on_its_own_data(
         "data.shapes_count=32",
     ]
     assignments = [part for assignment in small for part in ("--set", assignment)]
-    data = ["--data", photos] if preset == "folder-blur" else []
+    data = ["--data", photos] if preset.startswith("folder-") else []
     done = cli("train", "--preset", preset, "--run", "r", *data, *assignments)
     assert done.code == 0, done.err
     weights = load_weights(Run(tmp_path / "r").weights_path(1))
