@@ -304,7 +304,7 @@ def test_the_newest_run_is_preferred_to_the_bundled_model(cli: Cli, tiny_run: Pa
 def test_cuda_asked_for_and_absent(cli: Cli, tiny_run: Path) -> None:
     done = cli("sample", "--run", tiny_run, "--device", "cuda")
     assert done.code == 2
-    assert "--device cuda: PyTorch finds no CUDA GPU; use cpu" in done.err
+    assert "--device cuda: PyTorch finds no such device; use cpu" in done.err
     assert choose_device("auto").type == "cpu"
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from blurcli.config import Config, flatten, from_json, load_config, parse_overrides, to_json, to_yaml
+from blurcli.config import Config, flatten, from_json, load_config, parse_overrides, resolve_source, to_json, to_yaml
 from blurcli.data.archives import open_images
 from blurcli.data.images import decode
 from blurcli.data.stream import open_stream
@@ -127,7 +127,10 @@ def test_what_is_written_is_read_again(tmp_path: Path, content: dict[str, Any]) 
     config = load_config("shapes-blur", [(key, key, value) for key, value in content.items()])
     assert from_json(to_json(config), "x") == config
     (tmp_path / "x.yaml").write_text(to_yaml(config), encoding="utf-8")
-    assert load_config(str(tmp_path / "x.yaml")) == config
+    # A path in a file is relative to the file.
+    source = resolve_source(config.data.source, tmp_path)
+    expected = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    assert load_config(str(tmp_path / "x.yaml")) == expected
 
 
 # Properties of the readers

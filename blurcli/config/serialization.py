@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -64,5 +65,8 @@ def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
 
 
 def _yaml_line(key: str, value: Any, comment: str | None) -> str:
-    text = yaml.safe_dump([value], default_flow_style=True, width=10_000).strip()[1:-1]
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        text = json.dumps(value)  # PyYAML would leave some texts plain that are numbers to the loader, such as 1e3
+    else:
+        text = yaml.safe_dump([value], default_flow_style=True, width=10_000).strip()[1:-1]
     return f"{key}: {text}  # {comment}"
