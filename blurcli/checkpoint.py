@@ -69,7 +69,8 @@ def read(path: Path, kind: str) -> tuple[dict[str, str], Tensors]:
             if metadata.get("format_version") != _FORMAT_VERSION:
                 version = metadata.get("format_version")
                 raise UsageError(f"{path}: has format version {version}; this blurdiff reads {_FORMAT_VERSION}: update it")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+            # Copies: on Windows a file cannot be replaced while tensors are mapped to it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); it may be truncated: use another copy") from None
     recorded = metadata.pop("sha256", "")

@@ -15,6 +15,7 @@ from blurcli.core import dct2
 from blurcli.core.colors import to_opponent
 from blurcli.data import Batches, ReadOptions, load_dataset, measure_moments
 from blurcli.data.images import decode
+from blurcli.data.packed_cache import pack
 from blurcli.data.shapes import draw_shapes
 from blurcli.errors import UsageError, UserError
 
@@ -336,3 +337,15 @@ def test_large_images_are_measured_in_parts_and_fewer_of_them(monkeypatch: pytes
     monkeypatch.setattr(moments, "_ENOUGH_IMAGES", 2)
     for ours, direct in zip(measured(images, flip=False), measured(images[[0, -1]], flip=False), strict=True):
         torch.testing.assert_close(ours, direct)
+
+
+def test_images_that_are_known_are_not_written_again() -> None:
+    """Another training may have them mapped, and Windows replaces no mapped file; a damaged file is replaced."""
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2)
+    first = pack([images], (3, 2, 2), lambda: "known")
+    path = Path(first.filename)  # type: ignore[attr-defined]
+    inode = path.stat().st_ino
+    assert (pack([images], (3, 2, 2), lambda: "known") == images).all()
+    assert path.stat().st_ino == inode
+    path.write_bytes(path.read_bytes()[:-1])
+    assert (pack([images], (3, 2, 2), lambda: "known") == images).all()

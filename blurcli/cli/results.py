@@ -30,8 +30,10 @@ def results(
     paths: dict[Path, Path] = {}
     for given in runs or sorted(RUNS.glob("**/evaluations.jsonl")):
         path = given / "evaluations.jsonl" if given.is_dir() else given
+        if not given.exists():
+            raise UsageError(f"{given}: no such run folder or file of scores")
         if not path.is_file():
-            raise UsageError(f"{path}: no such file; score the run with: blurdiff fid --run {path.parent}")
+            raise UsageError(f"{path}: no such file; score the run with: blurdiff fid --run {given}")
         paths.setdefault(path.resolve(), path)
     for path in paths.values():
         scores += [{**score, "run": str(path.parent)} for score in evaluate.recorded(path)]

@@ -58,7 +58,11 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
             file.seek(0)
             _write_header(file, count, shape)
             assert file.tell() == begin
-        path = folder / f"{fingerprint()}.npy"
+        name = fingerprint()
+        # Another training may have the same images mapped, and Windows replaces no mapped file.
+        if (known := load_packed(name, shape)) is not None:
+            return known
+        path = folder / f"{name}.npy"
         with files.replacing(path) as temporary:
             partial.replace(temporary)
     images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
