@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 
 _OPTION = re.compile("\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}(.*?)\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}")
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 def option(name: str) -> str:
     """A reference to an option in the text of an error or message, spelled by whoever shows it; see `spelled`."""
@@ -17,6 +19,11 @@ def option(name: str) -> str:
 def spelled(text: str, spell: Callable[[str], str]) -> str:
     """A text with `spell(name)` for every reference to an option: a flag on the command line, a parameter in Python."""
     return _OPTION.sub(lambda match: spell(match[1]), text)
+
+
+def one_line(name: str) -> str:
+    """The name of a file as a message shows it: line ends and other control characters as escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 class UserError(Exception):

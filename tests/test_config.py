@@ -187,3 +187,9 @@ def test_free_keys_exist_and_do_not_count_as_differences() -> None:
     assert set(flatten(Config())) >= FREE_KEYS  # type: ignore[call-arg]
     changed = load_config("shapes-blur", parse_overrides(["train.steps=5", "sample.steps=3", "score.n=9"]))
     assert differing_keys(load_config("shapes-blur"), changed) == []
+
+
+def test_a_contradiction_is_blamed_on_the_keys_that_it_is_about() -> None:
+    overrides = [*parse_overrides(["data.image_size=20", "data.flip=true"]), ("--data x", "data.source", "x")]
+    with pytest.raises(UsageError, match=r"^`set` data.image_size=20: data.image_size \[20, 20\]: both sides"):
+        load_config("shapes-blur", overrides)

@@ -348,3 +348,24 @@ def test_one_reference_image_is_refused(cli: Cli, tmp_path: Path, command: str) 
     done = cli(command, "--weights", "shapes-blur", "--data", tmp_path / "one", "--features", "pixels", "--n", 4, "--steps", 1)
     assert done.code == 2
     assert "one: has one image; a reference needs at least two" in done.err
+
+
+def test_a_name_of_several_lines_is_shown_in_one(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "new\nline\x1b[31m.png").write_bytes(b"no image")
+    found = cli("data", "photos")
+    assert r"1: new\nline\x1b[31m.png (no format" in found.out
+    trained = cli("train", "--data", "photos", "--preset", "folder-small")
+    assert trained.code == 1
+    assert r"photos/new\nline\x1b[31m.png: not a readable image" in trained.err
+
+
+def test_values_that_are_not_finite_are_no_range(cli: Cli, tmp_path: Path) -> None:
+    """A range would not help: such an image cannot be read."""
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    values[3, 3] = np.nan
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(values).save(tmp_path / "photos" / "a.tif")
+    found = cli("data", "photos")
+    assert "not finite" in found.out
+    assert "value_range" not in found.out + found.err

@@ -51,6 +51,13 @@ def test_three_hundred_damaged_inputs() -> None:
     assert script("hostile.py")["inputs"] >= 300
 
 
+def test_random_inputs_of_every_kind() -> None:
+    """A few of the cases of `python tests/fuzz.py`."""
+    report = script("fuzz.py", "12")
+    assert report["faults"] == 0
+    assert report["cases"] == 8 * 12
+
+
 # Properties of the configuration
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()

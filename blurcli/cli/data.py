@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, resolve_preset
-from blurcli.errors import UserError
+from blurcli.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from blurcli.config import DataConfig
@@ -115,7 +115,7 @@ def _names(names: list[str]) -> str:
 
 
 def _few(names: list[str]) -> list[str]:
-    return names[:_LISTED] + (["..."] if len(names) > _LISTED else [])
+    return [one_line(name) for name in names[:_LISTED]] + (["..."] if len(names) > _LISTED else [])
 
 
 def _consequences(found: Inspection, config: DataConfig) -> list[str]:

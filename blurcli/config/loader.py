@@ -29,7 +29,7 @@ def from_json(text: str, origin: str) -> Config:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{origin}: its configuration is not JSON ({error}); the file is damaged") from None
     _keep_former_defaults(plain)
-    return _validate(plain, lambda key: origin)
+    return _validate(plain, lambda key, message: origin)
 
 
 def _keep_former_defaults(plain: Any) -> None:
@@ -61,10 +61,12 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
             nested = {part: nested}
         _merge(merged, nested, origin, origins)
 
-    def origin_of(key: str) -> str:
-        # Contradictions between keys are reported for their section: the key that was set last is the likely cause.
-        inside = [origin for known, origin in origins.items() if not key or known.startswith(key + ".")]
-        return origins.get(key) or (inside[-1] if inside else preset)
+    def origin_of(key: str, message: str) -> str:
+        # Contradictions between keys are reported for their section: of the keys that the message names, or else of all, the
+        # one that was set last is the likely cause.
+        inside = [known for known in origins if not key or known.startswith(key + ".")]
+        named = [known for known in inside if re.search(rf"\b{known if not key else known.removeprefix(f'{key}.')}\b", message)]
+        return origins.get(key) or next((origins[known] for known in (*reversed(named), *reversed(inside))), preset)
 
     return _validate(merged, origin_of)
 
@@ -274,8 +276,8 @@ def _describe(details: ErrorDetails, origin_of: Any) -> str:
     # Locations go down to list items and members of a union; authors of presets know keys.
     location = [str(part) for part in details["loc"] if part not in PROCESS_KINDS][:2]
     key = ".".join(location)
-    where = f"{origin_of(key)}: " + (f"{key}: " if key else "")
     message = details["msg"].removeprefix("Value error, ")
+    where = f"{origin_of(key, message)}: " + (f"{key}: " if key else "")
     if details["type"] == "extra_forbidden":
         if key in _ALL_KEYS:
             return f"{where}this key is for another process.kind; leave it out"

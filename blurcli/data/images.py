@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from blurcli.errors import UserError
+from blurcli.errors import UserError, one_line
 
 _LARGE = 1 << 24  # pixels; larger images are decoded one at a time
 _one_large = threading.Lock()
@@ -121,7 +121,7 @@ class UnreadableError(UserError):
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: not a readable image ({reason}); repair or remove the file")
+        super().__init__(f"{one_line(name)}: not a readable image ({reason}); repair or remove the file")
         self.reason = reason
 
 
@@ -141,13 +141,11 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
 
 
 def deep_values(image: Image.Image) -> Range | None:
-    """Smallest and largest finite value of a gray image of more than 8 bits; None for any other image, or without any."""
+    """Smallest and largest value of a gray image of more than 8 bits; None for any other, or where one is not finite."""
     if not is_deep(image):
         return None
     values = np.asarray(image)
-    if image.mode == "F":
-        values = values[np.isfinite(values)]
-    return (float(values.min()), float(values.max())) if values.size else None
+    return (float(values.min()), float(values.max())) if values.size and np.isfinite(values).all() else None
 
 
 def is_deep(image: Image.Image) -> bool:
