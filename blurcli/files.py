@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -100,7 +101,9 @@ def check_space(path: Path, size: int) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise UserError(f"{path}: needs {size >> 20:,} MiB, and {free >> 20:,} MiB are free; choose another disk")
+        raise UserError(
+            f"{path}: needs about {math.ceil(size / 2**20):,} MiB, and {free >> 20:,} MiB are free; choose another disk"
+        )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Settings of an animation are refused or accepted before the work, and read back from the file."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,11 @@ def test_the_size_is_that_of_the_frames(cli: Cli, tmp_path: Path) -> None:
 def test_one_panel_too_many_is_refused() -> None:
     with pytest.raises(UsageError, match="70000x10 pixels"):
         PICTURE_FORMATS[".gif"].check_size(Path("x.gif"), 70_000, 10)
+
+
+def test_a_disk_too_small_for_an_animation(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 5))  # type: ignore[attr-defined]
+    done = cli("animate", "a.gif", *FORWARD)
+    assert done.code == 1
+    assert "a.gif: needs about 1 MiB, and 0 MiB are free; choose another disk" in done.err
+    assert not (tmp_path / "a.gif").exists()

@@ -126,7 +126,7 @@ def animate(
     The last frame of the reverse process shows the images of `sample` with the same seed, sampler and steps; frames between two
     steps are interpolated. The forward process needs no trained model: --direction forward --preset NAME.
     """
-    from blurcli import console
+    from blurcli import console, files
     from blurcli.visualize.outputs import FilmStrip, Presentation, output_for
     from blurcli.visualize.trajectories import View, forward_trajectory, reverse_trajectory, uniform_times
 
@@ -158,7 +158,10 @@ def animate(
     clean = _clean_images(loaded[0], images, n, seed) if direction in ("forward", "both") else None
     n = n if clean is None else len(clean)
     panels = len(processes) * (2 if what == "both" else 1)
-    output.check_size(out, *look.picture_size(panels, n, loaded[0].config.data.image_size))
+    width, height = look.picture_size(panels, n, loaded[0].config.data.image_size)
+    output.check_size(out, width, height)
+    # A GIF of noise has about a byte per pixel.
+    files.check_space(out, width * height * frames * (2 if direction == "both" else 1))
 
     trajectories = []
     if clean is not None:
