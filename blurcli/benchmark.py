@@ -23,8 +23,8 @@ from blurcli.data import Batches
 from blurcli.families import ModelData
 from blurcli.inference import build_network, has_native_bf16, memory_format, resolve_precision, state_device
 from blurcli.pipeline import Pipeline
-from blurcli.train import Trainer
-from blurcli.train.trainer import largest_batch
+from blurcli.training import Trainer
+from blurcli.training.trainer import largest_batch
 
 _MIN_ROUNDS = 3
 _MAX_IMAGES = 50_000

@@ -52,7 +52,7 @@ _UNLIMITED = 10_000  # characters per line
 _stdout = Console(soft_wrap=True, highlight=False, emoji=False)
 
 
-_FLAGS = {"label": "--class", "hold_sec": "--hold"}  # of options whose flag has another name
+_FLAGS = {"label": "--class", "hold_sec": "--hold", "calibrated": "--no-calibration"}  # of options whose flag has another name
 
 
 def flag(name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from blurcli.cache import cache_folder
-from blurcli.errors import UserError
+from blurcli.errors import UsageError, UserError
 
 PARTIAL = ".partial-"
 """How the names of unfinished files begin."""
@@ -94,6 +94,19 @@ def check_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse, before the work, an output folder that is not empty or cannot be created.
+
+    Raises:
+        UsageError: it is not empty, or no folder.
+        UserError: it cannot be created.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists and is not an empty folder; choose another one")
+    if not folder.exists():
+        check_writable(folder)
 
 
 def check_space(path: Path, size: int) -> None:

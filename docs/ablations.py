@@ -29,7 +29,7 @@ from blurcli.data import Batches, Dataset, load_dataset, measure_moments
 from blurcli.evaluate.denoising import MeasuredImages, denoising_errors
 from blurcli.families import ModelData
 from blurcli.pipeline import Pipeline
-from blurcli.train import Trainer
+from blurcli.training import Trainer
 
 BASE = [
     *("data.image_size=16", "process.blur_schedule=sin2", "process.blur_sigma_max=10"),

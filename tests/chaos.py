@@ -43,7 +43,7 @@ def check_files(run: Path) -> int:
     """Read everything that a run has on disk; returns the step that a training would go on from."""
     from blurcli.config import load_run_config
     from blurcli.runs import Run
-    from blurcli.train.checkpointing import load_state
+    from blurcli.training.checkpointing import load_state
     from blurcli.weights import load_weights
 
     found = Run(run)
@@ -61,7 +61,7 @@ def check_files(run: Path) -> int:
 def final_tensors(run: Path) -> dict[str, Any]:
     """What a finished training has learned."""
     from blurcli.runs import Run
-    from blurcli.train.checkpointing import load_state
+    from blurcli.training.checkpointing import load_state
     from blurcli.weights import load_weights
 
     weights = load_weights(Run(run).weights_path(STEPS)).network
@@ -73,7 +73,7 @@ def chaos(kills: int, seed: int) -> Counter[str]:
     import torch
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["blurcli.cli", "blurcli.train", "blurcli.console"])
+    context.set_forkserver_preload(["blurcli.cli", "blurcli.training", "blurcli.console"])
     draw = random.Random(seed)
     done: Counter[str] = Counter()
 

@@ -2,9 +2,9 @@
 
     python tests/fuzz.py CASES [SEED] [KIND ...]
 
-CASES of each kind. Every one must end in success or in one message with exit code 1 or 2: no traceback, no bug of ours, no hang,
+CASES of each kind, or with `KIND:NUMBER` that one again. Every one must end in success or in one message with exit code 1 or 2: no traceback, no bug of ours, no hang,
 no memory beyond a bound, and no file but where the command may write. The last line of the output is a JSON object with counts
-and times; faults come before it, with the number from which a case can be made again.
+and times; faults come before it.
 """
 
 from __future__ import annotations
@@ -317,8 +317,9 @@ def fuzz(folder: Path, cases: int, seed: int, only: list[str]) -> list[str]:
         Image.new("RGB", (8, 8), (i, i, i)).save(folder / "photos" / f"{i}.png")
     fuzzer, before, wrong = Fuzzer(folder), tree(folder), []
     ends, slowest, most, begun = Counter[str](), 0.0, 0, time.monotonic()
-    for kind in only or fuzzer.kinds:
-        for number in range(cases):
+    for chosen in only or fuzzer.kinds:
+        kind, _, one = chosen.partition(":")
+        for number in [int(one)] if one else range(cases):
             name = f"{kind} {seed} {number}"
             arguments = fuzzer.kinds[kind](random.Random(name))
             forget_peak()

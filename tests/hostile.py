@@ -225,6 +225,13 @@ def archives(folder: Path, draw: random.Random) -> Iterator[tuple[str, bytes]]:
             changed[directory + place] = value
             if bytes(changed) != content:
                 yield f"{name} of its first file set to {value}", bytes(changed)
+    other = bytearray(content)
+    other[directory + 6] = 0x63
+    yield "a version of another century", bytes(other)
+    other = bytearray(content)
+    other[directory + 9] |= 0x08
+    other[directory + 46] = 0xA1
+    yield "a name that is no UTF-8 and says that it is", bytes(other)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         zeros(archive, "bomb.png", b"", 400)
     yield "a file of 400 MB of zeros", path.read_bytes()

@@ -41,14 +41,14 @@ INVARIANTS = "tests/test_invariants.py"
 MUTANTS = (
     Mutant(
         "EMA warm-up removed",
-        "train/trainer.py",
+        "training/trainer.py",
         "decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))",
         "decay = self.config.optim.ema_decay",
         f"{INVARIANTS}::test_ema_starts_with_a_short_average",
     ),
     Mutant(
         "augmentation labels not given to the network",
-        "train/trainer.py",
+        "training/trainer.py",
         'conditions["augment_labels"] = augment_labels',
         "pass",
         f"{INVARIANTS}::test_augmentation_labels_reach_the_network",
@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         "class dropout inverted",
-        "train/trainer.py",
+        "training/trainer.py",
         "dropped = torch.rand(count, device=x.device) < self.config.optim.class_dropout",
         "dropped = torch.rand(count, device=x.device) >= self.config.optim.class_dropout",
         f"{INVARIANTS} -k class_dropout",
@@ -146,14 +146,14 @@ MUTANTS = (
     ),
     Mutant(
         "health measured in training mode",
-        "train/monitoring.py",
+        "training/monitoring.py",
         "with evaluation_mode(trainer.network):",
         "if True:",
         f"{INVARIANTS}::test_health_is_measured_without_dropout",
     ),
     Mutant(
         "EMA in training mode",
-        "train/trainer.py",
+        "training/trainer.py",
         "copy.deepcopy(self.network).eval()",
         "copy.deepcopy(self.network)",
         f"{INVARIANTS}::test_looks_leave_the_networks_in_their_modes",
@@ -167,14 +167,14 @@ MUTANTS = (
     ),
     Mutant(
         "loss weight ignored",
-        "train/trainer.py",
+        "training/trainer.py",
         "return None if weight is None else",
         "return None if True else",
         f"{INVARIANTS}::test_the_loss_weight_counts",
     ),
     Mutant(
         "Adam's beta1 changed",
-        "train/trainer.py",
+        "training/trainer.py",
         "named_parameters()), 0.9, config.optim.beta2)",
         "named_parameters()), 0.5, config.optim.beta2)",
         f"{INVARIANTS}::test_adam_has_the_betas_of_the_preset",

@@ -146,7 +146,7 @@ def watched() -> Iterator[None]:
 def run(commands: list[list[str]]) -> dict[str, Any]:
     """Run command lines; what each ended with, and where a training step waited."""
     from blurcli.cli import main
-    from blurcli.train.trainer import Trainer
+    from blurcli.training.trainer import Trainer
 
     step = Trainer.train_step
 

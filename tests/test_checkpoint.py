@@ -19,7 +19,7 @@ from blurcli.data import ReadOptions, load_dataset
 from blurcli.errors import UsageError, UserError
 from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
-from blurcli.train.checkpointing import load_state
+from blurcli.training.checkpointing import load_state
 from blurcli.weights import load_weights, save_weights, to_half_precision
 
 CPU = torch.device("cpu")

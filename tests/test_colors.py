@@ -18,7 +18,7 @@ from blurcli.evaluate.likelihood import likelihood_bound
 from blurcli.families import LikelihoodConfig, ModelData
 from blurcli.inference import build_network
 from blurcli.pipeline import Pipeline
-from blurcli.train.trainer import Trainer
+from blurcli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,8 @@ from blurcli.data import Batches
 from blurcli.families import ModelData
 from blurcli.inference import build_network
 from blurcli.pipeline import Pipeline
-from blurcli.train import Trainer
-from blurcli.train.checkpointing import load_state
+from blurcli.training import Trainer
+from blurcli.training.checkpointing import load_state
 
 CUDA = torch.device("cuda")
 

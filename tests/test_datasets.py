@@ -23,7 +23,7 @@ from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.errors import UsageError, UserError
 from blurcli.inference import build_network
 from blurcli.runs import Run
-from blurcli.train.monitoring import Monitor
+from blurcli.training.monitoring import Monitor
 from blurcli.weights import load_weights
 
 COUNT = 6  # images of each split

@@ -22,7 +22,7 @@ from blurcli.distributed import DistributedContext, joined
 from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
 from blurcli.runs import Run
-from blurcli.train import train
+from blurcli.training import train
 
 CPU = torch.device("cpu")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "blurcli", "--")

@@ -17,9 +17,9 @@ from torch import Tensor
 from blurcli import checkpoint
 from blurcli.errors import UserError
 from blurcli.runs import Run
-from blurcli.train import Callbacks, Interrupted, Trainer, monitoring, train
-from blurcli.train.checkpointing import load_state
-from blurcli.train.monitoring import Health
+from blurcli.training import Callbacks, Interrupted, Trainer, monitoring, train
+from blurcli.training.checkpointing import load_state
+from blurcli.training.monitoring import Health
 from blurcli.visualize import tile
 from blurcli.weights import load_weights
 

@@ -24,7 +24,7 @@ from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import load_features, recorded
 from blurcli.evaluate.statistics import Statistics
 from blurcli.families import ModelData
-from blurcli.train.checkpointing import load_state
+from blurcli.training.checkpointing import load_state
 from blurcli.weights import Weights, load_weights, save_weights
 
 HERE = Path(__file__).parent

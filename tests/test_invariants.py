@@ -27,10 +27,10 @@ from blurcli.families import ModelData
 from blurcli.inference import FixedBatches
 from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
-from blurcli.train import Callbacks, Trainer, train
-from blurcli.train import trainer as trainer_module
-from blurcli.train.adam import Adam
-from blurcli.train.monitoring import Health, Snapshots
+from blurcli.training import Callbacks, Trainer, train
+from blurcli.training import trainer as trainer_module
+from blurcli.training.adam import Adam
+from blurcli.training.monitoring import Health, Snapshots
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from blurcli.evaluate import recorded
 from blurcli.inference import build_network
 from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
-from blurcli.train import Callbacks, Trainer, train
+from blurcli.training import Callbacks, Trainer, train
 from blurcli.visualize import tile
 from blurcli.weights import load_weights
 

@@ -9,18 +9,17 @@ import torch
 from conftest import Cli
 from PIL import Image
 
-from blurcli import console
-from blurcli.cli import own_images
-from blurcli.cli.own_images import choose
+from blurcli import console, training_setup
 from blurcli.config import load_config, parse_overrides
 from blurcli.errors import UserError
+from blurcli.training_setup import choose
 
 TINY = "model.base_channels=8", "model.multipliers=[1]", "model.attention_levels=[]", "train.batch_size=2"
 
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_images, "_step_sec", lambda config, device: 0.3)
+    monkeypatch.setattr(training_setup, "_step_sec", lambda config, device: 0.3)
 
 
 def photos(folder: Path, count: int, size: tuple[int, int], mode: str = "RGB") -> Path:
@@ -63,7 +62,7 @@ def test_own_settings_count_more(tmp_path: Path) -> None:
 
 
 def test_many_images_are_not_augmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_images, "_FEW_IMAGES", 3)
+    monkeypatch.setattr(training_setup, "_FEW_IMAGES", 3)
     assert choose(str(photos(tmp_path / "p", 3, (70, 70))), "cpu").config.data.augment == 0
 
 

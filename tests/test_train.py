@@ -19,8 +19,8 @@ from blurcli.core import UNet
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, ReadOptions, load_dataset
 from blurcli.runs import Run
-from blurcli.train import Callbacks, Trainer, learning_rate, train
-from blurcli.train.checkpointing import State, load_state, save_state
+from blurcli.training import Callbacks, Trainer, learning_rate, train
+from blurcli.training.checkpointing import State, load_state, save_state
 from blurcli.visualize import tile
 from blurcli.weights import load_weights
 
@@ -81,7 +81,7 @@ def test_interrupted_by_a_signal_and_resumed(tmp_path: Path) -> None:
 
 def test_the_signal_may_come_at_any_time(tmp_path: Path) -> None:
     """SIGTERM between the last log and the end of a step: the step is finished and saved."""
-    from blurcli.train import Interrupted
+    from blurcli.training import Interrupted
 
     config = tiny_config("train.steps=30", "train.save_every_steps=1000")
     callbacks = Callbacks(on_log=lambda m: os.kill(os.getpid(), signal.SIGTERM))

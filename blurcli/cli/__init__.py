@@ -16,7 +16,6 @@ from blurcli import memory, threads
 from blurcli.cli.advice import correction, understood
 from blurcli.cli.animate import animate
 from blurcli.cli.bench import bench
-from blurcli.cli.common import started_by_torchrun
 from blurcli.cli.data import data
 from blurcli.cli.diagnose import diagnose
 from blurcli.cli.export import export
@@ -30,6 +29,7 @@ from blurcli.cli.sample import sample
 from blurcli.cli.sweep import sweep
 from blurcli.cli.train import train
 from blurcli.errors import UsageError, UserError
+from blurcli.session import started_by_torchrun
 
 app = typer.Typer(
     name="blurdiff",

@@ -22,17 +22,11 @@ from blurcli.cli.common import (
     SeedOption,
     StepsOption,
     WeightsOption,
-    check_new_folder,
     find_weights,
-    load_images,
-    load_model,
-    own_source,
-    photo_size,
-    read_photo,
-    resolve_preset,
     show,
 )
 from blurcli.errors import UsageError
+from blurcli.session import load_images, load_model, own_source, photo_size, read_photo, resolve_preset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,7 +194,7 @@ def _check_output(output: Output, out: Path, look: Presentation) -> None:
     if out.suffix:
         files.check_writable(out)
     else:
-        check_new_folder(out)
+        files.check_new_folder(out)
 
 
 def _play(trajectories: list[Trajectory], look: Presentation) -> None:
@@ -330,7 +324,7 @@ def _clean_images(loaded: _Loaded, images: Path | None, n: int, seed: int) -> ND
         if source not in DATASETS and not Path(source).exists():
             raise UsageError(f"{loaded.animated.title}: this preset has no images of its own; name some with --images")
     else:
-        source = own_source(loaded.config, loaded.run, "--images")
+        source = own_source(loaded.config, loaded.run, "images")
     dataset = load_images(loaded.config, source, "train")
     count = len(dataset.images)
     return np.array(dataset.images[np.random.default_rng(seed).permutation(count)[:n]])

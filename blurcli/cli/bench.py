@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption, load_torch, resolve_preset
+from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption
 from blurcli.errors import UsageError
+from blurcli.session import load_torch, resolve_preset
 
 if TYPE_CHECKING:
     from blurcli.benchmark import Row

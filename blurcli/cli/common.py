@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,15 +12,6 @@ from blurcli.core.samplers import FINALS, SAMPLERS
 from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from blurcli.config import Config
-    from blurcli.data import Dataset
-    from blurcli.distributed import DistributedContext
-    from blurcli.pipeline import Pipeline
     from blurcli.runs import Run
 
 if TYPE_CHECKING:
@@ -45,7 +33,7 @@ RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run folder; its newest weights are used. [default: the newest run]")
 ]
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="Weights file (.safetensors), or shapes-blur, the bundled model.")
+    Path | None, typer.Option("--weights", help="Weights file (.safetensors), or shapes, the bundled model.")
 ]
 SamplerOption = Annotated[
     SamplerName | None,
@@ -114,16 +102,6 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
         console.result(text)
 
 
-def resolve_preset(preset: str, data: str | None, assignments: list[str] | None) -> Config:
-    """A preset with the overrides of --set and --data."""
-    from blurcli.config import load_config, parse_overrides, resolve_source
-
-    overrides = parse_overrides(assignments or [])
-    if data is not None:
-        overrides.append((f"--data {data}", "data.source", resolve_source(data)))
-    return load_config(preset, overrides)
-
-
 def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | None]:
     """The weights file to use, and its run where it was found by one; reports which.
 
@@ -135,7 +113,7 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
-        return (bundled.PATH if str(weights) == bundled.NAME and not weights.is_file() else weights), None
+        return (bundled.PATH if str(weights) in bundled.NAMES and not weights.is_file() else weights), None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
         console.notify(
@@ -146,153 +124,3 @@ def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | No
     path = chosen.newest_weights()
     console.notify(f"using {path}")
     return path, chosen
-
-
-def load_torch() -> None:
-    """Import PyTorch, which takes seconds, visibly on a terminal."""
-    from blurcli import console, threads
-
-    if threads.note:
-        console.notify(threads.note)
-        threads.note = None
-    if "torch" not in sys.modules and not started_by_torchrun():  # whose processes share one terminal
-        with console.waiting("loading PyTorch"):
-            import torch  # noqa: F401
-
-
-def load_model(path: Path, device: str, calibrated: bool = True, guide: Path | None = None) -> tuple[Pipeline, int]:
-    """The pipeline of a weights file, perhaps with a guide, and its training steps."""
-    load_torch()
-    from blurcli import console
-    from blurcli.inference import choose_device
-    from blurcli.pipeline import Pipeline
-    from blurcli.weights import load_weights
-
-    chosen = choose_device(device)
-    weights = load_weights(path)
-    if not calibrated and weights.data.gain is None:
-        raise UsageError(f"--no-calibration: {path} has no calibration; only models with objective=eps have one")
-    weaker = None if guide is None else load_weights(guide)
-    return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker), weights.step
-
-
-def load_images(config: Config, source: str, split: str, classes: int | None = None) -> Dataset:
-    """A dataset in the size and channels of a configuration, with a progress bar while it is packed."""
-    from blurcli.data import ReadOptions, load_dataset
-
-    with packing() as progress:
-        dataset = load_dataset(
-            source,
-            split,
-            config.data.image_size,
-            config.data.channels,
-            ReadOptions.of(config.data),
-            classes=classes,
-            progress=progress,
-        )
-    _report(dataset)
-    return dataset
-
-
-def _report(dataset: Dataset) -> None:
-    from blurcli import console
-
-    if dataset.broken:
-        names = ", ".join(dataset.broken[:10]) + (", ..." if len(dataset.broken) > 10 else "")
-        console.notify(f"{dataset.name}: {len(dataset.broken)} unreadable files are skipped: {names}")
-    for note in dataset.notes:
-        console.notify(note)
-
-
-def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
-    """The reference images of a model: those of --data, or the run's training data."""
-    from blurcli.config import resolve_source
-
-    return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "--data"), split)
-
-
-def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
-    """Number of images of a dataset to measure: --n, or by default 256, or all where there are fewer."""
-    total = len(dataset.images)
-    if n is not None and n > total:
-        raise UsageError(f"--n {n}: {dataset.name} has {total} images; use at most {total}")
-    return n or min(default, total)
-
-
-def read_photo(path: Path, config: Config) -> NDArray[np.uint8]:
-    """One image file, (C, H, W), in the size and channels of a configuration."""
-    from blurcli.data.images import decode
-
-    return decode(_content(path), str(path), *config.data.image_size, config.data.channels, config.data.value_range)
-
-
-def photo_size(path: Path, most: int) -> tuple[int, int]:
-    """Height and width in which to show an image file: its own, or with the longer side brought down to `most`."""
-    from blurcli.data.images import upright_size
-
-    height, width = upright_size(_content(path), str(path))
-    shrink = min(1.0, most / max(height, width))
-    return max(1, round(height * shrink)), max(1, round(width * shrink))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def check_new_folder(folder: Path) -> None:
-    """Refuse, before the work, an output folder that is not empty or cannot be created."""
-    from blurcli import files
-
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists and is not an empty folder; choose another one")
-    if not folder.exists():
-        files.check_writable(folder)
-
-
-def started_by_torchrun() -> bool:
-    """Whether torchrun started this process as one of several."""
-    return {"RANK", "LOCAL_RANK"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-@contextmanager
-def distributed_context(device: str) -> Iterator[DistributedContext]:
-    """The processes started by torchrun, all but the main one silent; without torchrun a single process."""
-    load_torch()
-    from blurcli import console
-    from blurcli.distributed import SINGLE_PROCESS, joined
-    from blurcli.inference import choose_device
-
-    if not started_by_torchrun():
-        yield SINGLE_PROCESS
-        return
-    with joined(choose_device(device)) as distributed:
-        if not distributed.is_main:
-            console.silence(f"process {distributed.rank}")
-        yield distributed
-
-
-@contextmanager
-def packing() -> Iterator[Any]:
-    """A progress bar for images that are read for the first time."""
-    from blurcli import console
-
-    with console.progress("packing images") as update:
-        yield update
-
-
-def own_source(config: Config, run: Run | None, option: str) -> str:
-    """The training data of a model, as its run folder names it; a path inside a weights file is not trusted.
-
-    Raises:
-        UsageError: there is no run folder, and the data are not a known dataset: name them with `option`.
-    """
-    from blurcli.config import load_run_config
-    from blurcli.data import DATASETS
-
-    source = (load_run_config(run.config_path) if run is not None else config).data.source
-    if run is None and source not in DATASETS:
-        raise UsageError(f"the weights file alone does not name its training images: name them with {option}")
-    return source

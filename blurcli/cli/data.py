@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, resolve_preset
+from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption
 from blurcli.errors import UserError, one_line
+from blurcli.session import resolve_preset
 
 if TYPE_CHECKING:
     from blurcli.config import DataConfig

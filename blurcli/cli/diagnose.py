@@ -17,11 +17,9 @@ from blurcli.cli.common import (
     SeedOption,
     SplitOption,
     WeightsOption,
-    chosen_count,
     find_weights,
-    load_model,
-    reference_images,
 )
+from blurcli.session import chosen_count, load_model, reference_images
 
 _TIMES = 33
 _ROWS = 9  # of the table: every fourth time

@@ -28,10 +28,7 @@ from blurcli.cli.common import (
     SplitOption,
     StepsOption,
     WeightsOption,
-    distributed_context,
     find_weights,
-    load_model,
-    started_by_torchrun,
 )
 from blurcli.cli.scoring import (
     FeaturesOption,
@@ -39,11 +36,10 @@ from blurcli.cli.scoring import (
     InceptionOption,
     ModeOption,
     PublishedOption,
-    ScoringOptions,
-    check_enough,
-    evaluations_path,
 )
 from blurcli.errors import UsageError
+from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.session import distributed_context, load_model, started_by_torchrun
 
 if TYPE_CHECKING:
     from blurcli.evaluate import ModelImages, ScoredImages, Scorer

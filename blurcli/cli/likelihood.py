@@ -18,12 +18,10 @@ from blurcli.cli.common import (
     SeedOption,
     SplitOption,
     WeightsOption,
-    chosen_count,
     find_weights,
-    load_model,
-    reference_images,
 )
 from blurcli.errors import UsageError
+from blurcli.session import chosen_count, load_model, reference_images
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from blurcli.cli.common import (
-    AssignmentsOption,
-    JsonOption,
-    PresetOption,
-    TrainingDataOption,
-    load_images,
-    resolve_preset,
+from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, TrainingDataOption
+from blurcli.cli.scoring import (
+    ModeOption,
+    PublishedOption,
 )
-from blurcli.cli.scoring import ModeOption, PublishedOption, fetch_features, fetch_reference
 from blurcli.errors import UsageError
+from blurcli.scoring import fetch_features, fetch_reference
+from blurcli.session import load_images, resolve_preset
 
 
 def prefetch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -24,19 +25,16 @@ from blurcli.cli.common import (
     SeedOption,
     StepsOption,
     WeightsOption,
-    distributed_context,
     find_weights,
-    load_model,
-    read_photo,
     show,
 )
 from blurcli.errors import UsageError
+from blurcli.session import StartOptions, distributed_context, load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from blurcli.config import Config
-    from blurcli.core.rng import Noises
     from blurcli.visualize import Images
 
 _WORTH_TELLING = 100 << 20  # bytes
@@ -78,6 +76,9 @@ def sample(
         Path | None,
         typer.Option("--out", help="grid.png, a folder for single images, or x.npz. [default: a grid in samples/ of the run]"),
     ] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", min=1, help="Enlargement of a grid by whole pixels. [default: about 512 px]")
+    ] = None,
     preview: Annotated[bool, typer.Option("--show", "--preview", help="Show the first images in the terminal, too.")] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -86,17 +87,8 @@ def sample(
 
     Image i depends on the weights, the sampler, its steps, the seed and i, and not on the batch size.
     """
-    if init_image is None and (strength is not None or init_blurred):
-        raise UsageError("--strength, --init-blurred: apply to a photo; add --init-image")
-    strength = 0.6 if strength is None else strength
-    if not 1e-6 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: must be above 0 (the photo itself) and at most 1 (noise)")
-    if interpolate is not None and n < 2:
-        raise UsageError("--interpolate: needs at least two images; raise --n")
-    if interpolate == seed:
-        raise UsageError(f"--interpolate {interpolate}: is the same as --seed; use another seed")
-    if (interpolate is not None) + same_init + share_noise > 1:
-        raise UsageError("--interpolate, --same-init, --share-noise: each sets the source of the noise; use one of them")
+    beginning = StartOptions(init_image, strength, init_blurred, interpolate, same_init, share_noise)
+    beginning.check(n, seed)
 
     with distributed_context(device) as distributed:
         path, chosen_run = find_weights(run, weights)
@@ -113,7 +105,7 @@ def sample(
                     f"-guidance{guidance}": guidance is not None,
                     f"-guide-{guide.stem if guide else ''}": guide is not None,
                     f"-{final}": final is not None,
-                    f"-{init_image.stem if init_image else ''}{strength:g}": init_image,
+                    f"-{init_image.stem if init_image else ''}{beginning.time:g}": init_image,
                     "-blurred": init_blurred,
                     f"-to{interpolate}": interpolate is not None,
                     "-same-init": same_init,
@@ -125,35 +117,25 @@ def sample(
         import torch
 
         from blurcli import console, visualize
-        from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
         from blurcli.distributed import SINGLE_PROCESS
-        from blurcli.pipeline import Init, Start, to_uint8
+        from blurcli.pipeline import to_uint8
 
         if (same_init or share_noise) and not sampling.stochastic:
             effect = "all images will be the same" if same_init else "--share-noise changes nothing"
             console.notify(f"warning: {sampling.sampler} draws no noise per step: {effect}; use --sampler ancestral")
 
-        def noise(indices: Sequence[int]) -> Noises:
-            own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
-            if interpolate is not None:
-                return InterpolatedNoise((seed, 0), (interpolate, 0), n, indices)
-            if same_init:
-                return SharedNoise(first, own)
-            return SharedNoise(own, first) if share_noise else own
-
-        init = Init(read_photo(init_image, model.config), strength, init_blurred) if init_image is not None else None
+        start = beginning.start(model.config, n, seed)
         record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}
         if sampling.guide is None:
             del record["guide"]  # as before there were guides, for folders that are continued
-        if init is not None:
-            record |= {"init_image": str(init_image), "strength": strength, "init_blurred": init_blurred}
+        if init_image is not None:
+            record |= {"init_image": str(init_image), "strength": beginning.time, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
         deciding = {**record, "weights": model.digest, "n": n if interpolate is not None else None}
-        output = _output(out, n, deciding)
+        output = _output(out, n, deciding, scale)
         first = distributed.max(output.images_done(n) if distributed.is_main else 0)
         wanted = range(first, n)
         size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
-        start = Start(noise, init)
         own = map(to_uint8, model.generate(wanted, seed, sampling, start=start, batch_size=size, distributed=distributed))
         if not distributed.is_main:
             for images in own:
@@ -217,10 +199,13 @@ class _OneFile:
         self.write_images(batches, self.count, self.path)
 
 
-def _output(out: Path, n: int, deciding: dict[str, Any]) -> _Output:
+def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None) -> _Output:
     from blurcli import visualize
 
-    writers = {".png": visualize.write_grid, ".npz": visualize.write_npz}
+    writers: dict[str, Callable[[Iterable[Images], int, Path], None]]
+    writers = {".png": partial(visualize.write_grid, scale=scale), ".npz": visualize.write_npz}
+    if scale is not None and out.suffix.lower() != ".png":
+        raise UsageError(f"--scale {scale}: enlarges a grid (--out grid.png); arrays and single images stay as they are")
     if writer := writers.get(out.suffix.lower()):
         return _OneFile(out, n, writer)
     if out.suffix:

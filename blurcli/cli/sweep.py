@@ -19,7 +19,6 @@ from blurcli.cli.common import (
     SplitOption,
     WeightsOption,
     find_weights,
-    load_model,
 )
 from blurcli.cli.scoring import (
     FeaturesOption,
@@ -27,11 +26,10 @@ from blurcli.cli.scoring import (
     InceptionOption,
     ModeOption,
     PublishedOption,
-    ScoringOptions,
-    check_enough,
-    evaluations_path,
 )
 from blurcli.errors import UsageError, did_you_mean
+from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.session import load_model
 
 _COLUMNS = ("steps", "mean", "min", "max", "seeds")
 

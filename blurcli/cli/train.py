@@ -14,19 +14,14 @@ from blurcli.cli.common import (
     JsonOption,
     PresetOption,
     TrainingDataOption,
-    distributed_context,
-    load_images,
-    load_torch,
-    resolve_preset,
     show,
 )
-from blurcli.cli.own_images import choose
-from blurcli.errors import UsageError
+from blurcli.session import distributed_context, load_images, load_torch
+from blurcli.training_setup import set_up
 
 if TYPE_CHECKING:
-    from blurcli.config import Config
     from blurcli.pace import Pace
-    from blurcli.train import Metrics
+    from blurcli.training import Metrics
 
 _MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the time of a training is foretold
 _SLOW_SEC = 10.0  # in which a single step is measured enough
@@ -48,21 +43,8 @@ def train(
     Several GPUs: torchrun --nproc-per-node 4 -m blurcli train ...; each takes its share of every batch.
     """
     from blurcli.config import to_json, to_yaml
-    from blurcli.runs import RUNS, Run
 
-    if preset is None and run is None and data is None:
-        raise UsageError(
-            "train needs --data FOLDER with your images, or --preset NAME (blurdiff presets lists them), or --run DIR to "
-            "continue a run"
-        )
-    folder = Run(run if run is not None else RUNS / Path(str(data if preset is None else preset)).stem)
-    new = not folder.config_path.exists()
-    if preset is None and new and data is None:
-        raise UsageError(f"--run {folder.path}: no run to continue; start one with --data FOLDER or --preset NAME")
-    if preset is None and new:
-        config = _chosen_config(str(data), device, assignments)
-    else:
-        config = resolve_preset(preset if preset is not None else str(folder.config_path.resolve()), data, assignments)
+    folder, config = set_up(preset, data, run, device, assignments)
     if dry_run:
         print((to_json(config) if as_json else to_yaml(config)).strip())
         return
@@ -71,8 +53,8 @@ def train(
     from blurcli import console
     from blurcli.inference import choose_device
     from blurcli.pace import Pace
-    from blurcli.train import Callbacks, Interrupted
-    from blurcli.train import train as run_training
+    from blurcli.training import Callbacks, Interrupted
+    from blurcli.training import train as run_training
     from blurcli.visualize import tile
 
     with distributed_context(device) as distributed:
@@ -90,21 +72,6 @@ def train(
             reporter.finish(folder.preview_path(config.train.steps))
         result = {"run": str(folder.path), "weights": str(weights), "step": config.train.steps}
         show(result, str(weights), as_json)
-
-
-def _chosen_config(data: str, device: str, assignments: list[str] | None) -> Config:
-    """The configuration for a person's own images, or a dataset's default, with the overrides of --set."""
-    from blurcli.config import DATASET_NAMES, parse_overrides, resolve_source
-
-    if data in DATASET_NAMES:
-        raise UsageError(f"--data {data}: choose a preset for it with --preset (blurdiff presets lists them)")
-    load_torch()
-    from blurcli import console
-
-    choice = choose(resolve_source(data), device, parse_overrides(assignments or []))
-    for reason in choice.reasons:
-        console.notify(reason)
-    return choice.config
 
 
 class _Reporter:

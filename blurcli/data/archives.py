@@ -132,11 +132,8 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
         names, not_entered = walk(path)
         yield _in_folder(path, names, not_entered)
     elif path.is_file() and path.suffix.lower() == ".zip":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                yield _in_archive(path, archive)
-        except zipfile.BadZipFile as error:
-            raise UserError(f"{path}: not a readable zip file ({error}); it may be truncated: use another copy") from None
+        with _opened_zip(path) as archive:
+            yield _in_archive(path, archive)
     elif path.is_file() and path.suffix.lower() in image_suffixes():
         yield _in_folder(path.parent, [path.name])
     elif path.exists():
@@ -145,6 +142,13 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
         )
     else:
         raise UsageError(f"{path}: no such file or folder")
+
+
+def _opened_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:  # names that are no text, features of other versions, damaged
+        raise UserError(f"{path}: not a readable zip file ({error}); it may be truncated: use another copy") from None
 
 
 def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +33,8 @@ def load_shapes(request: Request) -> Dataset:
     fingerprint = digest_of(f"shapes-{_VERSION}/{request.split}/{count}/{few}{request.form}")
     images = load_packed(fingerprint, request.shape)
     if images is None:
-        images = pack([draw_shapes(count, height, width, channels, seed, objects)[0]], request.shape, lambda: fingerprint)
+        chunks = _chunks(count, height, width, channels, seed, objects)
+        images = pack((chunk for chunk, _ in chunks), request.shape, lambda: fingerprint)
     dataset = Dataset(images, fingerprint, f"shapes {request.split}")
     if request.classes is None:
         return dataset
@@ -59,11 +62,21 @@ def draw_shapes(
     Returns:
         (count, channels, height, width) uint8, and the index in `KINDS` of the first object of each image, (count,).
     """
-    chunks = [_draw_chunk(np.random.default_rng([seed, c]), height, width, objects) for c in range(-(-count // _CHUNK))]
-    images, kinds = (np.concatenate(parts)[:count] for parts in zip(*chunks, strict=True))
-    if channels == 1:
-        images = (images * np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]).sum(1, keepdims=True)
-    return np.rint(images * 255).astype(np.uint8), kinds
+    chunks = _chunks(count, height, width, channels, seed, objects)
+    images, kinds = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    return images, kinds
+
+
+def _chunks(
+    count: int, height: int, width: int, channels: int, seed: int, objects: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """The result of `draw_shapes` in parts, which take little memory."""
+    for first in range(0, count, _CHUNK):
+        images, kinds = _draw_chunk(np.random.default_rng([seed, first // _CHUNK]), height, width, objects)
+        if channels == 1:
+            images = (images * np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]).sum(1, keepdims=True)
+        left = count - first
+        yield np.rint(images * 255).astype(np.uint8)[:left], kinds[:left]
 
 
 def _draw_chunk(rng: np.random.Generator, height: int, width: int, objects: int) -> tuple[Floats, NDArray[np.int64]]:

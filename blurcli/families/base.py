@@ -20,9 +20,9 @@ from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.plans import Plan
 from blurcli.core.process import Process
 from blurcli.core.rng import Noises
-from blurcli.core.samplers import SAMPLERS, names_for
+from blurcli.core.samplers import FINALS, SAMPLERS, names_for
 from blurcli.core.sampling import Observer
-from blurcli.errors import OptionError, UsageError
+from blurcli.errors import OptionError, UsageError, did_you_mean
 
 
 def noise_to_signed_range(noise: float) -> float:
@@ -240,9 +240,14 @@ class Family(ABC):
         """
         if sampling.final is not None and not self.ends_noisy:
             raise OptionError("final", sampling.final, f"the last step of the family {self.name} adds no noise; leave it out")
-        known, options = names_for(self.name), SAMPLERS[sampling.sampler].option_names()
+        if sampling.final not in (None, *FINALS):
+            raise OptionError("final", sampling.final, f"must be one of {', '.join(FINALS)}")
+        known = names_for(self.name)
         if sampling.sampler not in known:
-            raise OptionError("sampler", sampling.sampler, f"this model is of the family {self.name}: use {', '.join(known)}")
+            hint = did_you_mean(sampling.sampler, known)
+            reason = f"this model is of the family {self.name}: use {', '.join(known)}{hint}"
+            raise OptionError("sampler", sampling.sampler, reason)
+        options = SAMPLERS[sampling.sampler].option_names()
         for name, value in (("eta", sampling.eta or None), ("delta", sampling.delta)):
             if value is not None and name not in options:
                 takers = ", ".join(method.name for method in SAMPLERS.values() if name in method.option_names())

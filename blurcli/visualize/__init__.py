@@ -1,7 +1,7 @@
 """Pictures: grids of images, animations, interactive pages and plots."""
 
 from blurcli.visualize.animations import Timing, check_animation, save_animation
-from blurcli.visualize.grids import Images, picture, save_grid, tile, write_grid, write_npz
+from blurcli.visualize.grids import Images, grid_picture, grid_scale, picture, save_grid, tile, write_grid, write_npz
 from blurcli.visualize.image_folder import ImageFolder
 
 __all__ = [
@@ -9,6 +9,8 @@ __all__ = [
     "Images",
     "Timing",
     "check_animation",
+    "grid_picture",
+    "grid_scale",
     "picture",
     "save_animation",
     "save_grid",

@@ -17,6 +17,7 @@ Images = NDArray[np.uint8]
 """Images (N, C, H, W), or one picture (height, width, C), in 0..255."""
 
 _GAP_PX = 1  # between images, before enlargement
+_GRID_PX = 512  # about, of the longer side of a grid without a given scale
 
 
 def tile(images: Images, columns: int | None = None) -> Images:
@@ -56,15 +57,32 @@ def picture(pixels: Images, scale: int = 1) -> Image.Image:
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
-def save_grid(images: Images, path: Path, scale: int = 1) -> None:
-    """Write images (N, C, H, W) uint8 as a grid in one PNG; each pixel is repeated `scale` times in both directions."""
+def grid_picture(images: Images, columns: int | None = None, scale: int | None = None) -> Image.Image:
+    """Images (N, C, H, W) uint8 as a grid.
+
+    Args:
+        images: the images.
+        columns: images per row; None for nearly square.
+        scale: enlargement by whole pixels; None for `grid_scale`.
+    """
+    pixels = tile(images, columns)
+    return picture(pixels, scale or grid_scale(len(images), pixels.shape[:2]))
+
+
+def grid_scale(count: int, size: tuple[int, ...]) -> int:
+    """The enlargement, by whole pixels, at which a grid of a size (height, width) is easy to see; 1 for a single image."""
+    return 1 if count == 1 else max(1, round(_GRID_PX / max(size)))
+
+
+def save_grid(images: Images, path: Path, scale: int | None = None) -> None:
+    """Write images (N, C, H, W) uint8 as a grid in one PNG; `scale` as in `grid_picture`."""
     with files.replacing(path) as temporary:
-        picture(tile(images), scale).save(temporary, format="PNG")
+        grid_picture(images, scale=scale).save(temporary, format="PNG")
 
 
-def write_grid(batches: Iterable[Images], count: int, path: Path) -> None:
-    """Write all `count` images of batches (B, C, H, W) as a grid in one PNG."""
-    save_grid(np.concatenate(list(batches)), path)
+def write_grid(batches: Iterable[Images], count: int, path: Path, scale: int | None = None) -> None:
+    """Write all `count` images of batches (B, C, H, W) as a grid in one PNG; `scale` as in `grid_picture`."""
+    save_grid(np.concatenate(list(batches)), path, scale)
 
 
 def write_npz(batches: Iterable[Images], count: int, path: Path) -> None:

@@ -25,9 +25,9 @@ from blurcli.families import ModelData
 from blurcli.inference import evaluation_mode
 from blurcli.pipeline import Pipeline, to_uint8
 from blurcli.runs import Run
-from blurcli.train.logging import Board, forget_after
-from blurcli.train.signals import GracefulShutdown, Stopping
-from blurcli.train.trainer import Trainer
+from blurcli.training.logging import Board, forget_after
+from blurcli.training.signals import GracefulShutdown, Stopping
+from blurcli.training.trainer import Trainer
 from blurcli.weights import Classes, Weights, save_weights
 
 _HEALTH_IMAGES = 32

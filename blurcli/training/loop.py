@@ -18,11 +18,11 @@ from blurcli.data import Batches, Dataset, measure_moments
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UsageError, option
 from blurcli.runs import Run
-from blurcli.train.checkpointing import Checkpointer, newest_state
-from blurcli.train.logging import Board, Metrics, MetricsLogger, RunningMetrics
-from blurcli.train.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
-from blurcli.train.signals import GracefulShutdown, Interrupted
-from blurcli.train.trainer import Trainer
+from blurcli.training.checkpointing import Checkpointer, newest_state
+from blurcli.training.logging import Board, Metrics, MetricsLogger, RunningMetrics
+from blurcli.training.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
+from blurcli.training.signals import GracefulShutdown, Interrupted
+from blurcli.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

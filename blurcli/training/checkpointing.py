@@ -14,7 +14,7 @@ from blurcli.errors import UserError, option
 from blurcli.runs import Run
 
 if TYPE_CHECKING:
-    from blurcli.train.trainer import Trainer
+    from blurcli.training.trainer import Trainer
 
 _MAX_RESTORES = 3  # without a good save between them
 _ADVICE = "lower optim.lr, raise optim.warmup_steps, or set train.precision to fp32"

@@ -24,8 +24,8 @@ from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UserError
 from blurcli.families import ModelData, family_of
 from blurcli.inference import CompileOrFallback, build_network, memory_format, mixed_precision, state_device
-from blurcli.train.adam import Adam
-from blurcli.train.checkpointing import State
+from blurcli.training.adam import Adam
+from blurcli.training.checkpointing import State
 
 Conditions = dict[str, Tensor]
 """Keyword arguments of the network, each (B, ...)."""

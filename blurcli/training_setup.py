@@ -1,17 +1,20 @@
-"""A preset for a person's own images, chosen by the images and by this computer."""
+"""The run folder and the preset of a training, chosen for a person's own images by the images and by this computer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import UserError
+from blurcli.errors import OptionError, UsageError, UserError, option
+from blurcli.session import Assignments, load_torch, overrides_of, resolve_preset
 
 if TYPE_CHECKING:
     import torch
 
     from blurcli.config import Config
+    from blurcli.runs import Run
 
 Override = tuple[str, str, Any]
 """Origin for messages, dotted key, value."""
@@ -46,6 +49,56 @@ class _Look:
     count: int
     side: int
     gray: bool
+
+
+def set_up(
+    preset: str | None, data: str | None, run: Path | None, device: str, assignments: Assignments | None
+) -> tuple[Run, Config]:
+    """The run folder and the configuration of a training that begins or continues.
+
+    Args:
+        preset: a name, or the path of a YAML file; None for the run's own, or one chosen by the images.
+        data: images instead of the preset's.
+        run: the folder; None for one in `runs/`, named after the preset or the images.
+        device: as `inference.choose_device` takes it.
+        assignments: keys over the preset's.
+
+    Raises:
+        UsageError: nothing says what to train.
+    """
+    from blurcli.runs import RUNS, Run
+
+    if preset is None and run is None and data is None:
+        raise UsageError(
+            f"train needs {option('data')} FOLDER with your images, or {option('preset')} NAME (blurdiff presets lists them), "
+            f"or {option('run')} DIR to continue a run"
+        )
+    folder = Run(run if run is not None else RUNS / Path(str(data if preset is None else preset)).stem)
+    if preset is not None or folder.config_path.exists():
+        known = preset if preset is not None else str(folder.config_path.resolve())
+        return folder, resolve_preset(known, data, assignments)
+    if data is None:
+        raise UsageError(
+            f"{option('run')} {folder.path}: no run to continue; start one with {option('data')} FOLDER or "
+            f"{option('preset')} NAME"
+        )
+    return folder, _chosen(data, device, assignments)
+
+
+def _chosen(data: str, device: str, assignments: Assignments | None) -> Config:
+    """The configuration for a person's own images."""
+    from blurcli.config import DATASET_NAMES, resolve_source
+
+    if data in DATASET_NAMES:
+        problem = f"choose a preset for it with {option('preset')} (blurdiff presets lists them)"
+        raise OptionError("data", data, problem)
+    load_torch()
+    from blurcli import console
+
+    choice = choose(resolve_source(data), device, overrides_of(assignments))
+    for reason in choice.reasons:
+        console.notify(reason)
+    return choice.config
 
 
 def choose(source: str, device: str, assigned: Sequence[Override] = ()) -> Choice:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blurcli import files
-from blurcli.train.trainer import Trainer, learning_rate
+from blurcli.training.trainer import Trainer, learning_rate
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -1,0 +1,9 @@
+"""What a notebook needs: models, their images and animations, training and scores; see docs/python.md."""
+
+from blurcli.api.animation import Animation
+from blurcli.api.images import Images
+from blurcli.api.model import Model, load
+from blurcli.api.scores import score
+from blurcli.api.training import train
+
+__all__ = ["Animation", "Images", "Model", "load", "score", "train"]

@@ -1,0 +1,176 @@
+"""Animations as a person uses them in Python."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+from PIL import Image
+
+from blurcli import console
+from blurcli.api.images import Images
+from blurcli.errors import OptionError, UsageError, option
+from blurcli.families import SamplingConfig
+from blurcli.pipeline import Pipeline
+from blurcli.visualize.outputs import Presentation, output_for
+from blurcli.visualize.trajectories import (
+    AnimatedProcess,
+    Trajectory,
+    View,
+    forward_trajectory,
+    reverse_trajectory,
+    uniform_times,
+)
+
+_FRAMES = 41
+
+
+class AnimationOptions(TypedDict, total=False):
+    """What an animation shows.
+
+    Keys:
+        direction: `reverse`, from noise to images (the default); `forward`; or `both`.
+        images: images that dissolve, for `forward` and `both`: `Images`, or an array (N, H, W, C) uint8 in the model's size.
+        frames: number of frames, at least 2; 41 if not given.
+        spacing: `steps` of the sampler (the default of `reverse`), `time`, or `logsnr`.
+        show: `z`, the states (the default); `x_hat`, the estimates of the clean image; or `both`.
+        sampler, steps, eta, delta, label, guidance, final: as for `Model.sample`.
+    """
+
+    direction: Literal["reverse", "forward", "both"]
+    images: Images | np.ndarray[Any, np.dtype[np.uint8]]
+    frames: int
+    spacing: Literal["steps", "time", "logsnr"]
+    show: Literal["z", "x_hat", "both"]
+    sampler: str
+    steps: int
+    eta: float
+    delta: float
+    label: str
+    guidance: float
+    final: Literal["noisy", "denoised"]
+
+
+class Look(TypedDict, total=False):
+    """How an animation looks.
+
+    Keys:
+        fps: frames per second.
+        hold_sec: how long the last frame stays, in seconds.
+        loop: how many times it is played; 0 is endless.
+        scale: enlargement by whole pixels.
+        columns: images per row.
+        labels: write time, log-SNR and blur on every frame.
+    """
+
+    fps: float
+    hold_sec: float
+    loop: int
+    scale: int
+    columns: int
+    labels: bool
+
+
+class Animation:
+    """A process over time; in a notebook it plays.
+
+    Args:
+        trajectories: one or both directions.
+        title: what it shows.
+
+    Attributes:
+        trajectories: as given; each has `times` and, per panel, `frames` (N, C, H, W) uint8.
+        title: as given.
+    """
+
+    def __init__(self, trajectories: list[Trajectory], title: str) -> None:
+        self.trajectories, self.title = trajectories, title
+
+    def frames(self, **look: Unpack[Look]) -> list[Image.Image]:
+        """One picture per frame.
+
+        Args:
+            **look: see `Look`.
+        """
+        return Presentation(**look).pictures(self.trajectories)
+
+    def save(self, path: str | Path, **look: Unpack[Look]) -> Path:
+        """Write it, as `blurdiff animate` does: .gif, .webp, .png, .mp4, .html, or a folder of frames.
+
+        Args:
+            path: the file or folder; an existing file is replaced.
+            **look: see `Look`.
+
+        Raises:
+            UsageError: the suffix is unknown, or the look does not fit the format.
+            UserError: it cannot be written.
+        """
+        path = Path(path).expanduser()
+        output, presentation = output_for(path), Presentation(**look)
+        output.check(path, presentation)
+        panels = self.trajectories[0].panels
+        count, _, *size = panels[0].frames[0].shape
+        output.check_size(path, *presentation.picture_size(len(panels), count, (size[0], size[1])))
+        output.write(self.trajectories, self.title, path, presentation)
+        return path
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        with tempfile.TemporaryDirectory() as folder:
+            content = self.save(Path(folder) / "animation.gif").read_bytes()
+        return {"image/gif": base64.b64encode(content).decode(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"Animation({self.title}: {sum(len(one.times) for one in self.trajectories)} frames)"
+
+
+def animate(
+    pipeline: Pipeline, title: str, n: int, seed: int, options: Mapping[str, Any], sampling: SamplingConfig
+) -> Animation:
+    """The animation of a model.
+
+    Args:
+        pipeline: the model.
+        title: its name.
+        n: number of images.
+        seed: seed of the images.
+        options: see `AnimationOptions`.
+        sampling: how images are made.
+
+    Raises:
+        UsageError: options that do not fit each other.
+    """
+    direction, show = options.get("direction", "reverse"), options.get("show", "z")
+    for name, value, known in (
+        ("direction", direction, ("reverse", "forward", "both")),
+        ("show", show, ("z", "x_hat", "both")),
+        ("spacing", options.get("spacing", "time"), ("steps", "time", "logsnr")),
+    ):
+        if value not in known:
+            raise OptionError(name, value, f"must be one of {', '.join(known)}")
+    given, frames = options.get("images"), options.get("frames", _FRAMES)
+    if (given is None) != (direction == "reverse"):
+        raise UsageError(f"{option('images')}: are what a forward process dissolves; give them for it, and only for it")
+    spacing = options.get("spacing", "steps" if direction == "reverse" else "time")
+    if spacing == "steps" and direction != "reverse":
+        raise OptionError("spacing", spacing, "applies to the reverse process alone; use time or logsnr")
+    process = AnimatedProcess(title, pipeline.process, pipeline, sampling)
+    times = uniform_times(process.process, frames, spacing) if spacing != "steps" else []
+    clean = None
+    if given is not None:
+        clean = np.ascontiguousarray(np.asarray(given)[:n].transpose(0, 3, 1, 2))
+        wanted = (pipeline.config.data.channels, *pipeline.config.data.image_size)
+        if clean.shape[1:] != wanted:
+            raise OptionError("images", clean.shape, f"must be (N, {wanted[1]}, {wanted[2]}, {wanted[0]}) uint8")
+        n = len(clean)
+    trajectories = []
+    if clean is not None:
+        trajectories.append(forward_trajectory([process], clean, seed, View(times, show)))
+    if direction != "forward":
+        view = View(frames if spacing == "steps" else times[::-1], show)
+        with console.progress("sampling", sampling.steps) as update:
+            trajectories.append(reverse_trajectory([process], n, seed, view, clean, update))
+    return Animation(trajectories, title)

@@ -1,0 +1,113 @@
+"""Images as a person uses them in Python: an array, pictures, a grid."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image
+
+from blurcli import files, visualize
+from blurcli.errors import UsageError, option
+
+
+class Images:
+    """A batch of images: a NumPy array where one is wanted, and a grid in a notebook.
+
+    Args:
+        array: (N, H, W, C) uint8, 0..255, C 1 or 3.
+        source: what they are, for scores; such as how they were sampled.
+
+    Attributes:
+        array: as given.
+        source: as given.
+
+    Raises:
+        ValueError: an array of another shape or type.
+    """
+
+    def __init__(self, array: NDArray[np.uint8], source: dict[str, Any] | None = None) -> None:
+        if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.dtype != np.uint8 or not array.size:
+            raise ValueError(f"images must be (N, H, W, 1 or 3) uint8, not {array.shape} {array.dtype}")
+        self.array = array
+        self.source = source or {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+        return self.array.shape
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """One Pillow image each."""
+        return [visualize.picture(pixels) for pixels in self.array]
+
+    def grid(self, columns: int | None = None, scale: int | None = None) -> Image.Image:
+        """All images in one, filled row by row, with a black line between them.
+
+        Args:
+            columns: images per row; None for nearly square.
+            scale: enlargement by whole pixels; None for a size that is easy to see.
+        """
+        return visualize.grid_picture(self._rows, columns, scale)
+
+    def save(self, path: str | Path, scale: int | None = None) -> Path:
+        """Write a grid (`.png`), the array `arr_0` (`.npz`), or a new folder of single images (no suffix).
+
+        The files are those of `blurdiff sample --out`, byte for byte.
+
+        Args:
+            path: the file or folder; an existing file is replaced.
+            scale: enlargement of a grid; None for a size that is easy to see.
+
+        Raises:
+            UsageError: another suffix, or a folder that holds something.
+            UserError: it cannot be written.
+        """
+        path = Path(path).expanduser()
+        match path.suffix.lower():
+            case ".png":
+                visualize.save_grid(self._rows, path, scale)
+            case ".npz":
+                visualize.write_npz([self._rows], len(self), path)
+            case "":
+                files.check_new_folder(path)
+                visualize.ImageFolder(path, {}).write([self._rows], 0)
+            case suffix:
+                raise UsageError(f"{option('path')} {path}: {suffix} is no format of images; use .png, .npz or a folder")
+        return path
+
+    @property
+    def _rows(self) -> visualize.Images:
+        """(N, C, H, W)."""
+        return np.ascontiguousarray(self.array.transpose(0, 3, 1, 2))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> Images: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | Images:
+        if isinstance(index, slice):
+            return Images(self.array[index], self.source)
+        return visualize.picture(self.array[index])
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if dtype is None or np.dtype(dtype) == np.uint8:
+            return self.array.copy() if copy else self.array
+        if copy is False:
+            raise ValueError("images of another type than uint8 need a copy")
+        return self.array.astype(dtype)
+
+    def __repr__(self) -> str:
+        count, height, width, channels = self.shape
+        return f"Images({count} of {height}x{width}{', gray' if channels == 1 else ''})"
+
+    def _repr_png_(self) -> bytes:
+        self.grid().save(buffer := io.BytesIO(), "PNG")
+        return buffer.getvalue()

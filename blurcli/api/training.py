@@ -1,0 +1,64 @@
+"""Training in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from blurcli import console, session
+from blurcli.api.model import Model, check_range, load
+from blurcli.inference import choose_device
+from blurcli.training import Callbacks, Interrupted, Metrics
+from blurcli.training import train as run_training
+from blurcli.training_setup import set_up
+from blurcli.visualize import tile
+
+
+def train(
+    preset: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    run: str | Path | None = None,
+    steps: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    callback: Callable[[dict[str, Any]], object] = lambda metrics: None,
+) -> Model:
+    """Train a model, or continue a run, as `blurdiff train` does.
+
+    Args:
+        preset: name of a preset, or a YAML file; None for the run's own, or one chosen by the images.
+        data: folder or .zip of images, or a dataset's name; None for the preset's.
+        run: run folder; None for one in `runs/`, named after the preset or the images.
+        steps: training steps in all; None for the preset's.
+        settings: other keys over the preset's, such as `{"optim.lr": 1e-4}`.
+        device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
+        callback: receives, at every log interval, a dictionary with `step`, `loss` (None where none was finite),
+            `images_per_sec` and others.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        UsageError: nothing says what to train, a key is wrong, or the run is of another configuration, or trained already.
+        UserError: the images cannot be read, the training diverged, or a file cannot be written.
+        KeyboardInterrupt: Ctrl-C, or a notebook's stop; the state is saved, and the same call continues.
+    """
+    check_range("steps", steps, 1)
+    assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
+    preset, data = (None if value is None else str(value) for value in (preset, data))
+    folder, config = set_up(preset, data, None if run is None else Path(run).expanduser(), device, assigned)
+    dataset = session.load_images(config, config.data.source, "train", config.data.classes)
+    with console.progress("training", config.train.steps) as update:
+
+        def on_log(metrics: Metrics) -> None:
+            callback(asdict(metrics))
+
+        callbacks = Callbacks(console.notify, update, on_log, tile)
+        try:
+            run_training(config, folder, dataset, choose_device(device), callbacks)
+        except Interrupted as stop:
+            raise KeyboardInterrupt(f"{stop}; the same call continues") from None
+    return load(folder.path, device=device)

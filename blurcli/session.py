@@ -1,0 +1,292 @@
+"""Models and images as a person names them, with progress and messages on the console."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blurcli.errors import OptionError, UsageError, option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from blurcli.config import Config
+    from blurcli.core.rng import Noises
+    from blurcli.data import Dataset
+    from blurcli.distributed import DistributedContext
+    from blurcli.pipeline import Pipeline, Start
+    from blurcli.runs import Run
+
+
+_USUAL_STRENGTH = 0.6
+Assignments = Sequence[str] | Mapping[str, Any]
+"""Keys over a preset's: texts `key=value`, or values by dotted key."""
+
+
+def resolve_preset(preset: str, data: str | None, assignments: Assignments | None) -> Config:
+    """A preset with other keys and other images.
+
+    Args:
+        preset: name, or the path of a YAML file.
+        data: images instead of the preset's; None for the preset's.
+        assignments: keys over the preset's; None for none.
+    """
+    from blurcli.config import load_config, resolve_source
+
+    source = [] if data is None else [(f"{option('data')} {data}", "data.source", resolve_source(data))]
+    return load_config(preset, [*overrides_of(assignments), *source])
+
+
+def overrides_of(assignments: Assignments | None) -> list[tuple[str, str, Any]]:
+    """Assignments as overrides for `load_config`."""
+    from blurcli.config import parse_overrides, resolve_source
+
+    if not isinstance(assignments, Mapping):
+        return parse_overrides(assignments or ())
+    values = {**assignments}
+    if isinstance(source := values.get("data.source"), (str, Path)):
+        values["data.source"] = resolve_source(str(source))
+    return [(f"{option('settings')} {key}", key, value) for key, value in values.items()]
+
+
+def load_torch() -> None:
+    """Import PyTorch, which takes seconds, visibly on a terminal."""
+    from blurcli import console, threads
+
+    if threads.note:
+        console.notify(threads.note)
+        threads.note = None
+    if "torch" not in sys.modules and not started_by_torchrun():  # whose processes share one terminal
+        with console.waiting("loading PyTorch"):
+            import torch  # noqa: F401
+
+
+def load_model(path: Path, device: str, calibrated: bool = True, guide: Path | None = None) -> tuple[Pipeline, int]:
+    """The pipeline of a weights file, perhaps with a guide, and its training steps."""
+    load_torch()
+    from blurcli import console
+    from blurcli.inference import choose_device
+    from blurcli.pipeline import Pipeline
+    from blurcli.weights import load_weights
+
+    chosen = choose_device(device)
+    weights = load_weights(path)
+    if not calibrated and weights.data.gain is None:
+        raise UsageError(f"{option('calibrated')}: {path} has no calibration; only models with objective=eps have one")
+    weaker = None if guide is None else load_weights(guide)
+    return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker), weights.step
+
+
+def load_images(config: Config, source: str, split: str, classes: int | None = None) -> Dataset:
+    """A dataset in the size and channels of a configuration, with a progress bar while it is packed."""
+    from blurcli.data import ReadOptions, load_dataset
+
+    with packing() as progress:
+        dataset = load_dataset(
+            source,
+            split,
+            config.data.image_size,
+            config.data.channels,
+            ReadOptions.of(config.data),
+            classes=classes,
+            progress=progress,
+        )
+    _report(dataset)
+    return dataset
+
+
+def _report(dataset: Dataset) -> None:
+    from blurcli import console
+
+    if dataset.broken:
+        names = ", ".join(dataset.broken[:10]) + (", ..." if len(dataset.broken) > 10 else "")
+        console.notify(f"{dataset.name}: {len(dataset.broken)} unreadable files are skipped: {names}")
+    for note in dataset.notes:
+        console.notify(note)
+
+
+def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
+    """The reference images of a model: those of --data, or the run's training data."""
+    from blurcli.config import resolve_source
+
+    return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "data"), split)
+
+
+def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
+    """Number of images of a dataset to measure: --n, or by default 256, or all where there are fewer."""
+    total = len(dataset.images)
+    if n is not None and n > total:
+        raise UsageError(f"{option('n')} {n}: {dataset.name} has {total} images; use at most {total}")
+    return n or min(default, total)
+
+
+def read_photo(photo: Path | Image.Image, config: Config) -> NDArray[np.uint8]:
+    """One image, a file or in memory, as (C, H, W) in the size and channels of a configuration."""
+    from blurcli.data.images import decode
+
+    if isinstance(photo, Path):
+        content = _content(photo)
+    else:
+        photo.save(buffer := io.BytesIO(), "PNG")
+        content = buffer.getvalue()
+    name = str(photo) if isinstance(photo, Path) else option("init_image")
+    return decode(content, name, *config.data.image_size, config.data.channels, config.data.value_range)
+
+
+def photo_size(path: Path, most: int) -> tuple[int, int]:
+    """Height and width in which to show an image file: its own, or with the longer side brought down to `most`."""
+    from blurcli.data.images import upright_size
+
+    height, width = upright_size(_content(path), str(path))
+    shrink = min(1.0, most / max(height, width))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return {"RANK", "LOCAL_RANK"} <= os.environ.keys() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def distributed_context(device: str) -> Iterator[DistributedContext]:
+    """The processes started by torchrun, all but the main one silent; without torchrun a single process."""
+    load_torch()
+    from blurcli import console
+    from blurcli.distributed import SINGLE_PROCESS, joined
+    from blurcli.inference import choose_device
+
+    if not started_by_torchrun():
+        yield SINGLE_PROCESS
+        return
+    with joined(choose_device(device)) as distributed:
+        if not distributed.is_main:
+            console.silence(f"process {distributed.rank}")
+        yield distributed
+
+
+@contextmanager
+def packing() -> Iterator[Any]:
+    """A progress bar for images that are read for the first time."""
+    from blurcli import console
+
+    with console.progress("packing images") as update:
+        yield update
+
+
+def own_source(config: Config, run: Run | None, name: str) -> str:
+    """The training data of a model, as its run folder names it; a path inside a weights file is not trusted.
+
+    Raises:
+        UsageError: there is no run folder, and the data are not a known dataset: name them with the option `name`.
+    """
+    from blurcli.config import load_run_config
+    from blurcli.data import DATASETS
+
+    source = (load_run_config(run.config_path) if run is not None else config).data.source
+    if run is None and source not in DATASETS:
+        raise UsageError(f"the weights file alone does not name its training images: name them with {option(name)}")
+    return source
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """What sampling starts from, as a person chooses it.
+
+    Attributes:
+        init_image: a photo to start from: a file, or an image; None for noise.
+        strength: time in (0, 1] to which the photo is diffused; None for 0.6.
+        init_blurred: whether the photo already has the blur of that time.
+        interpolate: seed to whose image 0 the images lead from image 0 of their own seed; None for images of their own.
+        same_init: whether all images start from one noise.
+        share_noise: whether all images have the same noise per step.
+    """
+
+    init_image: Path | Image.Image | None = None
+    strength: float | None = None
+    init_blurred: bool = False
+    interpolate: int | None = None
+    same_init: bool = False
+    share_noise: bool = False
+
+    @property
+    def time(self) -> float:
+        """The time to which a photo is diffused."""
+        return _USUAL_STRENGTH if self.strength is None else self.strength
+
+    def check(self, n: int, seed: int) -> None:
+        """Refuse what does not fit together, for `n` images of a seed.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if self.init_image is None and (self.strength is not None or self.init_blurred):
+            raise UsageError(f"{option('strength')}, {option('init_blurred')}: apply to a photo; add {option('init_image')}")
+        if not 1e-6 <= self.time <= 1:
+            raise OptionError("strength", f"{self.time:g}", "must be above 0 (the photo itself) and at most 1 (noise)")
+        if self.interpolate is not None and n < 2:
+            raise UsageError(f"{option('interpolate')}: needs at least two images; raise {option('n')}")
+        if self.interpolate == seed:
+            raise OptionError("interpolate", self.interpolate, f"is the same as {option('seed')}; use another seed")
+        if (self.interpolate is not None) + self.same_init + self.share_noise > 1:
+            names = ", ".join(map(option, ("interpolate", "same_init", "share_noise")))
+            raise UsageError(f"{names}: each sets the source of the noise; use one of them")
+
+    def start(self, config: Config, n: int, seed: int) -> Start:
+        """The start of images 0 to n - 1 of a seed.
+
+        Raises:
+            UserError: the photo cannot be read.
+        """
+        from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
+        from blurcli.pipeline import Init, Start
+
+        def noise(indices: Sequence[int]) -> Noises:
+            own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
+            if self.interpolate is not None:
+                return InterpolatedNoise((seed, 0), (self.interpolate, 0), n, indices)
+            if self.same_init:
+                return SharedNoise(first, own)
+            return SharedNoise(own, first) if self.share_noise else own
+
+        if self.init_image is None:
+            return Start(noise)
+        return Start(noise, Init(read_photo(self.init_image, config), self.time, self.init_blurred))
+
+
+def named_weights(name: str) -> tuple[Path, Run | None]:
+    """The weights file that a text names, and its run where it names one.
+
+    Args:
+        name: a run folder, a weights file, or the name of the bundled model.
+
+    Raises:
+        UsageError: a run folder without weights.
+    """
+    from blurcli import bundled
+    from blurcli.config.sources import expand_home
+    from blurcli.runs import Run
+
+    path = Path(expand_home(name))
+    if path.is_dir():
+        run = Run(path)
+        return run.newest_weights(), run
+    if name in bundled.NAMES and not path.exists():
+        return bundled.PATH, None
+    return path, None
