@@ -1,5 +1,6 @@
 """The package in Python: what the command line gives, byte for byte, with its errors."""
 
+import ast
 import json
 import signal
 import subprocess
@@ -220,3 +221,25 @@ def test_mistakes_are_named(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.
         assert "--" not in str(error.value), str(error.value)
     with pytest.raises(TypeError, match=r"sample\(\) has no option 'stpes'; did you mean 'steps'"):
         model.sample(1, stpes=3)  # type: ignore[call-arg]
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell, in order, as a notebook runs them; pictures are where it shows some."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(__file__).parent.parent / "docs" / "python.ipynb"
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        *statements, last = ast.parse("".join(cell["source"])).body
+        assert isinstance(last, ast.Expr)
+        exec(compile(ast.Module(statements, []), str(path), "exec"), names)
+        value = eval(compile(ast.Expression(last.value), str(path), "eval"), names)
+        (output,) = cell["outputs"]
+        shown = output["data"]
+        if "image/png" in shown:
+            assert value._repr_png_().startswith(b"\x89PNG")
+        elif "image/gif" in shown:
+            assert "image/gif" in value._repr_mimebundle_()
+        else:
+            assert repr(value) == "".join(shown["text/plain"]).replace("\n ", "") or isinstance(value, dict)
+    assert {file.name for file in tmp_path.iterdir()} == {"grid.png", "process.gif", "runs"}

@@ -16,6 +16,8 @@ from blurcli.api.images import Images
 from blurcli.errors import OptionError, UsageError, option
 from blurcli.families import SamplingConfig
 from blurcli.pipeline import Pipeline
+from blurcli.visualize.frames import default_scale
+from blurcli.visualize.grids import tiled_size
 from blurcli.visualize.outputs import Presentation, output_for
 from blurcli.visualize.trajectories import (
     AnimatedProcess,
@@ -27,6 +29,7 @@ from blurcli.visualize.trajectories import (
 )
 
 _FRAMES = 41
+_NOTEBOOK_PX = 256  # about, of the width in a notebook, which keeps the GIF
 
 
 class AnimationOptions(TypedDict, total=False):
@@ -119,8 +122,11 @@ class Animation:
         return path
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        panels = self.trajectories[0].panels
+        frame = panels[0].frames[0]
+        scale = default_scale(len(panels), tiled_size(len(frame), frame.shape[-2:]), _NOTEBOOK_PX)
         with tempfile.TemporaryDirectory() as folder:
-            content = self.save(Path(folder) / "animation.gif").read_bytes()
+            content = self.save(Path(folder) / "animation.gif", scale=scale).read_bytes()
         return {"image/gif": base64.b64encode(content).decode(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
