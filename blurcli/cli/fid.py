@@ -237,3 +237,10 @@ def _show(scores: list[dict[str, Any]], scorer: Scorer, as_json: bool) -> None:
     others = [other for other in scorer.metrics[1:] if other.title and result.get(other.name) is not None]
     if others:
         console.result(", ".join(f"{other.title} {result[other.name]:.4g}" for other in others))
+    if floor := scores[0]["floor"]:
+        same = floor["n"] == result["n"] and floor["distance"] > 0
+        place = f"this score is {result[metric] / floor['distance']:.2g} times that" if same else "fewer than were scored"
+        console.result(
+            f"{TITLES[metric]} of real images {floor['distance']:.4f}  ({floor['n']:,} of them against the {floor['others']:,} "
+            f"others; {place})"
+        )

@@ -2,6 +2,7 @@
 
 from blurcli.evaluate.environment import hardware, versions
 from blurcli.evaluate.features import Features, load_features
+from blurcli.evaluate.floor import Floor, floor_of
 from blurcli.evaluate.metrics import TITLES
 from blurcli.evaluate.records import (
     SAMPLING,
@@ -22,6 +23,7 @@ __all__ = [
     "SAMPLING",
     "TITLES",
     "Features",
+    "Floor",
     "Group",
     "ModelImages",
     "Reference",
@@ -31,6 +33,7 @@ __all__ = [
     "StoredImages",
     "array_batches",
     "comparable",
+    "floor_of",
     "hardware",
     "image_reference",
     "is_number",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from blurcli.errors import UsageError, option
 from blurcli.evaluate import distances
 from blurcli.evaluate.environment import hardware, versions
 from blurcli.evaluate.features import Features
+from blurcli.evaluate.floor import floor_of
 from blurcli.evaluate.metrics import Comparison, Metric, metrics_in
 from blurcli.evaluate.reference import Reference
 from blurcli.evaluate.sources import ScoredImages
@@ -93,9 +94,11 @@ class Scorer:
         started = time.perf_counter()
         statistics = images.measure(self.features, on_batch)
         pair = Comparison(statistics, self.reference.statistics)
+        floor = floor_of(self.reference, self.features.key, statistics.count)
         return {
             **{metric.name: metric.compute(pair) for metric in self.metrics if metric.compute is not None},
             "n": statistics.count,
+            "floor": None if floor is None else asdict(floor),
             **labels,
             **images.protocol,
             **self.protocol,

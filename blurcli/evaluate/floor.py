@@ -1,0 +1,75 @@
+"""The floor of a score: how far real images are from each other, at the same number of images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+
+from blurcli import files
+from blurcli.cache import cache_folder
+from blurcli.evaluate.distances import frechet_distance
+from blurcli.evaluate.reference import Reference
+from blurcli.evaluate.statistics import Moments
+
+_VERSION = "1"  # of cached floors; raise it when their values change
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The distance of `n` reference images from all the others.
+
+    Attributes:
+        distance: squared Frechet distance.
+        n: number of images on the one side.
+        others: on the other.
+    """
+
+    distance: float
+    n: int
+    others: int
+
+
+def floor_of(reference: Reference, features_key: str, n: int) -> Floor | None:
+    """The floor of a reference for scores of n images, measured once and cached.
+
+    Of the reference images whose features are stored, n are drawn at random, and their moments are compared with those of all
+    others; no image is read. A perfect model would score about that, for no sample is better than the images themselves.
+
+    Args:
+        reference: measured images.
+        features_key: `Features.key` of the features.
+        n: number of images of the scores. Fewer are drawn where the reference has not twice as many, or stores fewer features.
+
+    Returns:
+        None where there are no stored features (published statistics), or too few images for their number.
+    """
+    statistics = reference.statistics
+    if statistics.features is None:
+        return None
+    n = min(n, len(statistics.features), statistics.count // 2)
+    if n <= len(statistics.mean):  # the covariance would be singular
+        return None
+    key = hashlib.blake2b(f"{_VERSION}/{reference.hash}/{features_key}/{n}".encode(), digest_size=16).hexdigest()
+    path = cache_folder() / "statistics" / f"floor-{key}.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return Floor(float(known["distance"]), int(known["n"]), int(known["others"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    order = torch.randperm(len(statistics.features), generator=torch.Generator().manual_seed(0))
+    moments = Moments()
+    moments.add(statistics.features[order[:n]])
+    mean, covariance = moments.finish()
+    # The moments of the others are what is left of the sums over all.
+    count, others = statistics.count, statistics.count - n
+    offset, other_offset = mean - statistics.mean, (mean - statistics.mean) * (-n / others)
+    scatter = (count - 1) * statistics.covariance - (n - 1) * covariance
+    scatter -= n * torch.outer(offset, offset) + others * torch.outer(other_offset, other_offset)
+    distance = frechet_distance(mean, covariance, statistics.mean + other_offset, scatter / (others - 1))
+    floor = Floor(distance, n, others)
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps(asdict(floor)), encoding="utf-8")
+    return floor
