@@ -10,8 +10,8 @@ import torch
 from conftest import Cli, settings, shell
 from PIL import Image
 
-from blurcli.config import load_config
-from blurcli.core import BlurringDiffusion, HeatDissipation
+from blurcli.config import load_config, parse_overrides
+from blurcli.core import BlurringDiffusion, HeatDissipation, dct2, idct2
 from blurcli.core.rng import ImageNoise
 from blurcli.families import family_of
 from blurcli.pipeline import to_uint8
@@ -56,7 +56,7 @@ def test_reverse_animation_ends_in_the_sample(cli: Cli, tiny_run: Path, tmp_path
     out = f"p.{suffix}"
     arguments = ("--run", tiny_run, "--n", 4, "--frames", 5, "--scale", 1, "--seed", 2, "--spacing", spacing)
     assert cli("animate", out, *arguments).code == 0
-    assert cli("sample", "--run", tiny_run, "--n", 4, "--seed", 2, "--out", "s.png").code == 0
+    assert cli("sample", "--run", tiny_run, "--n", 4, "--seed", 2, "--scale", 1, "--out", "s.png").code == 0
     frames = frames_of(tmp_path / out)
     assert len(frames) == 5
     assert np.array_equal(frames[-1], pixels(tmp_path / "s.png"))
@@ -94,7 +94,7 @@ def test_default_spacing(cli: Cli, tiny_run: Path) -> None:
 
 def test_forward_animation_starts_at_the_images(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path) -> None:
     arguments = ["--run", tiny_run, "--direction", "forward", "--images", photos / "0.png", "--frames", 4, "--scale", 1]
-    done = cli("animate", "f.png", *arguments, "--json")
+    done = cli("animate", "f.png", *arguments, "--show", "z", "--json")
     assert json.loads(done.out)["frames"] == 4
     frames = frames_of(tmp_path / "f.png")
     centred = Image.open(photos / "0.png").crop((2, 0, 14, 12)).resize((8, 8), Image.Resampling.BICUBIC)
@@ -106,7 +106,7 @@ def test_forward_animation_starts_at_the_images(cli: Cli, tiny_run: Path, photos
 @pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
 def test_a_photo_keeps_its_size_and_needs_no_model(cli: Cli, photos: Path, tmp_path: Path, suffix: str) -> None:
     arguments = ("--direction", "forward", "--preset", "cifar10-blur-paper", "--images", photos / "0.png")
-    done = cli("animate", f"f.{suffix}", *arguments, "--frames", 6, "--scale", 1)
+    done = cli("animate", f"f.{suffix}", *arguments, "--frames", 6, "--scale", 1, "--show", "z")
     assert done.code == 0, done.err
     frames = frames_of(tmp_path / f"f.{suffix}")
     own = pixels(photos / "0.png")
@@ -123,7 +123,19 @@ def test_a_photo_keeps_its_size_and_needs_no_model(cli: Cli, photos: Path, tmp_p
 def test_sizes_of_a_photo(cli: Cli, tmp_path: Path, size: str | None, shape: tuple[int, int]) -> None:
     """The photo's size, at most 512; or --size."""
     Image.effect_noise((1024, 768), 50).save(tmp_path / "large.png")
-    arguments = ("--direction", "forward", "--preset", "mnist-blur", "--images", "large.png", "--frames", 2, "--scale", 1)
+    arguments = (
+        "--direction",
+        "forward",
+        "--preset",
+        "mnist-noblur.yaml",
+        "--images",
+        "large.png",
+        "--frames",
+        2,
+        "--scale",
+        1,
+    )
+    (tmp_path / "mnist-noblur.yaml").write_text("extends: mnist-blur\nprocess: {blur_schedule: sin2, blur_sigma_max: 0}\n")
     assert cli("animate", "f.png", *arguments, *(("--size", size) if size else ())).code == 0
     assert frames_of(tmp_path / "f.png")[0].shape[:2] == shape
 
@@ -135,7 +147,20 @@ def test_a_folder_has_the_size_of_the_preset(cli: Cli, photos: Path, tmp_path: P
 
 
 def test_keys_of_the_preset(cli: Cli, photos: Path, tmp_path: Path) -> None:
-    arguments = ("--direction", "forward", "--preset", "shapes-blur", "--images", photos / "0.png", "--frames", 5, "--scale", 1)
+    arguments = (
+        "--direction",
+        "forward",
+        "--preset",
+        "shapes-blur",
+        "--images",
+        photos / "0.png",
+        "--frames",
+        5,
+        "--scale",
+        1,
+        "--show",
+        "z",
+    )
     shown = []
     for sigma in (0, 20):
         path = settings("process.blur_schedule=sin2", f"process.blur_sigma_max={sigma}")
@@ -357,3 +382,24 @@ def test_the_help_names_every_format_and_the_default_timing(cli: Cli) -> None:
     assert all(suffix in text for suffix in OUTPUTS)
     assert f"Frames per second. [default: {Timing().fps:g}]" in text
     assert f"Duration of the last frame in seconds. [default: {Timing().hold_sec:g}]" in text
+
+
+def test_a_photo_shows_its_blur_beside_the_noise(cli: Cli, tmp_path: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "me.png")
+    command = ("--direction", "forward", "--images", "me.png", "--frames", 3, "--scale", 1)
+    assert cli("animate", "frames", *command, "--preset", "shapes-blur").code == 0
+    assert cli("animate", "plain", *command, "--preset", "shapes-noblur").code == 0  # nothing to show beside the noise
+    first, middle = (np.asarray(Image.open(tmp_path / "frames" / f"{i:04d}.png"), float) for i in (0, 1))
+    assert first.shape[1] > 2 * 16
+    assert np.asarray(Image.open(tmp_path / "plain" / "0000.png")).shape == (16, 16, 3)
+    process = family_of(load_config("shapes-blur", parse_overrides(["data.image_size=16"]))).process
+    spectrum = dct2(torch.from_numpy(photo.transpose(2, 0, 1)).double())
+    alpha = process.alpha(torch.tensor([0.5], dtype=torch.float64))
+    expected = idct2(spectrum * (alpha / alpha[0, 0, 0, 0])[0]).numpy().transpose(1, 2, 0)
+    height = first.shape[0] - 16  # of the titles
+    assert np.abs(middle[height:, :16] - expected.clip(0, 255)).max() <= 1
+    assert np.abs(first[height:, :16] - photo).max() <= 1
+    refused = cli("animate", "x.gif", "--preset", "shapes-blur", "--show", "x_hat", *command)
+    assert "needs a trained model" in refused.err
+    assert "--show blur: applies to the forward process" in cli("animate", "x.gif", "--show", "blur").err

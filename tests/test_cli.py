@@ -102,11 +102,24 @@ def test_outputs_hold_the_same_images(cli: Cli, tiny_run: Path, tmp_path: Path) 
     with np.load(tmp_path / "x.npz") as file:
         array = file["arr_0"]
     assert array.shape == (3, 8, 8, 3)
-    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    enlarged = np.asarray(Image.open(tmp_path / "grid.png"))
+    scale = enlarged.shape[0] // 17  # two images and the gap between them
+    assert scale == 30  # about 512 pixels
+    grid = enlarged[::scale, ::scale]
+    assert np.array_equal(grid.repeat(scale, 0).repeat(scale, 1), enlarged)
     for i, (y, x) in enumerate([(0, 0), (0, 9), (9, 0)]):
         single = np.asarray(Image.open(tmp_path / "folder" / f"{i:06d}.png"))
         assert np.array_equal(single, array[i])
         assert np.array_equal(single, grid[y : y + 8, x : x + 8])
+
+
+def test_a_grid_is_enlarged_as_asked(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    assert cli("sample", "--run", tiny_run, "--n", 3, "--scale", 2, "--out", "grid.png").code == 0
+    assert Image.open(tmp_path / "grid.png").size == (34, 34)
+    assert cli("sample", "--run", tiny_run, "--n", 1, "--out", "one.png").code == 0
+    assert Image.open(tmp_path / "one.png").size == (8, 8)
+    refused = cli("sample", "--run", tiny_run, "--n", 3, "--scale", 2, "--out", "x.npz")
+    assert (refused.code, "--scale 2: enlarges a grid" in refused.err) == (2, True)
 
 
 def test_seed_steps_and_sampler_change_the_images(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:

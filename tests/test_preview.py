@@ -43,7 +43,7 @@ def on_a_terminal(*arguments: object, cwd: Path, columns: int = 80) -> str:
 
 
 def test_samples_on_a_terminal(tiny_run: Path, tmp_path: Path) -> None:
-    text = on_a_terminal("sample", "--run", tiny_run, "--n", 4, "--out", "grid.png", "--show", cwd=tmp_path)
+    text = on_a_terminal("sample", "--run", tiny_run, "--n", 4, "--scale", 1, "--out", "grid.png", "--show", cwd=tmp_path)
     with Image.open(tmp_path / "grid.png") as grid:
         pixels = np.asarray(grid)  # 17 rows of 17: two images and the gap between them
     cells = [tuple(map(int, cell)) for cell in CELL.findall(text)]

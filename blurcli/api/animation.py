@@ -40,7 +40,8 @@ class AnimationOptions(TypedDict, total=False):
         images: images that dissolve, for `forward` and `both`: `Images`, or an array (N, H, W, C) uint8 in the model's size.
         frames: number of frames, at least 2; 41 if not given.
         spacing: `steps` of the sampler (the default of `reverse`), `time`, or `logsnr`.
-        show: `z`, the states (the default); `x_hat`, the estimates of the clean image; or `both`.
+        show: `z`, the states (the default); `x_hat`, the estimates of the clean image; `both`; or, for `forward`, `blur`: the
+            images with their blur alone beside the states.
         sampler, steps, eta, delta, label, guidance, final: as for `Model.sample`.
     """
 
@@ -48,7 +49,7 @@ class AnimationOptions(TypedDict, total=False):
     images: Images | np.ndarray[Any, np.dtype[np.uint8]]
     frames: int
     spacing: Literal["steps", "time", "logsnr"]
-    show: Literal["z", "x_hat", "both"]
+    show: Literal["z", "x_hat", "both", "blur"]
     sampler: str
     steps: int
     eta: float
@@ -152,7 +153,7 @@ def animate(
     direction, show = options.get("direction", "reverse"), options.get("show", "z")
     for name, value, known in (
         ("direction", direction, ("reverse", "forward", "both")),
-        ("show", show, ("z", "x_hat", "both")),
+        ("show", show, ("z", "x_hat", "both", "blur")),
         ("spacing", options.get("spacing", "time"), ("steps", "time", "logsnr")),
     ):
         if value not in known:
@@ -163,6 +164,8 @@ def animate(
     spacing = options.get("spacing", "steps" if direction == "reverse" else "time")
     if spacing == "steps" and direction != "reverse":
         raise OptionError("spacing", spacing, "applies to the reverse process alone; use time or logsnr")
+    if show == "blur" and direction != "forward":
+        raise OptionError("show", show, "applies to the forward process; use direction forward")
     process = AnimatedProcess(title, pipeline.process, pipeline, sampling)
     times = uniform_times(process.process, frames, spacing) if spacing != "steps" else []
     clean = None

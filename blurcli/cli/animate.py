@@ -75,9 +75,13 @@ def animate(
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images, side by side.")] = 16,
     what: Annotated[
-        Literal["z", "x_hat", "both"],
-        typer.Option("--show", help="The state z, the network's estimate x_hat of the clean image, or both."),
-    ] = "z",
+        Literal["z", "x_hat", "both", "blur"] | None,
+        typer.Option(
+            "--show",
+            help="The state z; the network's estimate x_hat of the clean image; both; or, forward, z beside its blur alone. "
+            "[default: z; blur for a photo]",
+        ),
+    ] = None,
     frames: Annotated[
         int | None,
         typer.Option("--frames", min=2, help=f"Frames per direction. [default: {_FRAMES}; of a strip: {_STRIP_FRAMES}]"),
@@ -141,17 +145,22 @@ def animate(
             "--spacing steps: applies to a single reverse process; use time, or leave out --direction and --compare"
         )
 
+    if what == "blur" and direction != "forward":
+        raise UsageError("--show blur: applies to the forward process; add --direction forward")
     frames = frames or (_STRIP_FRAMES if strip else _FRAMES)
     loaded = source.load(device)
     processes = [one.animated for one in loaded]
+    if what is None:
+        photo = direction == "forward" and images is not None and _is_photo(images)
+        what = "blur" if photo and not strip and all(one.blurs for one in processes) else "z"
     for one in processes:
-        if one.model is None and (direction != "forward" or what != "z"):
+        if one.model is None and (direction != "forward" or what in ("x_hat", "both")):
             raise UsageError(f"{one.title}: is a preset, and this needs a trained model; name a run folder or a weights file")
     times = uniform_times(processes[0].process, frames, spacing) if spacing != "steps" else []
 
     clean = _clean_images(loaded[0], images, n, seed) if direction in ("forward", "both") else None
     n = n if clean is None else len(clean)
-    panels = len(processes) * (2 if what == "both" else 1)
+    panels = len(processes) * (2 if what in ("both", "blur") else 1)
     width, height = look.picture_size(panels, n, loaded[0].config.data.image_size)
     output.check_size(out, width, height)
     # A GIF of noise has about a byte per pixel.

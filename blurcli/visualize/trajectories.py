@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core.bands import Bands, band_means, frequency_bands
-from blurcli.core.dct import dct2
+from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import Process
 from blurcli.core.rng import ImageNoise
 from blurcli.errors import OptionError
@@ -38,6 +38,11 @@ class AnimatedProcess:
     model: Pipeline | None = None
     sampling: SamplingConfig | None = None
 
+    @property
+    def blurs(self) -> bool:
+        """Whether the process blurs at all."""
+        return float(self.process.blur_sigma(torch.ones(1, dtype=torch.float64))) > 0
+
 
 @dataclass(frozen=True)
 class View:
@@ -46,7 +51,8 @@ class View:
     Attributes:
         times: t in [0, 1] of every frame, rising for a forward and falling for a reverse process; or a number of frames that
             are uniform in the sampler's steps, for the reverse process of a single model.
-        show: `z`, the states; `x_hat`, the estimates of the clean image; or `both`.
+        show: `z`, the states; `x_hat`, the estimates of the clean image; `both`; or, for a forward process, `blur`: beside the
+            states the images with their blur alone, which noise soon hides.
     """
 
     times: Sequence[float] | int
@@ -119,7 +125,8 @@ def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, see
         unconditional = None if one.model is None else replace(one.model.sampling(), label="none")
         recorder = _Recorder(replace(one, sampling=unconditional), view.show, seed)
         for t in view.times:
-            recorder.record(t, x if t == 0 else one.process.diffuse(x, torch.full((len(x),), t), eps))
+            time = torch.full((len(x),), t)
+            recorder.record(t, x if t == 0 else one.process.diffuse(x, time, eps), _blurred(one.process, x, time))
         panels += recorder.panels
     return Trajectory("forward", list(view.times), panels)
 
@@ -163,6 +170,12 @@ def reverse_trajectory(
     return Trajectory("reverse", times, panels)
 
 
+def _blurred(process: Process, x: Tensor, t: Tensor) -> Tensor:
+    """Images (B, C, H, W) with the blur of times t (B,), without noise, at their own contrast: the mean is never blurred."""
+    alpha = process.alpha(t.double())
+    return idct2((alpha / alpha[..., :1, :1]).to(x) * dct2(x))
+
+
 def power_spectra(panel: Panel) -> tuple[Bands, list[list[float]]]:
     """The power spectrum of every frame: mean squared DCT coefficients, images in [-1, 1], per band of frequencies.
 
@@ -185,19 +198,24 @@ class _Recorder:
 
     def __init__(self, animated: AnimatedProcess, show: str, seed: int) -> None:
         self._animated, self._seed = animated, seed
-        titles = {"z": animated.title, "x_hat": f"{animated.title}: x_hat"}
-        self._by_kind = {
-            kind: Panel(titles[kind], animated.process, []) for kind in (("z", "x_hat") if show == "both" else (show,))
-        }
+        titles = {"z": animated.title, "x_hat": f"{animated.title}: x_hat", "blur": f"{animated.title}: blur alone"}
+        kinds = {"both": ("z", "x_hat"), "blur": ("blur", "z")}.get(show, (show,))
+        self._by_kind = {kind: Panel(titles[kind], animated.process, []) for kind in kinds}
 
     @property
     def panels(self) -> list[Panel]:
         return list(self._by_kind.values())
 
-    def record(self, t: float, z: Tensor) -> None:
-        """Add a frame for the states z (B, C, H, W), about [-1, 1], at time t."""
+    def record(self, t: float, z: Tensor, blurred: Tensor | None = None) -> None:
+        """Add a frame for the states z (B, C, H, W), about [-1, 1]; `blurred` are those of a forward process without noise."""
         for shown, panel in self._by_kind.items():
-            panel.frames.append(to_uint8(self._estimate(t, z) if shown == "x_hat" and t > 0 else z).numpy())
+            picture = z
+            if shown == "x_hat" and t > 0:
+                picture = self._estimate(t, z)
+            elif shown == "blur":
+                assert blurred is not None
+                picture = blurred
+            panel.frames.append(to_uint8(picture).numpy())
 
     def _estimate(self, t: float, z: Tensor) -> Tensor:
         model = self._animated.model
