@@ -167,19 +167,20 @@ def table_rows(rows: list[dict[str, Any]], base: str) -> Iterator[str]:
 @app.command()
 def stripes(
     folder: Path,
-    n: Annotated[int, typer.Option(help="Number of images.")] = 10_000,
+    n: Annotated[int, typer.Option(help="Number of training images; there are a tenth as many test images.")] = 10_000,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 16,
 ) -> None:
     """Draw stripes of two colors, of any direction and of a width of 1.25 to 4 pixels."""
-    folder.mkdir(parents=True)
     rng, fine = np.random.default_rng(0), 4
     rows, columns = (np.mgrid[: size * fine, : size * fine] + 0.5) / fine
-    for index in range(n):
-        angle, period, phase = rng.uniform(0, math.pi), rng.uniform(2.5, 8), rng.uniform()
-        wave = (rows * math.sin(angle) + columns * math.cos(angle)) / period + phase
-        colors = rng.uniform(0, 255, (2, 3))
-        picture = colors[(wave % 1 < 0.5).astype(int)].reshape(size, fine, size, fine, 3).mean((1, 3))
-        Image.fromarray(picture.round().astype(np.uint8)).save(folder / f"{index:05d}.png")
+    for split, count in (("train", n), ("test", n // 10)):
+        (folder / split).mkdir(parents=True)
+        for index in range(count):
+            angle, period, phase = rng.uniform(0, math.pi), rng.uniform(2.5, 8), rng.uniform()
+            wave = (rows * math.sin(angle) + columns * math.cos(angle)) / period + phase
+            colors = rng.uniform(0, 255, (2, 3))
+            picture = colors[(wave % 1 < 0.5).astype(int)].reshape(size, fine, size, fine, 3).mean((1, 3))
+            Image.fromarray(picture.round().astype(np.uint8)).save(folder / split / f"{index:05d}.png")
 
 
 @app.command()
