@@ -22,6 +22,9 @@ from test_page import CHROMIUM, DRIVER, QUIET, needs_browser
 
 from blurcli.config import from_json, load_config, parse_overrides
 from blurcli.config.repeat import nearest_preset, without_folder
+from blurcli.data import ReadOptions, at_hand, torchvision_datasets
+from blurcli.data.dataset import Request
+from blurcli.data.packed_cache import pack
 from blurcli.visualize import markup
 from blurcli.weights import Classes, load_weights, save_weights
 
@@ -147,12 +150,13 @@ def test_a_whole_report(cli: Cli, tiny_run: Path) -> None:
     assert "1 of 1 previews" in page.sections["previews"]
     scores = page.sections["scores"]
     assert "FD in pixels-8x8: 12 images, reference shapes train (abcdef01)" in scores
-    assert "0, 1\n1.2550\n" in scores  # the better one first: seeds and mean
+    assert "\n+-\n" in scores
+    assert "\n2\n1.2550\n0.00707\nabm\n2\ndenoised\n0, 1\n" in scores  # the better one first: seeds and mean
     assert "hardware\na machine\n" in scores
     assert len(page.all("table")) == 2
     assert scores.count("over training") == 1
     assert page.sections["loss"].split("\n")[1:3] == ["Loss over training", "Loss by frequency band"]
-    assert "64 images; 1 is no better" in page.sections["errors"]
+    assert "64 images of shapes train; 1 is no better" in page.sections["errors"]
     assert "preview_images: 4  # images per preview" in page.sections["repeat"]
 
     # Every kind of picture, and each of the size that it claims.
@@ -198,6 +202,17 @@ def test_the_nearest_preset() -> None:
 )
 def test_the_location_of_images_is_left_out(path: str, expected: str) -> None:
     assert without_folder(path) == expected
+
+
+def test_only_images_at_hand_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report downloads nothing."""
+    monkeypatch.setenv("BLURDIFF_CACHE", str(tmp_path / "cache"))
+    assert not any(at_hand(source, "train", (32, 32), 3) for source in ("cifar10", "celeba", str(tmp_path / "absent")))
+    assert all(at_hand(source, "train", (32, 32), 3) for source in ("shapes", str(tmp_path)))
+    request = Request("cifar10", "train", (3, 32, 32), ReadOptions(), None, lambda done, total: None)
+    pack([np.zeros((2, 3, 32, 32), np.uint8)], request.shape, lambda: torchvision_datasets._fingerprint(request))
+    assert at_hand("cifar10", "train", (32, 32), 3)
+    assert not at_hand("cifar10", "test", (32, 32), 3)
 
 
 @pytest.fixture

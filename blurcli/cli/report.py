@@ -65,7 +65,7 @@ def report(
     for reason in missing:
         console.notify(reason)
     size = out.stat().st_size
-    console.notify(f"{size / 1e6:.2f} MB")
+    console.notify(f"the page has {size / 1e6:.1f} MB")
     show({"out": str(out), "bytes": size, "missing": missing}, str(out), as_json)
 
 

@@ -9,9 +9,8 @@ from blurcli.evaluate.metrics import TITLES
 from blurcli.evaluate.records import Group, Score, comparable, is_number
 
 # Keys of a score with their titles, in the order of the columns; those with one value in all rows are named once.
+_SUBJECT = {"samples": "samples", "step": "step"}
 _SETTINGS = {
-    "samples": "samples",
-    "step": "step",
     "sampler": "sampler",
     "steps": "steps",
     "final": "final",
@@ -99,13 +98,13 @@ def score_tables(scores: Iterable[Score], shown: Callable[[str], str] = str) -> 
     """
     tables = []
     for group in comparable(scores):
-        titles = {group.metric: TITLES[group.metric], "std": "+-"}
-        titles |= {key: title for key, title in TITLES.items() if key != group.metric}
+        ranked = {group.metric: TITLES[group.metric], "std": "+-"}
+        others = {key: title for key, title in TITLES.items() if key != group.metric}
         lines = []
         for row, own in zip(group.rows, group.scores, strict=True):
-            recorded = {key: _values(own, key, shown) for key in (*_SETTINGS, *_PROTOCOL)}
-            lines.append(recorded | {key: value_text(row.get(key)) for key in titles})
-        tables.append(_table(heading(group, shown), lines, _SETTINGS | titles | _PROTOCOL))
+            recorded = {key: _values(own, key, shown) for key in (*_SUBJECT, *_SETTINGS, *_PROTOCOL)}
+            lines.append(recorded | {key: value_text(row.get(key)) for key in (*ranked, *others)})
+        tables.append(_table(heading(group, shown), lines, _SUBJECT | ranked | _SETTINGS | others | _PROTOCOL))
     return tables
 
 

@@ -19,7 +19,9 @@ from blurcli.errors import one_line
 _REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # makes letters appear in another order
 _NARROW_IN = 4.2  # width of a plot on a narrow screen: its text has the size of the page's
 _NARROW_PX = 700
+_MOST_SVG_BYTES, _PLOT_COLORS = 80_000, 64
 _LOSSY_QUALITIES = (92, 80, 65)
+_CELL, _FACT = 100, 500  # letters of a value
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,13 @@ class Encoded:
     @property
     def uri(self) -> str:
         """The picture as a data URI."""
-        return f"data:{self.kind};base64,{base64.b64encode(self.content).decode()}"
+        return _data_uri(self.content, self.kind)
 
 
-def text(value: object) -> str:
-    """A text for HTML, also within attributes: names of runs, files and classes can hold anything."""
-    plain = one_line(str(value)).encode(errors="backslashreplace").decode()
+def text(value: object, most: int = 4000) -> str:
+    """A text for HTML, also within attributes, of at most so many letters: names of runs and classes can hold anything."""
+    plain = str(value)
+    plain = one_line(plain if len(plain) <= most else f"{plain[:most]}...").encode(errors="backslashreplace").decode()
     return html.escape(_REORDERING.sub(lambda found: f"\\u{ord(found[0]):04x}", plain))
 
 
@@ -80,14 +83,16 @@ def code(lines: Iterable[str]) -> str:
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
     """Names and values; empty values are left out."""
     return (
-        "<dl>" + "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in pairs if value) + "</dl>"
+        "<dl>"
+        + "".join(f"<div><dt>{text(name)}</dt><dd>{text(value, _FACT)}</dd></div>" for name, value in pairs if value)
+        + "</dl>"
     )
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table that scrolls sideways where it is too wide."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{text(value)}</td>" for value in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{text(value, _CELL)}</td>" for value in row) + "</tr>" for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(title)}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
@@ -133,18 +138,30 @@ def pixel_rules(page: str, largest: int = 800, most: int = 4) -> str:
 
 
 def plot(save: Callable[..., None], title: str) -> str:
-    """A plot as SVG, in one form for wide and one for narrow screens.
+    """A plot in one form for wide and one for narrow screens.
 
     Args:
         save: `save(path)` or `save(path, width=inches)` writes it.
         title: what it shows.
     """
-    files = (written(form, ".svg") for form in (save, partial(save, width=_NARROW_IN)))
-    wide, narrow = (Encoded(content, "image/svg+xml", 0, 0) for content in files)
+    wide, narrow = (_drawn(form) for form in (save, partial(save, width=_NARROW_IN)))
     return (
-        f'<figure class="plot"><picture><source media="(max-width: {_NARROW_PX}px)" srcset="{narrow.uri}">'
-        f'<img src="{wide.uri}" alt="{text(title)}"></picture><figcaption>{text(title)}</figcaption></figure>'
+        f'<figure class="plot"><picture><source media="(max-width: {_NARROW_PX}px)" srcset="{narrow}">'
+        f'<img src="{wide}" alt="{text(title)}"></picture><figcaption>{text(title)}</figcaption></figure>'
     )
+
+
+def _drawn(save: Callable[[Path], None]) -> str:
+    """The data URI of a plot: as SVG, or with many lines as PNG of few colors, which is then smaller."""
+    content, kind = written(save, ".svg"), "image/svg+xml"
+    if len(content) > _MOST_SVG_BYTES:
+        with Image.open(io.BytesIO(written(save, ".png"))) as drawn:
+            content, kind = _saved(drawn.convert("RGB").quantize(_PLOT_COLORS), "PNG", optimize=True), "image/png"
+    return _data_uri(content, kind)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def written(write: Callable[[Path], None], suffix: str) -> bytes:

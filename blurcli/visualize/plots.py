@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from blurcli.evaluate.distances import BANDS_PER_OCTAVE
 _SUFFIXES = (".png", ".svg")
 _WIDTH_IN = 7.0
 _MOST_POINTS = 2_000  # of a line: more cannot be seen
+_MOST_MARKERS = 150
 _DECADES = 2  # range of the color scale of relative errors, on either side of 1
 
 
@@ -74,7 +76,7 @@ def save_loss(
 ) -> None:
     """The training loss, and below it the loss at several times, measured on fixed images and noise.
 
-    Of more than 2,000 losses, as many means over equally many log intervals are shown.
+    Of long lines, means over neighboring points are shown.
 
     Args:
         steps: training steps.
@@ -85,12 +87,16 @@ def save_loss(
     """
     figure = Figure(figsize=(width, 7 if by_time else 4), layout="constrained")
     panels = figure.subplots(1 + bool(by_time), sharex=True, squeeze=False)[:, 0]
-    panels[0].plot(*_thinned(steps, losses), linewidth=1)
+    panels[0].plot(*_thinned(list(zip(steps, losses, strict=True)), _MOST_POINTS), linewidth=1)
     panels[0].set(yscale="log", ylabel="training loss (weighted)")
     if by_time:
         for t, points in by_time.items():
             panels[1].plot(
-                *zip(*points, strict=True), label=f"t = {t:.3g}", marker="o", markersize=3, color=colormaps["viridis"](t * 0.9)
+                *_thinned(points, _MOST_MARKERS),
+                label=f"t = {t:.3g}",
+                marker="o",
+                markersize=3,
+                color=colormaps["viridis"](t * 0.9),
             )
         panels[1].set(yscale="log", ylabel="mean squared error (noise variance = 1)")
         panels[1].legend(ncols=3, fontsize="small")
@@ -101,7 +107,7 @@ def save_loss(
 
 
 def save_bands(by_band: dict[str, list[tuple[int, float]]], path: Path, width: float = _WIDTH_IN) -> None:
-    """The loss over training, one line per frequency band, measured on fixed images and noise.
+    """The loss over training, one line per frequency band, measured on fixed images and noise; long lines as by `save_loss`.
 
     Args:
         by_band: for each band, the lowest frequencies first, pairs (step, unweighted loss).
@@ -112,7 +118,7 @@ def save_bands(by_band: dict[str, list[tuple[int, float]]], path: Path, width: f
     axes = figure.subplots()
     for number, (band, points) in enumerate(by_band.items()):
         color = colormaps["plasma"](0.9 * number / len(by_band))
-        axes.plot(*zip(*points, strict=True), label=_plain(band), marker="o", markersize=3, color=color)
+        axes.plot(*_thinned(points, _MOST_MARKERS), label=_plain(band), marker="o", markersize=3, color=color)
     axes.set(yscale="log", xlabel="training steps", ylabel="mean squared error (noise variance = 1)")
     _plain_numbers(axes)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
@@ -201,12 +207,11 @@ def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -
     _save(figure, path)
 
 
-def _thinned(steps: list[int], values: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """At most `_MOST_POINTS` points of a line: means over equally many neighbors."""
-    each = -(-len(steps) // _MOST_POINTS)
-    starts = np.arange(0, len(steps), each)
-    counts = np.diff(np.append(starts, len(steps)))
-    x, y = (np.add.reduceat(np.array(line, np.float64), starts) / counts for line in (steps, values))
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The x and y of at most so many points of a line: means over equally many neighbors."""
+    starts = np.arange(0, len(points), -(-len(points) // most))
+    counts = np.diff(np.append(starts, len(points)))
+    x, y = np.add.reduceat(np.array(points, np.float64), starts).T / counts
     return x, y
 
 
@@ -219,7 +224,7 @@ def _plain_numbers(axes: Axes) -> None:
     """Plain numbers instead of powers of ten on a logarithmic y axis, and a grid."""
     low, high = axes.get_ylim()
     if high < 10 * low:  # Less than a decade has too few of its usual ticks.
-        axes.yaxis.set_major_locator(MaxNLocator(7))
+        axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2468" else "")

@@ -80,8 +80,9 @@ def score_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
 
 
 def newest_spectra(run: Run) -> dict[str, Any] | None:
-    """The newest score with power spectra, for `save_spectrum`; None where there is none."""
-    return max(filter(_has_spectra, _scores(run)), key=lambda score: float(score["step"]), default=None)
+    """The score with power spectra of the newest weights and most images, for `save_spectrum`; None where there is none."""
+    with_spectra = filter(_has_spectra, _scores(run))
+    return max(with_spectra, key=lambda score: (score["step"], is_number(score.get("n")) and score["n"]), default=None)
 
 
 def are_numbers(values: object) -> TypeGuard[list[float]]:

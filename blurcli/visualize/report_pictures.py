@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from blurcli.config.repeat import without_folder
 from blurcli.core.bands import band_names, frequency_bands
 from blurcli.core.dct import dct2
 from blurcli.data import Dataset
@@ -27,7 +28,7 @@ from blurcli.visualize.records import newest_spectra
 from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajectory
 
 # Bytes before base64, so that a page stays below 5 MB.
-_GRID_BYTES, _PREVIEW_BYTES, _FRAME_PIXELS = 600_000, 900_000, 1 << 14
+_GRID_BYTES, _PREVIEW_BYTES, _FRAME_PIXELS = 600_000, 800_000, 1 << 14
 _GRID_PX = 1056  # widest grid
 _MOST_IMAGES, _MOST_PIXELS = 64, 1 << 20  # of samples that are made for a report
 _MOST_PREVIEWS = 24
@@ -187,5 +188,6 @@ def error_part(subject: Subject, progress: Progress) -> list[Part]:
         return [Missing(f"No map of errors: {error}.")]
     names = band_names(frequency_bands(*subject.model.process.shape, 1)[1])
     save = partial(plots.save_errors, errors.times, errors.relative, names)
-    note = f"{count} images; 1 is no better than the best linear filter, 0 is perfect. More: blurdiff diagnose."
+    name = without_folder(subject.dataset.name)
+    note = f"{count} images of {name}; 1 is no better than the best linear filter, 0 is perfect. More: blurdiff diagnose."
     return [plot(save, "Error of the network by time and frequency"), paragraph(note, "note")]
