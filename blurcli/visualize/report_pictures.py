@@ -118,7 +118,7 @@ def preview_part(run: Run, image_size: tuple[int, int]) -> list[Part]:
         for preview, one in zip(previews, encoded, strict=True)
     )
     notes = [f"The same seeds at every step: {len(previews)} of {len(found)} previews"]
-    notes += [f"the {_CORNER * _CORNER} images at the upper left of {rows * columns}"] * cut
+    notes += [f"the {_CORNER * _CORNER} images at the upper left"] * cut
     notes += ["recompressed with loss"] * any(one.lossy for one in encoded)
     notes += [f"{len(read) - len(previews)} cannot be read"] * (len(previews) < len(read))
     strip = f'<div id="strip" class="strip" tabindex="0" role="group" aria-label="previews">{figures}</div>'
