@@ -54,6 +54,11 @@ class Run:
         return [path for path in (self.state_path, self.previous_state_path) if path.exists()]
 
     @property
+    def sessions_path(self) -> Path:
+        """One JSON line per start of the training: machine, versions and number of images."""
+        return self.path / "sessions.jsonl"
+
+    @property
     def metrics_path(self) -> Path:
         """One JSON line per log interval."""
         return self.path / "metrics.jsonl"

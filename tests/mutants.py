@@ -186,6 +186,27 @@ MUTANTS = (
         "tensor[:0]",
         f"{INVARIANTS}::test_calls_of_a_fixed_size_are_padded",
     ),
+    Mutant(
+        "names in a report not escaped",
+        "visualize/markup.py",
+        "return html.escape(_REORDERING",
+        "return (_REORDERING",
+        "tests/test_report.py::test_hostile_names_and_a_secret_folder",
+    ),
+    Mutant(
+        "location of the training images in a report",
+        "config/repeat.py",
+        r"""return re.split(r"[\\/]", path.rstrip("\\/"))[-1]""",
+        "return path",
+        "tests/test_report.py::test_hostile_names_and_a_secret_folder",
+    ),
+    Mutant(
+        "all previews in a report",
+        "visualize/report_pictures.py",
+        "evenly_chosen(len(found), _MOST_PREVIEWS)",
+        "range(len(found))",
+        "tests/test_report.py::test_many_large_previews_are_thinned",
+    ),
 )
 
 

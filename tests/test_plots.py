@@ -174,3 +174,35 @@ def test_nothing_to_plot(cli: Cli, tmp_path: Path) -> None:
     assert done.code == 2
     assert "empty: nothing is recorded yet" in done.err
     assert not (tmp_path / "empty" / "plots").exists()
+
+
+def test_long_records_stay_small(tmp_path: Path) -> None:
+    """Lines of a long training are thinned to means, which keep their range."""
+    steps = list(range(1, 100_001))
+    by_time = {t / 8: [(step, 2.0 + step % 2) for step in range(2_000)] for t in range(9)}
+    plots.save_loss(steps, [float(step % 2) + 1 for step in steps], by_time, tmp_path / "l.svg")
+    plots.save_bands({"a": by_time[0.0], "$\\bad$ \ud800\n": by_time[0.0]}, tmp_path / "b.svg", width=4.2)
+    assert (tmp_path / "l.svg").stat().st_size < 300_000
+    x, y = plots._thinned([(step, step % 2) for step in range(1001)], 100)
+    assert len(x) <= 100
+    assert (x[0], y[0]) == (5.0, pytest.approx(5 / 11))
+    assert x[-1] <= 1000
+
+
+def test_less_than_a_decade_has_readable_ticks(tmp_path: Path) -> None:
+    lines = {"abm": [(step, value, value, value) for step, value in ((1, 1.6), (2, 3.1))]}
+    plots.save_scores(lines, "FD", tmp_path / "s.svg")
+    ticks = [
+        text for text in ("1.75", "2", "2.25", "2.5", "2.75", "3") if f"<!-- {text} -->" in (tmp_path / "s.svg").read_text()
+    ]
+    assert len(ticks) >= 4
+
+
+def test_names_of_plots_stay_in_their_folder(cli: Cli, tmp_path: Path) -> None:
+    common = {"n": 5, "features": "../../x/$y$", "reference_hash": "r", "size": [8, 8], "sampler": "$\\bad$", "steps": 1}
+    (tmp_path / "run").mkdir()
+    lines = [json.dumps(common | {"step": step, "fd": 1.0}) + "\n" for step in (1, 2)]
+    (tmp_path / "run" / "evaluations.jsonl").write_text("".join(lines))
+    done = cli("plot", "run", "--format", "png")
+    assert done.code == 0, done.err
+    assert [path.relative_to(tmp_path / "run") for path in tmp_path.rglob("*.png")] == [Path("plots/fd-.._.._x__y_-n5.png")]

@@ -37,6 +37,7 @@ COMMANDS = [
     ["sweep", "--run", "r", "--n", "4", "--steps", "2", "--force"],
     ["results", "r"],
     ["plot", "r", "--out", "loss.png"],
+    ["report", "r", "--n", "2"],
     ["presets"],
     ["bench", "--preset", "shapes-blur", "--seconds", "0.1", "--batch-size", "2"],
     ["export", "shared.safetensors", "--run", "r"],

@@ -55,6 +55,7 @@ OTHERS = [
     ["likelihood", "--run", "blur", "--n", "2"],
     ["likelihood", "--run", "heat", "--n", "2"],
     ["diagnose", "--run", "blur", "--n", "2"],
+    ["report", "blur", "--n", "2"],
     ["sweep", "--run", "blur", "--n", "4", "--steps", "2", "--force"],
     ["bench", "--preset", "shapes-blur", "--seconds", "0.1", "--batch-size", "2"],
 ]

@@ -99,6 +99,7 @@ def test_files_of_a_run(tiny_run: Path) -> None:
         ".lock",
         "config.yaml",
         "metrics.jsonl",
+        "sessions.jsonl",
         "state.safetensors",
         "weights/step-00000003.safetensors",
         "samples/step-00000003.png",
@@ -107,6 +108,10 @@ def test_files_of_a_run(tiny_run: Path) -> None:
     metrics = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [1, 2, 3]
     assert set(metrics[0]) == {"step", "loss", "grad_norm", "lr", "images_per_sec", "skipped"}
+    (session,) = [json.loads(line) for line in (tiny_run / "sessions.jsonl").read_text().splitlines()]
+    assert (session["step"], session["images"], session["device"], session["processes"]) == (0, 64, "cpu", 1)
+    assert session["precision"] in ("bf16", "fp32")
+    assert {"blurdiff", "torch", "Python", "OS"} <= set(session["versions"])
     assert load_config(str(tiny_run / "config.yaml")).train.steps == 3
 
 

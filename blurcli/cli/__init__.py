@@ -24,6 +24,7 @@ from blurcli.cli.likelihood import likelihood
 from blurcli.cli.plot import plot
 from blurcli.cli.prefetch import prefetch
 from blurcli.cli.presets import presets
+from blurcli.cli.report import report
 from blurcli.cli.results import results
 from blurcli.cli.sample import sample
 from blurcli.cli.sweep import sweep
@@ -45,6 +46,7 @@ for command in (
     fid,
     results,
     plot,
+    report,
     likelihood,
     sweep,
     diagnose,

@@ -21,8 +21,6 @@ def results(
     as_json: JsonOption = False,
 ) -> None:
     """Show recorded scores, the best first, in one table per protocol: scores of unlike protocols are not comparable."""
-    from dataclasses import asdict
-
     from blurcli import console, evaluate
     from blurcli.runs import RUNS
 
@@ -39,34 +37,21 @@ def results(
         scores += [{**score, "run": str(path.parent)} for score in evaluate.recorded(path)]
     groups = evaluate.comparable(scores)
     if as_json:
-        console.result_json({"groups": [asdict(group) for group in groups]})
+        shown = [{"metric": group.metric, "protocol": group.protocol, "rows": group.rows} for group in groups]
+        console.result_json({"groups": shown})
         return
     if not groups:
         console.notify("no scores yet; score the newest run with: blurdiff fid")
     for number, group in enumerate(groups):
         if number:
             console.result("")
-        console.result(_heading(group))
+        console.result(evaluate.heading(group))
         console.table(*_table(group))
-
-
-def _heading(group: Group) -> str:
-    from blurcli.evaluate import TITLES
-
-    protocol = group.protocol
-    if "calls" in protocol:
-        time = f"{protocol['steps']} ancestral steps" if protocol["steps"] else "continuous time"
-        bound = "by blur levels" if protocol["by_levels"] else f"in {time}"
-        how = f"{bound}, {protocol['calls']} calls, seed {protocol['seed']}"
-    else:
-        how = f"in {protocol['features']}"
-    reference = f"{protocol['reference']} ({str(protocol['reference_hash'])[:8]})"
-    return f"{TITLES[group.metric]} {how}: {protocol['n']:,} images, reference {reference}"
 
 
 def _table(group: Group) -> tuple[list[str], list[list[str]]]:
     """Column titles and rows, without empty columns."""
-    from blurcli.evaluate import TITLES, sampling_title
+    from blurcli.evaluate import TITLES, sampling_title, value_text
     from blurcli.runs import RUNS
 
     others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
@@ -76,14 +61,6 @@ def _table(group: Group) -> tuple[list[str], list[list[str]]]:
         subject = row["samples"] or (row["weights"] if row["run"] == str(RUNS) else row["run"])
         labels = [subject, row["name"] or "", row["step"], sampling_title(row), row["steps"]]
         values = [row[group.metric], row["std"], row["seeds"], *(row.get(key) for key in others)]
-        rows.append([_text(value) for value in (*labels, *values)])
+        rows.append([value_text(value) for value in (*labels, *values)])
     filled = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     return [columns[i] for i in filled], [[row[i] for i in filled] for row in rows]
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, float):
-        return str(value).encode(errors="replace").decode()  # lines of a file can hold anything
-    return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.3g}"

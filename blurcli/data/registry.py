@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blurcli.cache import cache_folder
 from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request
 from blurcli.data.images import Progress
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.shapes import load_shapes
 from blurcli.data.sources import load_files
-from blurcli.data.torchvision_datasets import TORCHVISION_DATASETS, load_torchvision
+from blurcli.data.torchvision_datasets import TORCHVISION_DATASETS, is_packed, load_torchvision
 from blurcli.errors import UsageError, did_you_mean, option
 
 DATASETS: dict[str, Loader] = {
@@ -56,3 +57,12 @@ def load_dataset(
             hint = "dataset; if the images have moved, name their new place with"
         raise UsageError(f"data {source!r}: no such folder, .zip file or {hint} {option('data')}")
     return (loader or load_files)(Request(source, split, (channels, *image_size), options, classes, progress))
+
+
+def at_hand(source: str, split: str, image_size: tuple[int, int], channels: int) -> bool:
+    """Whether `load_dataset` with these arguments finds images here; without a download."""
+    if source in TORCHVISION_DATASETS:
+        return is_packed(Request(source, split, (channels, *image_size), _DEFAULTS, None, lambda done, total: None))
+    if source in MANUAL_DATASETS:
+        return (cache_folder() / "downloads" / source).is_dir()
+    return source in DATASETS or Path(source).exists()

@@ -24,7 +24,7 @@ def load_torchvision(request: Request) -> Dataset:
         UsageError: the number of classes differs from the request.
         UserError: the download failed, or the cache cannot be written.
     """
-    fingerprint = digest_of(f"{request.source}/{request.split}/{request.form}")
+    fingerprint = _fingerprint(request)
     images = load_packed(fingerprint, request.shape)
     if images is None:
         images = pack(_decoded(request), request.shape, lambda: fingerprint)
@@ -33,6 +33,15 @@ def load_torchvision(request: Request) -> Dataset:
         return dataset
     original = _original(request)
     return dataset.with_classes(np.array(original.targets, np.int64), tuple(original.classes), request.classes)
+
+
+def is_packed(request: Request) -> bool:
+    """Whether these images are in the cache, so that nothing is downloaded."""
+    return load_packed(_fingerprint(request), request.shape) is not None
+
+
+def _fingerprint(request: Request) -> str:
+    return digest_of(f"{request.source}/{request.split}/{request.form}")
 
 
 def _original(request: Request) -> Any:

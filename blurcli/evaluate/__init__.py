@@ -1,6 +1,6 @@
 """Scores: images to features to distances from reference images, each with its whole protocol."""
 
-from blurcli.evaluate.environment import hardware, versions
+from blurcli.evaluate.environment import hardware, platform_versions, versions
 from blurcli.evaluate.features import Features, load_features
 from blurcli.evaluate.floor import Floor, floor_of
 from blurcli.evaluate.metrics import TITLES
@@ -18,6 +18,7 @@ from blurcli.evaluate.reference import Reference, image_reference, published_ref
 from blurcli.evaluate.scorer import Scorer
 from blurcli.evaluate.sources import ModelImages, ScoredImages, StoredImages, reported
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
+from blurcli.evaluate.tables import ScoreTable, heading, score_tables, value_text
 
 __all__ = [
     "SAMPLING",
@@ -27,6 +28,7 @@ __all__ = [
     "Group",
     "ModelImages",
     "Reference",
+    "ScoreTable",
     "ScoredImages",
     "Scorer",
     "Statistics",
@@ -35,15 +37,19 @@ __all__ = [
     "comparable",
     "floor_of",
     "hardware",
+    "heading",
     "image_reference",
     "is_number",
     "load_features",
     "measure",
+    "platform_versions",
     "published_reference",
     "record",
     "recorded",
     "reported",
     "sampling_title",
+    "score_tables",
     "subject_of",
+    "value_text",
     "versions",
 ]

@@ -19,6 +19,11 @@ def versions() -> dict[str, str]:
     return {"blurdiff": blurcli.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
 
 
+def platform_versions() -> dict[str, str]:
+    """Versions of Python and of the operating system, by name."""
+    return {"Python": platform.python_version(), "OS": f"{platform.system()} {platform.release().partition('-')[0]}"}
+
+
 def hardware(device: torch.device) -> str:
     """The vendor's name of the processor behind a device; for a CPU also its number of cores."""
     if device.type == "cuda":

@@ -34,11 +34,13 @@ class Group:
         protocol: what they share, and the `reference` as one of them names it.
         rows: one per subject, the best first: its labels and settings, the mean of every metric over its seeds, `std` of the
             ranking metric (None for one seed), `min`, `max`, and `seeds`, their number.
+        scores: for each row, the scores behind it, one per seed.
     """
 
     metric: str
     protocol: Score
     rows: list[Score]
+    scores: list[list[Score]]
 
 
 def record(path: Path, score: Score) -> None:
@@ -113,7 +115,7 @@ def comparable(scores: Iterable[Score]) -> list[Group]:
         Group(
             metric.name,
             {key: _protocol_value(members[0], key) for key in ("reference", *metric.protocol)},
-            _rows(metric, members),
+            *_rows(metric, members),
         )
         for (metric, _), members in groups.items()
     ]
@@ -143,13 +145,15 @@ def _protocol_value(score: Score, key: str) -> Any:
     return score.get("delta") is not None if key == "by_levels" else score.get(key)
 
 
-def _rows(metric: Metric, scores: list[Score]) -> list[Score]:
+def _rows(metric: Metric, scores: list[Score]) -> tuple[list[Score], list[list[Score]]]:
     subjects: dict[str, dict[str, Score]] = {}
     for score in scores:
         # Of repeated scores the last one counts.
         subjects.setdefault(subject_of(score), {})[json.dumps(score.get("seed"))] = score
-    rows = [_row(metric.name, list(by_seed.values())) for by_seed in subjects.values()]
-    return sorted(rows, key=lambda row: float(row[metric.name]), reverse=metric.higher_is_better)
+    members = [list(by_seed.values()) for by_seed in subjects.values()]
+    rows = [_row(metric.name, own) for own in members]
+    order = sorted(range(len(rows)), key=lambda i: float(rows[i][metric.name]), reverse=metric.higher_is_better)
+    return [rows[i] for i in order], [members[i] for i in order]
 
 
 def _row(metric: str, scores: list[Score]) -> Score:

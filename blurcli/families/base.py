@@ -265,6 +265,10 @@ class Family(ABC):
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
         """The bound in a few words."""
 
+    @abstractmethod
+    def describe_process(self) -> str:
+        """What the process does to an image over time, in a sentence without a full stop."""
+
     def require_image_objective(self) -> None:
         """Check that the network estimates the clean image.
 

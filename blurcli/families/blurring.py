@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core import BlurringDiffusion
+from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors
 from blurcli.core.denoiser import Denoiser, Network
 from blurcli.core.likelihood import Bound, Draws, variational_bound
@@ -21,6 +22,7 @@ from blurcli.errors import OptionError
 from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo, SamplingConfig
 
 _GRID_CELLS = 512  # between which training times are interpolated
+_SHOWN_TIMES = (0.25, 0.5, 0.75, 1.0)
 
 
 class BlurringModel(FamilyModel):
@@ -106,6 +108,21 @@ class BlurringFamily(Family):
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
         """See `Family.describe_likelihood`."""
         return "continuous time" if likelihood.steps is None else f"{likelihood.steps} ancestral steps"
+
+    def describe_process(self) -> str:
+        """See `Family.describe_process`."""
+        process = self.process
+        noise = f"log-SNR from {process.logsnr_max:+g} at t = 0 to {process.logsnr_min:+g} at t = 1"
+        if process.blur_sigma_max == 0:
+            return f"plain denoising diffusion, without blur; {noise}"
+        times = torch.tensor(_SHOWN_TIMES, dtype=torch.float64)
+        pixels = ", ".join(f"{sigma:.3g}" for sigma in process.blur_sigma(times).tolist())
+        options = {"power": f", p = {process.blur_power:g}", "ratio": f", r = {process.blur_noise_ratio or 0:g} px"}
+        option = options.get(BLUR_SCHEDULES[process.blur_schedule].option or "", "")
+        return (
+            f"blurring diffusion; blur schedule {process.blur_schedule}{option}: blur of {pixels} px at t = "
+            f"{', '.join(f'{t:g}' for t in _SHOWN_TIMES)}; {noise}"
+        )
 
 
 def whitened_space_of(family: Family, moments: DataMoments) -> WhitenedSpace:

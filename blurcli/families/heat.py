@@ -163,3 +163,11 @@ class HeatFamily(Family):
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
         """See `Family.describe_likelihood`."""
         return f"{self.process.levels} levels of heat dissipation, delta {likelihood.delta}"
+
+    def describe_process(self) -> str:
+        """See `Family.describe_process`."""
+        process = self.process
+        return (
+            f"inverse heat dissipation; {process.levels} blur levels, log-spaced from {process.blur_sigma_min:g} to "
+            f"{process.blur_sigma_max:g} px; noise of {process.noise / 2:g} on blurred images in [0, 1]"
+        )

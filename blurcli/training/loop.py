@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +19,8 @@ from blurcli.core.objectives import OBJECTIVES
 from blurcli.data import Batches, Dataset, measure_moments
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UsageError, option
+from blurcli.evaluate.environment import hardware, platform_versions, versions
+from blurcli.inference import resolve_precision
 from blurcli.runs import Run
 from blurcli.training.checkpointing import Checkpointer, newest_state
 from blurcli.training.logging import Board, Metrics, MetricsLogger, RunningMetrics
@@ -103,6 +107,7 @@ def _lead(
             Monitor(run, snapshots, scorer, callbacks.draw_preview, notify),
             callbacks.on_step,
         )
+        _record_session(run, trainer, dataset)
         callbacks.on_step(trainer.step)
         with files.explained(run.metrics_path), GracefulShutdown() as shutdown:
             while True:
@@ -226,6 +231,22 @@ def _prepare(
     with files.replacing(run.config_path) as temporary:
         temporary.write_text(to_yaml(config), encoding="utf-8")
     return trainer
+
+
+def _record_session(run: Run, trainer: Trainer, dataset: Dataset) -> None:
+    """Append a line to sessions.jsonl: from which step, on what machine and with how many images the training goes on."""
+    session = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "step": trainer.step,
+        "images": len(dataset.images),
+        "device": trainer.device.type,
+        "processes": trainer.distributed.size,
+        "hardware": hardware(trainer.device),
+        "precision": resolve_precision(trainer.config, trainer.device),
+        "versions": versions() | platform_versions(),
+    }
+    with files.explained(run.sessions_path), run.sessions_path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(session) + "\n")
 
 
 def _check_agreement(old: Config, new: Config, run: Run) -> None:

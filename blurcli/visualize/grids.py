@@ -16,7 +16,9 @@ from blurcli import files
 Images = NDArray[np.uint8]
 """Images (N, C, H, W), or one picture (height, width, C), in 0..255."""
 
-_GAP_PX = 1  # between images, before enlargement
+GAP_PX = 1
+"""Pixels between images, before enlargement."""
+
 _GRID_PX = 512  # about, of the longer side of a grid without a given scale
 
 
@@ -34,7 +36,7 @@ def tile(images: Images, columns: int | None = None) -> Images:
     columns = columns or _nearly_square(count)
     canvas = np.zeros((*tiled_size(count, (height, width), columns), channels), np.uint8)
     for i, image in enumerate(images):
-        y, x = i // columns * (height + _GAP_PX), i % columns * (width + _GAP_PX)
+        y, x = i // columns * (height + GAP_PX), i % columns * (width + GAP_PX)
         canvas[y : y + height, x : x + width] = image.transpose(1, 2, 0)
     return canvas
 
@@ -44,7 +46,7 @@ def tiled_size(count: int, image_size: tuple[int, ...], columns: int | None = No
     height, width = image_size
     columns = columns or _nearly_square(count)
     rows = -(-count // columns)
-    return rows * (height + _GAP_PX) - _GAP_PX, columns * (width + _GAP_PX) - _GAP_PX
+    return rows * (height + GAP_PX) - GAP_PX, columns * (width + GAP_PX) - GAP_PX
 
 
 def _nearly_square(count: int) -> int:

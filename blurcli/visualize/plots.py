@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, NullLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from blurcli import files
 from blurcli.core.bands import frequency_bands
-from blurcli.errors import OptionError
+from blurcli.errors import OptionError, one_line
 from blurcli.evaluate.distances import BANDS_PER_OCTAVE
 
 _SUFFIXES = (".png", ".svg")
+_WIDTH_IN = 7.0
+_MOST_POINTS = 2_000  # of a line: more cannot be seen
+_MOST_MARKERS = 150
 _DECADES = 2  # range of the color scale of relative errors, on either side of 1
 
 
@@ -38,21 +43,22 @@ def check_plot(path: Path, name: str = "out") -> None:
     files.check_writable(path)
 
 
-def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path) -> None:
+def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path, width: float = _WIDTH_IN) -> None:
     """Score against sampler steps: one line per sampler, with bars from the smallest to the largest score over seeds.
 
     Args:
         rows: dictionaries with the keys sampler, steps, mean, min and max.
         metric: name of the score, the label of the axis.
         path: .png or .svg.
+        width: of the figure, in inches.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()
     for sampler in dict.fromkeys(row["sampler"] for row in rows):
         own = [row for row in rows if row["sampler"] == sampler]
         steps, mean, low, high = (np.array([row[key] for row in own]) for key in ("steps", "mean", "min", "max"))
-        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=sampler, marker="o", markersize=4, capsize=3)
-    axes.set(xscale="log", yscale="log", xlabel="steps (network calls per image)", ylabel=metric)
+        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=_plain(sampler), marker="o", markersize=4, capsize=3)
+    axes.set(xscale="log", yscale="log", xlabel="steps (network calls per image)", ylabel=_plain(metric))
     axes.set_xticks(sorted({row["steps"] for row in rows}))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -61,23 +67,36 @@ def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path) -> None:
     _save(figure, path)
 
 
-def save_loss(steps: list[int], losses: list[float], by_time: dict[float, list[tuple[int, float]]], path: Path) -> None:
+def save_loss(
+    steps: list[int],
+    losses: list[float],
+    by_time: dict[float, list[tuple[int, float]]],
+    path: Path,
+    width: float = _WIDTH_IN,
+) -> None:
     """The training loss, and below it the loss at several times, measured on fixed images and noise.
+
+    Of long lines, means over neighboring points are shown.
 
     Args:
         steps: training steps.
         losses: the weighted loss at each step.
         by_time: for each time t, pairs (step, unweighted loss); empty for no second panel.
         path: .png or .svg.
+        width: of the figure, in inches.
     """
-    figure = Figure(figsize=(7, 7 if by_time else 4), layout="constrained")
+    figure = Figure(figsize=(width, 7 if by_time else 4), layout="constrained")
     panels = figure.subplots(1 + bool(by_time), sharex=True, squeeze=False)[:, 0]
-    panels[0].plot(steps, losses, linewidth=1)
+    panels[0].plot(*_thinned(list(zip(steps, losses, strict=True)), _MOST_POINTS), linewidth=1)
     panels[0].set(yscale="log", ylabel="training loss (weighted)")
     if by_time:
         for t, points in by_time.items():
             panels[1].plot(
-                *zip(*points, strict=True), label=f"t = {t:.3g}", marker="o", markersize=3, color=colormaps["viridis"](t * 0.9)
+                *_thinned(points, _MOST_MARKERS),
+                label=f"t = {t:.3g}",
+                marker="o",
+                markersize=3,
+                color=colormaps["viridis"](t * 0.9),
             )
         panels[1].set(yscale="log", ylabel="mean squared error (noise variance = 1)")
         panels[1].legend(ncols=3, fontsize="small")
@@ -87,26 +106,48 @@ def save_loss(steps: list[int], losses: list[float], by_time: dict[float, list[t
     _save(figure, path)
 
 
-def save_scores(lines: dict[str, list[tuple[int, float, float, float]]], metric: str, path: Path) -> None:
+def save_bands(by_band: dict[str, list[tuple[int, float]]], path: Path, width: float = _WIDTH_IN) -> None:
+    """The loss over training, one line per frequency band, measured on fixed images and noise; long lines as by `save_loss`.
+
+    Args:
+        by_band: for each band, the lowest frequencies first, pairs (step, unweighted loss).
+        path: .png or .svg.
+        width: of the figure, in inches.
+    """
+    figure = Figure(figsize=(width, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (band, points) in enumerate(by_band.items()):
+        color = colormaps["plasma"](0.9 * number / len(by_band))
+        axes.plot(*_thinned(points, _MOST_MARKERS), label=_plain(band), marker="o", markersize=3, color=color)
+    axes.set(yscale="log", xlabel="training steps", ylabel="mean squared error (noise variance = 1)")
+    _plain_numbers(axes)
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+    _save(figure, path)
+
+
+def save_scores(
+    lines: dict[str, list[tuple[int, float, float, float]]], metric: str, path: Path, width: float = _WIDTH_IN
+) -> None:
     """Score over training: one line per sampler, with bars from the smallest to the largest score over seeds.
 
     Args:
         lines: for each sampler, tuples (training steps, mean, smallest, largest).
         metric: name of the score, the label of the axis.
         path: .png or .svg.
+        width: of the figure, in inches.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, points in lines.items():
         steps, mean, low, high = np.array(points).T
-        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=name, marker="o", markersize=4, capsize=3)
-    axes.set(yscale="log", xlabel="training steps", ylabel=metric)
+        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=_plain(name), marker="o", markersize=4, capsize=3)
+    axes.set(yscale="log", xlabel="training steps", ylabel=_plain(metric))
     _plain_numbers(axes)
     axes.legend()
     _save(figure, path)
 
 
-def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path) -> None:
+def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, width: float = _WIDTH_IN) -> None:
     """Squared error of x_hat relative to the Wiener filter, by time and frequency band; the color scale is centered at 1.
 
     Args:
@@ -114,8 +155,9 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path) -
         relative: relative errors (T, bands), positive.
         bands: names of the bands.
         path: .png or .svg.
+        width: of the figure, in inches.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()
     shade = np.log10(relative.cpu().numpy().T.clip(10.0**-_DECADES, 10.0**_DECADES))
     half = float(times[1] - times[0]) / 2
@@ -134,22 +176,22 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path) -
     _save(figure, path)
 
 
-def save_spectrum(score: dict[str, Any], path: Path) -> None:
+def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -> None:
     """Radial power spectra of samples and data against wavelength, and below them their ratio in dB.
 
     Args:
         score: a line of evaluations.jsonl with spectrum, reference_spectrum (None if it is unknown), size and reference.
         path: .png or .svg.
+        width: of the figure, in inches.
     """
-    height, width = score["size"]
-    bands = frequency_bands(height, width, BANDS_PER_OCTAVE)[1][1:]
+    bands = frequency_bands(score["size"][0], score["size"][1], BANDS_PER_OCTAVE)[1][1:]
     wavelength = np.array([2 / (low + high) for low, high in bands])
     ours = np.array(score["spectrum"][1:])
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    figure = Figure(figsize=(width, 5.5), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     if score["reference_spectrum"] is not None:
         reference = np.array(score["reference_spectrum"][1:])
-        upper.plot(wavelength, reference, label=score["reference"], color="black", marker="o", markersize=3)
+        upper.plot(wavelength, reference, label=_plain(score["reference"]), color="black", marker="o", markersize=3)
         lower.plot(wavelength, 10 * np.log10(ours / reference), color="C1", marker="o", markersize=3)
     upper.plot(wavelength, ours, label="samples", color="C1", marker="o", markersize=3)
     lower.axhline(0, color="black", linewidth=1)
@@ -165,8 +207,25 @@ def save_spectrum(score: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The x and y of at most so many points of a line: means over equally many neighbors."""
+    starts = np.arange(0, len(points), -(-len(points) // most))
+    counts = np.diff(np.append(starts, len(points)))
+    x, y = np.add.reduceat(np.array(points, np.float64), starts).T / counts
+    return x, y
+
+
+def _plain(text: str) -> str:
+    """A text as Matplotlib shows it letter by letter: without formulas, control characters and bytes that are no text."""
+    return one_line(text).encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def _plain_numbers(axes: Axes) -> None:
     """Plain numbers instead of powers of ten on a logarithmic y axis, and a grid."""
+    low, high = axes.get_ylim()
+    if high < 10 * low:  # Less than a decade has too few of its usual ticks.
+        axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2468" else "")
     axes.grid(visible=True, which="both", alpha=0.3)

@@ -1,0 +1,78 @@
+"""`blurdiff report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from blurcli.cli.common import DeviceOption, JsonOption, ReferenceOption, find_weights, show
+from blurcli.errors import UserError
+from blurcli.session import chosen_count, load_model, own_source, reference_images
+
+if TYPE_CHECKING:
+    from blurcli.config import Config
+    from blurcli.data import Dataset
+    from blurcli.runs import Run
+
+_IMAGES = 64
+
+
+def report(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder, or a weights file (.safetensors). [default: the newest run]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The page, .html. [default: report.html in the run folder]")] = None,
+    animation: Annotated[
+        bool, typer.Option("--animation/--no-animation", help="Animate the reverse process of a few images.")
+    ] = True,
+    data: ReferenceOption = None,
+    n: Annotated[int | None, typer.Option("--n", min=2, help="Images for the map of errors. [default: 64, or all]")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a report of a training as one HTML page: settings, samples, losses, scores, errors, and how to repeat it.
+
+    The page loads nothing and can be sent as it is; of the training images it names the last part of their path only.
+    """
+    from blurcli import console, files
+    from blurcli.errors import OptionError
+
+    is_file = run is not None and (run.suffix == ".safetensors" or run.is_file())
+    path, chosen_run = find_weights(None if is_file else run, run if is_file else None)
+    out = out or (chosen_run.path if chosen_run is not None else Path()) / "report.html"
+    if out.suffix.lower() != ".html":
+        raise OptionError("out", out, "a report is a page; end the name in .html")
+    files.check_writable(out)
+    model, step = load_model(path, device)
+    from blurcli.visualize.report import save_report
+    from blurcli.visualize.report_pictures import Subject
+
+    dataset = _images(model.config, chosen_run, data)
+    count = chosen_count(n, dataset, _IMAGES) if dataset is not None else 0
+    name = chosen_run.path.resolve().name if chosen_run is not None else path.stem
+    missing = save_report(Subject(name, chosen_run, step, model, dataset, count), out, console.progress, animation)
+    for reason in missing:
+        console.notify(reason)
+    size = out.stat().st_size
+    console.notify(f"the page has {size / 1e6:.1f} MB")
+    show({"out": str(out), "bytes": size, "missing": missing}, str(out), as_json)
+
+
+def _images(config: Config, run: Run | None, data: str | None) -> Dataset | None:
+    """The images on which the network is measured: those of --data, or the run's own if they are at hand."""
+    from blurcli import console
+    from blurcli.data import at_hand
+
+    split = config.score.split
+    if data is not None:
+        return reference_images(config, run, data, split)
+    try:
+        source = own_source(config, run, "data")
+        if not at_hand(source, split, config.data.image_size, config.data.channels):
+            return None
+        return reference_images(config, run, None, split)
+    except UserError as error:
+        console.notify(str(error))
+        return None

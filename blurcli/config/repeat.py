@@ -1,0 +1,47 @@
+"""The command that repeats a training: the nearest bundled preset, and what differs from it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from blurcli.config.loader import load_config, parse_overrides, preset_names
+from blurcli.config.schema import Config
+from blurcli.config.serialization import flatten
+from blurcli.config.sources import DATASET_NAMES
+from blurcli.errors import UsageError
+
+_MOST_ASSIGNMENTS = 16  # in one command; more are easier to read in a file
+
+
+def nearest_preset(config: Config) -> tuple[str, list[str]] | None:
+    """The bundled preset, for files or for known datasets alike, that differs least from a configuration.
+
+    Returns:
+        Its name, and the arguments of `--set` that turn it into the configuration, except for a path of the training images;
+        None where a file is the better way: too much differs.
+    """
+    wanted, differences = flatten(config), {}
+    is_path = config.data.source not in DATASET_NAMES
+    if is_path:
+        del wanted["data.source"]
+    for name in preset_names():
+        known = flatten(load_config(name))
+        if (known["data.source"] not in DATASET_NAMES) == is_path:
+            differences[name] = [key for key, value in wanted.items() if key not in known or known[key] != value]
+    # Of equally near ones the shortest name is the plainest.
+    nearest = min(differences, key=lambda name: (len(differences[name]), len(name)))
+    assignments = [f"{key}={json.dumps(wanted[key])}" for key in differences[nearest]]
+    if len(assignments) > _MOST_ASSIGNMENTS:
+        return None
+    try:
+        repeated = flatten(load_config(nearest, parse_overrides(assignments)))
+    except UsageError:
+        return None
+    repeated["data.source"] = config.data.source
+    return (nearest, assignments) if repeated == flatten(config) else None
+
+
+def without_folder(path: str) -> str:
+    """The last component of a path of any system; of a name, the name."""
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]

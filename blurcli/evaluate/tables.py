@@ -1,0 +1,141 @@
+"""Scores as tables for people: one per protocol, with all that was recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from blurcli.evaluate.metrics import TITLES
+from blurcli.evaluate.records import Group, Score, comparable, is_number
+
+# Keys of a score with their titles, in the order of the columns; those with one value in all rows are named once.
+_SUBJECT = {"samples": "samples", "step": "step"}
+_SETTINGS = {
+    "sampler": "sampler",
+    "steps": "steps",
+    "final": "final",
+    "eta": "eta",
+    "delta": "delta",
+    "label": "class",
+    "guidance": "guidance",
+    "guide": "guide",
+    "calls": "calls",
+    "calibrated": "calibrated",
+    "seed": "seed",
+}
+_PROTOCOL = {
+    "n": "images",
+    "images": "indices of the images",
+    "features": "features",
+    "features_sha256": "SHA-256 of the features' network",
+    "mode": "mode of clean-fid",
+    "reference": "reference",
+    "reference_images": "reference images",
+    "reference_hash": "hash of the reference",
+    "split": "split",
+    "size": "image size",
+    "weights_sha256": "hash of the weights",
+    "name": "name",
+    "device": "device",
+    "hardware": "hardware",
+    "versions": "versions",
+    "time": "time",
+}
+_ALWAYS = ("step", "sampler", "steps", "final", "seed")  # columns even where all rows agree
+_MOST_VALUES = 8  # of one row, such as seeds
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of one protocol.
+
+    Attributes:
+        heading: what was measured, and against what.
+        shared: names and values that hold for all rows.
+        columns: titles of the columns.
+        rows: one per subject, the best first; means over seeds.
+    """
+
+    heading: str
+    shared: list[tuple[str, str]]
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def heading(group: Group, shown: Callable[[str], str] = str) -> str:
+    """What was measured, and against what.
+
+    Args:
+        group: the scores.
+        shown: the name of the reference, which can be a path, as it is to be shown.
+    """
+    protocol = group.protocol
+    if "calls" in protocol:
+        time = f"{protocol['steps']} ancestral steps" if protocol["steps"] else "continuous time"
+        bound = "by blur levels" if protocol["by_levels"] else f"in {time}"
+        how = f"{bound}, {protocol['calls']} calls, seed {protocol['seed']}"
+    else:
+        how = f"in {protocol['features']}"
+    reference = f"{shown(str(protocol['reference']))} ({str(protocol['reference_hash'])[:8]})"
+    return f"{TITLES[group.metric]} {how}: {protocol['n']:,} images, reference {reference}"
+
+
+def value_text(value: object) -> str:
+    """A value of a score in a table."""
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value).encode(errors="replace").decode()  # lines of a file can hold anything
+    return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.3g}"
+
+
+def score_tables(scores: Iterable[Score], shown: Callable[[str], str] = str) -> list[ScoreTable]:
+    """All scores, one table per protocol.
+
+    Args:
+        scores: lines of evaluations.jsonl.
+        shown: a path of images as it is to be shown.
+    """
+    tables = []
+    for group in comparable(scores):
+        ranked = {group.metric: TITLES[group.metric], "std": "+-"}
+        others = {key: title for key, title in TITLES.items() if key != group.metric}
+        lines = []
+        for row, own in zip(group.rows, group.scores, strict=True):
+            recorded = {key: _values(own, key, shown) for key in (*_SUBJECT, *_SETTINGS, *_PROTOCOL)}
+            lines.append(recorded | {key: value_text(row.get(key)) for key in (*ranked, *others)})
+        tables.append(_table(heading(group, shown), lines, _SUBJECT | ranked | _SETTINGS | others | _PROTOCOL))
+    return tables
+
+
+def _table(title: str, lines: list[dict[str, str]], names: dict[str, str]) -> ScoreTable:
+    filled = [key for key in names if any(line[key] for line in lines)]
+    same = {key for key in filled if len({line[key] for line in lines}) == 1} - {*_ALWAYS, "std", *TITLES}
+    columns = [key for key in filled if key not in same]
+    shared = [(names[key], lines[0][key]) for key in filled if key in same]
+    return ScoreTable(title, shared, [names[key] for key in columns], [[line[key] for key in columns] for line in lines])
+
+
+def _values(scores: list[Score], key: str, shown: Callable[[str], str]) -> str:
+    """The different values of a key, as text."""
+    found = [_described(key, score.get(key), shown) for score in scores]
+    values = [value for value in dict.fromkeys(found) if value]
+    return ", ".join(values[:_MOST_VALUES]) + (", ..." if len(values) > _MOST_VALUES else "")
+
+
+def _described(key: str, value: object, shown: Callable[[str], str]) -> str:
+    if value is None:
+        return ""
+    if key in ("samples", "reference"):
+        return shown(value_text(value))
+    if key == "weights_sha256":
+        return value_text(value)[:8]
+    if key == "time" and isinstance(value, str):
+        return value[:16].replace("T", " ")
+    if key == "size" and isinstance(value, list):
+        return "x".join(map(str, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name} {version}" for name, version in value.items())
+    if key in ("n", "reference_images") and is_number(value):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else value_text(value)

@@ -1,0 +1,146 @@
+"""The records of a run as plots: losses, scores over training and against the sampler's steps, power spectra."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeGuard
+
+from blurcli import evaluate, files
+from blurcli.core.bands import frequency_bands
+from blurcli.evaluate import is_number
+from blurcli.evaluate.distances import BANDS_PER_OCTAVE
+from blurcli.evaluate.records import Score
+from blurcli.runs import Run
+from blurcli.visualize import plots
+
+Points = list[tuple[int, float]]
+"""Pairs (training step, value)."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot.
+
+    Attributes:
+        name: for the name of a file.
+        title: what it shows.
+        save: `save(path)` or `save(path, width=inches)` writes it to a .png or .svg.
+    """
+
+    name: str
+    title: str
+    save: Callable[..., None]
+
+
+def loss_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
+    """The loss over training, if it is recorded; `notify` receives the reason if it is not."""
+    lines = [line for line in files.json_lines(run.metrics_path) if are_numbers([line.get("step"), line.get("loss")])]
+    if not lines:
+        notify(f"no plot of the loss: {run.metrics_path} is missing or empty; blurdiff train writes it")
+        return
+    steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
+    by_time: dict[float, Points] = {}
+    for step, times, rows, _ in _health(run):
+        for t, bands in zip(times, rows, strict=False):
+            if are_numbers(bands):
+                by_time.setdefault(t, []).append((step, sum(bands) / len(bands)))
+    yield Plot("loss", "Loss over training", partial(plots.save_loss, steps, losses, by_time))
+
+
+def band_plots(run: Run) -> Iterator[Plot]:
+    """The loss by frequency band over training, if it is recorded."""
+    by_band: dict[str, Points] = {}
+    for step, _, rows, names in _health(run):
+        if names and all(are_numbers(row) and len(row) == len(names) for row in rows):
+            for name, column in zip(names, zip(*rows, strict=True), strict=True):
+                by_band.setdefault(name, []).append((step, sum(column) / len(column)))
+    if by_band:
+        yield Plot("loss-by-band", "Loss by frequency band", partial(plots.save_bands, by_band))
+
+
+def score_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
+    """Scores over training and against the sampler's steps, where there are at least two; `notify` receives what is missing."""
+    groups = [group for group in evaluate.comparable(_scores(run)) if "features" in group.protocol]
+    for number, group in enumerate(groups):
+        name = f"{group.metric}-{group.protocol['features']}-n{group.protocol['n']}" + f"-{number}" * (number > 0)
+        name = re.sub(r"[^\w.-]", "_", name)  # lines of a file can hold anything
+        title = f"{evaluate.TITLES[group.metric]} ({group.protocol['features']}, {group.protocol['n']:,} images)"
+        over_training, over_steps = _over_training(group), _over_steps(group)
+        if over_training:
+            yield Plot(name, f"{title} over training", partial(plots.save_scores, over_training, title))
+        else:
+            notify(f"no plot of {title} over training: it needs scores of two weights files; set train.score_every_steps")
+        if over_steps:
+            yield Plot(f"sweep-{name}", f"{title} against sampler steps", partial(plots.save_sweep, over_steps, title))
+        else:
+            notify(f"no plot of {title} against the sampler's steps: record them with blurdiff sweep")
+
+
+def newest_spectra(run: Run) -> dict[str, Any] | None:
+    """The score with power spectra of the newest weights and most images, for `save_spectrum`; None where there is none."""
+    with_spectra = filter(_has_spectra, _scores(run))
+    return max(with_spectra, key=lambda score: (score["step"], is_number(score.get("n")) and score["n"]), default=None)
+
+
+def are_numbers(values: object) -> TypeGuard[list[float]]:
+    """Whether the values are at least one finite number each: lines of a file can hold anything."""
+    return isinstance(values, list) and bool(values) and all(map(is_number, values))
+
+
+def _scores(run: Run) -> list[Score]:
+    return [score for score in evaluate.recorded(run.evaluations_path) if are_numbers([score.get("step"), score.get("steps")])]
+
+
+def _health(run: Run) -> Iterator[tuple[int, list[float], list[Any], list[str]]]:
+    """Step, times, losses by time and band, and the names of the bands, of the lines of health.jsonl that can be read."""
+    for line in files.json_lines(run.health_path):
+        times, rows, names = line.get("times"), line.get("loss"), line.get("bands")
+        if is_number(line.get("step")) and are_numbers(times) and isinstance(rows, list):
+            named = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+            yield line["step"], times, rows, named
+
+
+def _has_spectra(score: Score) -> bool:
+    """Whether a score can be plotted by `save_spectrum`."""
+    size, ours, reference = score.get("size"), score.get("spectrum"), score.get("reference_spectrum")
+    if not (are_numbers(size) and len(size) == 2 and 1 <= min(size) <= max(size) <= 4096 and are_numbers(ours)):
+        return False
+    if reference is not None and not are_numbers(reference):
+        return False
+    bands = len(frequency_bands(int(size[0]), int(size[1]), BANDS_PER_OCTAVE)[1])
+    return bands > 1 and len(ours) == bands and (reference is None or len(reference) == bands)
+
+
+def _over_training(group: evaluate.Group) -> dict[str, list[tuple[int, float, float, float]]]:
+    """The scores of each sampler with its settings by training steps, where there are at least two."""
+    lines: dict[str, list[Score]] = {}
+    for row in sorted(group.rows, key=lambda row: int(row["step"])):
+        lines.setdefault(evaluate.subject_of(row, across=("weights_sha256", "step")), []).append(row)
+    return {
+        f"{evaluate.sampling_title(rows[0])}, {rows[0]['steps']} steps": [
+            (row["step"], row[group.metric], row["min"], row["max"]) for row in rows
+        ]
+        for rows in lines.values()
+        if len(rows) > 1
+    }
+
+
+def _over_steps(group: evaluate.Group) -> list[dict[str, Any]]:
+    """The scores of the newest weights by steps of the sampler, where there are at least two numbers of steps."""
+    newest = max(int(row["step"]) for row in group.rows)
+    rows = [row for row in group.rows if row["step"] == newest]
+    several = len({str(row["weights_sha256"]) for row in rows}) > 1
+    points = [
+        {
+            "sampler": evaluate.sampling_title(row) + f" {row['weights_sha256']}" * several,
+            "steps": row["steps"],
+            "mean": row[group.metric],
+            "min": row["min"],
+            "max": row["max"],
+        }
+        for row in rows
+    ]
+    return sorted(points, key=lambda row: (row["sampler"], row["steps"])) if len({row["steps"] for row in rows}) > 1 else []

@@ -1,0 +1,292 @@
+"""A report of a training as one HTML file that loads nothing: what was trained, how it went, and what came of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from blurcli import evaluate, files
+from blurcli.config import Config, to_yaml
+from blurcli.config.repeat import nearest_preset, without_folder
+from blurcli.config.sources import DATASET_NAMES
+from blurcli.errors import UserError
+from blurcli.evaluate import is_number
+from blurcli.pace import duration
+from blurcli.runs import Run
+from blurcli.visualize import markup
+from blurcli.visualize.grids import Images
+from blurcli.visualize.markup import Missing, Part
+from blurcli.visualize.records import Plot, band_plots, loss_plots, score_plots
+from blurcli.visualize.report_pictures import (
+    Progress,
+    Subject,
+    animation_part,
+    error_part,
+    grid_part,
+    preview_part,
+    samples_of,
+    spectrum_part,
+)
+
+_MOST_PLOTS = 6  # of scores
+_MOST_ROWS = 200  # of all tables of scores
+_MOST_CLASSES = 20
+_LONG_COMMAND = 100  # characters
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page.
+
+    Attributes:
+        anchor: its id.
+        title: its heading.
+        parts: what it shows.
+    """
+
+    anchor: str
+    title: str
+    parts: list[Part]
+
+
+def save_report(subject: Subject, path: Path, progress: Progress, animated: bool = True) -> list[str]:
+    """Write the report of a model.
+
+    Args:
+        subject: the model, and the run where there is one.
+        path: .html.
+        progress: see `Progress`.
+        animated: whether the reverse process is animated.
+
+    Returns:
+        What is missing, one line each.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    sections = list(_sections(subject, progress, animated))
+    shown = "\n".join(_section(one) for one in sections)
+    contents = "".join(f'<a href="#{one.anchor}">{markup.text(one.title)}</a>' for one in sections)
+    template, script = (
+        resources.files("blurcli.visualize").joinpath(f"report.{suffix}").read_text(encoding="utf-8")
+        for suffix in ("html", "js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values = {
+        "title": markup.text(subject.name),
+        "subtitle": markup.text(f"Report of blurdiff at step {subject.step:,}, {time.strftime('%Y-%m-%d')}"),
+        "hash": f"sha256-{digest}",
+        "contents": contents,
+        "rules": markup.pixel_rules(shown),
+        "script": script,
+        "sections": shown,
+    }
+    # In one pass: a name can look like a place in the template.
+    first, *rest = template.split("{{")
+    page = first + "".join(values[key] + after for key, _, after in (piece.partition("}}") for piece in rest))
+    with files.replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return [part.reason for one in sections for part in one.parts if isinstance(part, Missing)]
+
+
+def _section(section: Section) -> str:
+    parts = [markup.paragraph(part.reason, "missing") if isinstance(part, Missing) else part for part in section.parts]
+    body = "\n".join(parts)
+    return f'<section id="{section.anchor}"><h2>{markup.text(section.title)}</h2>\n{body}\n</section>'
+
+
+def _sections(subject: Subject, progress: Progress, animated: bool) -> Iterator[Section]:
+    run = subject.run
+    images: Images | None
+    yield Section("training", "What was trained", [_facts(subject)])
+    try:
+        made = samples_of(subject, progress)
+        images, grid = made, grid_part(subject, made)
+    except UserError as error:
+        images, grid = None, [Missing(f"No samples: {error}.")]
+    yield Section("samples", "Samples", grid)
+    no_record = Missing("A weights file has no record of its training; name the run folder instead.")
+    yield Section("previews", "Previews", [no_record] if run is None else preview_part(run, subject.image_size))
+    if animated:
+        yield Section("process", "Reverse process", animation_part(subject, progress))
+    yield Section("loss", "Loss", [no_record] if run is None else _loss_parts(run))
+    yield Section("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
+    yield Section("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
+    yield Section("errors", "Errors of the network", error_part(subject, progress))
+    yield Section("repeat", "Versions and commands", _repeat_parts(subject))
+
+
+def _facts(subject: Subject) -> str:
+    config, model = subject.model.config, subject.model
+    data, sampling = config.data, model.sampling()
+    sessions = files.json_lines(subject.run.sessions_path) if subject.run is not None else []
+    classes = model.classes.names if model.classes is not None else ()
+    seen, count = subject.step * config.train.batch_size, _image_count(subject, sessions)
+    passes = f", {seen / count:.3g} times each" if count else ""
+    done = subject.step >= config.train.steps
+    state = "" if done else f" of {config.train.steps:,}: stopped before its end, or still training"
+    nearest = nearest_preset(config)
+    changes = f", {len(nearest[1])} keys changed" if nearest and nearest[1] else ""
+    channels = "color" if data.channels == 3 else "gray"
+    augmented = [
+        name for name, used in (("flipped at random", data.flip), (f"augmentation {data.augment:g}", data.augment)) if used
+    ]
+    pairs = [
+        ("preset", f"{nearest[0]}{changes}" if nearest else "its own configuration, below"),
+        ("process", model.family.describe_process()),
+        ("objective", f"{config.objective}, loss weight {config.optim.loss_weight}, times {config.optim.time_sampling}"),
+        ("network", _network(config, model.network.parameter_count())),
+        ("images", ", ".join([_source_name(config), f"{data.image_size[0]}x{data.image_size[1]} {channels}", *augmented])),
+        ("number of images", f"{count:,}" if count else "not recorded"),
+        (
+            "classes",
+            ", ".join(classes[:_MOST_CLASSES]) + (f" and {len(classes) - _MOST_CLASSES} more" * (len(classes) > _MOST_CLASSES)),
+        ),
+        ("steps", f"{subject.step:,}{state}"),
+        ("batch size", f"{config.train.batch_size:,}"),
+        ("images seen", f"{seen:,}{passes}"),
+        ("optimizer", f"Adam, learning rate {config.optim.lr:g}, EMA decay {config.optim.ema_decay:g}"),
+        ("training time", _training_time(subject, config.train.batch_size)),
+        ("device", _distinct(sessions, _device) or "not recorded"),
+        ("precision", _distinct(sessions, lambda one: one.get("precision")) or f"{config.train.precision} (set; not recorded)"),
+        ("started", _distinct(sessions, lambda one: one.get("time"))),
+        ("sampler", f"{sampling.sampler}, {sampling.steps} steps" + (f", final {sampling.final}" if sampling.final else "")),
+        ("seed", str(config.seed)),
+    ]
+    return markup.facts(pairs)
+
+
+def _network(config: Config, parameters: int) -> str:
+    model = config.model
+    attention = ", ".join(map(str, model.attention_levels)) or "none"
+    patches = f", patches of {model.patch_size}x{model.patch_size} pixels" if model.patch_size > 1 else ""
+    return (
+        f"U-Net, {parameters / 1e6:.2f} M parameters; {model.base_channels} base channels x "
+        f"{'-'.join(map(str, model.multipliers))}, blocks per level {model.blocks_per_level}, attention levels {attention}, "
+        f"dropout {model.dropout:g}{patches}"
+    )
+
+
+def _source_name(config: Config) -> str:
+    """The training images without their location."""
+    source = config.data.source
+    return source if source in DATASET_NAMES else without_folder(source)
+
+
+def _image_count(subject: Subject, sessions: list[dict[str, Any]]) -> int | None:
+    recorded = [one["images"] for one in sessions if is_number(one.get("images")) and one["images"] >= 1]
+    if recorded:
+        return int(recorded[-1])
+    classes = subject.model.classes
+    return sum(classes.counts) if classes is not None else None
+
+
+def _training_time(subject: Subject, batch_size: int) -> str:
+    """The time of the steps, from the speeds that were logged."""
+    seconds, before = 0.0, 0.0
+    for line in files.json_lines(subject.run.metrics_path) if subject.run is not None else []:
+        step, speed = line.get("step"), line.get("images_per_sec")
+        if is_number(step) and is_number(speed) and speed > 0 and before < step <= subject.step:
+            seconds += (step - before) * batch_size / speed
+            before = step
+    return f"{duration(seconds)}, without previews, saves and scores" if seconds else "not recorded"
+
+
+def _device(session: dict[str, Any]) -> str:
+    count = session.get("processes")
+    several = f"{count} x " if is_number(count) and count > 1 else ""
+    return f"{several}{session.get('device')} ({session.get('hardware')})"
+
+
+def _distinct(sessions: list[dict[str, Any]], value: Callable[[dict[str, Any]], object]) -> str:
+    return "; ".join(dict.fromkeys(str(found) for found in map(value, sessions) if found))
+
+
+def _plots(found: list[Plot]) -> str:
+    return f'<div class="plots">{"".join(markup.plot(one.save, one.title) for one in found)}</div>'
+
+
+def _loss_parts(run: Run) -> list[Part]:
+    found = [*loss_plots(run, lambda text: None), *band_plots(run)]
+    if not found:
+        return [Missing("No loss: metrics.jsonl is missing, or has no line that can be read.")]
+    parts: list[Part] = [_plots(found)]
+    if len(found) == 1:
+        parts.append(Missing("No loss by time and frequency band yet: train.health_every_steps sets its interval."))
+    return parts
+
+
+def _score_parts(run: Run, name: str) -> list[Part]:
+    tables = evaluate.score_tables(evaluate.recorded(run.evaluations_path), without_folder)
+    if not tables:
+        return [Missing(f"No scores yet; score the run with: blurdiff fid --run {shlex.quote(f'runs/{name}')}")]
+    found = list(score_plots(run, lambda text: None))
+    parts: list[Part] = [_plots(found[:_MOST_PLOTS])] if found else []
+    if len(found) > _MOST_PLOTS:
+        parts.append(markup.paragraph(f"{len(found) - _MOST_PLOTS} more plots: blurdiff plot.", "note"))
+    left = _MOST_ROWS
+    for one in tables:
+        if not left:
+            break
+        rows, left = one.rows[:left], max(0, left - len(one.rows))
+        parts.append(f"<h3>{markup.text(one.heading)}</h3>")
+        parts.append(markup.table(one.heading, one.columns, rows))
+        parts.append(markup.details("Protocol of this table", markup.facts(one.shared)))
+    total = sum(len(one.rows) for one in tables)
+    if total > _MOST_ROWS:
+        parts.append(markup.paragraph(f"{_MOST_ROWS} of {total:,} rows; blurdiff results shows all.", "note"))
+    return parts
+
+
+def _repeat_parts(subject: Subject) -> list[Part]:
+    config, run = subject.model.config, subject.run
+    sessions = files.json_lines(run.sessions_path) if run is not None else []
+    trained = sessions[-1].get("versions") if sessions else None
+    trained = trained if isinstance(trained, dict) else {}
+    here = evaluate.versions() | evaluate.platform_versions()
+    rows = [[name, str(trained.get(name, "not recorded")), here.get(name, "")] for name in {**here, **trained}]
+    place = _source_name(config)
+    if place not in DATASET_NAMES or place != config.data.source:
+        place = f"path/to/{place}"
+    shared = config.model_copy(update={"data": config.data.model_copy(update={"source": place})})
+    model = ["--run", f"runs/{subject.name}"] if run is not None else ["--weights", f"{subject.name}.safetensors"]
+    sampling = subject.model.sampling()
+    sample = ["blurdiff", "sample", *model, "--n", "64", "--sampler", sampling.sampler, "--steps", str(sampling.steps)]
+    return [
+        markup.table("versions", ["", "training", "this report"], rows),
+        "<h3>Train again</h3>",
+        markup.code(_training_commands(config, place, subject.name)),
+        "<h3>Sample</h3>",
+        markup.code(_command([*sample, "--seed", "0"])),
+        markup.details("The resolved configuration", markup.code(to_yaml(shared).splitlines())),
+    ]
+
+
+def _training_commands(config: Config, place: str, name: str) -> list[str]:
+    nearest = nearest_preset(config)
+    run = ["--run", f"runs/{name}"]
+    if nearest is None:
+        return [
+            "# save the configuration below as preset.yaml",
+            *_command(["blurdiff", "train", "--preset", "preset.yaml", *run]),
+        ]
+    preset, assignments = nearest
+    data = [] if config.data.source in DATASET_NAMES else ["--data", place]
+    settings = [part for assignment in assignments for part in ("--set", assignment)]
+    return _command(["blurdiff", "train", "--preset", preset, *data, *settings, *run])
+
+
+def _command(words: list[str]) -> list[str]:
+    """A command for a shell, from pairs of words; where it is long, one pair per line."""
+    line = shlex.join(words)
+    if len(line) <= _LONG_COMMAND:
+        return [line]
+    pairs = [shlex.join(words[i : i + 2]) for i in range(0, len(words), 2)]
+    return [pairs[0] + " \\", *(f"  {pair} \\" for pair in pairs[1:-1]), f"  {pairs[-1]}"]

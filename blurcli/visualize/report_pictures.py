@@ -1,0 +1,193 @@
+"""The pictures of a report: samples, previews, the reverse process, power spectra and the network's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from blurcli.config.repeat import without_folder
+from blurcli.core.bands import band_names, frequency_bands
+from blurcli.core.dct import dct2
+from blurcli.data import Dataset
+from blurcli.errors import UserError
+from blurcli.evaluate import denoising
+from blurcli.evaluate.distances import radial_spectrum
+from blurcli.pipeline import Pipeline, to_uint8
+from blurcli.runs import Run
+from blurcli.visualize import plots
+from blurcli.visualize.animations import PICTURE_FORMATS, Timing
+from blurcli.visualize.grids import Images, picture, tile, tiled_size
+from blurcli.visualize.markup import Encoded, Missing, Part, encode, paragraph, pixels, plot, written
+from blurcli.visualize.previews import evenly_chosen, preview_files, read_preview
+from blurcli.visualize.records import newest_spectra
+from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajectory
+
+# Bytes before base64, so that a page stays below 5 MB.
+_GRID_BYTES, _PREVIEW_BYTES, _FRAME_PIXELS = 600_000, 800_000, 1 << 14
+_GRID_PX = 1056  # widest grid
+_MOST_IMAGES, _MOST_PIXELS = 64, 1 << 20  # of samples that are made for a report
+_MOST_PREVIEWS = 24
+_CORNER = 4  # images per side of a preview whose whole grid would be too large
+_FRAMES, _FPS = 24, 8.0
+_ERROR_TIMES = 17
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+"""`progress(title, total)` yields a function that receives what is done."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Attributes:
+        name: name of the run, or of the weights file where there is no run.
+        run: the run folder; None for a weights file alone.
+        step: training steps of the weights.
+        model: the model of the weights.
+        dataset: images on which the network's error is measured; None where there are none at hand.
+        measured: number of these images that are used.
+    """
+
+    name: str
+    run: Run | None
+    step: int
+    model: Pipeline
+    dataset: Dataset | None
+    measured: int = 64
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.model.config.data.image_size
+
+
+def samples_of(subject: Subject, progress: Progress) -> Images:
+    """Images 0, 1, ... of seed 0, (N, C, H, W): those of the newest preview if the weights are of its step; else new ones.
+
+    Raises:
+        UserError: images that are not finite.
+    """
+    files = preview_files(subject.run) if subject.run is not None else []
+    if files and files[-1][0] == subject.step and (preview := read_preview(*files[-1])) is not None:
+        cells = preview.cells(subject.image_size)
+        if cells is not None and cells.shape[1] == subject.model.config.data.channels:
+            return cells
+    height, width = subject.image_size
+    count = max(4, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
+    with progress("sampling", count) as update, subject.model.progress(subject.model.sampling(), update):
+        batches = list(subject.model.generate(count, seed=0))
+    return torch.cat([to_uint8(batch) for batch in batches]).numpy()
+
+
+def grid_part(subject: Subject, images: Images) -> list[Part]:
+    """The samples, as many as fit side by side."""
+    width = subject.image_size[1]
+    columns = max(1, min(int(np.ceil(np.sqrt(len(images)))), (_GRID_PX + 1) // (width + 1)))
+    shown = images[: columns * columns]
+    found = encode(picture(tile(shown, columns)), _GRID_BYTES)
+    sampling = subject.model.sampling()
+    note = f"Uncurated: images 0 to {len(shown) - 1} of seed 0, sampler {sampling.sampler}, {sampling.steps} steps."
+    if found.lossy:
+        note += " Recompressed with loss for this page."
+    return [pixels(found, f"{len(shown)} samples"), paragraph(note, "note")]
+
+
+def preview_part(run: Run, image_size: tuple[int, int]) -> list[Part]:
+    """The previews of a training, one per step; the page's script turns the strip into a slider."""
+    found = preview_files(run)
+    if not found:
+        return [Missing("No previews: samples/ in the run folder has none; train.preview_every_steps sets their interval.")]
+    read = [read_preview(*found[i]) for i in evenly_chosen(len(found), _MOST_PREVIEWS)]
+    previews = [preview for preview in read if preview is not None]
+    if not previews:
+        return [Missing("No previews: the files in samples/ cannot be read.")]
+    most = _PREVIEW_BYTES // len(previews)
+    last = previews[-1]
+    rows, columns = last.grid(image_size)
+    whole = encode(last.image, most)
+    cut = whole.lossy and min(rows, columns) > _CORNER
+    images = [preview.corner(_CORNER, _CORNER, image_size) if cut else preview.image for preview in previews]
+    encoded = [encode(image, most) for image in images]
+    figures = "".join(
+        f"<figure><figcaption>step {preview.step:,}</figcaption>{pixels(one, f'samples after {preview.step:,} steps')}</figure>"
+        for preview, one in zip(previews, encoded, strict=True)
+    )
+    notes = [f"The same seeds at every step: {len(previews)} of {len(found)} previews"]
+    notes += [f"the {_CORNER * _CORNER} images at the upper left"] * cut
+    notes += ["recompressed with loss"] * any(one.lossy for one in encoded)
+    notes += [f"{len(read) - len(previews)} cannot be read"] * (len(previews) < len(read))
+    strip = f'<div id="strip" class="strip" tabindex="0" role="group" aria-label="previews">{figures}</div>'
+    return [strip, paragraph(", ".join(notes) + ".", "note")]
+
+
+@torch.inference_mode()
+def animation_part(subject: Subject, progress: Progress) -> list[Part]:
+    """The reverse process of a few images."""
+    height, width = subject.image_size
+    sides = [side for side in (3, 2, 1) if np.prod(tiled_size(side * side, subject.image_size, side)) <= _FRAME_PIXELS]
+    count = sides[0] ** 2 if sides else 1
+    sampling = subject.model.sampling()
+    animated = AnimatedProcess(subject.name, subject.model.process, subject.model, sampling)
+    try:
+        with progress("animating", sampling.steps) as update:
+            trajectory = reverse_trajectory([animated], count, 0, View(_FRAMES), on_step=update)
+    except UserError as error:
+        return [Missing(f"No animation: {error}.")]
+    shrink = max(1, int(np.ceil(np.sqrt(height * width / _FRAME_PIXELS))))
+    frames = [picture(tile(frame)).reduce(shrink) for frame in trajectory.panels[0].frames]
+    gif = written(lambda path: PICTURE_FORMATS[".gif"].write(frames, path, Timing(_FPS)), ".gif")
+    moving = Encoded(gif, "image/gif", *frames[0].size)
+    note = f"Images 0 to {count - 1} of seed 0 from noise" if count > 1 else "Image 0 of seed 0 from noise"
+    note += f", {len(frames)} frames uniform in the sampler's {sampling.steps} steps"
+    note += f"; reduced to 1/{shrink} of the size, in 256 colors." if shrink > 1 else "; in 256 colors."
+    return [pixels(moving, "reverse process, animated", encode(frames[-1], _GRID_BYTES)), paragraph(note, "note")]
+
+
+def spectrum_part(subject: Subject, images: Images | None, shown: Callable[[str], str]) -> list[Part]:
+    """Power spectra of samples and data: those of the newest score; else of these images and the data's moments.
+
+    Args:
+        subject: the model.
+        images: samples (N, C, H, W); None where there are none.
+        shown: the name of a reference, which can be a path, as it is to be shown.
+    """
+    score = newest_spectra(subject.run) if subject.run is not None else None
+    if score is not None:
+        reference = shown(str(score.get("reference")))
+        note = f"From the score of step {score['step']:,}: {score.get('n')} samples against {reference}."
+        score = {"reference_spectrum": None, **score, "reference": reference}
+    elif images is not None:
+        moments = subject.model.moments.map(lambda tensor: tensor.cpu())
+        ours = (dct2(torch.from_numpy(np.array(images)).double() / 127.5 - 1) ** 2).mean((0, 1))
+        spectra = [radial_spectrum(power)[0].tolist() for power in (ours, moments.second_moment.double().mean(0))]
+        score = {"size": list(subject.image_size), "spectrum": spectra[0], "reference_spectrum": spectra[1]}
+        score["reference"] = "training images"
+        note = f"Of the {len(images)} samples above; the data's spectrum is stored in the weights. A score has more samples."
+    else:
+        return [Missing("No power spectra: there are no samples.")]
+    return [plot(partial(plots.save_spectrum, score), "Power spectra of samples and data"), paragraph(note, "note")]
+
+
+@torch.inference_mode()
+def error_part(subject: Subject, progress: Progress) -> list[Part]:
+    """The network's error by time and frequency band."""
+    if subject.dataset is None:
+        way = "name them with: blurdiff report RUN --data path/to/images"
+        return [Missing(f"No map of errors: the training images are not at hand; {way}")]
+    count = min(subject.measured, len(subject.dataset.images))
+    measured = denoising.MeasuredImages(subject.dataset.images, count, seed=0)
+    try:
+        with progress("measuring errors", count) as update:
+            errors = denoising.denoising_errors(subject.model, measured, times=_ERROR_TIMES, per_octave=1, on_batch=update)
+    except UserError as error:
+        return [Missing(f"No map of errors: {error}.")]
+    names = band_names(frequency_bands(*subject.model.process.shape, 1)[1])
+    save = partial(plots.save_errors, errors.times, errors.relative, names)
+    name = without_folder(subject.dataset.name)
+    note = f"{count} images of {name}; 1 is no better than the best linear filter, 0 is perfect. More: blurdiff diagnose."
+    return [plot(save, "Error of the network by time and frequency"), paragraph(note, "note")]
