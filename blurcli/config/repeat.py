@@ -15,7 +15,7 @@ _MOST_ASSIGNMENTS = 16  # in one command; more are easier to read in a file
 
 
 def nearest_preset(config: Config) -> tuple[str, list[str]] | None:
-    """The bundled preset, for files or for known datasets alike, that differs least from a configuration.
+    """The bundled preset that differs least from a configuration.
 
     Returns:
         Its name, and the arguments of `--set` that turn it into the configuration, except for a path of the training images;
@@ -25,12 +25,13 @@ def nearest_preset(config: Config) -> tuple[str, list[str]] | None:
     is_path = config.data.source not in DATASET_NAMES
     if is_path:
         del wanted["data.source"]
+    foreign = {}
     for name in preset_names():
         known = flatten(load_config(name))
-        if (known["data.source"] not in DATASET_NAMES) == is_path:
-            differences[name] = [key for key, value in wanted.items() if key not in known or known[key] != value]
-    # Of equally near ones the shortest name is the plainest.
-    nearest = min(differences, key=lambda name: (len(differences[name]), len(name)))
+        differences[name] = [key for key, value in wanted.items() if key not in known or known[key] != value]
+        foreign[name] = (known["data.source"] not in DATASET_NAMES) != is_path
+    # Of equally near ones, one for the same kind of images, and the shortest name, are the plainest.
+    nearest = min(differences, key=lambda name: (len(differences[name]), foreign[name], len(name)))
     assignments = [f"{key}={json.dumps(wanted[key])}" for key in differences[nearest]]
     if len(assignments) > _MOST_ASSIGNMENTS:
         return None
