@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"benchmark"},
+    {"benchmark", "sharing"},
     {"visualize"},
     {"train"},
     {"evaluate"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"data"},
     {"config"},
     {"core"},
-    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled"},
+    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled", "hub"},
     {"threads", "memory"},
 ]
 MAX_LINES = 400

@@ -25,6 +25,7 @@ from blurcli.cli.likelihood import likelihood
 from blurcli.cli.plot import plot
 from blurcli.cli.prefetch import prefetch
 from blurcli.cli.presets import presets
+from blurcli.cli.push import push
 from blurcli.cli.results import results
 from blurcli.cli.sample import sample
 from blurcli.cli.sweep import sweep
@@ -53,6 +54,7 @@ for command in (
     presets,
     prefetch,
     export,
+    push,
 ):
     app.command()(command)
 

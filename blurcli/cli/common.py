@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blurcli.distributed import DistributedContext
     from blurcli.pipeline import Pipeline
     from blurcli.runs import Run
+    from blurcli.weights import Weights
 
 if TYPE_CHECKING:
     SamplerName = str
@@ -44,8 +45,10 @@ AssignmentsOption = Annotated[list[str] | None, typer.Option("--set", help="key=
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run folder; its newest weights are used. [default: the newest run]")
 ]
+# Text, not a path, which would turn hf:// into hf:/.
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="Weights file (.safetensors), or shapes-blur, the bundled model.")
+    str | None,
+    typer.Option("--weights", help="Weights: a .safetensors file; hf://user/repo; or shapes-blur, the bundled model."),
 ]
 SamplerOption = Annotated[
     SamplerName | None,
@@ -74,7 +77,7 @@ GuidanceOption = Annotated[
     ),
 ]
 GuideOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--guide", help="Weights of an earlier or smaller version of the model: guide away from it (autoguidance)."),
 ]
 FinalOption = Annotated[
@@ -124,18 +127,20 @@ def resolve_preset(preset: str, data: str | None, assignments: list[str] | None)
     return load_config(preset, overrides)
 
 
-def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | None]:
-    """The weights file to use, and its run where it was found by one; reports which.
+def find_weights(run: Path | None, weights: str | None) -> tuple[Path | str, Run | None]:
+    """The weights file to use, or its reference on the hub; and its run where it was found by one; reports which.
 
     Without a named file and without any run it is the bundled model.
     """
-    from blurcli import bundled, console
+    from blurcli import bundled, console, hub
     from blurcli.runs import RUNS, Run, newest_run
 
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
-        return (bundled.PATH if str(weights) == bundled.NAME and not weights.is_file() else weights), None
+        if hub.is_reference(weights):
+            return hub.parse(weights).text, None
+        return (bundled.PATH if weights == bundled.NAME and not Path(weights).is_file() else Path(weights)), None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
         console.notify(
@@ -160,19 +165,31 @@ def load_torch() -> None:
             import torch  # noqa: F401
 
 
-def load_model(path: Path, device: str, calibrated: bool = True, guide: Path | None = None) -> tuple[Pipeline, int]:
-    """The pipeline of a weights file, perhaps with a guide, and its training steps."""
+def read_weights(source: Path | str) -> Weights:
+    """The content of a weights file, or of one on the hub, which is fetched first."""
+    from blurcli import console, hub
+    from blurcli.weights import load_weights
+
+    reference = str(source)
+    if not hub.is_reference(reference):
+        return load_weights(Path(source))
+    return load_weights(hub.fetch(reference, console.notify), reference)
+
+
+def load_model(
+    source: Path | str, device: str, calibrated: bool = True, guide: Path | str | None = None
+) -> tuple[Pipeline, int]:
+    """The pipeline of weights, a file or the reference of one on the hub, perhaps with a guide; and its training steps."""
     load_torch()
     from blurcli import console
     from blurcli.inference import choose_device
     from blurcli.pipeline import Pipeline
-    from blurcli.weights import load_weights
 
     chosen = choose_device(device)
-    weights = load_weights(path)
+    weights = read_weights(source)
     if not calibrated and weights.data.gain is None:
-        raise UsageError(f"--no-calibration: {path} has no calibration; only models with objective=eps have one")
-    weaker = None if guide is None else load_weights(guide)
+        raise UsageError(f"--no-calibration: {source} has no calibration; only models with objective=eps have one")
+    weaker = None if guide is None else read_weights(guide)
     return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker), weights.step
 
 

@@ -46,22 +46,8 @@ def results(
     for number, group in enumerate(groups):
         if number:
             console.result("")
-        console.result(_heading(group))
+        console.result(evaluate.group_title(group))
         console.table(*_table(group))
-
-
-def _heading(group: Group) -> str:
-    from blurcli.evaluate import TITLES
-
-    protocol = group.protocol
-    if "calls" in protocol:
-        time = f"{protocol['steps']} ancestral steps" if protocol["steps"] else "continuous time"
-        bound = "by blur levels" if protocol["by_levels"] else f"in {time}"
-        how = f"{bound}, {protocol['calls']} calls, seed {protocol['seed']}"
-    else:
-        how = f"in {protocol['features']}"
-    reference = f"{protocol['reference']} ({str(protocol['reference_hash'])[:8]})"
-    return f"{TITLES[group.metric]} {how}: {protocol['n']:,} images, reference {reference}"
 
 
 def _table(group: Group) -> tuple[list[str], list[list[str]]]:

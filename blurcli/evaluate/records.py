@@ -119,6 +119,19 @@ def comparable(scores: Iterable[Score]) -> list[Group]:
     ]
 
 
+def group_title(group: Group) -> str:
+    """The protocol of a group in one line, such as "FD in pixels-8x8: 2,000 images, reference shapes train (8f635926)"."""
+    protocol = group.protocol
+    if "calls" in protocol:
+        time = f"{protocol['steps']} ancestral steps" if protocol["steps"] else "continuous time"
+        bound = "by blur levels" if protocol["by_levels"] else f"in {time}"
+        how = f"{bound}, {protocol['calls']} calls, seed {protocol['seed']}"
+    else:
+        how = f"in {protocol['features']}"
+    reference = f"{protocol['reference']} ({str(protocol['reference_hash'])[:8]})"
+    return f"{TITLES[group.metric]} {how}: {protocol['n']:,} images, reference {reference}"
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value from a file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
