@@ -13,7 +13,7 @@ import yaml
 
 from blurcli import files
 from blurcli.config import to_yaml
-from blurcli.evaluate import TITLES, Group, comparable, group_title, recorded, sampling_title
+from blurcli.evaluate import TITLES, Group, comparable, group_title, sampling_title
 from blurcli.evaluate.records import Score
 from blurcli.pipeline import Pipeline, to_uint8
 from blurcli.visualize import save_grid
@@ -46,11 +46,6 @@ class Share:
     n: int
     animation: bool
     scores: tuple[Score, ...] = ()
-
-
-def read_scores(run: Path) -> tuple[Score, ...]:
-    """The scores in a run folder, oldest first."""
-    return tuple(recorded(run / "evaluations.jsonl"))
 
 
 def write_share(
@@ -143,7 +138,7 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
         "process": f"`{config.process.kind}`: {what}",
         "objective": f"`{config.objective}`",
         "images": f"{data.image_size[0]}x{data.image_size[1]} pixels, {'gray' if data.channels == 1 else 'color'}",
-        "training images": "those of its author" if data.source == "images" else f"`{data.source}`",
+        "training images": "the author's own" if data.source == "images" else f"`{data.source}`",
         "classes": ", ".join(weights.classes.names) if weights.classes else "",
         "network": f"U-Net, {sum(p.numel() for p in model.network.parameters()) / 1e6:.2f} M parameters, stored in 16 bits",
         "training": f"{weights.step:,}{unfinished} steps of {config.train.batch_size} images: {seen:,} images seen",

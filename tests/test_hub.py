@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from processes import Process, Result
 from blurcli import hub, sharing
 from blurcli.checkpoint import content_hash
 from blurcli.config import load_run_config
-from blurcli.errors import UsageError
+from blurcli.errors import UsageError, UserError
 from blurcli.weights import load_weights, save_weights
 
 pytest.importorskip("huggingface_hub", reason="needs the package huggingface_hub")
@@ -283,6 +282,8 @@ def test_a_broken_download_leaves_nothing_behind(
 
 def little_space() -> None:
     """Files of this process may have 20 kB."""
+    import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
@@ -513,6 +514,16 @@ def test_runs_that_cannot_be_shared(cli: Cli, tiny_run: Path, tmp_path: Path) ->
     weights.write_bytes(weights.read_bytes()[:-100])
     damaged = cli("push", tiny_run, *push)
     assert (damaged.code, "not a readable safetensors file" in damaged.err) == (1, True)
+    assert not (tmp_path / "dry").exists()
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_a_dry_run_is_whole_or_not_there(cli: Cli, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(sharing, "save_grid", full)
+    assert cli("push", tiny_run, *PUSH, "--no-animation", "--dry-run", "dry").code == 1
     assert not (tmp_path / "dry").exists()
     assert not list(tmp_path.glob(".partial-*"))
 

@@ -57,6 +57,7 @@ def push(
 
     load_torch()
     from blurcli import sharing
+    from blurcli.evaluate import recorded
     from blurcli.inference import choose_device
     from blurcli.runs import Run
     from blurcli.weights import load_weights
@@ -68,7 +69,7 @@ def push(
     weights = load_weights(path)
     if weights.step < weights.config.train.steps:
         console.notify(f"{path}: step {weights.step:,} of {weights.config.train.steps:,}; the training is not finished")
-    scores = sharing.read_scores(run.path) if run is not None else ()
+    scores = tuple(recorded(run.evaluations_path)) if run is not None else ()
     share = sharing.Share(reference, license_, n, animation, scores)
 
     with tempfile.TemporaryDirectory(prefix=files.PARTIAL, dir=dry_run.absolute().parent if dry_run else None) as temporary:

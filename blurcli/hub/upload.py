@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import UsageError, UserError
+from blurcli.errors import UsageError, UserError, option
 from blurcli.hub import client
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def find_destination(repository: str, branch: str | None, private: bool) -> Dest
             return Destination(repository, branch, private, False, None, None)
         if private and not info.private:
             raise UsageError(
-                f"--private: {repository} exists and is public; make it private in its settings, or choose another name"
+                f"{option('private')}: {repository} exists and is public; make it private in its settings, or use another name"
             )
         if branch is not None:
             try:
