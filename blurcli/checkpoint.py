@@ -47,47 +47,49 @@ def write(path: Path, kind: str, tensors: Tensors, metadata: Mapping[str, str], 
             raise UserError(f"{path}: cannot be written ({error}): free disk space, or choose another location") from error
 
 
-def read(path: Path, kind: str) -> tuple[dict[str, str], Tensors]:
+def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str], Tensors]:
     """Metadata and tensors of a file.
 
     Args:
         path: the file.
         kind: the expected kind, `weights` or `state`.
+        name: what messages call the file; None for its path.
 
     Raises:
         UsageError: there is no such file, or it is of another kind or format version.
         UserError: it is damaged.
     """
+    name = name or str(path)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{name}: no such file")
     try:
         _check_header(path)
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             if metadata.get("format") != "blurdiff" or metadata.get("kind") != kind or "config" not in metadata:
-                raise UsageError(f"{path}: a safetensors file, but not a {kind} file of blurdiff")
+                raise UsageError(f"{name}: a safetensors file, but not a {kind} file of blurdiff")
             if metadata.get("format_version") != _FORMAT_VERSION:
                 version = metadata.get("format_version")
-                raise UsageError(f"{path}: has format version {version}; this blurdiff reads {_FORMAT_VERSION}: update it")
+                raise UsageError(f"{name}: has format version {version}; this blurdiff reads {_FORMAT_VERSION}: update it")
             # Copies: on Windows a file cannot be replaced while tensors are mapped to it.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  not a dict
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); it may be truncated: use another copy") from None
+        raise UserError(f"{name}: not a readable safetensors file ({error}); it may be truncated: use another copy") from None
     recorded = metadata.pop("sha256", "")
     if content_hash(tensors, metadata) != recorded:
-        raise UserError(f"{path}: its content does not match its recorded checksum; it is damaged: use another copy")
+        raise UserError(f"{name}: its content does not match its recorded checksum; it is damaged: use another copy")
     return metadata, tensors
 
 
-def read_step(metadata: Mapping[str, str], path: Path) -> int:
-    """The number of training steps in the metadata of a file; UserError where it is not a number."""
+def read_step(metadata: Mapping[str, str], name: Path | str) -> int:
+    """The number of training steps in the metadata of the file `name`; UserError where it is not a number."""
     text = metadata.get("step", "")
     if not (text.isascii() and text.isdigit()):
-        raise UserError(f"{path}: its step {text!r} is not a number; the file is damaged")
+        raise UserError(f"{name}: its step {text!r} is not a number; the file is damaged")
     return int(text)
 
 
-def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Check names, shapes and dtypes of tensors against a module's parameters, which may be on `meta`.
 
     Raises:

@@ -223,3 +223,8 @@ def _half_blocks(picture: NDArray[np.uint8]) -> Text:
 def is_terminal() -> bool:
     """Whether stderr is a terminal."""
     return _stderr.is_terminal
+
+
+def draws() -> bool:
+    """Whether progress is drawn as bars: on a terminal, unless only errors or results are printed."""
+    return _stderr.is_terminal and not (_speaker or _quiet)

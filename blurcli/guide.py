@@ -57,4 +57,4 @@ def _check_guide(weights: Weights, guide: Weights) -> None:
             different = ["training images"]
     if different:
         reason = f"was trained with another {' and another '.join(different)} than the model; name an earlier or smaller one"
-        raise OptionError("guide", guide.path, reason)
+        raise OptionError("guide", guide.name, reason)

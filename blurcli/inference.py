@@ -112,7 +112,7 @@ def load_network(weights: Weights, device: torch.device) -> UNet:
     with torch.device("meta"):
         network = build_network(weights.config)
     # Before any memory is allocated: a damaged file can claim a huge network.
-    check_fit(network, weights.network, weights.path)
+    check_fit(network, weights.network, weights.name)
     # Copies: the tensors may be views of the file. Assigned: `to_empty` on `meta` imports SymPy, for seconds.
     tensors = {name: tensor.to(device, copy=True) for name, tensor in weights.network.items()}
     network.load_state_dict(tensors, assign=True)

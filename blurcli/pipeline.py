@@ -145,7 +145,7 @@ class Pipeline:
         try:
             return cls(weights.config, network, data, device, weights.classes, notify, weaker)
         except ValueError as error:
-            raise UserError(f"{weights.path}: {error}; the file is damaged") from None
+            raise UserError(f"{weights.name}: {error}; the file is damaged") from None
 
     @property
     def moments(self) -> DataMoments:

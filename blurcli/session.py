@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blurcli.distributed import DistributedContext
     from blurcli.pipeline import Pipeline, Start
     from blurcli.runs import Run
+    from blurcli.weights import Weights
 
 
 _USUAL_STRENGTH = 0.6
@@ -71,19 +72,31 @@ def load_torch() -> None:
             import torch  # noqa: F401
 
 
-def load_model(path: Path, device: str, calibrated: bool = True, guide: Path | None = None) -> tuple[Pipeline, int]:
-    """The pipeline of a weights file, perhaps with a guide, and its training steps."""
+def read_weights(source: Path | str) -> Weights:
+    """The content of a weights file, or of one on the hub, which is fetched first."""
+    from blurcli import console, hub
+    from blurcli.weights import load_weights
+
+    reference = str(source)
+    if not hub.is_reference(reference):
+        return load_weights(Path(source))
+    return load_weights(hub.fetch(reference, console.notify), reference)
+
+
+def load_model(
+    source: Path | str, device: str, calibrated: bool = True, guide: Path | str | None = None
+) -> tuple[Pipeline, int]:
+    """The pipeline of weights, a file or the reference of one on the hub, perhaps with a guide; and its training steps."""
     load_torch()
     from blurcli import console
     from blurcli.inference import choose_device
     from blurcli.pipeline import Pipeline
-    from blurcli.weights import load_weights
 
     chosen = choose_device(device)
-    weights = load_weights(path)
+    weights = read_weights(source)
     if not calibrated and weights.data.gain is None:
-        raise UsageError(f"{option('calibrated')}: {path} has no calibration; only models with objective=eps have one")
-    weaker = None if guide is None else load_weights(guide)
+        raise UsageError(f"{option('calibrated')}: {source} has no calibration; only models with objective=eps have one")
+    weaker = None if guide is None else read_weights(guide)
     return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker), weights.step
 
 
@@ -270,23 +283,31 @@ class StartOptions:
         return Start(noise, Init(read_photo(self.init_image, config), self.time, self.init_blurred))
 
 
-def named_weights(name: str) -> tuple[Path, Run | None]:
-    """The weights file that a text names, and its run where it names one.
+def named_file(name: str) -> Path | str:
+    """The weights that a text names: the reference of a file on the hub, the bundled model, or a file.
 
-    Args:
-        name: a run folder, a weights file, or the name of the bundled model.
+    Raises:
+        UsageError: a reference in another form.
+    """
+    from blurcli import bundled, hub
+    from blurcli.config.sources import expand_home
+
+    if hub.is_reference(name):
+        return hub.parse(name).text
+    path = Path(expand_home(name))
+    return bundled.PATH if name in bundled.NAMES and not path.is_file() else path
+
+
+def named_weights(name: str) -> tuple[Path | str, Run | None]:
+    """The weights that a text names, as `named_file` or by a run folder, and that run.
 
     Raises:
         UsageError: a run folder without weights.
     """
-    from blurcli import bundled
-    from blurcli.config.sources import expand_home
     from blurcli.runs import Run
 
-    path = Path(expand_home(name))
-    if path.is_dir():
-        run = Run(path)
+    found = named_file(name)
+    if isinstance(found, Path) and found.is_dir():
+        run = Run(found)
         return run.newest_weights(), run
-    if name in bundled.NAMES and not path.exists():
-        return bundled.PATH, None
-    return path, None
+    return found, None

@@ -45,8 +45,9 @@ class Weights:
         step: training steps done.
         network: EMA parameters by name.
         data: moments of the data, gain, and the family's own tensors.
-        path: the file, for messages.
+        path: the file.
         classes: of a class-conditional network; else None.
+        reference: what messages call the file instead of its path, as for a file from the hub.
     """
 
     config: Config
@@ -55,6 +56,12 @@ class Weights:
     data: ModelData
     path: Path
     classes: Classes | None = None
+    reference: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the file."""
+        return self.reference or str(self.path)
 
 
 def save_weights(weights: Weights) -> None:
@@ -70,23 +77,29 @@ def save_weights(weights: Weights) -> None:
     checkpoint.write(weights.path, "weights", tensors, metadata)
 
 
-def load_weights(path: Path) -> Weights:
+def load_weights(path: Path, reference: str | None = None) -> Weights:
     """Read a weights file.
+
+    Args:
+        path: the file.
+        reference: what messages call it, such as its reference on the hub; None for its path.
 
     Raises:
         UsageError: there is no such file, or it is not a weights file of blurdiff.
         UserError: it is damaged.
     """
-    metadata, tensors = checkpoint.read(path, "weights")
-    config, step = from_json(metadata["config"], str(path)), checkpoint.read_step(metadata, path)
+    name = reference or str(path)
+    metadata, tensors = checkpoint.read(path, "weights", name)
+    config, step = from_json(metadata["config"], name), checkpoint.read_step(metadata, name)
     try:
         moments = DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), tensors.pop("opponent", None))
         gain = tensors.pop("gain", None)
-        extras = {name: tensors.pop(name) for name in FAMILIES[config.process.kind].extra_tensors}
+        extras = {key: tensors.pop(key) for key in FAMILIES[config.process.kind].extra_tensors}
     except KeyError as missing:
-        raise UserError(f"{path}: the tensor {missing} is missing; the file is damaged") from None
-    network = {name.removeprefix("net."): _as_float32(tensor) for name, tensor in tensors.items()}
-    return Weights(config, step, network, ModelData(moments, gain, extras), path, _read_classes(metadata, config, path))
+        raise UserError(f"{name}: the tensor {missing} is missing; the file is damaged") from None
+    network = {key.removeprefix("net."): _as_float32(tensor) for key, tensor in tensors.items()}
+    classes = _read_classes(metadata, config, name)
+    return Weights(config, step, network, ModelData(moments, gain, extras), path, classes, reference)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
@@ -103,24 +116,24 @@ def to_half_precision(weights: Weights, path: Path) -> Weights:
     network = {name: tensor.half() for name, tensor in weights.network.items()}
     for name, tensor in network.items():
         if not tensor.isfinite().all():
-            raise UserError(f"{weights.path}: net.{name} does not fit into 16 bits (65,504 at most): share the file as it is")
+            raise UserError(f"{weights.name}: net.{name} does not fit into 16 bits (65,504 at most): share the file as it is")
     data = weights.config.data
     if Path(data.source).name != data.source:  # a path, whose last part might be the name of a dataset
         data = data.model_copy(update={"source": "images"})
     config = weights.config.model_copy(update={"data": data})
-    return replace(weights, config=config, network=network, path=path)
+    return replace(weights, config=config, network=network, path=path, reference=None)
 
 
-def _read_classes(metadata: Mapping[str, str], config: Config, path: Path) -> Classes | None:
+def _read_classes(metadata: Mapping[str, str], config: Config, name: str) -> Classes | None:
     wanted = config.data.classes
     if wanted is None:
         return None
     try:
         plain = json.loads(metadata["classes"])
-        classes = Classes(tuple(str(name) for name in plain["names"]), tuple(int(count) for count in plain["counts"]))
+        classes = Classes(tuple(str(label) for label in plain["names"]), tuple(int(count) for count in plain["counts"]))
         fits = len(classes.names) == len(classes.counts) == wanted
         if not fits or min(classes.counts) < 0 or not sum(classes.counts):
             raise ValueError("their number differs from its configuration")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: its classes cannot be read ({error}); the file is damaged") from None
+        raise UserError(f"{name}: its classes cannot be read ({error}); the file is damaged") from None
     return classes

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,12 +38,20 @@ class Process:
         arguments: after the name of the command.
         cwd: its working folder.
         environment: variables besides those of this process.
+        before: called in the process, before the command line.
     """
 
-    def __init__(self, *arguments: object, cwd: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        cwd: Path,
+        environment: dict[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         self._streams = Path(tempfile.mkdtemp())
         variables = {**os.environ, **(environment or {})}
-        self._process = CONTEXT.Process(target=_run, args=([*map(str, arguments)], str(cwd), variables, str(self._streams)))
+        given = ([*map(str, arguments)], str(cwd), variables, str(self._streams), before)
+        self._process = CONTEXT.Process(target=_run, args=given)
         self._process.start()
 
     @property
@@ -69,13 +78,15 @@ class Process:
         return Result(self._process.exitcode, *((self._streams / name).read_text() for name in ("out", "err")))
 
 
-def _run(arguments: list[str], cwd: str, variables: dict[str, str], streams: str) -> None:
+def _run(arguments: list[str], cwd: str, variables: dict[str, str], streams: str, before: Callable[[], None] | None) -> None:
     os.environ.clear()
     os.environ.update(variables)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(streams, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(cwd)
+    if before is not None:
+        before()
     from blurcli.cli import main
 
     main(arguments)

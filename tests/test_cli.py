@@ -19,7 +19,20 @@ import blurcli
 from blurcli.inference import choose_device
 from blurcli.visualize import image_folder, picture
 
-COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "report", "presets", "prefetch")
+COMMANDS = (
+    "train",
+    "sample",
+    "animate",
+    "fid",
+    "results",
+    "likelihood",
+    "sweep",
+    "diagnose",
+    "report",
+    "presets",
+    "prefetch",
+    "push",
+)
 
 
 def test_help_lists_the_commands(cli: Cli) -> None:

@@ -8,7 +8,20 @@ from conftest import settings
 
 import blurcli
 
-COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "report", "presets", "prefetch")
+COMMANDS = (
+    "train",
+    "sample",
+    "animate",
+    "fid",
+    "results",
+    "likelihood",
+    "sweep",
+    "diagnose",
+    "report",
+    "presets",
+    "prefetch",
+    "push",
+)
 
 
 def test_help_is_light() -> None:

@@ -18,7 +18,7 @@ FLOORS = [
     {"cli"},
     {"api"},
     {"scoring", "training_setup"},
-    {"benchmark"},
+    {"benchmark", "sharing"},
     {"visualize"},
     {"training"},
     {"evaluate"},
@@ -28,7 +28,7 @@ FLOORS = [
     {"data"},
     {"config"},
     {"core"},
-    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled"},
+    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled", "hub"},
     {"threads", "memory"},
 ]
 MAX_LINES = 400

@@ -73,12 +73,12 @@ class Model:
 
     Attributes:
         pipeline: the model as the command line uses it.
-        path: its weights file.
+        path: its weights file, or the reference of one on the hub.
         run: its run folder; None for a weights file alone.
         step: training steps done.
     """
 
-    def __init__(self, pipeline: Pipeline, path: Path, run: Run | None, step: int) -> None:
+    def __init__(self, pipeline: Pipeline, path: Path | str, run: Run | None, step: int) -> None:
         self.pipeline, self.path, self.run, self.step = pipeline, path, run, step
 
     @property
@@ -174,7 +174,7 @@ class Model:
     @property
     def title(self) -> str:
         """Its name for people."""
-        return self.run.path.resolve().name if self.run is not None else self.path.stem
+        return self.run.path.resolve().name if self.run is not None else Path(self.path).stem
 
     def sampling(self, options: Any) -> SamplingConfig:
         """How to sample by these options, with the preset's value for what is not given.
@@ -202,7 +202,8 @@ def load(source: str | Path, *, device: str = "auto", calibrated: bool = True, g
     """A trained model.
 
     Args:
-        source: a run folder, whose newest weights are used; a weights file; or `shapes`, the bundled model.
+        source: a run folder, whose newest weights are used; a weights file; `hf://user/repo[@revision][/file]` on the
+            Hugging Face hub; or `shapes`, the bundled model.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         calibrated: for `objective: eps`, whether to use the measured gain.
         guide: weights of a weaker version of the model, for autoguidance; see docs/samplers.md.

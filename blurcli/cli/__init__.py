@@ -24,6 +24,7 @@ from blurcli.cli.likelihood import likelihood
 from blurcli.cli.plot import plot
 from blurcli.cli.prefetch import prefetch
 from blurcli.cli.presets import presets
+from blurcli.cli.push import push
 from blurcli.cli.report import report
 from blurcli.cli.results import results
 from blurcli.cli.sample import sample
@@ -55,6 +56,7 @@ for command in (
     presets,
     prefetch,
     export,
+    push,
 ):
     app.command()(command)
 

@@ -68,7 +68,7 @@ def _named(command: str, arguments: list[str], extra: str) -> list[str] | None:
 
     if extra.isdecimal() and command in ("sample", "fid"):
         flag = "--n"
-    elif extra.endswith(".safetensors"):
+    elif extra.endswith(".safetensors") or extra.startswith("hf://"):
         flag = "--weights"
     elif command in ("train", "bench") and (extra in preset_names() or extra.endswith((".yaml", ".yml"))):
         flag = "--preset"

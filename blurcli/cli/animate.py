@@ -56,7 +56,7 @@ def animate(
     assignments: AssignmentsOption = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option("--compare", help="Run, weights file or preset to show beside it; may be repeated."),
+        typer.Option("--compare", help="Run, weights or preset to show beside it; may be repeated."),
     ] = None,
     direction: Annotated[
         Literal["reverse", "forward", "both"],
@@ -222,7 +222,7 @@ class _Loaded:
 
     animated: AnimatedProcess
     config: Config
-    path: Path | None = None
+    path: Path | str | None = None
     run: Run | None = None
 
 
@@ -231,13 +231,13 @@ class _Source:
     """The options that name processes and images."""
 
     run: Path | None
-    weights: Path | None
+    weights: str | None
     preset: str | None
     assignments: list[str] | None
     compare: list[str]
     images: Path | None
     size: str | None
-    guide: Path | None
+    guide: str | None
 
     def check(self, direction: str) -> None:
         """Refuse options that do not fit the direction or each other."""
@@ -256,6 +256,7 @@ class _Source:
 
     def load(self, device: str) -> list[_Loaded]:
         """All processes, with images of one shape; the first is the main one, the others are compared with it."""
+        from blurcli import hub
         from blurcli.runs import Run
 
         if self.preset is not None:
@@ -265,11 +266,10 @@ class _Source:
             loaded = [_trained(self.run, self.weights, device, self.guide)]
         first = loaded[0].config.data
         for name in self.compare:
-            path = Path(name)
-            if path.suffix == ".safetensors":
-                loaded.append(_trained(None, path, device))
-            elif Run(path).config_path.is_file():
-                loaded.append(_trained(path, None, device))
+            if hub.is_reference(name) or name.endswith(".safetensors"):
+                loaded.append(_trained(None, name, device))
+            elif Run(Path(name)).config_path.is_file():
+                loaded.append(_trained(Path(name), None, device))
             else:
                 loaded.append(_untrained(name, _resized(resolve_preset(name, None, None), first.image_size)))
             own = loaded[-1].config.data
@@ -291,12 +291,12 @@ class _Source:
         return config.data.image_size
 
 
-def _trained(run: Path | None, weights: Path | None, device: str, guide: Path | None = None) -> _Loaded:
+def _trained(run: Path | None, weights: str | None, device: str, guide: str | None = None) -> _Loaded:
     from blurcli.visualize.trajectories import AnimatedProcess
 
     path, found = find_weights(run, weights)
     model, _ = load_model(path, device, guide=guide)
-    title = found.path.resolve().name if found is not None else path.stem
+    title = found.path.resolve().name if found is not None else Path(path).stem
     return _Loaded(AnimatedProcess(title, model.process, model), model.config, path, found)
 
 

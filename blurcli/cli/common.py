@@ -32,8 +32,10 @@ AssignmentsOption = Annotated[list[str] | None, typer.Option("--set", help="key=
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run folder; its newest weights are used. [default: the newest run]")
 ]
+# Text, not a path, which would turn hf:// into hf:/.
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="Weights file (.safetensors), or shapes, the bundled model.")
+    str | None,
+    typer.Option("--weights", help="Weights: a .safetensors file; hf://user/repo; or shapes, the bundled model."),
 ]
 SamplerOption = Annotated[
     SamplerName | None,
@@ -62,7 +64,7 @@ GuidanceOption = Annotated[
     ),
 ]
 GuideOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--guide", help="Weights of an earlier or smaller version of the model: guide away from it (autoguidance)."),
 ]
 FinalOption = Annotated[
@@ -102,18 +104,18 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
         console.result(text)
 
 
-def find_weights(run: Path | None, weights: Path | None) -> tuple[Path, Run | None]:
-    """The weights file to use, and its run where it was found by one; reports which.
+def find_weights(run: Path | None, weights: str | None) -> tuple[Path | str, Run | None]:
+    """The weights file to use, or its reference on the hub; and its run where it was found by one; reports which.
 
     Without a named file and without any run it is the bundled model.
     """
-    from blurcli import bundled, console
+    from blurcli import bundled, console, session
     from blurcli.runs import RUNS, Run, newest_run
 
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
-        return (bundled.PATH if str(weights) in bundled.NAMES and not weights.is_file() else weights), None
+        return session.named_file(weights), None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
         console.notify(

@@ -9,6 +9,7 @@ import typer
 
 from blurcli.cli.common import JsonOption, RunOption, WeightsOption, find_weights, show
 from blurcli.errors import UsageError
+from blurcli.session import read_weights
 
 
 def export(
@@ -22,7 +23,7 @@ def export(
     The file does not contain the location of the training images.
     """
     from blurcli import files
-    from blurcli.weights import load_weights, save_weights, to_half_precision
+    from blurcli.weights import save_weights, to_half_precision
 
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: weights are written as safetensors; use the suffix .safetensors")
@@ -30,6 +31,6 @@ def export(
         raise UsageError(f"{out}: already exists; use another name")
     files.check_writable(out)
     path, _ = find_weights(run, weights)
-    save_weights(to_half_precision(load_weights(path), out))
+    save_weights(to_half_precision(read_weights(path), out))
     size = out.stat().st_size
     show({"out": str(out), "bytes": size, "weights": str(path)}, f"{out} ({size / 1e6:.1f} MB)", as_json)

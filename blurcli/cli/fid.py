@@ -162,7 +162,7 @@ class _Task:
     plot: Path | None
 
 
-def _model_images(sets: list[ModelImages], weights: Path, run: Run | None, options: ScoringOptions) -> _Task:
+def _model_images(sets: list[ModelImages], weights: Path | str, run: Run | None, options: ScoringOptions) -> _Task:
     """Images of a model, one set per seed."""
     from blurcli import files
 

@@ -21,7 +21,7 @@ _IMAGES = 64
 
 def report(
     run: Annotated[
-        Path | None, typer.Argument(help="Run folder, or a weights file (.safetensors). [default: the newest run]")
+        str | None, typer.Argument(help="Run folder, or weights (.safetensors, hf://user/repo). [default: the newest run]")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The page, .html. [default: report.html in the run folder]")] = None,
     animation: Annotated[
@@ -36,11 +36,11 @@ def report(
 
     The page loads nothing and can be sent as it is; of the training images it names the last part of their path only.
     """
-    from blurcli import console, files
+    from blurcli import console, files, hub
     from blurcli.errors import OptionError
 
-    is_file = run is not None and (run.suffix == ".safetensors" or run.is_file())
-    path, chosen_run = find_weights(None if is_file else run, run if is_file else None)
+    is_weights = run is not None and not Path(run).is_dir() and (run.endswith(".safetensors") or hub.is_reference(run))
+    path, chosen_run = find_weights(None if run is None or is_weights else Path(run), run if is_weights else None)
     out = out or (chosen_run.path if chosen_run is not None else Path()) / "report.html"
     if out.suffix.lower() != ".html":
         raise OptionError("out", out, "a report is a page; end the name in .html")
@@ -51,7 +51,7 @@ def report(
 
     dataset = _images(model.config, chosen_run, data)
     count = chosen_count(n, dataset, _IMAGES) if dataset is not None else 0
-    name = chosen_run.path.resolve().name if chosen_run is not None else path.stem
+    name = chosen_run.path.resolve().name if chosen_run is not None else Path(path).stem
     missing = save_report(Subject(name, chosen_run, step, model, dataset, count), out, console.progress, animation)
     for reason in missing:
         console.notify(reason)

@@ -103,7 +103,7 @@ def sample(
                     f"-delta{delta}": delta is not None,
                     f"-{label}": label is not None,
                     f"-guidance{guidance}": guidance is not None,
-                    f"-guide-{guide.stem if guide else ''}": guide is not None,
+                    f"-guide-{Path(guide).stem if guide else ''}": guide is not None,
                     f"-{final}": final is not None,
                     f"-{init_image.stem if init_image else ''}{beginning.time:g}": init_image,
                     "-blurred": init_blurred,

@@ -1,0 +1,107 @@
+"""`blurdiff push`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blurcli.cli.common import DeviceOption, JsonOption, show
+from blurcli.errors import UsageError
+from blurcli.session import load_torch
+
+
+def push(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run folder, whose newest weights are shared, or a weights file.")
+    ],
+    repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="Repository on the hub; created if missing.")],
+    license_: Annotated[
+        str | None, typer.Option("--license", help="License of the weights, as the hub names it: mit, cc-by-4.0, ... Required.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is private; a public one is refused.")] = False,
+    message: Annotated[str | None, typer.Option("--message", help="Commit message. [default: the training steps]")] = None,
+    branch: Annotated[
+        str | None, typer.Option("--revision", help="Branch; created from the main branch if missing. [default: main]")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, max=400, help="Images in the grid of samples.")] = 36,
+    animation: Annotated[
+        bool, typer.Option("--animation/--no-animation", help="Add the reverse process of a few images, as a GIF.")
+    ] = True,
+    replace_card: Annotated[
+        bool, typer.Option("--replace-card", help="Replace a model card that somebody has edited, instead of keeping it.")
+    ] = False,
+    dry_run: Annotated[
+        Path | None, typer.Option("--dry-run", help="Write the files into this new folder instead; needs no network.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Share a trained model on the Hugging Face hub: weights in 16 bits, preset, samples and a model card, in one commit.
+
+    Others use it with --weights hf://user/repo. The location of the training images is not shared. The token is that of
+    hf auth login, or $HF_TOKEN.
+    """
+    from blurcli import console, files, hub
+
+    hub.check_repository(repository)
+    license_ = hub.check_license(license_)
+    if branch is not None:
+        hub.check_branch(branch, f"--revision {branch}")
+    if message is not None and not message.strip():
+        raise UsageError("--message: is empty; leave it out for the default")
+    if dry_run is not None:
+        files.check_new_folder(dry_run)
+    reference = f"hf://{repository}" + (f"@{branch.replace('/', '%2F')}" if branch else "")
+
+    load_torch()
+    from blurcli import sharing
+    from blurcli.evaluate import recorded
+    from blurcli.inference import choose_device
+    from blurcli.runs import Run
+    from blurcli.weights import load_weights
+
+    chosen = choose_device(device)
+    run = Run(source) if not source.is_file() else None
+    path = run.newest_weights() if run is not None else source
+    destination = None if dry_run is not None else hub.find_destination(repository, branch, private)
+    weights = load_weights(path)
+    if weights.step < weights.config.train.steps:
+        console.notify(f"{path}: step {weights.step:,} of {weights.config.train.steps:,}; the training is not finished")
+    scores = tuple(recorded(run.evaluations_path)) if run is not None else ()
+    share = sharing.Share(reference, license_, n, animation, scores)
+
+    with tempfile.TemporaryDirectory(prefix=files.PARTIAL, dir=dry_run.absolute().parent if dry_run else None) as temporary:
+        folder = Path(temporary, "share")
+        folder.mkdir()
+        with console.progress("sampling", sharing.sampled_images(weights, share)) as update:
+            sharing.write_share(weights, share, folder, chosen, update)
+        kept, address = False, None
+        if destination is not None:
+            kept = destination.card is not None and not (replace_card or sharing.is_unedited(destination.card))
+            if kept:
+                (folder / sharing.CARD).unlink()
+                console.notify(
+                    f"{repository}: its {sharing.CARD} was not written by blurdiff push, or has been edited: it is kept, "
+                    "with the license that it names; --replace-card replaces it"
+                )
+        names = sorted(file.name for file in folder.iterdir())
+        if destination is not None:
+            address = hub.upload(destination, folder, message or f"blurdiff weights after {weights.step:,} steps")
+        if dry_run is not None:
+            with files.explained(dry_run):
+                if dry_run.exists():
+                    dry_run.rmdir()
+                folder.replace(dry_run)
+    result = {
+        "repository": repository,
+        "revision": branch,
+        "weights": str(path),
+        "files": names,
+        "card_kept": kept,
+        "commit": address,
+        "folder": None if dry_run is None else str(dry_run),
+    }
+    show(result, f"{dry_run or f'{reference} ({address})'}: {', '.join(names)}", as_json)

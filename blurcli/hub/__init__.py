@@ -1,0 +1,19 @@
+"""Weights on the Hugging Face hub: references such as hf://user/repo, downloads and uploads. Imports the hub's library late."""
+
+from blurcli.hub.download import fetch
+from blurcli.hub.licenses import check_license
+from blurcli.hub.references import Reference, check_branch, check_repository, is_reference, parse
+from blurcli.hub.upload import Destination, find_destination, upload
+
+__all__ = [
+    "Destination",
+    "Reference",
+    "check_branch",
+    "check_license",
+    "check_repository",
+    "fetch",
+    "find_destination",
+    "is_reference",
+    "parse",
+    "upload",
+]

@@ -1,0 +1,130 @@
+"""The hub's library: its import, its settings, and its errors as one line each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import ERROR
+from typing import TYPE_CHECKING
+
+from blurcli.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+TIMEOUT_SEC = 10.0  # as the library's own, for requests that have none
+LOG_IN = "log in with: hf auth login, or set $HF_TOKEN"
+
+# The errors of its HTTP client, by name: huggingface_hub 1 uses httpx, and 2 httpx2.
+_UNREACHABLE = ("ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol")
+_SILENT = ("ReadTimeout", "WriteTimeout", "PoolTimeout")
+_BROKEN_OFF = ("ReadError", "WriteError", "CloseError", "RemoteProtocolError", "LocalProtocolError")
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def api(text: str) -> HfApi:
+    """The hub's interface. Its log is silenced, and its progress bars are where those of `console` would be.
+
+    Args:
+        text: what needs it, for the error.
+
+    Raises:
+        UserError: the package is missing.
+    """
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import logging
+        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+    except ImportError:
+        raise UserError(f"{text}: the hub needs the package huggingface_hub: pip install huggingface_hub") from None
+    import blurcli
+    from blurcli import console
+
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.set_verbosity(ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that $HF_HUB_DISABLE_PROGRESS_BARS decides
+        (enable_progress_bars if console.draws() else disable_progress_bars)()
+    return HfApi(library_name="blurdiff", library_version=blurcli.__version__)
+
+
+@contextmanager
+def explained(text: str) -> Iterator[None]:
+    """Turn what the library raises into a UserError of one line that begins with `text`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # of the library, its HTTP client, or hf_xet
+        raise UserError(f"{text}: {reason(error)}") from error
+
+
+def is_answer(error: Exception) -> bool:
+    """Whether the hub has answered that something does not exist, or is not allowed: the cache must not cover that up."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return 400 <= status < 500 and status not in (408, 429)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, and what to do, in one line."""
+    from huggingface_hub import constants, errors
+
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for one in chain:
+        name, detail = type(one).__name__, _first_line(one)
+        if isinstance(one, errors.OfflineModeIsEnabled):
+            return "the hub's library is offline ($HF_HUB_OFFLINE)"
+        if isinstance(one, errors.LocalTokenNotFoundError):
+            return f"needs a token: {LOG_IN}"
+        if isinstance(one, errors.HfHubHTTPError):
+            return _answer(one)
+        if isinstance(one, OSError) and one.errno in _NOT_WRITABLE:
+            where = one.filename or constants.HF_HUB_CACHE
+            return f"{where} cannot be written ({one.strerror}): free disk space, or choose another folder with $HF_HOME"
+        if name in _UNREACHABLE:
+            return f"{constants.ENDPOINT} cannot be reached ({detail or name}); check the network connection"
+        if name in _SILENT:
+            return f"{constants.ENDPOINT} does not answer; try again later"
+        if name in _BROKEN_OFF or "Consistency check failed" in detail:
+            return f"the connection broke off ({detail or name}); try again"
+    return f"{_first_line(error) or type(error).__name__}"
+
+
+def _answer(error: HfHubHTTPError) -> str:
+    """What an error status of the hub means."""
+    from huggingface_hub import constants, errors
+
+    status = error.response.status_code
+    said = one_line((error.server_message or "").strip().partition("\n")[0])
+    if isinstance(error, errors.GatedRepoError):
+        return f"access must be granted by its owner: ask for it on {constants.ENDPOINT}, and {LOG_IN}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the repository has no such revision"
+    if isinstance(error, errors.EntryNotFoundError):
+        return "the repository has no such file"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"no such repository, or a private one that this token may not read; {LOG_IN}"
+    if status == 401:
+        return f"the hub does not accept the token; {LOG_IN}"
+    if status == 403:
+        return f"forbidden{f' ({said})' if said else ''}: the token does not have the right; choose another one: {LOG_IN}"
+    if status in (409, 412):
+        return f"the repository has changed in the meantime{f' ({said})' if said else ''}; run the command again"
+    if status == 429 or status >= 500:
+        return f"the hub answered {status}{f' ({said})' if said else ''}; try again later"
+    return f"the hub answered {status} ({said or _first_line(error)})"
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of an error, without the library's request number."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return re.sub(r" \((Request|Amzn Trace|Amz CF) ID: [^)]*\)", "", one_line(lines[0].strip())) if lines else ""

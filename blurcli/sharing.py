@@ -1,0 +1,189 @@
+"""What a trained model is shared as: weights in 16 bits, its preset, samples, an animation, and a model card."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from blurcli import files
+from blurcli.config import to_yaml
+from blurcli.evaluate import TITLES, Group, comparable, heading, sampling_title
+from blurcli.evaluate.records import Score
+from blurcli.pipeline import Pipeline, to_uint8
+from blurcli.visualize import save_grid
+from blurcli.visualize.outputs import Presentation, output_for
+from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajectory
+from blurcli.weights import Weights, load_weights, save_weights, to_half_precision
+
+WEIGHTS, PRESET, CARD, SAMPLES, ANIMATION = "model.safetensors", "config.yaml", "README.md", "samples.png", "reverse.gif"
+
+_FRAMES = 31
+_GRID_WIDTH_PX, _ANIMATED_WIDTH_PX = 512, 300
+_MOST_ANIMATED_PX = 4_000_000  # of all frames; a GIF of noise has about a byte per pixel
+_MARK = re.compile(r"\n<!-- written by blurdiff push; sha256 of the text above: ([0-9a-f]{64}) -->\n?\Z")
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a model is shared.
+
+    Attributes:
+        reference: by which it is fetched, such as hf://user/repo.
+        license: an identifier, from `hub.check_license`.
+        n: number of images in the grid of samples.
+        animation: whether to make an animation.
+        scores: the lines of the run's evaluations.jsonl; those of other weights are left out.
+    """
+
+    reference: str
+    license: str
+    n: int
+    animation: bool
+    scores: tuple[Score, ...] = ()
+
+
+def write_share(
+    weights: Weights, share: Share, folder: Path, device: torch.device, on_progress: Callable[[float], None] = lambda done: None
+) -> None:
+    """Write all files of a shared model into a folder, as they are uploaded.
+
+    Args:
+        weights: the trained model, in 32 bits.
+        share: how it is shared.
+        folder: exists.
+        device: where images are sampled.
+        on_progress: receives the number of sampled images, of `sampled_images`.
+
+    Raises:
+        UserError: a parameter does not fit into 16 bits, images are not finite, or a file cannot be written.
+    """
+    save_weights(to_half_precision(weights, folder / WEIGHTS))
+    # What others get: read back, and sampled from.
+    shared = load_weights(folder / WEIGHTS)
+    model = Pipeline.from_weights(shared, device)
+    with files.replacing(folder / PRESET) as temporary:
+        temporary.write_text(to_yaml(shared.config), encoding="utf-8")
+    sampling = model.sampling()
+    with model.progress(sampling, on_progress):
+        images = torch.cat([to_uint8(batch) for batch in model.generate(share.n, 0, sampling)])
+        save_grid(images.numpy(), folder / SAMPLES, _scale(share.n, shared, _GRID_WIDTH_PX))
+        if share.animation:
+            _animate(model, shared, folder / ANIMATION)
+    digest = Pipeline.from_weights(weights, torch.device("cpu")).digest if share.scores else None
+    own = [score for score in share.scores if score.get("weights_sha256") == digest]
+    with files.replacing(folder / CARD) as temporary:
+        temporary.write_text(marked(_card(shared, model, share, own)), encoding="utf-8")
+
+
+def sampled_images(weights: Weights, share: Share) -> int:
+    """How many images `write_share` samples."""
+    return share.n + (_animated_count(weights.config.data.image_size) if share.animation else 0)
+
+
+def marked(text: str) -> str:
+    """A card with its own SHA-256 at the end, by which `is_unedited` knows it again."""
+    return f"{text}\n<!-- written by blurdiff push; sha256 of the text above: {_text_sha256(text)} -->\n"
+
+
+def is_unedited(card: str) -> bool:
+    """Whether a card is as `marked` wrote it, so that nobody's words are lost when it is replaced."""
+    card = card.replace("\r\n", "\n")
+    found = _MARK.search(card)
+    return found is not None and found[1] == _text_sha256(card[: found.start()])
+
+
+def _text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _animated_count(image_size: tuple[int, int]) -> int:
+    height, width = image_size
+    return next((n for n in (9, 4) if n * height * width * _FRAMES <= _MOST_ANIMATED_PX), 1)
+
+
+def _animate(model: Pipeline, weights: Weights, path: Path) -> None:
+    """The reverse process of the first images of the grid."""
+    count = _animated_count(weights.config.data.image_size)
+    trajectory = reverse_trajectory([AnimatedProcess(path.stem, model.process, model)], count, 0, View(_FRAMES))
+    look = Presentation(scale=_scale(count, weights, _ANIMATED_WIDTH_PX))
+    output_for(path).write([trajectory], path.stem, path, look)
+
+
+def _scale(count: int, weights: Weights, width_px: int) -> int:
+    """The enlargement at which `count` images side by side and below each other are at most `width_px` wide."""
+    width, _ = Presentation(scale=1).picture_size(1, count, weights.config.data.image_size)
+    return max(1, width_px // width)
+
+
+def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) -> str:
+    """The text of a model card."""
+    config, data = weights.config, weights.config.data
+    name = share.reference.removeprefix("hf://")
+    metadata = {
+        "library_name": "blurdiff",
+        "license": share.license,
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["blurdiff", "diffusion", "image-generation", *{config.process.kind: None}.keys() - {"diffusion"}],
+    }
+    what = (type(config.process).__doc__ or "").strip().splitlines()[0]
+    seen = weights.step * config.train.batch_size
+    unfinished = "" if weights.step >= config.train.steps else f" of {config.train.steps:,}"
+    rows = {
+        "process": f"`{config.process.kind}`: {what}",
+        "objective": f"`{config.objective}`",
+        "images": f"{data.image_size[0]}x{data.image_size[1]} pixels, {'gray' if data.channels == 1 else 'color'}",
+        "training images": "the author's own" if data.source == "images" else f"`{data.source}`",
+        "classes": ", ".join(weights.classes.names) if weights.classes else "",
+        "network": f"U-Net, {sum(p.numel() for p in model.network.parameters()) / 1e6:.2f} M parameters, stored in 16 bits",
+        "training": f"{weights.step:,}{unfinished} steps of {config.train.batch_size} images: {seen:,} images seen",
+        "preset": f"[{PRESET}]({PRESET}), with every key",
+    }
+    sampling = model.sampling()
+    command = f"blurdiff sample --weights {share.reference}"
+    parts = [
+        "---\n" + yaml.safe_dump(metadata, sort_keys=False) + "---",
+        f"# {name}",
+        "A model of [blurring diffusion](https://arxiv.org/abs/2209.05557) and its relatives, trained with blurdiff.",
+        f"![{share.n} samples]({SAMPLES})",
+        f"*Uncurated: images 0 to {share.n - 1} of seed 0, {sampling.steps} steps of `{sampling.sampler}` "
+        f"(`{command} --n {share.n}`).*",
+    ]
+    if share.animation:
+        parts.append(f"![The reverse process]({ANIMATION})")
+    parts += [
+        "## Use",
+        "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif --weights {share.reference}")),
+        "The weights are safetensors, without pickled objects; blurdiff fetches nothing else.",
+        "## Training",
+        "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)]),
+    ]
+    if scores:
+        parts += ["## Scores", "Of the weights in 32 bits; scores are comparable within one table only."]
+        parts += [_score_table(group) for group in comparable(scores)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _score_table(group: Group) -> str:
+    """The scores of one protocol. The reference is named where it is no path of the author's machine."""
+    reference = str(group.protocol["reference"])
+    shown = replace(group, protocol={**group.protocol, "reference": "images" if re.search(r"[/\\]", reference) else reference})
+    others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
+    lines = [["sampler", "steps", TITLES[group.metric], "seeds", *(TITLES[key] for key in others)]]
+    lines.append(["---"] * len(lines[0]))
+    for row in group.rows:
+        spread = f" ({row['min']:.4g} to {row['max']:.4g})" if row["seeds"] > 1 else ""
+        values = [sampling_title(row), row["steps"], f"{row[group.metric]:.4g}{spread}", row["seeds"]]
+        lines.append([_cell(value) for value in values] + [f"{row[key]:.4g}" if key in row else "" for key in others])
+    return _cell(heading(shown)) + ":\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    """A text in one cell of a table; names of classes and scores can hold anything."""
+    text = "" if value is None else str(value)
+    return re.sub(r"\s+", " ", text.encode(errors="replace").decode()).replace("|", "\\|").replace("<", "&lt;")
