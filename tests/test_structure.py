@@ -28,7 +28,7 @@ FLOORS = [
     {"data"},
     {"config"},
     {"core"},
-    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled"},
+    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled", "trackers"},
     {"threads", "memory"},
 ]
 MAX_LINES = 400
