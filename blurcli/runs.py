@@ -73,6 +73,11 @@ class Run:
         """One JSON line per score."""
         return self.path / "evaluations.jsonl"
 
+    @property
+    def trackers_path(self) -> Path:
+        """A folder with the identity of the run in each experiment tracker, and what trackers print and store."""
+        return self.path / "trackers"
+
     def weights_path(self, step: int) -> Path:
         """EMA weights after `step` steps."""
         return self.path / "weights" / f"step-{step:08d}.safetensors"

@@ -28,7 +28,20 @@ FLOORS = [
     {"data"},
     {"config"},
     {"core"},
-    {"runs", "checkpoint", "files", "console", "pace", "errors", "distributed", "downloads", "cache", "bundled", "hub"},
+    {
+        "hub",
+        "trackers",
+        "runs",
+        "checkpoint",
+        "files",
+        "console",
+        "pace",
+        "errors",
+        "distributed",
+        "downloads",
+        "cache",
+        "bundled",
+    },
     {"threads", "memory"},
 ]
 MAX_LINES = 400

@@ -53,11 +53,14 @@ def train(
     from blurcli import console
     from blurcli.inference import choose_device
     from blurcli.pace import Pace
+    from blurcli.trackers import check_installed
     from blurcli.training import Callbacks, Interrupted
     from blurcli.training import train as run_training
     from blurcli.visualize import tile
 
     with distributed_context(device) as distributed:
+        if distributed.is_main:
+            check_installed(config.train.trackers)
         with distributed.main_first():
             dataset = load_images(config, config.data.source, "train", config.data.classes)
         pace = Pace(config.train.steps)

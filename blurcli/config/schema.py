@@ -25,6 +25,8 @@ from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for
 from blurcli.core.weighting import LOSS_WEIGHTS
+from blurcli.errors import did_you_mean
+from blurcli.trackers import TRACKERS
 
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
@@ -264,7 +266,10 @@ class TrainConfig(Section):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="precision of the network; auto: bf16 where the hardware has it"
     )
-    log_every_steps: Positive = Field(100, description="interval of metrics.jsonl and TensorBoard")
+    trackers: tuple[str, ...] = Field(
+        ("tensorboard",), description=f"where metrics and previews are shown: any of {', '.join(TRACKERS)}; [] for none"
+    )
+    log_every_steps: Positive = Field(100, description="interval of metrics.jsonl and the trackers")
     preview_every_steps: Positive = Field(
         5000, description="interval of previews: grids of samples, always of the same seeds; one more at the end"
     )
@@ -272,7 +277,7 @@ class TrainConfig(Section):
     save_every_steps: Positive = Field(5000, description="interval of weights and of the state for an exact resume")
     keep: Positive | None = Field(None, description="number of weights files to keep, newest first; null for all")
     health_every_steps: Positive | None = Field(
-        1000, description="interval of the loss by time and frequency band in health.jsonl and TensorBoard; null for never"
+        1000, description="interval of the loss by time and frequency band in health.jsonl and the trackers; null for never"
     )
     max_bad_steps: Positive = Field(
         10, description="consecutive steps without a finite loss after which the last saved state is restored"
@@ -281,6 +286,21 @@ class TrainConfig(Section):
     score_every_steps: Positive | None = Field(None, description="interval of scores in evaluations.jsonl; null for never")
     score_images: int = Field(1000, ge=2, description="samples per score, against the training images")
     score_features: Features = Field("pixels", description="features of these scores, as score.features; pixels are cheap")
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one_tracker(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"tracker {name!r} is unknown{did_you_mean(name, TRACKERS)} (known: {', '.join(TRACKERS)})")
+            if names.count(name) > 1:
+                raise ValueError(f"tracker {name!r} appears twice")
+        return names
 
 
 class SampleConfig(Section):

@@ -15,7 +15,7 @@ FREE_KEYS = frozenset(
     {"data.source", "data.max_broken", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
     | {"train.preview_images", "train.save_every_steps", "train.keep", "train.health_every_steps", "train.max_bad_steps"}
     | {"train.deterministic", "train.micro_batch", "train.checkpoint_activations"}
-    | {"train.channels_last", "train.compile"}
+    | {"train.channels_last", "train.compile", "train.trackers"}
     | {"train.score_every_steps", "train.score_images", "train.score_features"}
     | {f"sample.{key}" for key in SampleConfig.model_fields}
     | {f"score.{key}" for key in ScoreConfig.model_fields}

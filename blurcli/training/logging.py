@@ -1,4 +1,4 @@
-"""Metrics of a training: metrics.jsonl, TensorBoard, and warnings about the loss."""
+"""Metrics of a training: metrics.jsonl, trackers, and warnings about the loss."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from blurcli import files
+from blurcli.trackers.dispatch import Trackers
 from blurcli.training.trainer import Trainer, learning_rate
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 _SPIKE = 3  # times the median of the recent losses
 _RECENT_LOSSES = 20
@@ -93,44 +88,8 @@ class RunningMetrics:
         self._started = time.perf_counter()
 
 
-class Board:
-    """Writes TensorBoard events; TensorBoard is imported with the first value, because that takes a second.
-
-    Args:
-        folder: where the events go.
-        step: from here on, events of a stopped run are replaced.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self._folder = folder
-        self._step = step
-        self._writer: SummaryWriter | None = None
-
-    def __enter__(self) -> Board:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Write a value."""
-        self._opened().add_scalar(name, value, step)
-
-    def add_picture(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
-        """Write a picture (height, width, C) uint8."""
-        self._opened().add_image(name, picture, step, dataformats="HWC")
-
-    def _opened(self) -> SummaryWriter:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(self._folder, purge_step=self._step)
-        return self._writer
-
-
 class MetricsLogger:
-    """Writes metrics to metrics.jsonl and TensorBoard, and warns of spikes, skipped steps and divergence.
+    """Writes metrics to metrics.jsonl and the trackers, and warns of spikes, skipped steps and divergence.
 
     Args:
         path: metrics.jsonl.
@@ -148,15 +107,14 @@ class MetricsLogger:
         """Start from `step`: drop the lines that a stopped run logged but did not save."""
         forget_after(self._path, step)
 
-    def log(self, running: RunningMetrics, trainer: Trainer, board: Board) -> None:
+    def log(self, running: RunningMetrics, trainer: Trainer, trackers: Trackers) -> None:
         """Write the metrics since the last log."""
         steps, skipped_before = running.steps, running.skipped_before
         metrics = running.read()
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(metrics)) + "\n")
-        for name, value in asdict(metrics).items():
-            if name != "step" and value is not None:
-                board.add_scalar(name, value, metrics.step)
+        values = {name: value for name, value in asdict(metrics).items() if name != "step" and value is not None}
+        trackers.metrics(metrics.step, values)
         self._on_log(metrics)
         if metrics.loss is not None:
             self._warn_of_spike(metrics.step, metrics.loss)

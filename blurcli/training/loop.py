@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from blurcli import files
-from blurcli.config import Config, differing_keys, load_run_config, to_yaml
+from blurcli.config import Config, differing_keys, flatten, load_run_config, to_yaml
 from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.data import Batches, Dataset, measure_moments
@@ -22,8 +22,10 @@ from blurcli.errors import UsageError, option
 from blurcli.evaluate.environment import hardware, platform_versions, versions
 from blurcli.inference import resolve_precision
 from blurcli.runs import Run
+from blurcli.trackers import check_installed
+from blurcli.trackers.dispatch import Trackers
 from blurcli.training.checkpointing import Checkpointer, newest_state
-from blurcli.training.logging import Board, Metrics, MetricsLogger, RunningMetrics
+from blurcli.training.logging import Metrics, MetricsLogger, RunningMetrics
 from blurcli.training.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
 from blurcli.training.signals import GracefulShutdown, Interrupted
 from blurcli.training.trainer import Trainer
@@ -68,7 +70,8 @@ def train(
         The final weights file.
 
     Raises:
-        UsageError: the folder holds a run with another configuration, or is not a run; a batch that cannot be divided evenly.
+        UsageError: the folder holds a run with another configuration, or is not a run; a batch that cannot be divided evenly; a
+            tracker's package is missing.
         UserError: another process trains there, the training diverged for good, or a file cannot be written.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
@@ -87,6 +90,7 @@ def _lead(
 ) -> int:
     """Train on the main process; returns the last step."""
     notify = callbacks.notify
+    check_installed(config.train.trackers)
     begun = run.config_path.exists() or run.saved_states()
     if run.path.exists() and not begun and not run.is_empty():
         raise UsageError(f"{run.path}: exists, is not empty and is not a run folder; use another one with {option('run')}")
@@ -101,23 +105,39 @@ def _lead(
         notify(f"{millions:.2f} M parameters, {len(dataset.images):,} images ({dataset.name}), on {where}")
         snapshots = Snapshots(dataset)
         observers = _Observers(
-            run,
             Checkpointer(run, dataset.fingerprint, snapshots.save_weights, notify),
             MetricsLogger(run.metrics_path, callbacks.on_log, notify),
             Monitor(run, snapshots, scorer, callbacks.draw_preview, notify),
+            Trackers(config.train.trackers, run, flatten(config), notify),
             callbacks.on_step,
         )
         _record_session(run, trainer, dataset)
         callbacks.on_step(trainer.step)
-        with files.explained(run.metrics_path), GracefulShutdown() as shutdown:
+        with _ended(observers.trackers), files.explained(run.metrics_path), GracefulShutdown() as shutdown:
             while True:
                 trainer.synchronize()
-                with observers.begin(trainer):
-                    stopped = _run_steps(trainer, dataset, shutdown, observers)
+                observers.begin(trainer)
+                stopped = _run_steps(trainer, dataset, shutdown, observers)
                 if not trainer.diverged:
-                    break
+                    return _last_step(trainer, stopped)
                 observers.checkpointer.restore(trainer)
-    return _last_step(trainer, stopped)
+
+
+@contextmanager
+def _ended(trackers: Trackers) -> Iterator[None]:
+    """End the trackers' runs after the block, by how it ended."""
+    try:
+        yield
+    except Interrupted:
+        trackers.end("interrupted")
+        raise
+    except Exception:
+        trackers.end("failed")
+        raise
+    except BaseException:  # a second signal
+        trackers.end("interrupted", wait=False)
+        raise
+    trackers.end("finished")
 
 
 def _follow(config: Config, dataset: Dataset, device: torch.device, distributed: DistributedContext) -> int:
@@ -136,30 +156,28 @@ def _follow(config: Config, dataset: Dataset, device: torch.device, distributed:
 class _Observers:
     """What the main process does besides the steps."""
 
-    run: Run
     checkpointer: Checkpointer
     logger: MetricsLogger
     monitor: Monitor
+    trackers: Trackers
     on_step: Callable[[int], None]
 
-    @contextmanager
-    def begin(self, trainer: Trainer) -> Iterator[None]:
-        """Observe the steps within the block; what a stopped run logged but did not save is dropped."""
+    def begin(self, trainer: Trainer) -> None:
+        """Observe the steps from here on; what a stopped run logged but did not save is dropped."""
         self.logger.begin(trainer.step)
         self.monitor.begin(trainer.step)
         self.checkpointer.begin(trainer)
-        with Board(self.run.path, trainer.step) as self._board:
-            yield
+        self.trackers.rewind(trainer.step)
 
     def log(self, running: RunningMetrics, trainer: Trainer) -> None:
         """Log the metrics since the last log."""
-        self.logger.log(running, trainer, self._board)
+        self.logger.log(running, trainer, self.trackers)
 
     def after_step(self, trainer: Trainer, shutdown: GracefulShutdown) -> None:
         """Report the step; save and run checks where they are due."""
         self.on_step(trainer.step)
         self.checkpointer.save_if_due(trainer)
-        self.monitor.run_if_due(trainer, self._board, shutdown)
+        self.monitor.run_if_due(trainer, self.trackers, shutdown)
 
 
 def _run_steps(trainer: Trainer, dataset: Dataset, shutdown: GracefulShutdown, observers: _Observers | None) -> int:

@@ -25,7 +25,8 @@ from blurcli.families import ModelData
 from blurcli.inference import evaluation_mode
 from blurcli.pipeline import Pipeline, to_uint8
 from blurcli.runs import Run
-from blurcli.training.logging import Board, forget_after
+from blurcli.trackers.dispatch import Trackers
+from blurcli.training.logging import forget_after
 from blurcli.training.signals import GracefulShutdown, Stopping
 from blurcli.training.trainer import Trainer
 from blurcli.weights import Classes, Weights, save_weights
@@ -157,7 +158,7 @@ class Monitor:
         """Start from `step`: drop the lines of health.jsonl that a stopped run wrote but did not save."""
         forget_after(self._run.health_path, step)
 
-    def run_if_due(self, trainer: Trainer, board: Board, shutdown: GracefulShutdown) -> None:
+    def run_if_due(self, trainer: Trainer, trackers: Trackers, shutdown: GracefulShutdown) -> None:
         """Run the checks that are due; a signal cuts them short."""
         last = trainer.step == trainer.config.train.steps
         due = [
@@ -168,38 +169,38 @@ class Monitor:
         if due:
             with suppress(Stopping), shutdown.interrupts(trainer.network, trainer.ema):
                 for check in due:
-                    check(trainer, board)
+                    check(trainer, trackers)
 
-    def _checks(self, config: Config) -> Iterator[tuple[Callable[[Trainer, Board], None], int | None]]:
+    def _checks(self, config: Config) -> Iterator[tuple[Callable[[Trainer, Trackers], None], int | None]]:
         """The checks, and their intervals in steps."""
         yield self._check_health, config.train.health_every_steps
         if self._draw_preview is not None:
             yield self._preview, config.train.preview_every_steps
         yield self._score, config.train.score_every_steps
 
-    def _check_health(self, trainer: Trainer, board: Board) -> None:
+    def _check_health(self, trainer: Trainer, trackers: Trackers) -> None:
         health = Health.measure(trainer, self._snapshots)
         with self._run.health_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(health.record) + "\n")
-        for t, loss in zip(health.times, health.network.mean(1), strict=True):
-            board.add_scalar(f"loss_by_time/{t:g}", loss, health.step)
-        for band, loss in zip(health.bands, health.network.mean(0), strict=True):
-            board.add_scalar(f"loss_by_band/{band}", loss, health.step)
+        by_time = zip(health.times, health.network.mean(1).tolist(), strict=True)
+        by_band = zip(health.bands, health.network.mean(0).tolist(), strict=True)
+        values = {f"loss_by_time/{t:g}": loss for t, loss in by_time} | {f"loss_by_band/{band}": loss for band, loss in by_band}
+        trackers.metrics(health.step, values)
         if health.warning:
             self._notify(f"step {trainer.step}: {health.warning}")
 
-    def _preview(self, trainer: Trainer, board: Board) -> None:
+    def _preview(self, trainer: Trainer, trackers: Trackers) -> None:
         assert self._draw_preview is not None
         pipeline = self._snapshots.ema_pipeline(trainer)
         images = torch.cat([to_uint8(x) for x in pipeline.generate(trainer.config.train.preview_images, seed=0)])
         picture = self._draw_preview(images.numpy())
-        board.add_picture("samples", picture, trainer.step)
+        trackers.image(trainer.step, "samples", picture)
         image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
         size = image.width * _PREVIEW_SCALE, image.height * _PREVIEW_SCALE
         with files.replacing(self._run.preview_path(trainer.step)) as temporary:
             image.resize(size, Image.Resampling.NEAREST).save(temporary, format="PNG")
 
-    def _score(self, trainer: Trainer, board: Board) -> None:
+    def _score(self, trainer: Trainer, trackers: Trackers) -> None:
         """Score samples, always of the same seeds."""
         scorer = self._scorer
         assert scorer is not None
@@ -207,7 +208,7 @@ class Monitor:
         images = evaluate.ModelImages(pipeline, trainer.step, count, seed=0, sampling=pipeline.sampling())
         score = scorer.score(images, lambda done: None, name="training")
         evaluate.record(self._run.evaluations_path, score)
-        board.add_scalar(scorer.metric, score[scorer.metric], trainer.step)
+        trackers.metrics(trainer.step, {scorer.metric: score[scorer.metric]})
         metric = f"{scorer.metric.upper()} {score[scorer.metric]:.4f}"
         self._notify(f"step {trainer.step}: {metric} ({scorer.features.key}, {count:,} images)")
 

@@ -1,0 +1,61 @@
+"""Weights & Biases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blurcli.trackers.base import PROJECT, Status, TrackedRun, Tracker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Wandb(Tracker):
+    """Logs to Weights & Biases, or with WANDB_MODE=offline to files for `wandb sync`."""
+
+    package = "wandb"
+    requirement = "wandb"
+
+    def begin(self, run: TrackedRun) -> str:
+        """Begin or continue a run, with its files below the private folder."""
+        import wandb
+
+        Path(run.private_folder).mkdir(parents=True, exist_ok=True)
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or PROJECT,
+            name=run.name,
+            id=run.identity,
+            resume="allow" if run.identity else None,
+            config=run.config,
+            allow_val_change=True,  # a run may continue with other values of some keys
+            dir=os.environ.get("WANDB_DIR") or run.private_folder,
+            settings=wandb.Settings(console="off"),
+        )
+        # A row's own number only grows. Steps are a value, so that those that come again are not refused.
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        self._row, self._step = int(self._run.step) - 1, -1
+        self.location = self._run.url or f"wandb sync {Path(self._run.dir).parent}"
+        return str(self._run.id)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values."""
+        self._log(step, dict(values))
+
+    def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Log a picture."""
+        self._log(step, {name: self._wandb.Image(picture)})
+
+    def end(self, status: Status) -> None:
+        """Upload what is left; all but finished runs are marked as failed."""
+        self._run.finish(exit_code=0 if status == "finished" else 1)
+
+    def _log(self, step: int, values: dict[str, Any]) -> None:
+        if step != self._step:
+            self._row, self._step = max(step, self._row + 1), step
+        self._run.log({**values, "step": step}, step=self._row)
