@@ -181,7 +181,7 @@ MUTANTS = (
     ),
     Mutant(
         "padding of fixed batches removed",
-        "inference.py",
+        "core/execution.py",
         "tensor[:1].expand(size - given, *tensor.shape[1:])",
         "tensor[:0]",
         f"{INVARIANTS}::test_calls_of_a_fixed_size_are_padded",
