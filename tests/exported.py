@@ -1,6 +1,6 @@
 """Folders that diffusers loads, sampled where blurdiff cannot be imported: python exported.py REPORT.npz < cases.json
 
-A case is a list: a name, a folder, and the arguments of the pipeline. The arrays are uint8 (B, H, W, C); a case that ends with a
+A case is a list: a name, a folder, and the arguments of the pipeline, with `autocast` for one in bf16. The arrays are uint8 (B, H, W, C); a case that ends with a
 ValueError has its text. Then one folder is taken through what users do with a pipeline; `checks` holds the results.
 """
 
@@ -51,9 +51,10 @@ def arrays(images: list[Any]) -> NDArray[np.uint8]:
     return stacked[..., None] if stacked.ndim == 3 else stacked
 
 
-def sampled(pipe: Any, **options: Any) -> Any:
+def sampled(pipe: Any, autocast: bool = False, **options: Any) -> Any:
     try:
-        return arrays(pipe(**options).images)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return arrays(pipe(**options).images)
     except ValueError as error:
         return str(error)
 

@@ -186,6 +186,20 @@ MUTANTS = (
         "tensor[:0]",
         f"{INVARIANTS}::test_calls_of_a_fixed_size_are_padded",
     ),
+    Mutant(
+        "a pipeline of diffusers changes the classes of those before",
+        "portable/bundle.py",
+        '__name__ = f"{{__name__}}_{{id(_module):x}}"',
+        "",
+        "tests/test_export.py -k images_are_those",
+    ),
+    Mutant(
+        "exported without calibration",
+        "portable/folder.py",
+        '"process": weights.data.tensors()}',
+        '"process": {k: v for k, v in weights.data.tensors().items() if k != "gain"}}',
+        "tests/test_export.py -k images_are_those",
+    ),
 )
 
 

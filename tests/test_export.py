@@ -58,6 +58,7 @@ CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "classes by frequency": ("classes", [], {}),
     "one class, guided": ("classes", ["--class", "square", "--guidance", 3], {"class_labels": "square", "guidance_scale": 3.0}),
     "all classes": ("classes", ["--class", "all"], {"class_labels": [0, "square", 2, 0, 1]}),
+    "in bf16": ("bf16", [], {"autocast": True}),
     "no class": ("classes", ["--class", "none"], {"class_labels": "none"}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -74,9 +75,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 COUNT = 5
 
 
-def in_float32(weights: Weights, path: Path) -> Path:
-    """The same weights for a network that runs in float32, whatever the hardware has."""
-    train = weights.config.train.model_copy(update={"precision": "fp32"})
+def with_precision(precision: str, weights: Weights, path: Path) -> Path:
+    """The same weights for a network that runs in this precision, whatever the hardware has."""
+    train = weights.config.train.model_copy(update={"precision": precision})
     save_weights(replace(weights, config=weights.config.model_copy(update={"train": train}), path=path))
     return path
 
@@ -89,9 +90,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(folder: Path, trained_once: Path) -> dict[str, Path]:
     """Weights files by name."""
+    tiny = load_weights(Run(trained_once).newest_weights())
     found = {
-        "bundled": in_float32(load_weights(bundled.PATH), folder / "bundled.safetensors"),
-        "blur": in_float32(load_weights(Run(trained_once).newest_weights()), folder / "blur.safetensors"),
+        "bundled": with_precision("fp32", load_weights(bundled.PATH), folder / "bundled.safetensors"),
+        "blur": with_precision("fp32", tiny, folder / "blur.safetensors"),
+        "bf16": with_precision("bf16", tiny, folder / "bf16.safetensors"),
     }
     for name, (preset, *assignments) in MODELS.items():
         done = shell("train", "--preset", preset, "--run", name, *settings(*LEARN, *assignments), cwd=folder)
