@@ -95,6 +95,7 @@ class BlurdiffPipeline(DiffusionPipeline):
         folder = Path(save_directory)
         index = json.loads((folder / self.config_name).read_text(encoding="utf-8"))
         index["_class_name"] = ["pipeline", type(self).__name__]
+        index.pop("_name_or_path", None)  # the folder that it was loaded from
         (folder / "pipeline.py").write_text(_source(type(self)), encoding="utf-8")
         for name in ("unet", "process"):
             component = getattr(self, name)
