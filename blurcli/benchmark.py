@@ -17,11 +17,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurcli.config import Config
+from blurcli.core.execution import state_device
 from blurcli.core.moments import DataMoments
 from blurcli.core.unet import draw_dropout_seeds
 from blurcli.data import Batches
 from blurcli.families import ModelData
-from blurcli.inference import build_network, has_native_bf16, memory_format, resolve_precision, state_device
+from blurcli.inference import build_network, has_native_bf16, memory_format, resolve_precision
 from blurcli.pipeline import Pipeline
 from blurcli.training import Trainer
 from blurcli.training.trainer import largest_batch

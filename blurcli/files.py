@@ -35,15 +35,38 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """
     with explained(path), temporary(path.parent, path.suffix, path.stem) as unfinished:
         yield unfinished
-        # mkstemp makes private files; these are ordinary results.
-        umask = os.umask(0)
-        os.umask(umask)
-        unfinished.chmod(0o666 & ~umask)
+        unfinished.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are ordinary results
         _sync(unfinished)
         if keep is not None and path.exists():
             path.replace(keep)
         unfinished.replace(path)
         _sync(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place, synced to disk, when the block ends without an error.
+
+    Missing parent folders are created. At `path` there must be nothing, or an empty folder.
+
+    Raises:
+        UserError: the folder cannot be written; nothing of it is left.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{PARTIAL}{path.name}-"))
+        try:
+            yield unfinished
+            for inside in [*unfinished.rglob("*"), unfinished]:
+                # mkdtemp makes private folders, and safetensors private files.
+                inside.chmod((0o777 if inside.is_dir() else 0o666) & ~_umask())
+                _sync(inside)
+            if path.exists():
+                path.rmdir()
+            unfinished.replace(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextmanager
@@ -59,10 +82,13 @@ def temporary(folder: Path, suffix: str, stem: str = "") -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the unfinished files below a folder that killed processes left; nothing else may be writing there."""
+    """Remove the unfinished files and folders below a folder that killed processes left; nothing else may be writing there."""
     with explained(folder):
-        for path in folder.rglob(f"{PARTIAL}*"):
-            path.unlink(missing_ok=True)
+        for path in [*folder.rglob(f"{PARTIAL}*")]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -129,6 +155,12 @@ def explained(path: Path) -> Iterator[None]:
         where = " with $BLURDIFF_CACHE" if path.is_relative_to(cache_folder()) else ""
         hint = remedy.get(error.errno or 0, f"choose another location{where}, or fix its permissions")
         raise UserError(f"{path}: cannot be written ({error.strerror or error}): {hint}") from error
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _sync(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,16 +14,10 @@ from blurcli.checkpoint import check_fit
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.denoiser import Network
+from blurcli.core.execution import FixedBatches, agreement, images_per_call
 from blurcli.errors import OptionError
 from blurcli.weights import Weights
 
-# On a CPU the last bits of a matrix product depend on the batch size, so the network always gets the same number of images.
-# Small networks are bound by the overhead of a call, which many images share; large networks, and large images, are bound by
-# arithmetic, where padding costs as much as images.
-_CALL_IMAGES_SMALL, _CALL_IMAGES_LARGE = 32, 8
-_SMALLEST_CALL = 4  # images; below, products of few rows take other kernels with other bits
-_LARGE_PARAMETERS = 10_000_000
-_CALL_PIXELS = 64 * 64  # largest images for which these numbers hold; fewer of larger ones
 _MAX_BATCH = {"cpu": 64, "cuda": 512}  # images, by default; more are no faster
 _MAX_BATCH_PIXELS = 1 << 18  # by default on a CPU: a state takes about 400 bytes per pixel
 _MEMORY_SHARE = 0.5  # of the free memory of a GPU, for a batch
@@ -46,19 +39,6 @@ def choose_device(name: str) -> torch.device:
         other = "; use cpu" if found is None else f"; use {found.type} or cpu"
         raise OptionError("device", name, f"PyTorch finds no such device{other if found else builds.get(name, other)}")
     return torch.device(found.type)
-
-
-@functools.cache
-def state_device(device: torch.device) -> torch.device:
-    """Where schedules and states are computed in float64: the device of the network, or the CPU where that has no float64.
-
-    Apple's GPUs have none. Images are small beside the work of the network, so they may travel to it and back.
-    """
-    try:
-        torch.zeros((), dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError):
-        return torch.device("cpu")
-    return device
 
 
 def memory_format(config: Config, device: torch.device) -> torch.memory_format:
@@ -99,8 +79,19 @@ def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
 
 def build_network(config: Config) -> UNet:
     """The U-Net of a configuration, newly initialized from PyTorch's global random state."""
+    return UNet(**architecture(config))
+
+
+def empty_network(config: Config) -> UNet:
+    """The U-Net of a configuration without memory for its parameters, on the device `meta`."""
+    with torch.device("meta"):
+        return build_network(config)
+
+
+def architecture(config: Config) -> dict[str, Any]:
+    """The fields of `unet.Architecture` for a configuration."""
     data = config.data
-    return UNet(channels=data.channels, classes=data.classes, augmented=data.augment > 0, **config.model.model_dump())
+    return {"channels": data.channels, "classes": data.classes, "augmented": data.augment > 0, **config.model.model_dump()}
 
 
 def load_network(weights: Weights, device: torch.device) -> UNet:
@@ -109,8 +100,7 @@ def load_network(weights: Weights, device: torch.device) -> UNet:
     Raises:
         UserError: the tensors of the file do not fit its configuration.
     """
-    with torch.device("meta"):
-        network = build_network(weights.config)
+    network = empty_network(weights.config)
     # Before any memory is allocated: a damaged file can claim a huge network.
     check_fit(network, weights.network, weights.name)
     # Copies: the tensors may be views of the file. Assigned: `to_empty` on `meta` imports SymPy, for seconds.
@@ -155,7 +145,7 @@ class CompileOrFallback:
 def mixed_precision(network: Callable[..., Tensor], config: Config, device: torch.device) -> Network:
     """The network in the precision and memory layout of a configuration, on its device.
 
-    Inputs may be on another device, see `state_device`; the output has the dtype and the device of the input.
+    Inputs may be on another device, see `core.execution.state_device`; the output has the dtype and the device of the input.
     """
     precision, layout = resolve_precision(config, device), memory_format(config, device)
 
@@ -166,56 +156,6 @@ def mixed_precision(network: Callable[..., Tensor], config: Config, device: torc
         return output.to(x)
 
     return call
-
-
-class FixedBatches:
-    """A network called on a fixed number of images at a time, the last call padded: no output depends on another image.
-
-    Args:
-        network: the network.
-        count: images per call.
-        agrees: whether calls of so few images give the bits that calls of `count` images give; then the last call is padded to
-            that size only. Asked once per size.
-        on_images: receives the number of images of every call.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        count: int,
-        agrees: Callable[[int], bool] = lambda size: False,
-        on_images: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        self._network, self._count, self._agrees, self._on_images = network, count, agrees, on_images
-        self._known = {count: True}
-
-    def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
-        """The output for images (B, C, H, W) at times (B,)."""
-        parts = []
-        for first in range(0, len(x), self._count):
-            part = slice(first, first + self._count)
-            given = len(x[part])
-            size = self._count if given == self._count else self._fitting(given)
-
-            def padded(tensor: Tensor, part: slice = part, size: int = size, given: int = given) -> Tensor:
-                return torch.cat([tensor[part], tensor[:1].expand(size - given, *tensor.shape[1:])])
-
-            own = {name: padded(value) if isinstance(value, Tensor) else value for name, value in conditions.items()}
-            # A CUDA graph returns every output in the same memory.
-            parts.append(self._network(padded(x), padded(t), **own)[:given].clone())
-            self._on_images(given)
-        return torch.cat(parts)
-
-    def _fitting(self, given: int) -> int:
-        """The smallest size, of powers of two, that holds so many images and gives the bits of full calls."""
-        size = max(_SMALLEST_CALL, 1 << (given - 1).bit_length())
-        while size < self._count:
-            if size not in self._known:
-                self._known[size] = self._agrees(size)
-            if self._known[size]:
-                return size
-            size *= 2
-        return self._count
 
 
 class InferenceNetwork:
@@ -246,7 +186,8 @@ class InferenceNetwork:
     def _counted(self, network: Network) -> Network:
         """The network in calls of a fixed size on a CPU, where bits depend on it; it reports the images of every call."""
         if self._device.type == "cpu":
-            return FixedBatches(network, self._call_images, self._agrees, self._report)
+            shape = self._config.data.channels, *self._config.data.image_size
+            return FixedBatches(network, self._call_images, agreement(network, self._call_images, shape), self._report)
 
         def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
             output = network(x, t, **conditions)
@@ -258,20 +199,9 @@ class InferenceNetwork:
     def _report(self, count: int) -> None:
         self.on_images(count)
 
-    @torch.inference_mode()
-    def _agrees(self, size: int) -> bool:
-        """Whether calls of `size` images give the bits of full calls; kernels are chosen by shapes, so one example shows it."""
-        count = self._call_images
-        shape = count, self._config.data.channels, *self._config.data.image_size
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        t = torch.linspace(0, 1, count)
-        call = mixed_precision(self.network, self._config, self._device)
-        return torch.equal(call(x[:size], t[:size]), call(x, t)[:size])
-
     @property
     def _call_images(self) -> int:
-        most = _CALL_IMAGES_LARGE if self.network.parameter_count() > _LARGE_PARAMETERS else _CALL_IMAGES_SMALL
-        return max(1, min(most, most * _CALL_PIXELS // math.prod(self._config.data.image_size)))
+        return images_per_call(self.network.parameter_count(), math.prod(self._config.data.image_size))
 
     @property
     def batch_size(self) -> int:

@@ -16,16 +16,16 @@ from torch import Tensor
 from blurcli.checkpoint import content_hash
 from blurcli.config import Config
 from blurcli.core import UNet
+from blurcli.core.execution import state_device
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.moments import DataMoments, reference_gaussian
-from blurcli.core.rng import ImageNoise, Noises
-from blurcli.core.samplers import DEFAULT_FINAL
+from blurcli.core.rng import ImageNoise, Noises, draw_classes
 from blurcli.core.sampling import Observer
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import OptionError, UserError, did_you_mean, option
 from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
 from blurcli.guide import Guide, load_guide
-from blurcli.inference import InferenceNetwork, load_network, state_device
+from blurcli.inference import InferenceNetwork, load_network
 from blurcli.weights import Classes, Weights
 
 _LISTED_CLASSES = 20
@@ -75,7 +75,7 @@ class Pipeline:
 
     Attributes:
         device: where the network runs.
-        state_device: where images and states are, see `inference.state_device`.
+        state_device: where images and states are, see `core.execution.state_device`.
         family: the family of its process.
         model: the network under its process.
 
@@ -231,19 +231,9 @@ class Pipeline:
         Raises:
             UsageError: options that do not fit the model or each other.
         """
-        own = self.config.sample
-        sampler = sampler or own.sampler
-        if eta is None:
-            eta = own.eta if sampler == own.sampler else 0.0
-        delta = own.delta if delta is None else delta
-        final = final or own.final
-        if final is None and self.family.ends_noisy:
-            final = DEFAULT_FINAL
         guidance = self._resolved_guidance(label, guidance)
         guide = None if self.guide is None else self.guide.digest
-        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, label, guidance, final, guide)
-        self.family.check_sampling(chosen)
-        return chosen
+        return self.family.resolve_sampling(sampler, steps, eta, delta, final, label=label, guidance=guidance, guide=guide)
 
     def _resolved_guidance(self, label: str | None, guidance: float | None) -> float:
         if self.classes is None:
@@ -357,15 +347,13 @@ class Pipeline:
         by_guide = {} if self.guide is None else {"guidance": sampling.guidance}
         if self.classes is None or sampling.label == "none":
             return by_guide
-        names, counts = self.classes.names, np.array(self.classes.counts, float)
+        names = self.classes.names
         if sampling.label == "all":
             chosen = [index % len(names) for index in indices]
         elif sampling.label is not None:
             chosen = [names.index(sampling.label)] * len(indices)
         else:
-            cumulative = counts.cumsum() / counts.sum()
-            draws = [np.random.default_rng([seed, index]).random() for index in indices]
-            chosen = np.searchsorted(cumulative, draws, side="right").tolist()
+            chosen = draw_classes(self.classes.counts, seed, indices)
         return {"labels": torch.tensor(chosen, device=self.state_device), "guidance": sampling.guidance}
 
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:

@@ -18,7 +18,6 @@ from torch import Tensor
 from blurcli import checkpoint
 from blurcli.checkpoint import Tensors
 from blurcli.config import Config, from_json, to_json
-from blurcli.core.moments import DataMoments
 from blurcli.errors import UserError
 from blurcli.families import FAMILIES, ModelData
 
@@ -66,11 +65,7 @@ class Weights:
 
 def save_weights(weights: Weights) -> None:
     """Write a weights file to `weights.path`, atomically."""
-    data, moments = weights.data, weights.data.moments
-    tensors = {f"net.{name}": tensor for name, tensor in weights.network.items()}
-    tensors |= {"spectrum": moments.second_moment, "mean": moments.mean}
-    optional = {"gain": data.gain, "opponent": moments.opponent_spectrum, **data.extras}
-    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+    tensors = {f"net.{name}": tensor for name, tensor in weights.network.items()} | weights.data.tensors()
     metadata = {"config": to_json(weights.config), "step": str(weights.step)}
     if weights.classes is not None:
         metadata["classes"] = json.dumps(asdict(weights.classes))
@@ -92,14 +87,12 @@ def load_weights(path: Path, reference: str | None = None) -> Weights:
     metadata, tensors = checkpoint.read(path, "weights", name)
     config, step = from_json(metadata["config"], name), checkpoint.read_step(metadata, name)
     try:
-        moments = DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), tensors.pop("opponent", None))
-        gain = tensors.pop("gain", None)
-        extras = {key: tensors.pop(key) for key in FAMILIES[config.process.kind].extra_tensors}
+        data = ModelData.taken_from(tensors, FAMILIES[config.process.kind].extra_tensors)
     except KeyError as missing:
         raise UserError(f"{name}: the tensor {missing} is missing; the file is damaged") from None
     network = {key.removeprefix("net."): _as_float32(tensor) for key, tensor in tensors.items()}
     classes = _read_classes(metadata, config, name)
-    return Weights(config, step, network, ModelData(moments, gain, extras), path, classes, reference)
+    return Weights(config, step, network, data, path, classes, reference)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

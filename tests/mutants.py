@@ -181,7 +181,7 @@ MUTANTS = (
     ),
     Mutant(
         "padding of fixed batches removed",
-        "inference.py",
+        "core/execution.py",
         "tensor[:1].expand(size - given, *tensor.shape[1:])",
         "tensor[:0]",
         f"{INVARIANTS}::test_calls_of_a_fixed_size_are_padded",
@@ -206,6 +206,20 @@ MUTANTS = (
         "evenly_chosen(len(found), _MOST_PREVIEWS)",
         "range(len(found))",
         "tests/test_report.py::test_many_large_previews_are_thinned",
+    ),
+    Mutant(
+        "a pipeline of diffusers changes the classes of those before",
+        "portable/bundle.py",
+        '__name__ = f"{{__name__}}_{{id(_module):x}}"',
+        "",
+        "tests/test_export.py -k images_are_those",
+    ),
+    Mutant(
+        "exported without calibration",
+        "portable/folder.py",
+        '"process": weights.data.tensors()}',
+        '"process": {k: v for k, v in weights.data.tensors().items() if k != "gain"}}',
+        "tests/test_export.py -k images_are_those",
     ),
 )
 

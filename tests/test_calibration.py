@@ -6,7 +6,7 @@ from torch import Tensor
 
 from blurcli.core import BlurringDiffusion, EpsDenoiser, dct2, idct2, sample
 from blurcli.core.bands import band_means, band_names, frequency_bands
-from blurcli.core.calibration import BANDS_PER_OCTAVE, CalibratedDenoiser, DenoiserErrors, measure_errors
+from blurcli.core.calibration import CALIBRATION_BANDS_PER_OCTAVE, CalibratedDenoiser, DenoiserErrors, measure_errors
 from blurcli.core.whitened import WhitenedSpace
 
 SIZE = (16, 16)
@@ -60,7 +60,7 @@ def test_errors_of_known_denoisers() -> None:
     x = images(200)
     for denoiser, relative in ((exact, 1.0), (lambda z, t: x, 0.0)):
         errors = measure_errors(denoiser, SPACE, x, torch.randn_like, times=5)
-        assert errors.relative.shape == (5, len(frequency_bands(*SIZE, BANDS_PER_OCTAVE)[1]))
+        assert errors.relative.shape == (5, len(frequency_bands(*SIZE, CALIBRATION_BANDS_PER_OCTAVE)[1]))
         torch.testing.assert_close(errors.relative, torch.full_like(errors.relative, relative), rtol=0, atol=1e-6)
     # Of Gaussian data nothing but the Wiener filter can be known: whatever a network adds is worth nothing, or harm.
     added = measure_errors(lambda z, t: exact(z, t) + 30 * torch.randn_like(z), SPACE, x, torch.randn_like, times=5)
@@ -83,7 +83,7 @@ def test_gain_one_changes_nothing_and_gain_zero_is_the_wiener_filter() -> None:
     t = torch.tensor([0.0, 0.31, 0.77, 1.0], dtype=torch.float64)
     z = PROCESS.diffuse(x, t, torch.randn_like(x))
     raw = lambda z, t: 0.3 * z  # noqa: E731
-    bands = len(frequency_bands(*SIZE, BANDS_PER_OCTAVE)[1])
+    bands = len(frequency_bands(*SIZE, CALIBRATION_BANDS_PER_OCTAVE)[1])
     torch.testing.assert_close(CalibratedDenoiser(raw, PROCESS, torch.ones(5, bands), SPECTRUM)(z, t), raw(z, t))
     torch.testing.assert_close(CalibratedDenoiser(raw, PROCESS, torch.zeros(5, bands), SPECTRUM)(z, t), exact(z, t))
     # Between two times the gain is interpolated: 0.31 is 24% of the way from 0.25 to 0.5.
@@ -113,6 +113,6 @@ def test_calibration_makes_a_noise_predictor_usable() -> None:
 
 @pytest.mark.parametrize("gain", [torch.ones(3, 2), torch.ones(1, 9), torch.full((3, 9), 1.5), torch.full((3, 9), torch.nan)])
 def test_refuses_an_impossible_gain(gain: Tensor) -> None:
-    assert len(frequency_bands(8, 12, BANDS_PER_OCTAVE)[1]) == 9
+    assert len(frequency_bands(8, 12, CALIBRATION_BANDS_PER_OCTAVE)[1]) == 9
     with pytest.raises(ValueError, match="gain of shape"):
         CalibratedDenoiser(exact, BlurringDiffusion((8, 12)), gain, torch.ones(8, 12))

@@ -16,6 +16,7 @@ from blurcli import evaluate
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, HeatDissipation, UNet, dct2, idct2, sample
 from blurcli.core.augment import LABEL_SIZE
+from blurcli.core.execution import FixedBatches
 from blurcli.core.heat import DenoiserPredictor
 from blurcli.core.heat_likelihood import heat_bound
 from blurcli.core.rng import ImageNoise
@@ -24,7 +25,6 @@ from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Batches, ReadOptions, load_dataset
 from blurcli.families import ModelData
-from blurcli.inference import FixedBatches
 from blurcli.pipeline import Pipeline
 from blurcli.runs import Run
 from blurcli.training import Callbacks, Trainer, train

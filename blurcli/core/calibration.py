@@ -20,7 +20,7 @@ from blurcli.core.process import Process
 from blurcli.core.whitened import WhitenedSpace
 
 CALIBRATION_TIMES = 17
-BANDS_PER_OCTAVE = 2
+CALIBRATION_BANDS_PER_OCTAVE = 2
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def measure_errors(
     x: Tensor,
     noise: Callable[[Tensor], Tensor],
     times: int = CALIBRATION_TIMES,
-    per_octave: int = BANDS_PER_OCTAVE,
+    per_octave: int = CALIBRATION_BANDS_PER_OCTAVE,
 ) -> DenoiserErrors:
     """Compare a denoiser with the truth on known images.
 
@@ -103,8 +103,8 @@ class CalibratedDenoiser:
     Args:
         denoiser: any denoiser.
         process: the diffusion process.
-        gain: (T, bands) in [0, 1], at T uniform times in [0, 1], for the bands of `frequency_bands` at `BANDS_PER_OCTAVE`; on
-            the device of the images, like the moments.
+        gain: (T, bands) in [0, 1], at T uniform times in [0, 1], for the bands of `frequency_bands` at
+            `CALIBRATION_BANDS_PER_OCTAVE`; on the device of the images, like the moments.
         spectrum: P of the data, (H, W) or (C, H, W).
         mean: M of the data, like `spectrum`; None for 0.
 
@@ -120,7 +120,7 @@ class CalibratedDenoiser:
         spectrum: Tensor,
         mean: Tensor | None = None,
     ) -> None:
-        band, bands = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
+        band, bands = frequency_bands(*process.shape, CALIBRATION_BANDS_PER_OCTAVE)
         if gain.ndim != 2 or len(gain) < 2 or gain.shape[1] != len(bands) or not bool(((gain >= 0) & (gain <= 1)).all()):
             raise ValueError(f"gain of shape {tuple(gain.shape)} must be (times, {len(bands)}), in [0, 1]")
         self.spectrum, self.mean = spectrum, mean

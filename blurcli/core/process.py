@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blurcli.core import schedules
 from blurcli.core.blur_schedules import BlurSchedule
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.noise_schedule import CosineSchedule
+from blurcli.core.schedules import frequency_scaling, frequency_scaling_rate
 
 
 class Process(ABC):
@@ -150,7 +150,7 @@ class BlurringDiffusion(Process):
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale per DCT frequency (section 4 of the paper): (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
         precise = self._times(t)
-        scaling = schedules.frequency_scaling(precise, *self.shape, self._blur, self.min_scale)
+        scaling = frequency_scaling(precise, *self.shape, self._blur, self.min_scale)
         return (torch.cos(self._angle(precise))[:, None, None, None] * scaling).to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class BlurringDiffusion(Process):
         precise = self._times(t)
         blur = (precise, *self.shape, self._blur, self.min_scale)
         angle = self._angle(precise)[:, None, None, None]
-        scaling, scaling_rate = schedules.frequency_scaling(*blur), schedules.frequency_scaling_rate(*blur)
+        scaling, scaling_rate = frequency_scaling(*blur), frequency_scaling_rate(*blur)
         snr = (scaling / torch.tan(angle)) ** 2
         # d log snr = 2 d log(d_t cos / sin)
         return snr, 2 * snr * (scaling_rate / scaling - 2 * self._noise.speed / torch.sin(2 * angle))

@@ -106,6 +106,20 @@ class SharedNoise:
         return first
 
 
+def draw_classes(counts: Sequence[int], seed: int, indices: Sequence[int]) -> list[int]:
+    """The class of every image of a seed, drawn with the frequencies of the classes in the training data.
+
+    Args:
+        counts: number of training images of each class.
+        seed: seed of the whole set of images.
+        indices: index of every image.
+    """
+    cumulative = np.cumsum(counts) / sum(counts)
+    draws = [np.random.default_rng([seed, index]).random() for index in indices]
+    chosen: list[int] = np.searchsorted(cumulative, draws, side="right").tolist()
+    return chosen
+
+
 def step_seed(seed: int, step: int, attempt: int = 0) -> int:
     """The seed of a training step: everything random in a step follows from it, so a resumed run needs no random state.
 

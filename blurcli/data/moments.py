@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from blurcli.core.colors import to_opponent
 from blurcli.core.dct import dct2
 from blurcli.core.moments import DataMoments
-from blurcli.data.images import Images
+
+if TYPE_CHECKING:
+    from blurcli.data.images import Images
 
 _MAX_IMAGES = 50_000  # the error of a variance from so many is below 1%
 _ENOUGH_IMAGES = 5_000  # and from so many 2%: for large images, whose DCT takes long

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.core.calibration import BANDS_PER_OCTAVE, CALIBRATION_TIMES, DenoiserErrors, measure_errors
+from blurcli.core.calibration import CALIBRATION_BANDS_PER_OCTAVE, CALIBRATION_TIMES, DenoiserErrors, measure_errors
 from blurcli.core.moments import reference_gaussian
 from blurcli.core.rng import ImageNoise
 from blurcli.core.whitened import WhitenedSpace
@@ -44,7 +44,7 @@ def denoising_errors(
     measured: MeasuredImages,
     *,
     times: int = CALIBRATION_TIMES,
-    per_octave: int = BANDS_PER_OCTAVE,
+    per_octave: int = CALIBRATION_BANDS_PER_OCTAVE,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> DenoiserErrors:
     """The errors of a model's denoiser; see `core.calibration.measure_errors`.

@@ -6,7 +6,8 @@ To add a family, write a module with subclasses of `Family` and `FamilyModel`, e
 
 from __future__ import annotations
 
-from blurcli.config import Config
+from typing import TYPE_CHECKING
+
 from blurcli.families.base import (
     Batch,
     Family,
@@ -19,6 +20,9 @@ from blurcli.families.base import (
 )
 from blurcli.families.blurring import BlurringFamily
 from blurcli.families.heat import HeatFamily
+
+if TYPE_CHECKING:
+    from blurcli.config import Config
 
 __all__ = [
     "FAMILIES",

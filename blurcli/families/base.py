@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.config import Config
 from blurcli.core.denoiser import Denoiser, Network, Trainable
 from blurcli.core.likelihood import Bound, Draws
 from blurcli.core.moments import DataMoments
@@ -20,9 +19,12 @@ from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.plans import Plan
 from blurcli.core.process import Process
 from blurcli.core.rng import Noises
-from blurcli.core.samplers import FINALS, SAMPLERS, names_for
+from blurcli.core.samplers import DEFAULT_FINAL, FINALS, SAMPLERS, names_for
 from blurcli.core.sampling import Observer
 from blurcli.errors import OptionError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from blurcli.config import Config
 
 
 def noise_to_signed_range(noise: float) -> float:
@@ -90,6 +92,22 @@ class ModelData:
     moments: DataMoments
     gain: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def taken_from(cls, tensors: dict[str, Tensor], extras: Sequence[str]) -> ModelData:
+        """The inverse of `tensors`: takes its own out of all tensors of a file, with the family's own of these names.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        moments = DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), tensors.pop("opponent", None))
+        return cls(moments, tensors.pop("gain", None), {name: tensors.pop(name) for name in extras})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it, by the names in a weights file."""
+        optional = {"gain": self.gain, "opponent": self.moments.opponent_spectrum, **self.extras}
+        present = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        return {"spectrum": self.moments.second_moment, "mean": self.moments.mean, **present}
 
 
 @dataclass(frozen=True)
@@ -216,6 +234,11 @@ class Family(ABC):
     @abstractmethod
     def _build_process(self) -> Any: ...
 
+    def _process_options(self) -> dict[str, Any]:
+        """The keys of `process` that are set, without its kind."""
+        # vars: an exported pipeline has plain objects in place of pydantic's
+        return {name: value for name, value in vars(self.config.process).items() if name != "kind" and value is not None}
+
     @abstractmethod
     def model(self, network: Network, data: ModelData) -> FamilyModel:
         """A network of this family.
@@ -231,6 +254,40 @@ class Family(ABC):
     def measure_extras(self, images: NDArray[np.uint8], moments: DataMoments) -> dict[str, Tensor]:
         """The family's own tensors for a weights file, from the training images (N, C, H, W) uint8."""
         return {}
+
+    def resolve_sampling(
+        self,
+        sampler: str | None = None,
+        steps: int | None = None,
+        eta: float | None = None,
+        delta: float | None = None,
+        final: str | None = None,
+        **conditions: Any,
+    ) -> SamplingConfig:
+        """How to sample, with the preset's value for everything that is None, checked.
+
+        Args:
+            sampler: name of the method.
+            steps: steps of the sampler.
+            eta: noise of `ddim`, in [0, 1].
+            delta: noise per step of `heat`, for images in [0, 1].
+            final: for diffusion, `noisy` or `denoised`.
+            conditions: the other fields of `SamplingConfig`, resolved.
+
+        Raises:
+            OptionError: see `check_sampling`.
+        """
+        own = self.config.sample
+        sampler = sampler or own.sampler
+        if eta is None:
+            eta = own.eta if sampler == own.sampler else 0.0
+        delta = own.delta if delta is None else delta
+        final = final or own.final
+        if final is None and self.ends_noisy:
+            final = DEFAULT_FINAL
+        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, final=final, **conditions)
+        self.check_sampling(chosen)
+        return chosen
 
     def check_sampling(self, sampling: SamplingConfig) -> None:
         """Check sampler and options against this family.

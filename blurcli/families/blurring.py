@@ -8,20 +8,20 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from blurcli.core import BlurringDiffusion
 from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors
 from blurcli.core.denoiser import Denoiser, Network
 from blurcli.core.likelihood import Bound, Draws, variational_bound
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.plans import Plan, make_plan
+from blurcli.core.process import BlurringDiffusion
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.errors import OptionError
 from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo, SamplingConfig
 
-_GRID_CELLS = 512  # between which training times are interpolated
+_TIME_CELLS = 512  # between which training times are interpolated
 _SHOWN_TIMES = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -77,8 +77,7 @@ class BlurringFamily(Family):
     process: BlurringDiffusion
 
     def _build_process(self) -> BlurringDiffusion:
-        options = self.config.process.model_dump(exclude={"kind"}, exclude_none=True)
-        return BlurringDiffusion(self.config.data.image_size, **options)
+        return BlurringDiffusion(self.config.data.image_size, **self._process_options())
 
     def model(self, network: Network, data: ModelData) -> BlurringModel:
         """See `Family.model`."""
@@ -88,7 +87,7 @@ class BlurringFamily(Family):
         """Uniform times, or times along the image's path as `abm` places its steps."""
         if self.config.optim.time_sampling == "uniform":
             return lambda share: share
-        path = whitened_space_of(self, moments).time_grid(_GRID_CELLS, 1.0)
+        path = whitened_space_of(self, moments).time_grid(_TIME_CELLS, 1.0)
         grid = torch.tensor(path[::-1], dtype=torch.float32, device=moments.mean.device)
 
         def times(share: Tensor) -> Tensor:

@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.core import HeatDissipation
 from blurcli.core.dct import idct2
 from blurcli.core.denoiser import Denoiser, Network
-from blurcli.core.heat import DenoiserPredictor, Predictor, lowest_frequencies, sample_heat
+from blurcli.core.heat import DenoiserPredictor, HeatDissipation, Predictor, lowest_frequencies, sample_heat
 from blurcli.core.heat_likelihood import heat_bound, prediction_errors
 from blurcli.core.likelihood import Bound, Draws
 from blurcli.core.moments import DataMoments
@@ -108,7 +107,7 @@ class HeatFamily(Family):
     process: HeatDissipation
 
     def _build_process(self) -> HeatDissipation:
-        options = self.config.process.model_dump(exclude={"kind"}, exclude_none=True)
+        options = self._process_options()
         options["noise"] = noise_to_signed_range(options["noise"])
         return HeatDissipation(self.config.data.image_size, **options)
 

@@ -16,6 +16,7 @@ from blurcli.checkpoint import Tensors, check_fit
 from blurcli.config import Config, OptimConfig
 from blurcli.core import UNet
 from blurcli.core.augment import augment, draw_augment_labels
+from blurcli.core.execution import state_device
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.rng import step_seed
 from blurcli.core.unet import draw_dropout_seeds
@@ -23,7 +24,7 @@ from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UserError
 from blurcli.families import ModelData, family_of
-from blurcli.inference import CompileOrFallback, build_network, memory_format, mixed_precision, state_device
+from blurcli.inference import CompileOrFallback, build_network, memory_format, mixed_precision
 from blurcli.training.adam import Adam
 from blurcli.training.checkpointing import State
 
@@ -44,7 +45,7 @@ class Trainer:
     Attributes:
         network: the network in training mode.
         ema: the exponential moving average of its parameters, in evaluation mode.
-        moments: of the training data, where schedules are computed, see `inference.state_device`.
+        moments: of the training data, where schedules are computed, see `core.execution.state_device`.
         family: the family of the process.
         step: training steps done, skipped ones included.
         skipped: number of steps whose loss or gradient was not finite and that changed nothing, a scalar on the device.

@@ -10,10 +10,8 @@ diffusion carries over frequency by frequency.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator
 from importlib import import_module
 
-from blurcli.core.samplers import base
 from blurcli.core.samplers.base import Sampler, State, Step
 
 __all__ = ["DEFAULT", "DEFAULT_FINAL", "FINALS", "SAMPLERS", "Sampler", "State", "Step", "names_for"]
@@ -24,15 +22,10 @@ FINALS = ("noisy", "denoised")
 DEFAULT_FINAL = "denoised"
 
 
-def _discovered() -> Iterator[tuple[str, type[Sampler]]]:
-    for file in pkgutil.iter_modules(__path__):
-        module = import_module(f"{__name__}.{file.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Sampler) and value.__module__ == module.__name__ != base.__name__:
-                yield value.name, value
+for _file in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")
 
-
-SAMPLERS: dict[str, type[Sampler]] = dict(_discovered())
+SAMPLERS: dict[str, type[Sampler]] = {method.name: method for method in Sampler.__subclasses__()}
 """The methods by name."""
 
 

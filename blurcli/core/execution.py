@@ -1,0 +1,114 @@
+"""How a network is executed in sampling: where the states are, and how many images a call of it takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blurcli.core.denoiser import Network
+
+# On a CPU the last bits of a matrix product depend on the batch size, so the network always gets the same number of images.
+# Small networks are bound by the overhead of a call, which many images share; large networks, and large images, are bound by
+# arithmetic, where padding costs as much as images.
+_CALL_IMAGES_SMALL, _CALL_IMAGES_LARGE = 32, 8
+_SMALLEST_CALL = 4  # images; below, products of few rows take other kernels with other bits
+_LARGE_PARAMETERS = 10_000_000
+_CALL_PIXELS = 64 * 64  # largest images for which these numbers hold; fewer of larger ones
+
+
+@functools.cache
+def state_device(device: torch.device) -> torch.device:
+    """Where schedules and states are computed in float64: the device of the network, or the CPU where that has no float64.
+
+    Apple's GPUs have none. Images are small beside the work of the network, so they may travel to it and back.
+    """
+    try:
+        torch.zeros((), dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.device("cpu")
+    return device
+
+
+class FixedBatches:
+    """A network called on a fixed number of images at a time, the last call padded: no output depends on another image.
+
+    Args:
+        network: the network.
+        count: images per call.
+        agrees: whether calls of so few images give the bits that calls of `count` images give; then the last call is padded to
+            that size only. Asked once per size.
+        on_images: receives the number of images of every call.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        count: int,
+        agrees: Callable[[int], bool] = lambda size: False,
+        on_images: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._network, self._count, self._agrees, self._on_images = network, count, agrees, on_images
+        self._known = {count: True}
+
+    def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
+        """The output for images (B, C, H, W) at times (B,)."""
+        parts = []
+        for first in range(0, len(x), self._count):
+            part = slice(first, first + self._count)
+            given = len(x[part])
+            size = self._count if given == self._count else self._fitting(given)
+
+            def padded(tensor: Tensor, part: slice = part, size: int = size, given: int = given) -> Tensor:
+                return torch.cat([tensor[part], tensor[:1].expand(size - given, *tensor.shape[1:])])
+
+            own = {name: padded(value) if isinstance(value, Tensor) else value for name, value in conditions.items()}
+            # A CUDA graph returns every output in the same memory.
+            parts.append(self._network(padded(x), padded(t), **own)[:given].clone())
+            self._on_images(given)
+        return torch.cat(parts)
+
+    def _fitting(self, given: int) -> int:
+        """The smallest size, of powers of two, that holds so many images and gives the bits of full calls."""
+        size = max(_SMALLEST_CALL, 1 << (given - 1).bit_length())
+        while size < self._count:
+            if size not in self._known:
+                self._known[size] = self._agrees(size)
+            if self._known[size]:
+                return size
+            size *= 2
+        return self._count
+
+
+def images_per_call(parameters: int, pixels: int) -> int:
+    """Images per call of a network on a CPU.
+
+    Args:
+        parameters: number of its parameters.
+        pixels: pixels per image.
+    """
+    most = _CALL_IMAGES_LARGE if parameters > _LARGE_PARAMETERS else _CALL_IMAGES_SMALL
+    return max(1, min(most, most * _CALL_PIXELS // pixels))
+
+
+def agreement(network: Network, count: int, shape: Sequence[int]) -> Callable[[int], bool]:
+    """Whether calls of so many images give the bits of calls of `count` images, for `FixedBatches`.
+
+    Kernels are chosen by shapes, so one example shows it.
+
+    Args:
+        network: the network.
+        count: images per call.
+        shape: of an image, (C, H, W).
+    """
+
+    @torch.inference_mode()
+    def agrees(size: int) -> bool:
+        x = torch.randn((count, *shape), generator=torch.Generator().manual_seed(0))
+        t = torch.linspace(0, 1, count)
+        return torch.equal(network(x[:size], t[:size]), network(x, t)[:size])
+
+    return agrees
