@@ -39,7 +39,7 @@ def report(
     from blurcli import console, files, hub
     from blurcli.errors import OptionError
 
-    is_weights = run is not None and not Path(run).is_dir() and (run.endswith(".safetensors") or hub.is_reference(run))
+    is_weights = run is not None and (Path(run).is_file() or run.endswith(".safetensors") or hub.is_reference(run))
     path, chosen_run = find_weights(None if run is None or is_weights else Path(run), run if is_weights else None)
     out = out or (chosen_run.path if chosen_run is not None else Path()) / "report.html"
     if out.suffix.lower() != ".html":
