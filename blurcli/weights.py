@@ -1,7 +1,8 @@
 """Weights files: a trained network and everything that sampling needs.
 
-Tensors: the EMA weights `net.*`; the data's moments `spectrum`, `mean` and, for networks in opponent colors, `opponent`; for
-calibrated objectives the `gain`; and the family's own, such as `starts` of heat dissipation (blurred training images).
+Tensors: the EMA weights `net.*`; the data's moments `spectrum`, `mean` (an imported model may have none) and, for networks in
+opponent colors, `opponent`; for calibrated objectives the `gain` (an imported model has none); and the family's own, such as
+`starts` of heat dissipation (blurred training images).
 Metadata: the configuration, the step and the classes. The network may be stored in float16.
 """
 
@@ -19,6 +20,7 @@ from blurcli import checkpoint
 from blurcli.checkpoint import Tensors
 from blurcli.config import Config, from_json, to_json
 from blurcli.core.moments import DataMoments
+from blurcli.core.objectives import OBJECTIVES
 from blurcli.errors import UserError
 from blurcli.families import FAMILIES, ModelData
 
@@ -61,7 +63,8 @@ def save_weights(weights: Weights) -> None:
     """Write a weights file to `weights.path`, atomically."""
     data, moments = weights.data, weights.data.moments
     tensors = {f"net.{name}": tensor for name, tensor in weights.network.items()}
-    tensors |= {"spectrum": moments.second_moment, "mean": moments.mean}
+    if moments.measured:
+        tensors |= {"spectrum": moments.second_moment, "mean": moments.mean}
     optional = {"gain": data.gain, "opponent": moments.opponent_spectrum, **data.extras}
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     metadata = {"config": to_json(weights.config), "step": str(weights.step)}
@@ -80,13 +83,19 @@ def load_weights(path: Path) -> Weights:
     metadata, tensors = checkpoint.read(path, "weights")
     config, step = from_json(metadata["config"], str(path)), checkpoint.read_step(metadata, path)
     try:
-        moments = DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), tensors.pop("opponent", None))
+        moments = _read_moments(tensors, config)
         gain = tensors.pop("gain", None)
         extras = {name: tensors.pop(name) for name in FAMILIES[config.process.kind].extra_tensors}
     except KeyError as missing:
         raise UserError(f"{path}: the tensor {missing} is missing; the file is damaged") from None
     network = {name.removeprefix("net."): _as_float32(tensor) for name, tensor in tensors.items()}
     return Weights(config, step, network, ModelData(moments, gain, extras), path, _read_classes(metadata, config, path))
+
+
+def _read_moments(tensors: Tensors, config: Config) -> DataMoments:
+    if OBJECTIVES[config.objective].published and not {"spectrum", "mean"} & tensors.keys():
+        return DataMoments.unknown((config.data.channels, *config.data.image_size), config.data.centered)
+    return DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), tensors.pop("opponent", None), config.data.centered)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

@@ -98,8 +98,8 @@ MUTANTS = (
     Mutant(
         "Fourier scale changed",
         "core/unet.py",
-        "frequencies = 1000.0 *",
-        "frequencies = 500.0 *",
+        "frequencies = scale *",
+        "frequencies = scale / 2 *",
         f"{INVARIANTS}::test_fourier_features tests/test_golden.py",
     ),
     Mutant(

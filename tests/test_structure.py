@@ -19,7 +19,7 @@ FLOORS = [
     {"benchmark"},
     {"visualize"},
     {"train"},
-    {"evaluate"},
+    {"evaluate", "importing"},
     {"pipeline", "guide", "inference", "weights"},
     {"families"},
     {"data"},

@@ -294,14 +294,14 @@ def _trained(run: Path | None, weights: Path | None, device: str, guide: Path | 
     path, found = find_weights(run, weights)
     model, _ = load_model(path, device, guide=guide)
     title = found.path.resolve().name if found is not None else path.stem
-    return _Loaded(AnimatedProcess(title, model.process, model), model.config, path, found)
+    return _Loaded(AnimatedProcess(title, model.process, model, centered=model.config.data.centered), model.config, path, found)
 
 
 def _untrained(preset: str, config: Config) -> _Loaded:
     from blurcli.families import family_of
     from blurcli.visualize.trajectories import AnimatedProcess
 
-    return _Loaded(AnimatedProcess(Path(preset).stem, family_of(config).process), config)
+    return _Loaded(AnimatedProcess(Path(preset).stem, family_of(config).process, centered=config.data.centered), config)
 
 
 def _resized(config: Config, size: tuple[int, int]) -> Config:
