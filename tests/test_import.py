@@ -9,18 +9,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import Cli
+from conftest import Cli, settings
 from published import Shape, blurring_samples, heat_samples, save, state_of, unet
 from torch import Tensor
 
 import blurcli.importing
 from blurcli.config import load_config, parse_overrides, preset_names
+from blurcli.core import HeatDissipation
 from blurcli.core.dct import dct2, idct2
 from blurcli.errors import UsageError
 from blurcli.importing import Checkpoint, deduced, fitting_preset, resolve
 from blurcli.pipeline import Pipeline, Start
+from blurcli.runs import Run
+from blurcli.visualize.trajectories import AnimatedProcess, View, forward_trajectory
 from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -246,6 +250,29 @@ def test_old_configurations_are_as_they_were() -> None:
     for name in preset_names():
         config = load_config(name)
         assert (config.data.centered, config.model.time_scale, config.model.norm_groups) == (True, 1000.0, None)
+
+
+def test_a_training_on_images_in_0_1_goes_on_as_it_began(cli: Cli) -> None:
+    own = settings("data.centered=false", "objective=eps", "optim.loss_weight=paper", "optim.time_sampling=uniform")
+    for run, lengths in (("at-once", [4]), ("in-parts", [2, 4])):
+        for steps in lengths:
+            assert cli("train", "--preset", "shapes-blur", "--run", run, *own, "--set", f"train.steps={steps}").code == 0
+    one, other = (load_weights(Run(Path(run)).newest_weights()) for run in ("at-once", "in-parts"))
+    assert blurcli.importing.same_model(one, other)
+    assert not other.data.moments.centered
+
+
+def test_forward_animations_of_images_in_0_1() -> None:
+    """The same noise, on images of half the contrast, is the same as twice the noise."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), np.uint8)
+    options = {"blur_sigma_max": 4.0, "levels": 9}
+    both = [
+        AnimatedProcess("half", HeatDissipation(8, noise=0.01, **options), centered=False),  # type: ignore[arg-type]
+        AnimatedProcess("signed", HeatDissipation(8, noise=0.02, **options)),  # type: ignore[arg-type]
+    ]
+    half, signed = forward_trajectory(both, images, 0, View([0.0, 0.5, 1.0])).panels
+    for one, other in zip(half.frames, signed.frames, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
 
 
 class Code:

@@ -8,7 +8,7 @@ from conftest import settings
 
 import blurcli
 
-COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "presets", "prefetch")
+COMMANDS = ("train", "sample", "animate", "fid", "results", "likelihood", "sweep", "diagnose", "presets", "prefetch", "import")
 
 
 def test_help_is_light() -> None:

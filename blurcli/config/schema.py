@@ -76,7 +76,7 @@ class DataConfig(Section):
     )
     image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
     channels: Literal[1, 3] = Field(3, description="1 for gray, 3 for color")
-    centered: bool = Field(True, description="values of the images under noise: [-1, 1]; false: [0, 1], as others' models have")
+    centered: bool = Field(True, description="diffuse images in [-1, 1]; false: in [0, 1], as published implementations")
     flip: bool = Field(True, description="flip half of the images, left to right")
     augment: float = Field(
         0.0,

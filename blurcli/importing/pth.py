@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ class _Ignored:
 
 
 # Names in a file, none of which is looked up in NumPy.
-_STAND_INS = [(_Ignored, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")]
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Ignored, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
 
 
 @dataclass(frozen=True)
