@@ -48,6 +48,7 @@ def _check_guide(weights: Weights, guide: Weights) -> None:
         "process": own.process == other.process,
         "objective": own.objective == other.objective,
         "image size": (own.data.image_size, own.data.channels) == (other.data.image_size, other.data.channels),
+        "range of the images": own.data.centered == other.data.centered,
         "classes": classes[0] == classes[1],
     }
     different = [name for name, equal in same.items() if not equal]

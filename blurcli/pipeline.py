@@ -313,7 +313,7 @@ class Pipeline:
 
     def initial_noise(self, count: int, seed: int) -> Tensor:
         """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
-        return self.to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
+        return self.moments.space.colors_to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
 
     @torch.inference_mode()
     def denoise(self, z: Tensor, t: float, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
@@ -357,12 +357,12 @@ class Pipeline:
         return {"labels": torch.tensor(chosen, device=self.state_device), "guidance": sampling.guidance}
 
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
-        """Images (..., C, H, W) uint8 as the network takes them: in [-1, 1], in its colors, on the device of the states."""
+        """Images (..., C, H, W) uint8 as the network takes them, on the device of the states."""
         x = torch.from_numpy(np.array(images)).to(self.state_device).float() / 127.5 - 1
         return self.moments.to_model_space(x)
 
     def to_rgb(self, x: Tensor) -> Tensor:
-        """States (B, C, H, W) in red, green and blue."""
+        """States (B, C, H, W) in red, green and blue; images in [-1, 1]."""
         return self.moments.to_rgb(x)
 
 

@@ -1,7 +1,8 @@
 """Weights files: a trained network and everything that sampling needs.
 
-Tensors: the EMA weights `net.*`; the data's moments `spectrum`, `mean` and, for networks in opponent colors, `opponent`; for
-calibrated objectives the `gain`; and the family's own, such as `starts` of heat dissipation (blurred training images).
+Tensors: the EMA weights `net.*`; the data's moments `spectrum`, `mean` (an imported model may have none) and, for networks in
+opponent colors, `opponent`; for calibrated objectives the `gain` (an imported model has none); and the family's own, such as
+`starts` of heat dissipation (blurred training images).
 Metadata: the configuration, the step and the classes. The network may be stored in float16.
 """
 
@@ -87,7 +88,7 @@ def load_weights(path: Path, reference: str | None = None) -> Weights:
     metadata, tensors = checkpoint.read(path, "weights", name)
     config, step = from_json(metadata["config"], name), checkpoint.read_step(metadata, name)
     try:
-        data = ModelData.taken_from(tensors, FAMILIES[config.process.kind].extra_tensors)
+        data = ModelData.taken_from(tensors, FAMILIES[config.process.kind].extra_tensors, config)
     except KeyError as missing:
         raise UserError(f"{name}: the tensor {missing} is missing; the file is damaged") from None
     network = {key.removeprefix("net."): _as_float32(tensor) for key, tensor in tensors.items()}

@@ -38,6 +38,24 @@ def test_orthonormal_and_exactly_independent_of_the_batch(channels: int) -> None
         assert torch.equal(opponent, x)
 
 
+@pytest.mark.parametrize("opponent", [False, True])
+def test_moments_of_images_in_0_1(opponent: bool) -> None:
+    """As measured on images in the space in which the network works."""
+    images = load_dataset("shapes", "train", (8, 8), 3, ReadOptions(shapes_count=64)).images
+    moments = replace(measure_moments(images, False), centered=False)
+    if not opponent:
+        moments = replace(moments, opponent_spectrum=None)
+    x = torch.from_numpy(np.array(images)).double() / 255
+    u = dct2(to_opponent(x) if opponent else x)
+    spectrum, mean = moments.in_model_space()
+    torch.testing.assert_close(mean, u.mean(0))
+    torch.testing.assert_close(spectrum, (u**2).mean(0), atol=1e-5, rtol=1e-6)  # up to the least variance
+    signed = 2 * x - 1
+    torch.testing.assert_close(moments.to_rgb(moments.to_model_space(signed)), signed)
+    torch.testing.assert_close(dct2(moments.to_model_space(signed)), moments.space.dct_from_rgb(dct2(signed)))
+    torch.testing.assert_close(dct2(moments.to_model_space(signed)), u)
+
+
 def test_gray_has_no_color() -> None:
     gray = torch.rand(2, 1, 4, 4).expand(2, 3, 4, 4)
     opponent = to_opponent(gray)

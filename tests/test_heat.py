@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blurcli.config import load_config, parse_overrides
 from blurcli.core import HeatDissipation, SpectralDenoiser, dct2, idct2
+from blurcli.core.colors import ModelSpace
 from blurcli.core.heat import DenoiserPredictor, ResidualPredictor, lowest_frequencies, sample_heat
 from blurcli.core.heat_likelihood import _level_log_probability, heat_bound, prediction_errors
 from blurcli.core.moments import DataMoments
@@ -151,6 +152,29 @@ def test_the_sampler_calls_and_draws_as_it_says() -> None:
         plan(0, 0.1)
     with pytest.raises(ValueError, match="delta"):
         plan(5, -0.1)
+
+
+def test_bound_of_images_in_0_1_is_that_of_images_in_1_1() -> None:
+    x = idct2(normal(0, 20, 1, *SIZE) * VARIANCE.sqrt())
+    x = (((x + 1) * 127.5).round() / 127.5 - 1).clamp(-1, 1)
+    process, model_space = HeatDissipation(SIZE, blur_sigma_max=6.0, levels=20, noise=0.01), ModelSpace(centered=False)
+
+    class Half:
+        """The predictor of the signed images, for images in [0, 1]."""
+
+        def __init__(self) -> None:
+            self.process = process
+
+        def __call__(self, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
+            return model_space.dct_from_rgb(PREDICTOR(model_space.to_rgb(z), t, s))
+
+    bank = dct2(x[:5])
+    signed = heat_bound(PREDICTOR, x, SeededDraws(20, 3), bank, 0.025, calls=4)
+    half = heat_bound(
+        Half(), (x + 1) / 2, SeededDraws(20, 3), model_space.dct_from_rgb(bank), 0.0125, calls=4, model_space=model_space
+    )
+    for name in ("prior", "diffusion", "reconstruction", "bands"):
+        torch.testing.assert_close(getattr(half, name), getattr(signed, name))
 
 
 def test_bound_of_gaussian_data_agrees_with_a_direct_computation() -> None:

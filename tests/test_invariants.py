@@ -20,7 +20,7 @@ from blurcli.core.execution import FixedBatches
 from blurcli.core.heat import DenoiserPredictor
 from blurcli.core.heat_likelihood import heat_bound
 from blurcli.core.rng import ImageNoise
-from blurcli.core.unet import _fourier, _norm
+from blurcli.core.unet import Architecture, _fourier, _norm
 from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Batches, ReadOptions, load_dataset
@@ -209,7 +209,7 @@ def test_fourier_features() -> None:
     t = 0.37
     expected = [math.cos(1000 * t / 10_000 ** (k / 4)) for k in range(4)]
     expected += [math.sin(1000 * t / 10_000 ** (k / 4)) for k in range(4)]
-    found = _fourier(torch.tensor([t], dtype=torch.float64), 8)[0].tolist()
+    found = _fourier(torch.tensor([t], dtype=torch.float64), 8, Architecture().time_scale)[0].tolist()
     assert found == pytest.approx(expected, abs=1e-4)  # float32 angles of some 1000 rad
 
 

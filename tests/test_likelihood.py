@@ -8,6 +8,7 @@ from conftest import SeededDraws
 from torch import Tensor
 
 from blurcli.core import BlurringDiffusion, dct2, idct2
+from blurcli.core.colors import ModelSpace
 from blurcli.core.likelihood import Bound, variational_bound
 from blurcli.core.whitened import WhitenedSpace
 
@@ -54,6 +55,22 @@ def test_bound_of_gaussian_data_is_their_negative_log_likelihood(blur: float | B
     # Image by image, too: an unlikely one has a high bound.
     assert torch.corrcoef(torch.stack([ours.total, exact]))[0, 1] > 0.5
     assert ours.prior.max() < 1e-3
+
+
+def test_bound_of_images_in_0_1() -> None:
+    """Their levels are half as far apart, and the network's images have another mean and variance."""
+    x = gaussian_images(1000)
+    process, model_space = BlurringDiffusion(SIZE, 3.0), ModelSpace(centered=False)
+    mean = dct2(torch.full((1, *SIZE), 0.5, dtype=torch.float64))
+    space = WhitenedSpace(process, mean, VARIANCE / 4)
+
+    def denoiser(z: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        gain = alpha * VARIANCE / (alpha**2 * VARIANCE + 4 * sigma**2)
+        return idct2(mean + gain * (dct2(z) - alpha * mean))
+
+    ours = variational_bound(denoiser, space, (x + 1) / 2, SeededDraws(len(x), 0), model_space=model_space)
+    assert ours.total.mean().item() == pytest.approx(exact_bits(x).mean().item(), rel=0.005)
 
 
 def test_blur_that_is_left_at_the_end_does_not_make_it_less_than_a_bound() -> None:

@@ -21,6 +21,7 @@ COMMANDS = (
     "presets",
     "prefetch",
     "push",
+    "import",
 )
 
 

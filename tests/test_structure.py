@@ -21,7 +21,7 @@ FLOORS = [
     {"benchmark", "portable", "sharing"},
     {"visualize"},
     {"training"},
-    {"evaluate"},
+    {"evaluate", "importing"},
     {"session"},
     {"pipeline", "guide", "inference", "weights"},
     {"families"},

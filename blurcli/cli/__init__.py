@@ -20,6 +20,7 @@ from blurcli.cli.data import data
 from blurcli.cli.diagnose import diagnose
 from blurcli.cli.export import export
 from blurcli.cli.fid import fid
+from blurcli.cli.import_ import import_
 from blurcli.cli.likelihood import likelihood
 from blurcli.cli.plot import plot
 from blurcli.cli.prefetch import prefetch
@@ -56,9 +57,10 @@ for command in (
     presets,
     prefetch,
     export,
+    import_,
     push,
 ):
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _print_version(wanted: bool) -> None:

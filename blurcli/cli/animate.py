@@ -297,14 +297,15 @@ def _trained(run: Path | None, weights: str | None, device: str, guide: str | No
     path, found = find_weights(run, weights)
     model, _ = load_model(path, device, guide=guide)
     title = found.path.resolve().name if found is not None else Path(path).stem
-    return _Loaded(AnimatedProcess(title, model.process, model), model.config, path, found)
+    animated = AnimatedProcess(title, model.process, model, centered=model.config.data.centered)
+    return _Loaded(animated, model.config, path, found)
 
 
 def _untrained(preset: str, config: Config) -> _Loaded:
     from blurcli.families import family_of
     from blurcli.visualize.trajectories import AnimatedProcess
 
-    return _Loaded(AnimatedProcess(Path(preset).stem, family_of(config).process), config)
+    return _Loaded(AnimatedProcess(Path(preset).stem, family_of(config).process, centered=config.data.centered), config)
 
 
 def _resized(config: Config, size: tuple[int, int]) -> Config:

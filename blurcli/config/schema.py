@@ -78,6 +78,7 @@ class DataConfig(Section):
     )
     image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
     channels: Literal[1, 3] = Field(3, description="1 for gray, 3 for color")
+    centered: bool = Field(True, description="diffuse images in [-1, 1]; false: in [0, 1], as published implementations")
     flip: bool = Field(True, description="flip half of the images, left to right")
     augment: float = Field(
         0.0,
@@ -209,6 +210,10 @@ class ModelConfig(Section):
     head_channels: Positive | None = Field(None, description="channels per attention head; null for one head")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability in training")
     patch_size: int = Field(1, ge=1, le=64, description="pixels per side folded into channels before level 0")
+    time_scale: float = Field(1000.0, gt=0, le=1e6, description="factor on times in [0, 1] before their sinusoidal features")
+    norm_groups: Positive | None = Field(
+        None, description="groups of the group normalization; null for 32, or fewer of at least 4 channels"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -219,6 +224,8 @@ class ModelConfig(Section):
         widths = {self.base_channels * multiplier for multiplier in self.multipliers}
         if self.head_channels is not None and any(width % self.head_channels for width in widths):
             raise ValueError(f"head_channels must divide the width of every level ({sorted(widths)})")
+        if self.norm_groups is not None and any(width % self.norm_groups for width in {*widths, self.base_channels}):
+            raise ValueError(f"norm_groups must divide the width of every level, and base_channels ({sorted(widths)})")
         return self
 
     @property

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core.bands import band_means, frequency_bands
+from blurcli.core.colors import RGB, ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.heat import HeatDissipation, Predictor
 from blurcli.core.likelihood import BANDS_PER_OCTAVE, Bound, Draws
@@ -24,7 +25,7 @@ def heat_bound(
     delta: float,
     *,
     calls: int = 32,
-    to_pixels: Callable[[Tensor], Tensor] = lambda x: x,
+    model_space: ModelSpace = RGB,
 ) -> Bound:
     """An unbiased estimate of the evidence bound of the paper (section 3) in bits per dimension, with 256 levels.
 
@@ -34,12 +35,12 @@ def heat_bound(
 
     Args:
         predictor: called `calls` + 1 times.
-        x: images (B, C, H, W), float32 or float64, such that `to_pixels(x)` has 256 uniform levels in [-1, 1].
+        x: images (B, C, H, W), float32 or float64, in model space.
         draws: randomness per image; draws noise once per call of the predictor and once for the prior.
         blurred_bank: DCT of the blurred training images, their lowest frequencies only, (N, C, h, w); all others are 0.
-        delta: standard deviation of the sampler's noise, above 0, for images in [-1, 1].
+        delta: standard deviation of the sampler's noise, above 0, in model space.
         calls: levels from 2 on that are drawn per image.
-        to_pixels: an orthonormal change of the colors of `x`.
+        model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
 
     Raises:
         ValueError: `calls` below 1, or `delta` not above 0.
@@ -61,7 +62,8 @@ def heat_bound(
     prior = _mixture_prior(process, x_dct, draws(x).double(), blurred_bank)
     first = torch.full((len(x),), 1 / levels, dtype=x.dtype, device=x.device)
     last = idct2(predictor(process.diffuse(x, first, draws(x)), first, torch.zeros_like(first)).double())
-    reconstruction = -_level_log_probability(to_pixels(x.double()), to_pixels(last), delta).sum((1, 2, 3))
+    x_rgb, last_rgb = model_space.to_rgb(x.double()), model_space.to_rgb(last)
+    reconstruction = -_level_log_probability(x_rgb, last_rgb, delta / model_space.scale).sum((1, 2, 3))
 
     band, bands = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
     per_band = band_means(diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * x.shape[1]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core.bands import band_means, frequency_bands
+from blurcli.core.colors import RGB, ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import BlurringDiffusion
 from blurcli.core.whitened import WhitenedSpace
@@ -76,7 +77,7 @@ def variational_bound(
     *,
     calls: int = 32,
     steps: int | None = None,
-    to_pixels: Callable[[Tensor], Tensor] = lambda x: x,
+    model_space: ModelSpace = RGB,
 ) -> Bound:
     """An unbiased estimate of the bound, from `calls` times per image.
 
@@ -86,11 +87,11 @@ def variational_bound(
     Args:
         denoiser: `x_hat = denoiser(z, t)`; called `calls` times.
         space: process and moments of the data; the process is a `BlurringDiffusion`.
-        x: images (B, C, H, W), float32 or float64, such that `to_pixels(x)` has 256 uniform levels in [-1, 1].
+        x: images (B, C, H, W), float32 or float64, in model space.
         draws: randomness per image; draws noise once for z_0 and once per call.
         calls: calls of the denoiser.
         steps: T, the steps of the ancestral sampler whose likelihood is bounded; None for continuous time.
-        to_pixels: an orthonormal change of the colors of `x`.
+        model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
 
     Raises:
         ValueError: `calls` or `steps` below 1.
@@ -119,7 +120,7 @@ def variational_bound(
     per_band = band_means(prior + diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * channels
     nats = [part.sum((1, 2, 3)) for part in (prior, diffusion)]
     unit = math.log(2) * x[0].numel()
-    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, to_pixels(x), draws) / unit, per_band / unit)
+    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, draws, model_space) / unit, per_band / unit)
 
 
 def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,10 +166,13 @@ def _prior(space: WhitenedSpace, x_dct: Tensor, exact: bool) -> Tensor:
     return (ratio - 1 - ratio.log() + (alpha * (x_dct - center)) ** 2 / variance) / 2
 
 
-def _reconstruction(process: BlurringDiffusion, x: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
+def _reconstruction(
+    process: BlurringDiffusion, x: Tensor, noise: Callable[[Tensor], Tensor], model_space: ModelSpace
+) -> Tensor:
     """-log p(x | z_0) per image, (B,), in nats: a softmax over the 256 levels of every pixel."""
+    x = model_space.to_rgb(x)
     zero = torch.zeros(1, dtype=torch.float64, device=x.device)
-    alpha, sigma = process.alpha(zero), process.sigma(zero).item()
+    alpha, sigma = process.alpha(zero), process.sigma(zero).item() / model_space.scale
     fading = alpha[..., 0, 0].item()
     eps = noise(x).double() + idct2((alpha - fading) * dct2(x.double())) / sigma
     level = ((x.double() + 1) / 2 * (_LEVELS - 1)).round()

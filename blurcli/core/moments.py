@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from blurcli.core.colors import from_opponent, to_opponent
+from blurcli.core.colors import ModelSpace
 from blurcli.core.process import Process
+
+PIXEL_VARIANCE = 0.25
+"""Of pixels in [-1, 1] that are neither flat nor extreme."""
 
 
 @dataclass(frozen=True)
@@ -21,37 +24,55 @@ class DataMoments:
         mean: M, the mean coefficient, like `second_moment`.
         opponent_spectrum: P in opponent colors (`core.colors`), for a network that works in them; None for one that works in
             red, green and blue.
+        centered: whether the network works on images in [-1, 1]; else in [0, 1].
+        measured: whether they are those of the training data; else they stand in for them, see `unknown`.
     """
 
     second_moment: Tensor
     mean: Tensor
     opponent_spectrum: Tensor | None = None
+    centered: bool = True
+    measured: bool = True
+
+    @classmethod
+    def unknown(cls, shape: Sequence[int], centered: bool) -> DataMoments:
+        """A stand-in, for images (C, H, W) that nobody has measured: pixels of variance 0.25, independent."""
+        mean = torch.zeros(*shape, dtype=torch.float64)
+        return cls(torch.full_like(mean, PIXEL_VARIANCE), mean, centered=centered, measured=False)
+
+    @property
+    def space(self) -> ModelSpace:
+        """The space in which the network works."""
+        return ModelSpace(self.opponent_spectrum is not None, self.centered)
 
     def in_model_space(self) -> tuple[Tensor, Tensor]:
-        """P and M in the colors in which the network works.
+        """P and M of the images as the network gets them.
 
         Raises:
             ValueError: the mean does not fit the spectrum in opponent colors.
         """
-        if self.opponent_spectrum is None:
-            return self.second_moment, self.mean
-        if self.opponent_spectrum.shape != self.mean.shape:
-            shape = tuple(self.opponent_spectrum.shape)
+        spectrum = self.second_moment if self.opponent_spectrum is None else self.opponent_spectrum
+        if spectrum.shape != self.mean.shape:
+            shape = tuple(spectrum.shape)
             raise ValueError(f"mean of shape {tuple(self.mean.shape)} does not fit an opponent spectrum of {shape}")
-        return self.opponent_spectrum, to_opponent(self.mean)
+        mean = self.space.dct_from_rgb(self.mean)
+        if self.centered:
+            return spectrum, mean
+        variance = spectrum - self.space.colors(self.mean) ** 2
+        return mean**2 + self.space.scale**2 * variance, mean
 
     def to_model_space(self, x: Tensor) -> Tensor:
-        """Images (..., C, H, W) in the colors in which the network works."""
-        return x if self.opponent_spectrum is None else to_opponent(x)
+        """Images (..., C, H, W) in [-1, 1] as the network gets them."""
+        return self.space.from_rgb(x)
 
     def to_rgb(self, x: Tensor) -> Tensor:
         """The inverse of `to_model_space`."""
-        return x if self.opponent_spectrum is None else from_opponent(x)
+        return self.space.to_rgb(x)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DataMoments:
         """The moments with `function` applied to every tensor, such as a transfer to a device."""
         opponent = None if self.opponent_spectrum is None else function(self.opponent_spectrum)
-        return DataMoments(function(self.second_moment), function(self.mean), opponent)
+        return replace(self, second_moment=function(self.second_moment), mean=function(self.mean), opponent_spectrum=opponent)
 
 
 def reference_gaussian(process: Process, spectrum: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ class Objective:
         opponent_colors: whether color networks work in opponent colors (`core.colors`).
         calibrated: whether its estimates are scaled by a gain that is measured when weights are saved (`core.calibration`).
         predicts_image: whether it gives an estimate of the clean image; a `Denoiser` does.
+        published: whether the published implementations, whose checkpoints can be imported, train networks to predict it.
     """
 
     summary: str
@@ -34,6 +35,7 @@ class Objective:
     opponent_colors: bool = False
     calibrated: bool = False
     predicts_image: bool = True
+    published: bool = False
 
 
 def _spectral(network: Network, process: Any, spectrum: Tensor, mean: Tensor) -> Any:
@@ -68,11 +70,12 @@ OBJECTIVES = {
         opponent_colors=True,
     ),
     "v": Objective("the velocity v, the same without the spectrum", ("diffusion",), _v),
-    "eps": Objective("the noise, as in the blurring diffusion paper", ("diffusion",), _eps, calibrated=True),
+    "eps": Objective("the noise, as in the blurring diffusion paper", ("diffusion",), _eps, calibrated=True, published=True),
     "residual": Objective(
         "the change to the next, less blurred image, as in the heat dissipation paper",
         ("heat",),
         _residual,
         predicts_image=False,
+        published=True,
     ),
 }

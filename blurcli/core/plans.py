@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from blurcli.core.moments import reference_gaussian
+from blurcli.core.moments import PIXEL_VARIANCE, reference_gaussian
 from blurcli.core.process import Process
 from blurcli.core.samplers import FINALS, Sampler, Step
 from blurcli.core.schedules import laplacian
@@ -16,7 +16,6 @@ from blurcli.core.whitened import WhitenedSpace
 
 _CACHE_BYTES = 1 << 29  # of all constants of a plan; 20 steps at 3x512x512 fit
 _EARLIEST_START = 1e-6  # closer to 0, the times of a grid are indistinguishable
-PIXEL_VARIANCE = 0.25  # of pixels in [-1, 1] that are neither flat nor extreme
 
 
 @dataclass(frozen=True)

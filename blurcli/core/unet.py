@@ -36,6 +36,8 @@ class Architecture:
         head_channels: channels per attention head; None for a single head.
         dropout: probability, in [0, 1), between the two convolutions of a block, in training mode.
         patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
+        time_scale: factor on the times, in [0, 1], before their sinusoidal features.
+        norm_groups: groups of every group normalization; None for 32, or fewer of at least four channels each.
         classes: number of classes for class-conditional networks; None for none.
         augmented: whether the network takes augmentation labels, see `core.augment`.
     """
@@ -48,6 +50,8 @@ class Architecture:
     head_channels: int | None = None
     dropout: float = 0.1
     patch_size: int = 1
+    time_scale: float = 1000.0
+    norm_groups: int | None = None
     classes: int | None = None
     augmented: bool = False
 
@@ -75,6 +79,7 @@ class UNet(nn.Module):
         channels, blocks_per_level = shape.channels, shape.blocks_per_level
         super().__init__()
         self.base_channels = base_channels
+        self.time_scale = shape.time_scale
         self.dropout = shape.dropout
         self.checkpoint_activations = False
         self.stride = patch_size * 2 ** (len(multipliers) - 1)
@@ -91,8 +96,9 @@ class UNet(nn.Module):
         blocks = itertools.count()
 
         def block(inputs: int, outputs: int, attention: bool) -> _Stage:
-            residual = _ResidualBlock(inputs, outputs, time_channels, _Dropout(shape.dropout, next(blocks)))
-            return _Stage(residual, _Attention(outputs, shape.head_channels) if attention else None)
+            dropout, groups = _Dropout(shape.dropout, next(blocks)), shape.norm_groups
+            residual = _ResidualBlock(inputs, outputs, time_channels, dropout, groups)
+            return _Stage(residual, _Attention(outputs, shape.head_channels, groups) if attention else None)
 
         width = base_channels
         self.fold = nn.PixelUnshuffle(patch_size)
@@ -115,7 +121,9 @@ class UNet(nn.Module):
                 width = base_channels * multiplier
             if level > 0:
                 self.up.append(_Upsample(width))
-        self.last = nn.Sequential(_norm(width), nn.SiLU(), _zero(nn.Conv2d(width, channels * patch_size**2, 3, padding=1)))
+        self.last = nn.Sequential(
+            _norm(width, shape.norm_groups), nn.SiLU(), _zero(nn.Conv2d(width, channels * patch_size**2, 3, padding=1))
+        )
         self.unfold = nn.PixelShuffle(patch_size)
 
     def forward(
@@ -142,7 +150,7 @@ class UNet(nn.Module):
             raise ValueError(f"images of {tuple(x.shape[-2:])} pixels: both sides must be multiples of {self.stride}")
         if dropout_seeds is None and self.training and self.dropout:
             dropout_seeds = draw_dropout_seeds(len(x), x.device)
-        time = self.time(_fourier(t, self.base_channels).to(x.dtype))
+        time = self.time(_fourier(t, self.base_channels, self.time_scale).to(x.dtype))
         if self.labels is not None:
             no_class = self.labels.num_embeddings - 1
             known = torch.full((len(x),), no_class, device=x.device) if labels is None else labels
@@ -177,12 +185,12 @@ def draw_dropout_seeds(count: int, device: torch.device) -> Tensor:
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, time_channels: int, dropout: _Dropout) -> None:
+    def __init__(self, inputs: int, outputs: int, time_channels: int, dropout: _Dropout, groups: int | None = None) -> None:
         super().__init__()
-        self.norm_1 = _norm(inputs)
+        self.norm_1 = _norm(inputs, groups)
         self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.time = nn.Linear(time_channels, outputs)
-        self.norm_2 = _norm(outputs)
+        self.norm_2 = _norm(outputs, groups)
         self.dropout = dropout
         self.conv_2 = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
@@ -228,10 +236,10 @@ def _mix(words: Tensor) -> Tensor:
 
 
 class _Attention(nn.Module):
-    def __init__(self, channels: int, head_channels: int | None) -> None:
+    def __init__(self, channels: int, head_channels: int | None, groups: int | None = None) -> None:
         super().__init__()
         self.heads = 1 if head_channels is None else channels // head_channels
-        self.norm = _norm(channels)
+        self.norm = _norm(channels, groups)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.project = _zero(nn.Conv2d(channels, channels, 1))
 
@@ -277,9 +285,9 @@ class _Upsample(nn.Module):
         return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def _norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
     # Groups of at least four channels: with fewer, small networks lose the contrast of each feature map.
-    return nn.GroupNorm(math.gcd(channels, min(32, channels // 4)), channels)
+    return nn.GroupNorm(groups or math.gcd(channels, min(32, channels // 4)), channels)
 
 
 def _zero(layer: _Layer) -> _Layer:
@@ -288,8 +296,8 @@ def _zero(layer: _Layer) -> _Layer:
     return layer
 
 
-def _fourier(t: Tensor, channels: int) -> Tensor:
+def _fourier(t: Tensor, channels: int, scale: float) -> Tensor:
     """Sinusoidal features (B, channels) of times (B,) in [0, 1] (Vaswani et al. 2017), in float32."""
-    frequencies = 1000.0 * torch.exp(-math.log(10000.0) * torch.arange(channels // 2, device=t.device) / (channels // 2))
+    frequencies = scale * torch.exp(-math.log(10000.0) * torch.arange(channels // 2, device=t.device) / (channels // 2))
     angles = t.float()[:, None] * frequencies[None, :]
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)

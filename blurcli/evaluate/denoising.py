@@ -60,6 +60,7 @@ def denoising_errors(
         UsageError: the objective has no estimate of the clean image.
     """
     denoiser, parts = pipeline.model.denoiser, []
+    pipeline.model.require_moments()
     gaussian = reference_gaussian(pipeline.process, pipeline.model.spectrum, pipeline.model.mean)
     space = WhitenedSpace(pipeline.process, *gaussian)
     blocks = list(SINGLE_PROCESS.blocks(range(measured.count), pipeline.batch_size))

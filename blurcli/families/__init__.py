@@ -16,7 +16,6 @@ from blurcli.families.base import (
     ModelData,
     Photo,
     SamplingConfig,
-    noise_to_signed_range,
 )
 from blurcli.families.blurring import BlurringFamily
 from blurcli.families.heat import HeatFamily
@@ -34,7 +33,6 @@ __all__ = [
     "Photo",
     "SamplingConfig",
     "family_of",
-    "noise_to_signed_range",
 ]
 
 FAMILIES: dict[str, type[Family]] = {family.name: family for family in (BlurringFamily, HeatFamily)}

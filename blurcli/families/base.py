@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurcli.core.colors import ModelSpace
 from blurcli.core.denoiser import Denoiser, Network, Trainable
 from blurcli.core.likelihood import Bound, Draws
 from blurcli.core.moments import DataMoments
@@ -21,15 +22,11 @@ from blurcli.core.process import Process
 from blurcli.core.rng import Noises
 from blurcli.core.samplers import DEFAULT_FINAL, FINALS, SAMPLERS, names_for
 from blurcli.core.sampling import Observer
-from blurcli.errors import OptionError, UsageError, did_you_mean
+from blurcli.data.moments import measure_moments
+from blurcli.errors import OptionError, UsageError, did_you_mean, option
 
 if TYPE_CHECKING:
     from blurcli.config import Config
-
-
-def noise_to_signed_range(noise: float) -> float:
-    """A standard deviation for images in [-1, 1], from one for images in [0, 1]."""
-    return 2 * noise
 
 
 @dataclass(frozen=True)
@@ -94,20 +91,25 @@ class ModelData:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def taken_from(cls, tensors: dict[str, Tensor], extras: Sequence[str]) -> ModelData:
+    def taken_from(cls, tensors: dict[str, Tensor], extras: Sequence[str], config: Config) -> ModelData:
         """The inverse of `tensors`: takes its own out of all tensors of a file, with the family's own of these names.
 
         Raises:
-            KeyError: a tensor is missing.
+            KeyError: a tensor is missing; only models of published objectives do without moments.
         """
-        moments = DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), tensors.pop("opponent", None))
+        data = config.data
+        if OBJECTIVES[config.objective].published and not {"spectrum", "mean"} & tensors.keys():
+            moments = DataMoments.unknown((data.channels, *data.image_size), data.centered)
+        else:
+            opponent = tensors.pop("opponent", None)
+            moments = DataMoments(tensors.pop("spectrum"), tensors.pop("mean"), opponent, data.centered)
         return cls(moments, tensors.pop("gain", None), {name: tensors.pop(name) for name in extras})
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it, by the names in a weights file."""
+        measured = {"spectrum": self.moments.second_moment, "mean": self.moments.mean} if self.moments.measured else {}
         optional = {"gain": self.gain, "opponent": self.moments.opponent_spectrum, **self.extras}
-        present = {name: tensor for name, tensor in optional.items() if tensor is not None}
-        return {"spectrum": self.moments.second_moment, "mean": self.moments.mean, **present}
+        return measured | {name: tensor for name, tensor in optional.items() if tensor is not None}
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,19 @@ class FamilyModel(ABC):
         self.data = data
         self.spectrum, self.mean = data.moments.in_model_space()
         self.trainable: Trainable = family.objective.build(network, family.process, self.spectrum, self.mean)
+
+    def require_moments(self) -> None:
+        """Check that the moments of the training data are known.
+
+        Raises:
+            UsageError: they are not: the model was imported without its training images.
+        """
+        if not self.data.moments.measured:
+            known = ", ".join(name for name in names_for(self.family.name) if not SAMPLERS[name].whitened)
+            raise UsageError(
+                "this model was imported without its training images, whose spectrum is needed here: import it again with "
+                f"{option('data')}, or sample with {option('sampler')} {known}"
+            )
 
     @property
     @abstractmethod
@@ -218,6 +233,7 @@ class Family(ABC):
         objective: what the network predicts.
         starts_from_images: whether sampling starts from blurred images instead of noise.
         ends_noisy: whether its process leaves noise in the images, which a sampler can leave out.
+        published_times: the number by which published implementations count time from 0 to 1.
         extra_tensors: names, in a weights file, of what it carries besides network, moments and gain.
     """
 
@@ -225,6 +241,7 @@ class Family(ABC):
     starts_from_images: ClassVar[bool] = False
     extra_tensors: ClassVar[tuple[str, ...]] = ()
     ends_noisy: ClassVar[bool] = False
+    published_times: int
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -239,6 +256,10 @@ class Family(ABC):
         # vars: an exported pipeline has plain objects in place of pydantic's
         return {name: value for name, value in vars(self.config.process).items() if name != "kind" and value is not None}
 
+    def noise_in_model_space(self, noise: float) -> float:
+        """A standard deviation in model space, from one for images in [0, 1]."""
+        return noise * 2 * ModelSpace(centered=self.config.data.centered).scale
+
     @abstractmethod
     def model(self, network: Network, data: ModelData) -> FamilyModel:
         """A network of this family.
@@ -250,6 +271,12 @@ class Family(ABC):
     @abstractmethod
     def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
         """The trained times: a map from shares (B,) in [0, 1] of all training images to times (B,)."""
+
+    def measure_moments(self, images: NDArray[np.uint8]) -> DataMoments:
+        """The moments of the training images (N, C, H, W) uint8, for a network of this objective and its colors."""
+        moments = replace(measure_moments(images, self.config.data.flip), centered=self.config.data.centered)
+        in_color = self.objective.opponent_colors and self.config.data.channels > 1
+        return moments if in_color else replace(moments, opponent_spectrum=None)
 
     def measure_extras(self, images: NDArray[np.uint8], moments: DataMoments) -> dict[str, Tensor]:
         """The family's own tensors for a weights file, from the training images (N, C, H, W) uint8."""

@@ -39,6 +39,7 @@ class BlurringModel(FamilyModel):
     @cached_property
     def space(self) -> WhitenedSpace:
         """The whitened space of the data."""
+        self.require_moments()
         return whitened_space_of(self.family, self.data.moments)
 
     def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
@@ -58,10 +59,8 @@ class BlurringModel(FamilyModel):
 
     def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
         """See `FamilyModel.bound`."""
-        to_rgb = self.data.moments.to_rgb
-        return variational_bound(
-            self.denoiser, self.space, x, draws, calls=likelihood.calls, steps=likelihood.steps, to_pixels=to_rgb
-        )
+        colors, calls = self.data.moments.space, likelihood.calls
+        return variational_bound(self.denoiser, self.space, x, draws, calls=calls, steps=likelihood.steps, model_space=colors)
 
     def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
         """The squared error of the noise; see `FamilyModel.losses`."""
@@ -74,6 +73,7 @@ class BlurringFamily(Family):
 
     name = "diffusion"
     ends_noisy = True
+    published_times = 100
     process: BlurringDiffusion
 
     def _build_process(self) -> BlurringDiffusion:

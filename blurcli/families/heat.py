@@ -31,7 +31,6 @@ from blurcli.families.base import (
     ModelData,
     Photo,
     SamplingConfig,
-    noise_to_signed_range,
 )
 
 BLURRED_BANK = "starts"
@@ -67,7 +66,7 @@ class HeatModel(FamilyModel):
     def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
         """See `FamilyModel.plan`; a photo starts at the next level up, because the network knows no times between levels."""
         assert sampling.delta is not None
-        sampler = Heat(delta=noise_to_signed_range(sampling.delta))
+        sampler = Heat(delta=self.family.noise_in_model_space(sampling.delta))
         steps = sampling.steps if photo is None else self._steps_from(photo, sampling.steps)
         start = None if photo is None else min(1.0, steps / sampling.steps)
         return make_plan(sampler, self.family.process, steps, device, start=start)
@@ -90,8 +89,8 @@ class HeatModel(FamilyModel):
     def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
         """See `FamilyModel.bound`."""
         assert likelihood.delta is not None
-        delta, to_rgb = noise_to_signed_range(likelihood.delta), self.data.moments.to_rgb
-        return heat_bound(self.predictor, x, draws, self.blurred_bank, delta, calls=likelihood.calls, to_pixels=to_rgb)
+        delta, space = self.family.noise_in_model_space(likelihood.delta), self.data.moments.space
+        return heat_bound(self.predictor, x, draws, self.blurred_bank, delta, calls=likelihood.calls, model_space=space)
 
     def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
         """The squared error of the less blurred image in units of the noise; see `FamilyModel.losses`."""
@@ -108,8 +107,13 @@ class HeatFamily(Family):
 
     def _build_process(self) -> HeatDissipation:
         options = self._process_options()
-        options["noise"] = noise_to_signed_range(options["noise"])
+        options["noise"] = self.noise_in_model_space(options["noise"])
         return HeatDissipation(self.config.data.image_size, **options)
+
+    @property
+    def published_times(self) -> int:  # type: ignore[override]  # an attribute elsewhere
+        """The levels."""
+        return self.process.levels
 
     def model(self, network: Network, data: ModelData) -> HeatModel:
         """See `Family.model`."""
@@ -132,7 +136,7 @@ class HeatFamily(Family):
         most = min(_MAX_BANK_IMAGES, max(1, _MAX_BANK_BYTES // (4 * images.shape[1] * height * width)))
         scale = self.process.alpha(torch.ones(1, dtype=torch.float64))[..., :height, :width]
         parts = [
-            (scale * moments.to_model_space(u)[..., :height, :width]).float()
+            (scale * moments.space.dct_from_rgb(u)[..., :height, :width]).float()
             for u in dct_chunks(images, evenly_spaced(len(images), most))
         ]
         bank = torch.cat(parts)

@@ -77,6 +77,7 @@ def _process_config(weights: Weights) -> dict[str, Any]:
         "sample": config.sample.model_dump(include={"sampler", "steps", "eta", "delta", "guidance", "final"}),
         "classes": None if weights.classes is None else asdict(weights.classes),
         "class_dropout": config.optim.class_dropout,
+        "centered": config.data.centered,
     }
 
 

@@ -39,6 +39,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         sample: default settings of the sampler.
         classes: `names` and `counts` of the classes in the training data; None for a model without classes.
         class_dropout: fraction of the training images that were shown without their class; at 0 there is no guidance.
+        centered: whether the network works on images in [-1, 1]; else in [0, 1].
     """
 
     config_name = "config.json"
@@ -53,10 +54,11 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         sample: dict[str, Any],
         classes: dict[str, list[Any]] | None = None,
         class_dropout: float = 0.0,
+        centered: bool = True,
     ) -> None:
         self._settings = SimpleNamespace(
             objective=objective,
-            data=SimpleNamespace(image_size=tuple(image_size), channels=channels),
+            data=SimpleNamespace(image_size=tuple(image_size), channels=channels, centered=centered),
             process=SimpleNamespace(**process),
             sample=SimpleNamespace(**sample),
         )
@@ -153,7 +155,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         """
         settings, device = self._settings, state_device(unet.device)
         own = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        data = ModelData.taken_from(own, self._family.extra_tensors)
+        data = ModelData.taken_from(own, self._family.extra_tensors, self._settings)  # type: ignore[arg-type]
         model = self._family.model(GuidedNetwork(self._calls(unet)), data)
         conditions: dict[str, Any] = {"guidance": sampling.guidance}
         if labels is not None:

@@ -24,6 +24,8 @@ class BlurdiffUNet(UNet, ModelMixin, ConfigMixin):
         head_channels: int | None,
         dropout: float,
         patch_size: int,
+        time_scale: float,
+        norm_groups: int | None,
         classes: int | None,
         augmented: bool,
     ) -> None:
@@ -36,6 +38,8 @@ class BlurdiffUNet(UNet, ModelMixin, ConfigMixin):
             head_channels=head_channels,
             dropout=dropout,
             patch_size=patch_size,
+            time_scale=time_scale,
+            norm_groups=norm_groups,
             classes=classes,
             augmented=augmented,
         )

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,11 +15,11 @@ import torch
 from blurcli import files
 from blurcli.config import Config, differing_keys, flatten, load_run_config, to_yaml
 from blurcli.core.moments import DataMoments
-from blurcli.core.objectives import OBJECTIVES
-from blurcli.data import Batches, Dataset, measure_moments
+from blurcli.data import Batches, Dataset
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UsageError, option
 from blurcli.evaluate.environment import hardware, platform_versions, versions
+from blurcli.families import family_of
 from blurcli.inference import resolve_precision
 from blurcli.runs import Run
 from blurcli.trackers import check_installed
@@ -143,7 +143,7 @@ def _ended(trackers: Trackers) -> Iterator[None]:
 def _follow(config: Config, dataset: Dataset, device: torch.device, distributed: DistributedContext) -> int:
     """Train on a process that is not the main one; returns the last step."""
     unknown = torch.zeros(config.data.channels, *config.data.image_size, dtype=torch.float64)
-    trainer = Trainer(config, DataMoments(unknown, unknown), device, distributed)
+    trainer = Trainer(config, DataMoments(unknown, unknown, centered=config.data.centered), device, distributed)
     with GracefulShutdown() as shutdown:
         while True:
             trainer.synchronize()
@@ -242,9 +242,7 @@ def _prepare(
             )
     else:
         notify("measuring the spectrum of the data")
-        moments = measure_moments(dataset.images, config.data.flip)
-        if not OBJECTIVES[config.objective].opponent_colors or config.data.channels == 1:
-            moments = replace(moments, opponent_spectrum=None)
+        moments = family_of(config).measure_moments(dataset.images)
         trainer = Trainer(config, moments, device, distributed, notify)
     with files.replacing(run.config_path) as temporary:
         temporary.write_text(to_yaml(config), encoding="utf-8")

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -211,7 +212,8 @@ class Trainer:
             check_fit(build_network(config), _parts(state)["net"], path)
         tensors = state.tensors
         try:
-            moments = DataMoments(tensors["spectrum"], tensors["mean"], tensors.get("opponent"))
+            opponent = tensors.get("opponent")
+            moments = DataMoments(tensors["spectrum"], tensors["mean"], opponent, config.data.centered)
             trainer = cls(config, moments, device, distributed, notify)
         except (KeyError, ValueError) as error:
             raise UserError(f"{path}: {error}; the file is damaged") from None
@@ -253,9 +255,10 @@ def _broadcast_moments(moments: DataMoments, distributed: DistributedContext) ->
     second_moment, mean = (distributed.broadcast(tensor) for tensor in (moments.second_moment, moments.mean))
     opponent = moments.opponent_spectrum
     if not distributed.broadcast(torch.tensor(opponent is not None)):
-        return DataMoments(second_moment, mean)
+        return replace(moments, second_moment=second_moment, mean=mean, opponent_spectrum=None)
     opponent = torch.zeros_like(moments.second_moment) if opponent is None else opponent
-    return DataMoments(second_moment, mean, distributed.broadcast(opponent))
+    shared = distributed.broadcast(opponent)
+    return replace(moments, second_moment=second_moment, mean=mean, opponent_spectrum=shared)
 
 
 def _parts(state: State) -> dict[str, Tensors]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core.bands import Bands, band_means, frequency_bands
+from blurcli.core.colors import ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import Process
 from blurcli.core.rng import ImageNoise
@@ -31,12 +32,19 @@ class AnimatedProcess:
         process: the process.
         model: a network trained for it; None where only its forward process is shown.
         sampling: how its images are sampled; None for the preset's way.
+        centered: whether it diffuses images in [-1, 1]; else in [0, 1].
     """
 
     title: str
     process: Process
     model: Pipeline | None = None
     sampling: SamplingConfig | None = None
+    centered: bool = True
+
+    def diffuse(self, x: Tensor, t: float, eps: Tensor) -> Tensor:
+        """The states at time t of images x (B, C, H, W) in [-1, 1], under noise eps, as they are shown."""
+        space = ModelSpace(centered=self.centered)
+        return space.to_rgb(self.process.diffuse(space.from_rgb(x), torch.full((len(x),), t), eps))
 
     @property
     def blurs(self) -> bool:
@@ -125,8 +133,7 @@ def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, see
         unconditional = None if one.model is None else replace(one.model.sampling(), label="none")
         recorder = _Recorder(replace(one, sampling=unconditional), view.show, seed)
         for t in view.times:
-            time = torch.full((len(x),), t)
-            recorder.record(t, x if t == 0 else one.process.diffuse(x, time, eps), _blurred(one.process, x, time))
+            recorder.record(t, x if t == 0 else one.diffuse(x, t, eps), _blurred(one.process, x, torch.full((len(x),), t)))
         panels += recorder.panels
     return Trajectory("forward", list(view.times), panels)
 

@@ -1,0 +1,144 @@
+"""Models that other implementations have trained: inverse heat dissipation (Rissanen et al. 2023, arXiv 2206.13397, of AaltoML)
+and blurring diffusion (the unofficial implementation by Kanad).
+
+Both work on images in [0, 1], count time by their steps, and normalize by 32 groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blurcli.config import Config, flatten, load_config, preset_names
+from blurcli.core.moments import DataMoments
+from blurcli.core.objectives import OBJECTIVES
+from blurcli.data.images import Images
+from blurcli.errors import UsageError, option
+from blurcli.families import ModelData, family_of
+from blurcli.importing.adm import deduced, renamed
+from blurcli.importing.pth import Checkpoint, read_checkpoint
+from blurcli.weights import Weights
+
+__all__ = ["Checkpoint", "as_weights", "deduced", "fitting_preset", "read_checkpoint", "resolve", "same_model"]
+
+Override = tuple[str, str, Any]
+"""Origin for messages, dotted key, value."""
+
+_PUBLISHED = [name for name, objective in OBJECTIVES.items() if objective.published]
+
+
+def fitting_preset(checkpoint: Checkpoint) -> str:
+    """The one bundled preset of a published process whose network has the shapes of a checkpoint.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    facts = deduced(checkpoint)
+    fitting = _fitting_presets(facts)
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise UsageError(
+            f"{checkpoint.path}: no preset has its network ({_listed(facts)}): name one with the process of its training with "
+            f"{option('preset')}, and its network with {_assignments(facts)}"
+        )
+    raise UsageError(
+        f"{checkpoint.path}: its network fits several presets, and a checkpoint does not name its process: choose with "
+        f"{option('preset')} {' or '.join(fitting)}"
+    )
+
+
+def resolve(checkpoint: Checkpoint, preset: str, overrides: Sequence[Override] = ()) -> Config:
+    """The configuration of a checkpoint: a preset, the conventions of the implementations, and then the overrides.
+
+    Raises:
+        UsageError: anything wrong in the preset, or it contradicts the checkpoint.
+    """
+    config, facts = load_config(preset, overrides), deduced(checkpoint)
+    if config.objective not in _PUBLISHED:
+        fitting = _fitting_presets(facts)
+        raise UsageError(
+            f"preset {preset}: its network predicts something else (objective: {config.objective}) than those of published "
+            f"implementations ({' or '.join(_PUBLISHED)})" + (f": use {' or '.join(fitting)}" if fitting else "")
+        )
+    conventions = {
+        "data.centered": False,
+        "model.norm_groups": 32,
+        "model.time_scale": family_of(config).published_times,
+        # A division by alpha magnifies what rounding leaves in the predicted noise.
+        "train.precision": "fp32",
+    }
+    origin = f"{checkpoint.path}: what its implementation does"
+    config = load_config(preset, [*((origin, key, value) for key, value in conventions.items()), *overrides])
+    different = {key: value for key, value in facts.items() if flatten(config)[key] != value}
+    if different:
+        others = ", ".join(f"{key} {flatten(config)[key]}" for key in different)
+        fitting = _fitting_presets(facts)
+        raise UsageError(
+            f"{checkpoint.path}: its network has {_listed(different)}, and preset {preset} {others}: "
+            + (f"use {option('preset')} {' or '.join(fitting)}, or " if fitting else "")
+            + f"set what differs with {_assignments(different)}"
+        )
+    return config
+
+
+def as_weights(checkpoint: Checkpoint, config: Config, images: Images | None, path: Path) -> Weights:
+    """The content of a weights file.
+
+    Args:
+        checkpoint: the trained network.
+        config: from `resolve`.
+        images: the training images (N, C, H, W) uint8, which are measured; None for a model without moments.
+        path: the weights file to be.
+
+    Raises:
+        UsageError: the network is of another kind, or cannot be sampled without the training images.
+    """
+    network, family = renamed(checkpoint, config), family_of(config)
+    if images is not None:
+        moments = family.measure_moments(images)
+        data = ModelData(moments, None, family.measure_extras(images, moments))
+    elif family.starts_from_images:
+        raise UsageError(
+            f"{checkpoint.path}: sampling starts from blurred training images, which a checkpoint does not hold: name these "
+            f"images with {option('data')}"
+        )
+    else:
+        data = ModelData(DataMoments.unknown((config.data.channels, *config.data.image_size), config.data.centered))
+    return Weights(config, checkpoint.step, network, data, path)
+
+
+def same_model(one: Weights, other: Weights) -> bool:
+    """Whether two weights files have the same content."""
+    return (one.config, one.step) == (other.config, other.step) and all(
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in ((one.network, other.network), (_data_tensors(one.data), _data_tensors(other.data)))
+    )
+
+
+def _data_tensors(data: ModelData) -> dict[str, Tensor]:
+    own = {"second_moment": data.moments.second_moment, "mean": data.moments.mean}
+    own |= {"measured": torch.tensor(data.moments.measured)} | data.extras
+    return own if data.gain is None else own | {"gain": data.gain}
+
+
+def _fitting_presets(facts: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in preset_names():
+        config = load_config(name)
+        keys = flatten(config)
+        if config.objective in _PUBLISHED and all(keys[key] == value for key, value in facts.items()):
+            found.append(name)
+    return found
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
+def _assignments(facts: Mapping[str, Any]) -> str:
+    return " ".join(f"{option('set')} '{key}={value}'" for key, value in facts.items())
