@@ -300,7 +300,7 @@ MUTANTS = (
     ),
     Mutant(
         "images in [0, 1]: forgotten when a run continues",
-        "train/trainer.py",
+        "training/trainer.py",
         "opponent, config.data.centered)",
         "opponent)",
         "tests/test_import.py::test_a_training_on_images_in_0_1_goes_on_as_it_began",

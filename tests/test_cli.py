@@ -57,7 +57,7 @@ def test_a_users_session(tmp_path: Path) -> None:
     )
     sampled = shell("sample", "--n", 4, cwd=tmp_path)
     assert "using runs/shapes-blur/weights/step-00000002.safetensors" in sampled.err
-    assert Image.open(tmp_path / sampled.out.strip()).size == (17, 17)
+    assert Image.open(tmp_path / sampled.out.strip()).size == (510, 510)  # two by two of 8x8, enlarged
     assert shell("animate", "process.gif", cwd=tmp_path).out == "process.gif\n"
     with Image.open(tmp_path / "process.gif") as animation:
         assert animation.n_frames == 41  # type: ignore[attr-defined]
