@@ -166,7 +166,7 @@ def animate(
         raise OptionError("spacing", spacing, "applies to the reverse process alone; use time or logsnr")
     if show == "blur" and direction != "forward":
         raise OptionError("show", show, "applies to the forward process; use direction forward")
-    process = AnimatedProcess(title, pipeline.process, pipeline, sampling)
+    process = AnimatedProcess(title, pipeline.process, pipeline, sampling, pipeline.config.data.centered)
     times = uniform_times(process.process, frames, spacing) if spacing != "steps" else []
     clean = None
     if given is not None:
