@@ -13,6 +13,7 @@ import typer
 
 import blurcli
 from blurcli import memory, threads
+from blurcli.cli import helptext
 from blurcli.cli.advice import correction, understood
 from blurcli.cli.animate import animate
 from blurcli.cli.bench import bench
@@ -60,7 +61,7 @@ for command in (
     import_,
     push,
 ):
-    app.command(command.__name__.rstrip("_"))(command)
+    app.command(command.__name__.rstrip("_"), cls=helptext.Command)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -83,7 +84,13 @@ def _global_options(
 ) -> None:
     """Train, sample, animate and score blurring diffusion models.
 
-    blurdiff train --preset shapes-blur, then: blurdiff sample, blurdiff animate process.gif, blurdiff fid.
+    \b
+    First steps:
+      blurdiff sample                        64 images of the bundled model
+      blurdiff train --preset shapes-blur    train a model, in minutes
+      blurdiff train --data path/to/images   train one of your own images
+      blurdiff animate process.gif           see how its images emerge
+      blurdiff COMMAND --help                what else there is
     """
     if started_by_torchrun() and context.invoked_subcommand not in _DISTRIBUTED:
         raise UsageError(f"{context.invoked_subcommand}: runs in one process; torchrun is for {', '.join(_DISTRIBUTED)}")

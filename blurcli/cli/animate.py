@@ -44,33 +44,29 @@ _FRAMES, _STRIP_FRAMES = 41, 8
 def animate(
     out: Annotated[
         Path,
-        typer.Argument(
-            help=".gif, .webp, .png or .apng (animated), .mp4, .html (a page with a slider), or a folder for single frames."
-        ),
+        typer.Argument(help=".gif, .webp, .png or .apng (animated), .mp4, .html (page), or a folder."),
     ],
     run: RunOption = None,
     weights: WeightsOption = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Preset for a forward process, which needs no trained model.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Preset to show forward, without a trained model.")] = None,
     assignments: AssignmentsOption = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option("--compare", help="Run, weights or preset to show beside it; may be repeated."),
+        typer.Option("--compare", help="Run, weights or preset to show beside it; repeatable."),
     ] = None,
     direction: Annotated[
         Literal["reverse", "forward", "both"],
-        typer.Option("--direction", help="From noise to images, from images to noise, or from images to noise and back."),
+        typer.Option("--direction", help="From noise, to noise, or there and back."),
     ] = "reverse",
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="Image file, folder or .zip for the forward process. [default: the run's data]"),
+        typer.Option("--images", help="Photo, folder, .zip to dissolve. [default: the run's]"),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             "--size",
-            help=f"With --preset: N or HxW pixels. [default: the photo's size, at most {_LARGEST_PHOTO_PX}; else the preset's]",
+            help=f"With --preset: N or HxW px. [default: photo's, at most {_LARGEST_PHOTO_PX}]",
         ),
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images, side by side.")] = 16,
@@ -78,8 +74,7 @@ def animate(
         Literal["z", "x_hat", "both", "blur"] | None,
         typer.Option(
             "--show",
-            help="The state z; the network's estimate x_hat of the clean image; both; or, forward, z beside its blur alone. "
-            "[default: z; blur for a photo]",
+            help="State z, estimate x_hat, both; or blur alone beside z, as for photos.",
         ),
     ] = None,
     frames: Annotated[
@@ -90,8 +85,7 @@ def animate(
         Literal["time", "logsnr", "steps"] | None,
         typer.Option(
             "--spacing",
-            help="Frames uniform in time, in log-SNR, or in the sampler's steps. [default: steps for a single reverse process; "
-            "else time]",
+            help="Frames uniform in steps (of one reverse process), time or logsnr.",
         ),
     ] = None,
     fps: Annotated[float | None, typer.Option("--fps", min=0.1, help="Frames per second. [default: 15]")] = None,
@@ -101,9 +95,7 @@ def animate(
     loop: Annotated[int | None, typer.Option("--loop", min=0, help="Times it is played; 0 is endless. [default: 0]")] = None,
     scale: Annotated[
         int | None,
-        typer.Option(
-            "--scale", min=1, help="Enlargement by whole pixels. [default: about 512 px wide, or 1024 px side by side]"
-        ),
+        typer.Option("--scale", min=1, help="Enlargement by whole pixels. [default: about 512 px wide]"),
     ] = None,
     columns: Annotated[int | None, typer.Option("--columns", min=1, help="Images per row. [default: nearly square]")] = None,
     labels: Annotated[bool, typer.Option("--labels", help="Write time, log-SNR and blur on every frame.")] = False,
@@ -121,8 +113,8 @@ def animate(
 ) -> None:
     """Animate a process: images that emerge from noise, or dissolve in it.
 
-    The last frame of the reverse process shows the images of `sample` with the same seed, sampler and steps; frames between two
-    steps are interpolated. The forward process needs no trained model: --direction forward --preset NAME.
+    The last frame of the reverse process shows the images of sample with the same seed; forward, --preset needs no trained
+    model.
     """
     from blurcli import console, files
     from blurcli.visualize.outputs import FilmStrip, Presentation, output_for

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from blurcli.cli import completion
 from blurcli.core.samplers import FINALS, SAMPLERS
 from blurcli.errors import UsageError
 
@@ -24,13 +25,19 @@ else:
 STARTED = time.perf_counter()
 """About when the command began."""
 
-PresetOption = Annotated[str | None, typer.Option("--preset", help="Name of a preset, or a YAML file. [default: the run's]")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="Name of a preset, or a YAML file. [default: the run's]", autocompletion=completion.presets),
+]
 TrainingDataOption = Annotated[
     str | None, typer.Option("--data", help="Folder or .zip of images, or a dataset's name. [default: the preset's]")
 ]
 AssignmentsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset, e.g. train.steps=1000.")]
 RunOption = Annotated[
-    Path | None, typer.Option("--run", help="Run folder; its newest weights are used. [default: the newest run]")
+    Path | None,
+    typer.Option(
+        "--run", help="Run folder; its newest weights are used. [default: the newest]", autocompletion=completion.runs
+    ),
 ]
 # Text, not a path, which would turn hf:// into hf:/.
 WeightsOption = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from blurcli.cli import completion
 from blurcli.cli.common import JsonOption
 from blurcli.errors import UsageError
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def plot(
-    run: Annotated[Path | None, typer.Argument(help="Run folder. [default: the newest run]")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder. [default: the newest run]", autocompletion=completion.runs)
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the plots. [default: plots/ in the run folder]")] = None,
     file_format: Annotated[Literal["png", "svg", "both"], typer.Option("--format", help="File format.")] = "both",
     as_json: JsonOption = False,

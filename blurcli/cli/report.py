@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blurcli.cli import completion
 from blurcli.cli.common import DeviceOption, JsonOption, ReferenceOption, find_weights, show
 from blurcli.errors import UserError
 from blurcli.session import chosen_count, load_model, own_source, reference_images
@@ -21,7 +22,11 @@ _IMAGES = 64
 
 def report(
     run: Annotated[
-        str | None, typer.Argument(help="Run folder, or weights (.safetensors, hf://user/repo). [default: the newest run]")
+        str | None,
+        typer.Argument(
+            help="Run folder, or weights (.safetensors, hf://user/repo). [default: the newest run]",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The page, .html. [default: report.html in the run folder]")] = None,
     animation: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blurcli.cli import completion
 from blurcli.cli.common import JsonOption
 from blurcli.errors import UsageError
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 def results(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders, or evaluations.jsonl files. [default: all below runs/]")
+        list[Path] | None,
+        typer.Argument(
+            help="Run folders, or evaluations.jsonl files. [default: all below runs/]", autocompletion=completion.runs
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

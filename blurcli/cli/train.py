@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blurcli.cli import completion
 from blurcli.cli.common import (
     AssignmentsOption,
     DeviceOption,
@@ -31,7 +32,10 @@ _LONG_SEC = 3 * 86_400.0  # of a training on a CPU, which is worth a warning
 def train(
     preset: PresetOption = None,
     data: TrainingDataOption = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Run folder. [default: runs/<preset>, or runs/<folder>]")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Run folder. [default: runs/<preset>, or runs/<folder>]", autocompletion=completion.runs),
+    ] = None,
     assignments: AssignmentsOption = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,

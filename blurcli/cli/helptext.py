@@ -1,0 +1,155 @@
+"""Help texts: what is used most, then the other options by what they are about, and examples."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from typer.core import TyperCommand
+
+_KINDS = {
+    **dict.fromkeys(("int", "int range", "integer", "integer range"), "N"),
+    **dict.fromkeys(("float", "float range"), "X"),
+    **dict.fromkeys(("path", "directory", "file"), "PATH"),
+    **dict.fromkeys(("str", "text", "list[str]"), "TEXT"),
+}
+"""What stands for a value, by Typer's name of its type."""
+
+_NAME_WIDTH = 18  # of the column of options, in characters
+
+PANELS: dict[str, tuple[str, ...]] = {
+    "Model and data": (
+        *("run", "weights", "guide", "preset", "set", "compare", "data", "images", "size", "split", "samples", "reference"),
+        *("features", "mode", "inception", "ema"),
+    ),
+    "Sampling": (
+        *("n", "sampler", "samplers", "steps", "eta", "delta", "final", "class", "guidance", "calibration", "seed", "seeds"),
+        *("repeats", "calls", "init-image", "strength", "init-blurred", "interpolate", "same-init", "share-noise"),
+    ),
+    "Looks": (
+        *("direction", "show", "frames", "spacing", "fps", "hold", "loop", "scale", "columns", "labels", "strip", "animation"),
+        "preview",
+    ),
+    "Output": ("out", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
+    "Sharing": ("license", "private", "message", "revision", "replace-card"),
+    "Machine": ("device", "batch-size", "max-batch", "seconds"),
+}
+"""Names of options, without dashes, by panel and in their order; a panel without options of a command does not appear."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What the help of a command begins with.
+
+    Attributes:
+        most_used: the options that are used most, without dashes.
+        examples: commands to paste.
+        elsewhere: a command whose help describes these options, too.
+    """
+
+    most_used: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    elsewhere: tuple[str, tuple[str, ...]] = ("", ())
+
+
+GUIDES = {
+    "train": Guide(
+        ("preset", "data", "set"),
+        ("train --preset shapes-blur", "train --data path/to/images", "train --preset cifar10-blur --set train.steps=20000"),
+    ),
+    "sample": Guide(
+        ("n", "steps", "out"),
+        ("sample --n 64", "sample --run runs/shapes-blur --steps 10 --out images.npz", "sample --init-image me.jpg --n 4"),
+    ),
+    "animate": Guide(
+        ("direction", "images", "n"),
+        (
+            "animate process.gif",
+            "animate me.gif --direction forward --images me.jpg --preset cifar10-blur",
+        ),
+        (
+            "sample",
+            (
+                *("run", "weights", "guide", "sampler", "steps", "delta", "class", "guidance", "seed"),
+                *("device", "json"),
+            ),
+        ),
+    ),
+    "fid": Guide(
+        ("data", "n", "features"),
+        ("fid", "fid --n 10000 --features pixels", "fid --samples theirs/ --data path/to/images"),
+    ),
+    "results": Guide((), ("results", "results runs/a runs/b")),
+    "plot": Guide((), ("plot", "plot runs/a --out plots")),
+    "likelihood": Guide(("n", "calls", "split"), ("likelihood --split test",)),
+    "sweep": Guide(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
+    "diagnose": Guide((), ("diagnose", "diagnose --weights shapes --data shapes")),
+    "report": Guide((), ("report", "report runs/a --out a.html")),
+    "data": Guide((), ("data path/to/images", "data photos.zip --preset folder-small --json")),
+    "bench": Guide((), ("bench", "bench --preset cifar10-blur")),
+    "presets": Guide((), ("presets", "presets cifar10-blur")),
+    "prefetch": Guide((), ("prefetch --preset cifar10-blur",)),
+    "export": Guide((), ("export mine.safetensors", "export mine --format diffusers")),
+    "push": Guide(("license", "private", "dry-run"), ("push runs/a me/shapes --license mit",)),
+    "import": Guide(("preset", "data", "out"), ("import checkpoint.pth --preset cifar10-heat --data cifar10",)),
+}
+
+
+class Command(TyperCommand):
+    """A command whose help has examples, and its options in panels."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """The description, and examples."""
+        super().format_help_text(ctx, formatter)
+        guide = GUIDES.get(self.name or "", Guide())
+        if guide.examples:
+            formatter.write("\nExamples:\n")
+            formatter.write("".join(f"  blurdiff {example}\n" for example in guide.examples))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, and options in panels."""
+        guide = GUIDES.get(self.name or "", Guide())
+        parameters: list[Any] = self.get_params(ctx)
+        arguments = [one.get_help_record(ctx) for one in parameters if one.param_type_name == "argument"]
+        options = {_name(one): one for one in parameters if one.param_type_name == "option" and not one.hidden}
+        formatter.write("\n")
+        for name, text in filter(None, arguments):
+            formatter.write_dl([(name.split(" ")[0].strip("{}[]<>").upper(), text.replace("  [required]", ""))])
+        command, described = guide.elsewhere
+        panels = {"Most used": guide.most_used, **PANELS, "Other": tuple(options)}
+        left = {name: option for name, option in options.items() if name not in (*described, "help")}
+        for title, names in panels.items():
+            own = [left.pop(name) for name in names if name in left]
+            if own:
+                formatter.write(f"{title}:\n")
+                formatter.indent()
+                formatter.write_dl([_row(option, ctx) for option in own], col_max=_NAME_WIDTH)
+                formatter.dedent()
+        if described:
+            flags = ", ".join(_flag(options[name]) for name in described)
+            formatter.write_text(f"As in blurdiff {command} --help: {flags}")
+
+
+def _name(option: Any) -> str:
+    return _flag(option).removeprefix("--")
+
+
+def _flag(option: Any) -> str:
+    return str(next((flag for flag in option.opts if flag.startswith("--")), option.opts[0]))
+
+
+def _row(option: Any, ctx: Any) -> tuple[str, str]:
+    """Name and help text of an option, without what an error tells: ranges, and the types of values."""
+    name, text = option.get_help_record(ctx)
+    text = re.sub(r"\s*\[(?:[\d.]+<=?)?x(?:[<>]=?[\d.]+)?\]", "", text)
+    text = re.sub(r"; (?:[\d.]+<=?)?x(?:[<>]=?[\d.]+)?\]", "]", text)
+    flag, _, kind = name.partition(" ")
+    kind = re.sub(r"^[<\[]|[>\]]$", "", kind)
+    if "|" in kind:
+        choices = kind.split("|")
+        if not all(re.search(rf"\b{re.escape(choice)}\b", text) for choice in choices):
+            said, bracket, default = text.partition(" [default")
+            text = f"{said.rstrip('. ')}: {', '.join(choices)}.{bracket}{default}"
+        kind = "NAME"
+    return f"{flag} {_KINDS.get(kind.lower(), kind)}".rstrip(), " ".join(text.split())
