@@ -38,6 +38,15 @@ def test_the_color_scale_of_errors_is_centered_at_one(tmp_path: Path) -> None:
     assert all(min(sum(abs(a - b) for a, b in zip(color, c, strict=True)) for c in seen) < 12 for color in (blue, white, red))
 
 
+def test_the_color_scale_of_errors_shows_small_ones(tmp_path: Path) -> None:
+    relative = torch.tensor([[0.5, 1.0], [0.5, 1.0], [0.5, 2.0]])
+    save_errors(torch.linspace(0, 1, 3), relative, ["mean", "4-2 px"], tmp_path / "e.png")
+    with Image.open(tmp_path / "e.png") as picture:
+        colors = [picture.convert("RGB").getpixel((x, y)) for x, y in ((250, 150), (800, 450))]
+    for color, end in zip(colors, ((5, 48, 97), (103, 0, 31)), strict=True):
+        assert sum(abs(a - b) for a, b in zip(color, end, strict=True)) < 12
+
+
 def test_refusals_come_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown format of a plot; end the name in .png or .svg"):
         check_plot(tmp_path / "s.jpeg")

@@ -24,7 +24,7 @@ _SUFFIXES = (".png", ".svg")
 _WIDTH_IN = 7.0
 _MOST_POINTS = 2_000  # of a line: more cannot be seen
 _MOST_MARKERS = 150
-_DECADES = 2  # range of the color scale of relative errors, on either side of 1
+_COLOR_RANGES = (2, 3, 5, 10, 30, 100)  # of relative errors, as factors on either side of 1
 
 
 def check_plot(path: Path, name: str = "out") -> None:
@@ -148,7 +148,9 @@ def save_scores(
 
 
 def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, width: float = _WIDTH_IN) -> None:
-    """Squared error of x_hat relative to the Wiener filter, by time and frequency band; the color scale is centered at 1.
+    """Squared error of x_hat relative to the Wiener filter, by time and frequency band.
+
+    The color scale is centered at 1 and reaches as far as the errors do, at most from 1/100 to 100.
 
     Args:
         times: (T,), uniform in [0, 1], at least 2.
@@ -159,20 +161,23 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, w
     """
     figure = Figure(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()
-    shade = np.log10(relative.cpu().numpy().T.clip(10.0**-_DECADES, 10.0**_DECADES))
+    logs = np.log10(relative.cpu().numpy().T)
+    largest = next((most for most in _COLOR_RANGES if np.abs(logs).max() <= np.log10(most) + 1e-6), _COLOR_RANGES[-1])
+    end = np.log10(largest)
+    shade = logs.clip(-end, end)
     half = float(times[1] - times[0]) / 2
     image = axes.imshow(
         shade,
         aspect="auto",
         cmap="RdBu_r",
-        norm=TwoSlopeNorm(0, -_DECADES, _DECADES),
+        norm=TwoSlopeNorm(0, -end, end),
         extent=(-half, 1 + half, len(bands) - 0.5, -0.5),
         interpolation="nearest",
     )
     axes.set(xlabel="t", ylabel="wavelength", yticks=range(len(bands)), yticklabels=bands)
     scale = figure.colorbar(image, label="squared error / squared error of the Wiener filter")
-    ticks = range(-_DECADES, _DECADES + 1)
-    scale.set_ticks(list(ticks), labels=[f"{10.0**k:g}" for k in ticks])
+    ticks = np.linspace(-end, end, 5)
+    scale.set_ticks(list(ticks), labels=[f"{10.0**k:.2g}" for k in ticks])
     _save(figure, path)
 
 
