@@ -336,6 +336,11 @@ class Pipeline:
         conditions = self._conditions(range(len(z)), seed, sampling or self.sampling())
         return self.to_rgb(self.model.denoiser(z, times, **conditions))
 
+    def column_titles(self, sampling: SamplingConfig) -> tuple[str, ...]:
+        """The classes, as titles of the columns of a grid, where images have all classes in turn; else none."""
+        names = () if self.classes is None or sampling.label != "all" else self.classes.names
+        return names if len(names) <= _LISTED_CLASSES else ()
+
     def _empty(self, count: int) -> Tensor:
         return torch.empty(count, self.config.data.channels, *self.process.shape, device=self.state_device)
 

@@ -8,6 +8,7 @@ import torch
 from conftest import Cli, settings, shell
 from PIL import Image
 
+import blurcli
 from blurcli.core import UNet
 from blurcli.data import Batches, ReadOptions, load_dataset
 from blurcli.data.shapes import KINDS, draw_shapes
@@ -152,3 +153,14 @@ def test_damaged_classes_are_reported(class_run: Path) -> None:
     save_weights(replace(weights, path=path, classes=Classes(("a",), (1,))))
     with pytest.raises(UserError, match=r"other.safetensors: its classes cannot be read"):
         load_weights(path)
+
+
+def test_a_grid_of_all_classes_has_a_titled_column_for_each(cli: Cli, class_run: Path, tmp_path: Path) -> None:
+    assert cli("sample", "--run", class_run, "--class", "all", "--n", 6, "--scale", 4, "--out", "all.png").code == 0
+    with Image.open(tmp_path / "all.png") as grid:
+        assert grid.size == (3 * 9 * 4 - 4, 2 * 9 * 4 - 4 + 18)
+    blurcli.load(class_run).sample(6, label="all").save(tmp_path / "ours.png", scale=4)
+    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "all.png").read_bytes()
+    assert cli("sample", "--run", class_run, "--class", "square", "--n", 6, "--scale", 4, "--out", "one.png").code == 0
+    with Image.open(tmp_path / "one.png") as grid:
+        assert grid.height == 2 * 9 * 4 - 4

@@ -163,3 +163,14 @@ def test_an_array_is_written_batch_by_batch_and_atomically(tmp_path: Path) -> No
     with pytest.raises(UserError, match="no more"):
         visualize.write_npz(batches(), 1000, tmp_path / "x.npz")
     assert not list(tmp_path.iterdir())
+
+
+def test_columns_of_a_grid_have_titles() -> None:
+    images = np.full((6, 3, 32, 32), 90, np.uint8)
+    plain = np.asarray(visualize.grid_picture(images, columns=3, scale=2))
+    titled = np.asarray(visualize.grid_picture(images, scale=2, titles=("circle", "square", "a very long name of a class")))
+    assert np.array_equal(titled[18:], plain)
+    assert [int(titled[:18, x : x + 64].max()) > 200 for x in (0, 66, 132)] == [True] * 3
+    assert not titled[:18, 64:66].any()  # no title leaves its column
+    other = visualize.grid_picture(images, columns=2, scale=2, titles=("circle", "square", "triangle"))
+    assert other.height == (3 * 33 - 1) * 2  # columns of mixed classes have no titles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,20 +21,23 @@ class Images:
     Args:
         array: (N, H, W, C) uint8, 0..255, C 1 or 3.
         source: what they are, for scores; such as how they were sampled.
+        titles: names of the columns of a grid, such as classes.
 
     Attributes:
         array: as given.
         source: as given.
+        titles: as given.
 
     Raises:
         ValueError: an array of another shape or type.
     """
 
-    def __init__(self, array: NDArray[np.uint8], source: dict[str, Any] | None = None) -> None:
+    def __init__(self, array: NDArray[np.uint8], source: dict[str, Any] | None = None, titles: Sequence[str] = ()) -> None:
         if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.dtype != np.uint8 or not array.size:
             raise ValueError(f"images must be (N, H, W, 1 or 3) uint8, not {array.shape} {array.dtype}")
         self.array = array
         self.source = source or {}
+        self.titles = tuple(titles)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,7 +56,7 @@ class Images:
             columns: images per row; None for nearly square.
             scale: enlargement by whole pixels; None for a size that is easy to see.
         """
-        return visualize.grid_picture(self._rows, columns, scale)
+        return visualize.grid_picture(self._rows, columns, scale, self.titles)
 
     def save(self, path: str | Path, scale: int | None = None) -> Path:
         """Write a grid (`.png`), the array `arr_0` (`.npz`), or a new folder of single images (no suffix).
@@ -70,7 +74,7 @@ class Images:
         path = Path(path).expanduser()
         match path.suffix.lower():
             case ".png":
-                visualize.save_grid(self._rows, path, scale)
+                visualize.save_grid(self._rows, path, scale, self.titles)
             case ".npz":
                 visualize.write_npz([self._rows], len(self), path)
             case "":

@@ -123,7 +123,8 @@ class Model:
         with console.progress(title, n) as update, self.pipeline.progress(sampling, update):
             batches = list(map(to_uint8, self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size)))
         source = {**asdict(sampling), "seed": seed, "weights": str(self.path)}
-        return Images(np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1)), source)
+        array = np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1))
+        return Images(array, source, self.pipeline.column_titles(sampling))
 
     def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationOptions]) -> Animation:
         """Images 0 to n - 1 of a seed as they are made; or images that dissolve in noise.

@@ -32,7 +32,7 @@ from blurcli.errors import UsageError
 from blurcli.session import StartOptions, distributed_context, load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blurcli.config import Config
     from blurcli.visualize import Images
@@ -132,7 +132,7 @@ def sample(
             record |= {"init_image": str(init_image), "strength": beginning.time, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
         deciding = {**record, "weights": model.digest, "n": n if interpolate is not None else None}
-        output = _output(out, n, deciding, scale)
+        output = _output(out, n, deciding, scale, model.column_titles(sampling))
         first = distributed.max(output.images_done(n) if distributed.is_main else 0)
         wanted = range(first, n)
         size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
@@ -199,11 +199,11 @@ class _OneFile:
         self.write_images(batches, self.count, self.path)
 
 
-def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None) -> _Output:
+def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None, titles: Sequence[str]) -> _Output:
     from blurcli import visualize
 
     writers: dict[str, Callable[[Iterable[Images], int, Path], None]]
-    writers = {".png": partial(visualize.write_grid, scale=scale), ".npz": visualize.write_npz}
+    writers = {".png": partial(visualize.write_grid, scale=scale, titles=titles), ".npz": visualize.write_npz}
     if scale is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--scale {scale}: enlarges a grid (--out grid.png); arrays and single images stay as they are")
     if writer := writers.get(out.suffix.lower()):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from blurcli import files
+from blurcli.errors import one_line
 
 Images = NDArray[np.uint8]
 """Images (N, C, H, W), or one picture (height, width, C), in 0..255."""
@@ -19,6 +20,7 @@ Images = NDArray[np.uint8]
 GAP_PX = 1
 """Pixels between images, before enlargement."""
 
+_LINE_PX, _TEXT_PX = 18, 13  # of titles
 _GRID_PX = 512  # about, of the longer side of a grid without a given scale
 
 
@@ -59,16 +61,31 @@ def picture(pixels: Images, scale: int = 1) -> Image.Image:
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
-def grid_picture(images: Images, columns: int | None = None, scale: int | None = None) -> Image.Image:
+def grid_picture(
+    images: Images, columns: int | None = None, scale: int | None = None, titles: Sequence[str] = ()
+) -> Image.Image:
     """Images (N, C, H, W) uint8 as a grid.
 
     Args:
         images: the images.
-        columns: images per row; None for nearly square.
+        columns: images per row; None for one per title, or nearly square without titles.
         scale: enlargement by whole pixels; None for `grid_scale`.
+        titles: names of the columns, such as classes; they are written above.
     """
-    pixels = tile(images, columns)
-    return picture(pixels, scale or grid_scale(len(images), pixels.shape[:2]))
+    titles = titles[: len(images)]
+    pixels = tile(images, columns or len(titles) or None)
+    scale = scale or grid_scale(len(images), pixels.shape[:2])
+    grid = picture(pixels, scale)
+    if not titles or columns not in (None, len(titles)):
+        return grid
+    titled = Image.new(grid.mode, (grid.width, grid.height + _LINE_PX))
+    titled.paste(grid, (0, _LINE_PX))
+    width = images.shape[-1] * scale
+    for number, title in enumerate(titles):
+        label = Image.new("L", (width, _LINE_PX))
+        ImageDraw.Draw(label).text((2, 2), one_line(title), 255, ImageFont.load_default(_TEXT_PX))
+        titled.paste(label.convert(grid.mode), (number * (width + GAP_PX * scale), 0))
+    return titled
 
 
 def grid_scale(count: int, size: tuple[int, ...]) -> int:
@@ -76,15 +93,15 @@ def grid_scale(count: int, size: tuple[int, ...]) -> int:
     return 1 if count == 1 else max(1, round(_GRID_PX / max(size)))
 
 
-def save_grid(images: Images, path: Path, scale: int | None = None) -> None:
-    """Write images (N, C, H, W) uint8 as a grid in one PNG; `scale` as in `grid_picture`."""
+def save_grid(images: Images, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
+    """Write images (N, C, H, W) uint8 as a grid in one PNG; `scale` and `titles` as in `grid_picture`."""
     with files.replacing(path) as temporary:
-        grid_picture(images, scale=scale).save(temporary, format="PNG")
+        grid_picture(images, scale=scale, titles=titles).save(temporary, format="PNG")
 
 
-def write_grid(batches: Iterable[Images], count: int, path: Path, scale: int | None = None) -> None:
-    """Write all `count` images of batches (B, C, H, W) as a grid in one PNG; `scale` as in `grid_picture`."""
-    save_grid(np.concatenate(list(batches)), path, scale)
+def write_grid(batches: Iterable[Images], count: int, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
+    """Write all `count` images of batches (B, C, H, W) as a grid in one PNG; `scale` and `titles` as in `grid_picture`."""
+    save_grid(np.concatenate(list(batches)), path, scale, titles)
 
 
 def write_npz(batches: Iterable[Images], count: int, path: Path) -> None:
