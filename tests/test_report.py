@@ -18,6 +18,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 from test_page import CHROMIUM, DRIVER, QUIET, needs_browser
 
 from blurcli.config import from_json, load_config, parse_overrides
@@ -438,8 +439,8 @@ def test_the_page_in_a_browser(cli: Cli, tiny_run: Path, tmp_path: Path, browser
     """
     for width in (1280, 360, 320):
         device(browser, width)
-        loaded, scales, beyond, outside = browser.execute_script(check)
-        assert loaded
+        WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(check)[0])  # loaded
+        _, scales, beyond, outside = browser.execute_script(check)
         assert scales
         assert all(scale == int(scale) >= 1 for scale in scales)
         assert (beyond, outside) == (0, 0)
