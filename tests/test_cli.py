@@ -16,23 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import blurcli
+from blurcli.cli import app
 from blurcli.inference import choose_device
 from blurcli.visualize import image_folder, picture
 
-COMMANDS = (
-    "train",
-    "sample",
-    "animate",
-    "fid",
-    "results",
-    "likelihood",
-    "sweep",
-    "diagnose",
-    "report",
-    "presets",
-    "prefetch",
-    "push",
-)
+COMMANDS = [info.name or "" for info in app.registered_commands]
 
 
 def test_help_lists_the_commands(cli: Cli) -> None:

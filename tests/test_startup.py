@@ -7,22 +7,9 @@ from pathlib import Path
 from conftest import settings
 
 import blurcli
+from blurcli.cli import app
 
-COMMANDS = (
-    "train",
-    "sample",
-    "animate",
-    "fid",
-    "results",
-    "likelihood",
-    "sweep",
-    "diagnose",
-    "report",
-    "presets",
-    "prefetch",
-    "push",
-    "import",
-)
+COMMANDS = [info.name or "" for info in app.registered_commands]
 
 
 def test_help_is_light() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from blurcli import console
 from blurcli.api.images import Images
+from blurcli.api.options import SamplingOptions
 from blurcli.errors import OptionError, UsageError, option
 from blurcli.families import SamplingConfig
 from blurcli.pipeline import Pipeline
@@ -32,7 +33,7 @@ _FRAMES = 41
 _NOTEBOOK_PX = 256  # about, of the width in a notebook, which keeps the GIF
 
 
-class AnimationOptions(TypedDict, total=False):
+class AnimationOptions(SamplingOptions, total=False):
     """What an animation shows.
 
     Keys:
@@ -42,7 +43,6 @@ class AnimationOptions(TypedDict, total=False):
         spacing: `steps` of the sampler (the default of `reverse`), `time`, or `logsnr`.
         show: `z`, the states (the default); `x_hat`, the estimates of the clean image; `both`; or, for `forward`, `blur`: the
             images with their blur alone beside the states.
-        sampler, steps, eta, delta, label, guidance, final: as for `Model.sample`.
     """
 
     direction: Literal["reverse", "forward", "both"]
@@ -50,13 +50,6 @@ class AnimationOptions(TypedDict, total=False):
     frames: int
     spacing: Literal["steps", "time", "logsnr"]
     show: Literal["z", "x_hat", "both", "blur"]
-    sampler: str
-    steps: int
-    eta: float
-    delta: float
-    label: str
-    guidance: float
-    final: Literal["noisy", "denoised"]
 
 
 class Look(TypedDict, total=False):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,35 +14,14 @@ from torch import Tensor
 from blurcli import console, session
 from blurcli.api.animation import Animation, AnimationOptions, animate
 from blurcli.api.images import Images
+from blurcli.api.options import SamplingOptions, check_names, check_range
 from blurcli.config import Config
-from blurcli.errors import OptionError, did_you_mean
+from blurcli.errors import OptionError
 from blurcli.families import SamplingConfig
 from blurcli.pipeline import Pipeline, to_uint8
 from blurcli.runs import Run
 
 _MAX_SEED = 2**64 - 1
-
-
-class SamplingOptions(TypedDict, total=False):
-    """How images are made; the preset's way for what is not given.
-
-    Keys:
-        sampler: name of the method, such as `abm`.
-        steps: steps of the sampler, at least 1.
-        eta: noise of `ddim`, in [0, 1].
-        delta: noise per step of `heat`, for images in [0, 1].
-        label: name of a class; `none`; `all` in turn.
-        guidance: classifier-free guidance, or by the guide, in [0, 100]; 1 is none.
-        final: for diffusion, `noisy` or `denoised`.
-    """
-
-    sampler: str
-    steps: int
-    eta: float
-    delta: float
-    label: str
-    guidance: float
-    final: Literal["noisy", "denoised"]
 
 
 class SampleOptions(SamplingOptions, total=False):
@@ -217,20 +195,6 @@ def load(source: str | Path, *, device: str = "auto", calibrated: bool = True, g
     weaker = None if guide is None else session.named_weights(str(guide))[0]
     pipeline, step = session.load_model(path, device, calibrated, weaker)
     return Model(pipeline, path, run, step)
-
-
-def check_names(function: str, options: Mapping[str, Any], known: Any) -> None:
-    """Raise a TypeError for an option that a function does not have; `known` is the TypedDict of those that it has."""
-    for name in options:
-        if name not in known.__annotations__:
-            raise TypeError(f"{function}() has no option {name!r}{did_you_mean(name, known.__annotations__)}")
-
-
-def check_range(name: str, value: float | None, low: float, high: float | None = None) -> None:
-    """Raise an OptionError for a number outside [low, high]; None is what was not given."""
-    if value is None or (low <= value and (high is None or value <= high)):
-        return
-    raise OptionError(name, value, f"must be at least {low}" if high is None else f"must be from {low} to {high}")
 
 
 def _photo(given: Any) -> Path | Image.Image | None:

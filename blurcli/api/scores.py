@@ -10,7 +10,8 @@ import torch
 
 from blurcli import console, evaluate
 from blurcli.api.images import Images
-from blurcli.api.model import Model, SamplingOptions, check_names, check_range, load
+from blurcli.api.model import Model, load
+from blurcli.api.options import SamplingOptions, check_names, check_range
 from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
 
 _BATCH = 256

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from blurcli import console, session
-from blurcli.api.model import Model, check_range, load
+from blurcli.api.model import Model, load
+from blurcli.api.options import check_range
 from blurcli.inference import choose_device
 from blurcli.training import Callbacks, Interrupted, Metrics
 from blurcli.training import train as run_training
