@@ -177,7 +177,7 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, w
     axes.set(xlabel="t", ylabel="wavelength", yticks=range(len(bands)), yticklabels=bands)
     scale = figure.colorbar(image, label="squared error / squared error of the Wiener filter")
     ticks = np.linspace(-end, end, 5)
-    scale.set_ticks(list(ticks), labels=[f"{10.0**k:.2g}" for k in ticks])
+    scale.set_ticks(list(ticks), labels=[f"{float(f'{10.0**k:.2g}'):g}" for k in ticks])
     _save(figure, path)
 
 
