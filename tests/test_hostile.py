@@ -85,6 +85,7 @@ def test_any_yaml_is_a_preset_or_an_error(tmp_path: Path, content: Any) -> None:
 
 @often
 @given(values)
+@example({"seed": {")": None}})
 def test_any_values_are_a_preset_or_an_error(content: dict[str, Any]) -> None:
     one_or_the_other("shapes-blur", [(f"--set {key}", key, value) for key, value in content.items()])
 

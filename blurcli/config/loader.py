@@ -65,7 +65,7 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
         # Contradictions between keys are reported for their section: of the keys that the message names, or else of all, the
         # one that was set last is the likely cause.
         inside = [known for known in origins if not key or known.startswith(key + ".")]
-        named = [known for known in inside if re.search(rf"\b{known if not key else known.removeprefix(f'{key}.')}\b", message)]
+        named = [known for known in inside if re.search(rf"\b{re.escape(known.removeprefix(f'{key}.'))}\b", message)]
         return origins.get(key) or next((origins[known] for known in (*reversed(named), *reversed(inside))), preset)
 
     return _validate(merged, origin_of)
