@@ -49,9 +49,20 @@ class Run:
         """Where an unreadable state is moved."""
         return self.path / "state.damaged.safetensors"
 
+    @property
+    def distilled(self) -> Run:
+        """The run in which the model of this one is distilled, unless another is named; itself where it is one."""
+        suffix = "-distilled"
+        return self if self.path.name.endswith(suffix) else Run(self.path.with_name(self.path.name + suffix))
+
     def saved_states(self) -> list[Path]:
         """The existing state files, the newest first."""
         return [path for path in (self.state_path, self.previous_state_path) if path.exists()]
+
+    @property
+    def teacher_path(self) -> Path:
+        """In the run of a distilled model: the weights that it is tuned from."""
+        return self.path / "teacher.safetensors"
 
     @property
     def sessions_path(self) -> Path:

@@ -9,6 +9,7 @@ import yaml
 from blurcli.config import (
     FREE_KEYS,
     Config,
+    DiffusionConfig,
     differing_keys,
     flatten,
     from_json,
@@ -19,7 +20,6 @@ from blurcli.config import (
     to_json,
     to_yaml,
 )
-from blurcli.config.schema import DiffusionConfig
 from blurcli.errors import UsageError
 from blurcli.inference import build_network
 
@@ -105,7 +105,7 @@ def test_an_empty_preset_is_the_defaults(tmp_path: Path) -> None:
         ("process: {blur_sigma_mx: 3}", "mine.yaml: process.blur_sigma_mx: unknown key; did you mean 'process.blur_sigma_max'?"),
         ("batch_size: 3", "mine.yaml: batch_size: unknown key; did you mean 'train.batch_size'?"),
         ("zzz: 3", "mine.yaml: zzz: unknown key"),
-        ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be one of 'spectral', 'v', 'eps', 'residual'"),
+        ("objective: epsilon", "mine.yaml: objective: got 'epsilon'; input should be one of 'spectral', 'v', 'eps', 'consistency', 'residual'"),
         ("process: {min_scale: .nan}", "mine.yaml: process.min_scale: got nan; input should be a finite number"),
         ("process: {blur_sigma_max: null}", "mine.yaml: process: blur_sigma_max: null is for blur_schedule: noise-ratio"),
         ("process: {blur_noise_ratio: 1}", "mine.yaml: process: blur_noise_ratio is for blur_schedule: noise-ratio"),

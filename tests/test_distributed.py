@@ -75,6 +75,19 @@ def test_training_equals_that_of_one_process(tmp_path: Path, cli: Cli) -> None:
     assert len(list((together / "r").glob("events.*"))) == 2  # one process writes, at each start
 
 
+def test_distilling_equals_that_of_one_process(tiny_run: Path, cli: Cli, tmp_path: Path) -> None:
+    for steps in (2, 4):
+        found = {}
+        for name, run in (("one", cli), ("two", distributed)):
+            keys = (*FP32[:1], f"train.steps={steps}", "distill.double_every_steps=1")
+            options = [part for key in keys for part in ("--set", key)]
+            folder = {} if name == "one" else {"cwd": tmp_path}
+            done = run("distill", tiny_run, "--run", name, *options, **folder)
+            assert done.code == 0, done.err
+            found[name] = load_file(tmp_path / name / "weights" / f"step-{steps:08d}.safetensors")
+        assert relative_difference(found["one"], found["two"]) < 1e-4
+
+
 def test_samples_and_scores_are_those_of_one_process(tiny_run: Path, cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path
     torch.set_num_threads(1)  # as torchrun has it: the last digits of a sum depend on it

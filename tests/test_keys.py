@@ -178,7 +178,8 @@ HEAT = ("process.kind=heat", "process.levels=4", "sample.sampler=heat", "sample.
 
 def test_the_table_has_every_key() -> None:
     heat = load_config("shapes-heat")
-    assert set(CHANGES) == {*flatten(Config()), *flatten(heat)}  # type: ignore[call-arg]
+    known = {*flatten(Config()), *flatten(heat)}  # type: ignore[call-arg]
+    assert set(CHANGES) == {key for key in known if not key.startswith("distill.")}  # test_distill.py tries these
 
 
 @pytest.fixture(scope="module")

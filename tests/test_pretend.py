@@ -48,6 +48,8 @@ COMPARED = [
     sample("eps"),
     train("shapes-classes", "classes", 2, "optim.loss_weight=min-snr", "data.augment=0.2"),
     sample("classes", "--class", "circle", "--guidance", "2"),
+    ["distill", "blur", "--set", "train.steps=2", "--set", "distill.double_every_steps=1"],
+    sample("blur-distilled"),
 ]
 OTHERS = [
     ["animate", "both.gif", "--run", "blur", "--n", "1", "--frames", "3", "--direction", "both", "--show", "both"],
@@ -110,8 +112,8 @@ def test_results_are_those_of_the_cpu(ran: tuple[Path, dict[str, Any]], on_cpu: 
     folder, _ = ran
     weights = sorted(path.relative_to(on_cpu) for path in on_cpu.glob("*/weights/*.safetensors"))
     images = sorted(path.relative_to(on_cpu) for path in on_cpu.glob("*.npz"))
-    assert len(weights) == 5
-    assert len(images) == 10
+    assert len(weights) == 6
+    assert len(images) == 11
     for path in weights:
         ours, theirs = load_file(folder / path), load_file(on_cpu / path)
         for name, tensor in theirs.items():

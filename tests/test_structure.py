@@ -17,7 +17,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"api"},
-    {"scoring", "training_setup"},
+    {"scoring", "training_setup", "distillation"},
     {"benchmark", "portable", "sharing"},
     {"visualize"},
     {"training"},

@@ -4,6 +4,6 @@ from blurcli.api.animation import Animation
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
 from blurcli.api.scores import score
-from blurcli.api.training import train
+from blurcli.api.training import distill, train
 
-__all__ = ["Animation", "Images", "Model", "load", "score", "train"]
+__all__ = ["Animation", "Images", "Model", "distill", "load", "score", "train"]

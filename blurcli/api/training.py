@@ -10,11 +10,16 @@ from typing import Any
 from blurcli import console, session
 from blurcli.api.model import Model, load
 from blurcli.api.options import check_range
+from blurcli.config import Config
+from blurcli.distillation import set_up as set_up_distillation
+from blurcli.distillation import teacher_of
 from blurcli.inference import choose_device
+from blurcli.runs import Run
 from blurcli.training import Callbacks, Interrupted, Metrics
 from blurcli.training import train as run_training
 from blurcli.training_setup import set_up
 from blurcli.visualize import tile
+from blurcli.weights import Weights
 
 
 def train(
@@ -51,6 +56,48 @@ def train(
     assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
     preset, data = (None if value is None else str(value) for value in (preset, data))
     folder, config = set_up(preset, data, None if run is None else Path(run).expanduser(), device, assigned)
+    return _trained(folder, config, device, callback, teacher_of(folder, config))
+
+
+def distill(
+    model: str | Path,
+    data: str | Path | None = None,
+    *,
+    run: str | Path | None = None,
+    steps: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    callback: Callable[[dict[str, Any]], object] = lambda metrics: None,
+) -> Model:
+    """Distill a trained model into one that samples in one to four steps, or continue, as `blurdiff distill` does.
+
+    Args:
+        model: a run folder, a weights file, `hf://user/repo`, or `shapes`, the bundled model.
+        data: folder or .zip of images, or a dataset's name; None for those that the model was trained on.
+        run: run folder; None for the model's, with `-distilled` after its name.
+        steps: training steps in all; None for an eighth of the model's.
+        settings: other keys over those that follow from the model's, such as `{"optim.lr": 1e-4}`.
+        device: as for `train`.
+        callback: as for `train`.
+
+    Returns:
+        The distilled model.
+
+    Raises:
+        UsageError: no such model, one that cannot be distilled, or a key that does not fit it.
+        UserError: a file is damaged or cannot be written, or the training diverged.
+        KeyboardInterrupt: as for `train`.
+    """
+    check_range("steps", steps, 1)
+    assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
+    folder = None if run is None else Path(run).expanduser()
+    found = set_up_distillation(str(model), None if data is None else str(data), folder, assigned)
+    return _trained(found.run, found.config, device, callback, found.teacher)
+
+
+def _trained(
+    folder: Run, config: Config, device: str, callback: Callable[[dict[str, Any]], object], teacher: Weights | None
+) -> Model:
     dataset = session.load_images(config, config.data.source, "train", config.data.classes)
     with console.progress("training", config.train.steps) as update:
 
@@ -59,7 +106,7 @@ def train(
 
         callbacks = Callbacks(console.notify, update, on_log, tile)
         try:
-            run_training(config, folder, dataset, choose_device(device), callbacks)
+            run_training(config, folder, dataset, choose_device(device), callbacks, teacher=teacher)
         except Interrupted as stop:
             raise KeyboardInterrupt(f"{stop}; the same call continues") from None
     return load(folder.path, device=device)

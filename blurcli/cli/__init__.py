@@ -19,6 +19,7 @@ from blurcli.cli.animate import animate
 from blurcli.cli.bench import bench
 from blurcli.cli.data import data
 from blurcli.cli.diagnose import diagnose
+from blurcli.cli.distill import distill
 from blurcli.cli.export import export
 from blurcli.cli.fid import fid
 from blurcli.cli.import_ import import_
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 for command in (
     train,
+    distill,
     sample,
     animate,
     fid,
@@ -70,7 +72,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_DISTRIBUTED = ("train", "sample", "fid")
+_DISTRIBUTED = ("train", "distill", "sample", "fid")
 
 
 @app.callback()

@@ -42,7 +42,7 @@ RunOption = Annotated[
 # Text, not a path, which would turn hf:// into hf:/.
 WeightsOption = Annotated[
     str | None,
-    typer.Option("--weights", help="Weights: a .safetensors file; hf://user/repo; or shapes, the bundled model."),
+    typer.Option("--weights", help="Weights: a .safetensors file; hf://user/repo; shapes or shapes-fast, the bundled models."),
 ]
 SamplerOption = Annotated[
     SamplerName | None,
@@ -111,10 +111,15 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
         console.result(text)
 
 
-def find_weights(run: Path | None, weights: str | None) -> tuple[Path | str, Run | None]:
+def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> tuple[Path | str, Run | None]:
     """The weights file to use, or its reference on the hub; and its run where it was found by one; reports which.
 
     Without a named file and without any run it is the bundled model.
+
+    Args:
+        run: a run folder.
+        weights: what names a file, as `session.named_file` takes it.
+        fast: whether to use the model that was distilled from that one.
     """
     from blurcli import bundled, console, session
     from blurcli.runs import RUNS, Run, newest_run
@@ -122,14 +127,23 @@ def find_weights(run: Path | None, weights: str | None) -> tuple[Path | str, Run
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
-        return session.named_file(weights), None
+        file = session.named_file(weights)
+        if fast and file not in bundled.FILES.values():
+            raise UsageError(f"--fast --weights {weights}: which distilled model belongs to a file is not known; name that one")
+        return bundled.FAST_PATH if fast else file, None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
         console.notify(
-            f"no run in {RUNS}/ yet: using the bundled model (--weights {bundled.NAME}); "
+            f"no run in {RUNS}/ yet: using the bundled model (--weights {bundled.FAST_NAME if fast else bundled.NAME}); "
             f"train your own with: blurdiff train --preset {bundled.NAME}"
         )
-        return bundled.PATH, None
+        return bundled.FAST_PATH if fast else bundled.PATH, None
+    if fast:
+        original, chosen = chosen, chosen.distilled
+        if not chosen.all_weights():
+            raise UsageError(
+                f"--fast: {chosen.path} has no distilled model yet; make it with: blurdiff distill {original.path}"
+            )
     path = chosen.newest_weights()
     console.notify(f"using {path}")
     return path, chosen

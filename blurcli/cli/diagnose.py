@@ -51,6 +51,7 @@ def diagnose(
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated)
+    model.family.require_mean_estimate()
     split = split or model.config.score.split
     name = f"diagnose-{step:08d}-{split}{'' if calibrated else '-uncalibrated'}.png"
     out = out or (chosen_run.path if chosen_run is not None else Path()) / name

@@ -20,7 +20,21 @@ _NAME_WIDTH = 18  # of the column of options, in characters
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Model and data": (
-        *("run", "weights", "guide", "preset", "set", "compare", "data", "images", "size", "split", "samples", "reference"),
+        *(
+            "run",
+            "weights",
+            "fast",
+            "guide",
+            "preset",
+            "set",
+            "compare",
+            "data",
+            "images",
+            "size",
+            "split",
+            "samples",
+            "reference",
+        ),
         *("features", "mode", "inception", "ema"),
     ),
     "Sampling": (
@@ -58,9 +72,18 @@ GUIDES = {
         ("preset", "data", "set"),
         ("train --preset shapes-blur", "train --data path/to/images", "train --preset cifar10-blur --set train.steps=20000"),
     ),
+    "distill": Guide(
+        ("data", "set", "run"),
+        ("distill runs/shapes-blur", "distill mine.safetensors --data path/to/images --set train.steps=2000"),
+    ),
     "sample": Guide(
         ("n", "steps", "out"),
-        ("sample --n 64", "sample --run runs/shapes-blur --steps 10 --out images.npz", "sample --init-image me.jpg --n 4"),
+        (
+            "sample --n 64",
+            "sample --fast",
+            "sample --run runs/shapes-blur --steps 10 --out images.npz",
+            "sample --init-image me.jpg --n 4",
+        ),
     ),
     "animate": Guide(
         ("direction", "images", "n"),

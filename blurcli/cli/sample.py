@@ -43,6 +43,9 @@ _WORTH_TELLING = 100 << 20  # bytes
 def sample(
     run: RunOption = None,
     weights: WeightsOption = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Use the model distilled from that one, with fewer steps (blurdiff distill).")
+    ] = False,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 64,
     sampler: SamplerOption = None,
     steps: StepsOption = None,
@@ -91,7 +94,7 @@ def sample(
     beginning.check(n, seed)
 
     with distributed_context(device) as distributed:
-        path, chosen_run = find_weights(run, weights)
+        path, chosen_run = find_weights(run, weights, fast)
         model, step = load_model(path, device, calibrated, guide)
         sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
         if out is None:

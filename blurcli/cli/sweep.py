@@ -65,7 +65,6 @@ def sweep(
     continued, or extended. Table and plot show all of them for these samplers and seeds.
     """
     from blurcli import console, evaluate, files
-    from blurcli.core.samplers import names_for
     from blurcli.visualize import plots
 
     if seed + seeds > 2**64:
@@ -77,7 +76,7 @@ def sweep(
     files.check_writable(record)
     model, step = load_model(path, device, calibrated)
     config = model.config
-    chosen_samplers = chosen_samplers or list(names_for(model.family.name))
+    chosen_samplers = chosen_samplers or list(model.family.samplers)
     options = ScoringOptions(features, mode, split, data, published, inception, device)
     scorer = options.scorer(config, chosen_run, (config.data.channels, *config.data.image_size))
     metric, count = scorer.metric, n or config.score.n

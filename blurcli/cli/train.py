@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,18 +14,11 @@ from blurcli.cli.common import (
     JsonOption,
     PresetOption,
     TrainingDataOption,
-    show,
 )
-from blurcli.session import distributed_context, load_images, load_torch
+from blurcli.cli.progress import run_to_end
+from blurcli.distillation import teacher_of
+from blurcli.session import load_torch
 from blurcli.training_setup import set_up
-
-if TYPE_CHECKING:
-    from blurcli.pace import Pace
-    from blurcli.training import Metrics
-
-_MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the time of a training is foretold
-_SLOW_SEC = 10.0  # in which a single step is measured enough
-_LONG_SEC = 3 * 86_400.0  # of a training on a CPU, which is worth a warning
 
 
 def train(
@@ -54,80 +46,4 @@ def train(
         return
 
     load_torch()
-    from blurcli import console
-    from blurcli.inference import choose_device
-    from blurcli.pace import Pace
-    from blurcli.trackers import check_installed
-    from blurcli.training import Callbacks, Interrupted
-    from blurcli.training import train as run_training
-    from blurcli.visualize import tile
-
-    with distributed_context(device) as distributed:
-        if distributed.is_main:
-            check_installed(config.train.trackers)
-        with distributed.main_first():
-            dataset = load_images(config, config.data.source, "train", config.data.classes)
-        pace = Pace(config.train.steps)
-        with console.progress("training", config.train.steps, pace) as update:
-            reporter = _Reporter(pace, update, choose_device(device).type == "cpu")
-            callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
-            try:
-                weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed)
-            except Interrupted as stop:
-                console.notify(f"{stop}; the same command continues")
-                raise typer.Exit(stop.exit_code) from None
-            reporter.finish(folder.preview_path(config.train.steps))
-        result = {"run": str(folder.path), "weights": str(weights), "step": config.train.steps}
-        show(result, str(weights), as_json)
-
-
-class _Reporter:
-    """Tells how a training goes on."""
-
-    def __init__(self, pace: Pace, update: Callable[..., None], on_cpu: bool) -> None:
-        self._pace, self._update, self._on_cpu = pace, update, on_cpu
-        self._first: int | None = None
-        self._foretold = False
-
-    def on_step(self, step: int) -> None:
-        """A step is done; the first call comes before the first step."""
-        if self._first is None:
-            self._first = step
-            self._pace.start(step)
-            return
-        self._update(step)
-        elapsed = self._pace.elapsed_sec
-        measured = step >= self._first + _MEASURED_STEPS and elapsed >= _MEASURED_SEC
-        if not self._foretold and (measured or elapsed >= _SLOW_SEC):
-            self._foretold = True
-            self._foretell()
-
-    def _foretell(self) -> None:
-        from blurcli import console
-        from blurcli.pace import duration
-
-        speed, left = self._pace.speed, self._pace.left_sec
-        if speed and left:
-            console.notify(
-                f"{self._pace.total:,} steps at {speed:.3g} steps/s: about {duration(left)}; "
-                "Ctrl-C saves, and the same command continues"
-            )
-            if left > _LONG_SEC and self._on_cpu:
-                console.notify(
-                    "warning: on this computer without a GPU that is hardly worth waiting for; blurdiff train --data FOLDER "
-                    "chooses a preset for your own images that takes about an hour"
-                )
-
-    def finish(self, preview: Path) -> None:
-        """The training is done; its last preview is in this file."""
-        from blurcli import console
-        from blurcli.pace import duration
-
-        seen = f"; samples in {preview}" if preview.exists() else ""
-        note = f", {self._pace.note}" if self._pace.note else ""
-        console.notify(f"trained to step {self._pace.total:,} in {duration(self._pace.elapsed_sec)}{note}{seen}")
-
-    def on_log(self, metrics: Metrics) -> None:
-        """The metrics of a log interval."""
-        loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
-        self._update(metrics.step, note=f"{loss}, {metrics.images_per_sec:.0f} images/s")
+    run_to_end(folder, config, device, teacher_of(folder, config), as_json)

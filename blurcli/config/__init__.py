@@ -1,6 +1,7 @@
 """Presets: their keys, and how they are read, validated and written. Imports no torch."""
 
 from blurcli.config.loader import (
+    derive_config,
     from_json,
     load_config,
     load_run_config,
@@ -8,7 +9,8 @@ from blurcli.config.loader import (
     preset_names,
     preset_summary,
 )
-from blurcli.config.schema import Config, DataConfig, DiffusionConfig, HeatConfig, OptimConfig, SampleConfig, ScoreConfig
+from blurcli.config.processes import DiffusionConfig, HeatConfig
+from blurcli.config.schema import Config, DataConfig, DistillConfig, OptimConfig, SampleConfig, ScoreConfig
 from blurcli.config.serialization import FREE_KEYS, differing_keys, flatten, to_json, to_yaml
 from blurcli.config.sources import DATASET_NAMES, expand_home, resolve_source
 
@@ -18,10 +20,12 @@ __all__ = [
     "Config",
     "DataConfig",
     "DiffusionConfig",
+    "DistillConfig",
     "HeatConfig",
     "OptimConfig",
     "SampleConfig",
     "ScoreConfig",
+    "derive_config",
     "differing_keys",
     "expand_home",
     "flatten",

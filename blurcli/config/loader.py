@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from blurcli.config.schema import PROCESS_KINDS, Config, HeatConfig
+from blurcli.config.processes import PROCESS_KINDS, HeatConfig
+from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten
 from blurcli.config.sources import expand_home, resolve_source
 from blurcli.errors import UsageError, did_you_mean, option
@@ -49,11 +50,31 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
     Raises:
         UsageError: no such preset, or anything wrong in it; the text names file, key, value and what is allowed.
     """
+    layers = ((str(path), layer) for path, layer in _layers(find_preset(preset)))
+    return _resolve(layers, overrides, preset)
+
+
+def derive_config(config: Config, origin: str, overrides: Sequence[tuple[str, str, Any]]) -> Config:
+    """Another configuration with other values of some keys.
+
+    Args:
+        config: the other configuration.
+        origin: where it is from, for messages.
+        overrides: as for `load_config`.
+
+    Raises:
+        UsageError: anything wrong in the overrides; the text names key, value and what is allowed.
+    """
+    return _resolve([(origin, config.model_dump(mode="json"))], overrides, origin)
+
+
+def _resolve(layers: Iterable[tuple[str, dict[str, Any]]], overrides: Sequence[tuple[str, str, Any]], otherwise: str) -> Config:
+    """A configuration from mappings and overrides, each with its origin; errors without another origin name `otherwise`."""
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for path, layer in _layers(find_preset(preset)):
+    for source, layer in layers:
         _drop_superseded(merged, layer.get("process"))
-        _merge(merged, layer, str(path), origins)
+        _merge(merged, layer, source, origins)
     _drop_superseded(merged, {key.removeprefix("process."): value for _, key, value in overrides if key.startswith("process.")})
     for origin, key, value in overrides:
         nested: dict[str, Any] = {key.split(".")[-1]: value}
@@ -66,7 +87,7 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
         # one that was set last is the likely cause.
         inside = [known for known in origins if not key or known.startswith(key + ".")]
         named = [known for known in inside if re.search(rf"\b{re.escape(known.removeprefix(f'{key}.'))}\b", message)]
-        return origins.get(key) or next((origins[known] for known in (*reversed(named), *reversed(inside))), preset)
+        return origins.get(key) or next((origins[known] for known in (*reversed(named), *reversed(inside))), otherwise)
 
     return _validate(merged, origin_of)
 

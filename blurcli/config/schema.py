@@ -5,23 +5,12 @@ Choices are read from the registries of `core`; none of them imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from blurcli.core.blur_schedules import BLUR_SCHEDULES
+from blurcli.config.processes import DiffusionConfig, ProcessConfig
+from blurcli.config.section import Section, one_of
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for
 from blurcli.core.weighting import LOSS_WEIGHTS
@@ -34,18 +23,6 @@ Multiplier = Annotated[int, Field(ge=1, le=64)]
 Level = Annotated[int, Field(ge=0)]
 
 
-def _one_of(choices: Iterable[str]) -> AfterValidator:
-    """A check that a value is one of these names."""
-    names = list(choices)
-
-    def check(value: str) -> str:
-        if value not in names:
-            raise ValueError(f"input should be one of {', '.join(map(repr, names))}")
-        return value
-
-    return AfterValidator(check)
-
-
 def _no_file(value: Any) -> Any:
     # The file of a network is code, and a preset can come from anybody.
     if isinstance(value, str) and value not in ("inception", "pixels"):
@@ -54,20 +31,6 @@ def _no_file(value: Any) -> Any:
 
 
 Features = Annotated[Literal["inception", "pixels"], BeforeValidator(_no_file)]
-
-
-class Section(BaseModel):
-    """Common rules: no unknown keys, no changes after construction, no infinities."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _keep_booleans_apart(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic reads `steps: yes` as 1.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
-            raise ValueError("true and false (or yes and no) are not allowed here")
-        return value
 
 
 class DataConfig(Section):
@@ -108,94 +71,6 @@ class DataConfig(Section):
         if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
             raise ValueError("value_range must rise, as [0, 4095] does")
         return self
-
-
-class DiffusionConfig(Section):
-    """Blurring diffusion, with plain denoising diffusion as the case without blur."""
-
-    kind: Literal["diffusion"] = Field("diffusion", description="diffusion, or heat for inverse heat dissipation")
-    blur_schedule: Annotated[str, _one_of(BLUR_SCHEDULES)] = Field(
-        "sin2",
-        description="growth of the blur: sin^2(pi t / 2) (the paper's), t, t^p, 1 - cos^p(pi t / 2), or r noise / signal",
-    )
-    blur_sigma_max: float | None = Field(
-        default_factory=lambda valid: None if valid.get("blur_schedule") == "noise-ratio" else 20.0,
-        ge=0,
-        description="largest blur, in pixels; 0 is plain denoising diffusion; null for noise-ratio without a limit",
-    )
-    blur_power: float | None = Field(
-        None,
-        ge=1,
-        le=100,
-        description="p of power, where larger p blurs later, and of cosine-power, where it blurs earlier; null for others",
-    )
-    blur_noise_ratio: float | None = Field(
-        None, gt=0, le=1000, description="r of noise-ratio: pixels of blur per noise over signal; null for other schedules"
-    )
-    min_scale: float = Field(1e-3, gt=0, le=1, description="lower bound of the frequency scaling of the blur")
-    logsnr_min: float = Field(-10.0, ge=-30, description="log signal-to-noise ratio at t = 1")
-    logsnr_max: float = Field(10.0, le=30, description="log signal-to-noise ratio at t = 0")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> DiffusionConfig:
-        if self.logsnr_min >= self.logsnr_max:
-            raise ValueError("logsnr_min must be below logsnr_max")
-        curve = BLUR_SCHEDULES[self.blur_schedule]
-        if self.blur_sigma_max is None and curve.needs_limit:
-            raise ValueError("blur_sigma_max: null is for blur_schedule: noise-ratio; for others it is a number of pixels")
-        if (self.blur_power is None) == (curve.option == "power"):
-            raise ValueError("blur_power is for blur_schedule: power or cosine-power, which need it; for others it is null")
-        if (self.blur_noise_ratio is None) == (curve.option == "ratio"):
-            raise ValueError("blur_noise_ratio is for blur_schedule: noise-ratio, which needs it; for others it is null")
-        return self
-
-    def check(self, config: Config) -> None:
-        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
-
-
-class HeatConfig(Section):
-    """Inverse heat dissipation: how images blur."""
-
-    kind: Literal["heat"] = Field("heat", description="heat, or diffusion for (blurring) diffusion")
-    blur_sigma_max: float = Field(24.0, gt=0, description="blur of the last level, in pixels")
-    blur_sigma_min: float = Field(0.5, gt=0, description="blur of level 1, in pixels; the levels are log-spaced")
-    levels: int = Field(200, ge=2, le=10_000, description="blur levels, the image itself not counted")
-    noise: float = Field(0.01, gt=0, le=1, description="noise on blurred images in training, where black is 0 and white 1")
-
-    @model_validator(mode="after")
-    def _rising(self) -> HeatConfig:
-        if self.blur_sigma_min >= self.blur_sigma_max:
-            raise ValueError("blur_sigma_min must be below blur_sigma_max")
-        return self
-
-    def check(self, config: Config) -> None:
-        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
-        if config.optim.time_sampling != "uniform":
-            raise ValueError("optim.time_sampling path: heat dissipation trains all levels alike; set it to uniform")
-        if config.sample.final is not None:
-            raise ValueError("sample.final: the last step of heat dissipation adds no noise; set it to null")
-        if config.sample.steps > self.levels:
-            raise ValueError(f"sample.steps {config.sample.steps}: must be at most process.levels, {self.levels}")
-        if not OBJECTIVES[config.objective].predicts_image and config.sample.steps != self.levels:
-            raise ValueError(
-                f"sample.steps: objective {config.objective} is sampled level by level; set it to process.levels, {self.levels}"
-            )
-
-
-def _kind(process: Any) -> Any:
-    return process.get("kind", "diffusion") if isinstance(process, dict) else getattr(process, "kind", "diffusion")
-
-
-PROCESS_KINDS: dict[str, type[DiffusionConfig | HeatConfig]] = {"diffusion": DiffusionConfig, "heat": HeatConfig}
-
-ProcessConfig = Annotated[
-    Annotated[DiffusionConfig, Tag("diffusion")] | Annotated[HeatConfig, Tag("heat")],
-    Discriminator(
-        _kind,
-        custom_error_type="unknown_kind",
-        custom_error_message=f"process.kind must be {' or '.join(PROCESS_KINDS)}",
-    ),
-]
 
 
 class ModelConfig(Section):
@@ -242,9 +117,10 @@ class OptimConfig(Section):
     warmup_steps: int = Field(5000, ge=0, description="steps over which the learning rate rises from 0")
     decay_from_step: Positive | None = Field(None, description="from this step lr falls as 1 / sqrt(step); null for constant")
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    loss_weight: Annotated[str, _one_of(LOSS_WEIGHTS)] = Field(
+    loss_weight: Annotated[str, one_of(LOSS_WEIGHTS)] = Field(
         "balanced",
-        description="paper: 1; balanced: more where little signal remains; min-snr, sigmoid: less where nearly all remains",
+        description="paper: 1; balanced: more where little signal remains; min-snr, sigmoid: less where nearly all remains; "
+        "root-snr: most at frequencies between signal and noise, for objective consistency",
     )
     time_sampling: Literal["path", "uniform"] = Field(
         "path",
@@ -257,6 +133,13 @@ class OptimConfig(Section):
         description="fraction of training images without their class, for guidance; unused without data.classes",
     )
     ema_decay: float = Field(0.9999, ge=0, lt=1, description="EMA decay per step (smaller during warm-up)")
+
+
+class DistillConfig(Section):
+    """How a consistency model is tuned; objectives other than consistency do not use it."""
+
+    intervals: int = Field(32, ge=2, le=1024, description="parts of the path: the model agrees with itself across one of them")
+    double_every_steps: Positive = Field(250, description="interval after which the parts, 2 at first, double, up to intervals")
 
 
 class TrainConfig(Section):
@@ -313,8 +196,8 @@ class TrainConfig(Section):
 class SampleConfig(Section):
     """How images are sampled."""
 
-    sampler: Annotated[str, _one_of(SAMPLERS)] = Field(
-        "abm", description="the method; heat for, and only for, heat dissipation"
+    sampler: Annotated[str, one_of(SAMPLERS)] = Field(
+        "abm", description="the method; heat for, and only for, heat dissipation; consistency likewise for that objective"
     )
     steps: int = Field(20, ge=1, le=10_000, description="steps of the sampler")
     eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 for none, 1 for that of ancestral")
@@ -358,13 +241,14 @@ class Config(Section):
     """A whole experiment."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, data order and noise")
-    objective: Annotated[str, _one_of(OBJECTIVES)] = Field(
+    objective: Annotated[str, one_of(OBJECTIVES)] = Field(
         "spectral", description="what the network predicts; in the papers: eps for diffusion, residual for heat dissipation"
     )
     data: DataConfig = Field(default_factory=DataConfig)
     process: ProcessConfig = Field(default_factory=DiffusionConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     sample: SampleConfig = Field(default_factory=SampleConfig)
     score: ScoreConfig = Field(default_factory=ScoreConfig)
@@ -390,10 +274,10 @@ class Config(Section):
         objectives = [name for name, objective in OBJECTIVES.items() if kind in objective.families]
         if self.objective not in objectives:
             raise ValueError(f"objective {self.objective}: for process.kind {kind} it must be {' or '.join(objectives)}")
-        samplers = names_for(kind)
+        ends_path = OBJECTIVES[self.objective].ends_path
+        samplers = names_for(kind, ends_path)
         if self.sample.sampler not in samplers:
-            raise ValueError(
-                f"sample.sampler {self.sample.sampler}: for process.kind {kind} it must be {' or '.join(samplers)}"
-            )
+            which = f"objective {self.objective}" if ends_path else f"process.kind {kind}"
+            raise ValueError(f"sample.sampler {self.sample.sampler}: for {which} it must be {' or '.join(samplers)}")
         self.process.check(self)
         return self

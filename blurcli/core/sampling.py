@@ -71,7 +71,7 @@ def sample(
         ValueError: unknown sampler or `final`, `steps` below 1, `eta` or `start` out of range, `eta` without `ddim`, `mean`
             without `spectrum`, or shapes that do not fit.
     """
-    known = names_for("diffusion")
+    known = names_for("diffusion", None)
     if sampler not in known:
         raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(known)}")
     method = SAMPLERS[sampler]

@@ -171,7 +171,7 @@ class FamilyModel(ABC):
             UsageError: they are not: the model was imported without its training images.
         """
         if not self.data.moments.measured:
-            known = ", ".join(name for name in names_for(self.family.name) if not SAMPLERS[name].whitened)
+            known = ", ".join(name for name in self.family.samplers if not SAMPLERS[name].whitened)
             raise UsageError(
                 "this model was imported without its training images, whose spectrum is needed here: import it again with "
                 f"{option('data')}, or sample with {option('sampler')} {known}"
@@ -326,16 +326,22 @@ class Family(ABC):
             raise OptionError("final", sampling.final, f"the last step of the family {self.name} adds no noise; leave it out")
         if sampling.final not in (None, *FINALS):
             raise OptionError("final", sampling.final, f"must be one of {', '.join(FINALS)}")
-        known = names_for(self.name)
+        known = self.samplers
         if sampling.sampler not in known:
             hint = did_you_mean(sampling.sampler, known)
-            reason = f"this model is of the family {self.name}: use {', '.join(known)}{hint}"
+            kind = "distilled" if self.objective.ends_path else f"of the family {self.name}"
+            reason = f"this model is {kind}: use {', '.join(known)}{hint}"
             raise OptionError("sampler", sampling.sampler, reason)
         options = SAMPLERS[sampling.sampler].option_names()
         for name, value in (("eta", sampling.eta or None), ("delta", sampling.delta)):
             if value is not None and name not in options:
                 takers = ", ".join(method.name for method in SAMPLERS.values() if name in method.option_names())
                 raise OptionError(name, f"{value:g}", f"sampler {sampling.sampler} has no such option; it is for {takers}")
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Names of the samplers for models of this configuration, the default first."""
+        return names_for(self.name, self.objective.ends_path)
 
     @abstractmethod
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
@@ -363,4 +369,16 @@ class Family(ABC):
             raise UsageError(
                 f"a model trained with objective={self.config.objective} predicts the next, less blurred image; "
                 "it has no estimate of the clean image"
+            )
+
+    def require_mean_estimate(self) -> None:
+        """Check that the network's estimate is the mean of the images behind a state.
+
+        Raises:
+            UsageError: it is one image.
+        """
+        if self.objective.ends_path:
+            raise UsageError(
+                "this model is distilled: it estimates one image behind a state and not their mean, as is needed here; use the "
+                "model that it was distilled from (its weights are teacher.safetensors in the run folder)"
             )

@@ -99,6 +99,7 @@ class BlurringFamily(Family):
 
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
         """See `Family.resolve_likelihood`."""
+        self.require_mean_estimate()
         if likelihood.delta is not None:
             reason = "it is the noise of heat dissipation's steps, and this model is of another family; leave it out"
             raise OptionError("delta", f"{likelihood.delta:g}", reason)

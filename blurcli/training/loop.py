@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from blurcli import files
 from blurcli.config import Config, differing_keys, flatten, load_run_config, to_yaml
 from blurcli.core.moments import DataMoments
+from blurcli.core.objectives import OBJECTIVES
 from blurcli.data import Batches, Dataset
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UsageError, option
@@ -29,6 +30,7 @@ from blurcli.training.logging import Metrics, MetricsLogger, RunningMetrics
 from blurcli.training.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
 from blurcli.training.signals import GracefulShutdown, Interrupted
 from blurcli.training.trainer import Trainer
+from blurcli.weights import Weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def train(
     device: torch.device,
     callbacks: Callbacks = Callbacks(),
     distributed: DistributedContext = SINGLE_PROCESS,
+    teacher: Weights | None = None,
 ) -> Path:
     """Train to `config.train.steps`, from the run's saved state where there is one.
 
@@ -65,28 +68,37 @@ def train(
         device: where it runs.
         callbacks: messages, metrics and previews.
         distributed: the processes that train together.
+        teacher: for objective consistency, the model that is distilled; its file is copied into the run folder.
 
     Returns:
         The final weights file.
 
     Raises:
         UsageError: the folder holds a run with another configuration, or is not a run; a batch that cannot be divided evenly; a
-            tracker's package is missing.
+            tracker's package is missing; objective consistency without a teacher.
         UserError: another process trains there, the training diverged for good, or a file cannot be written.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
+    if (teacher is None) == OBJECTIVES[config.objective].ends_path:
+        raise UsageError(f"objective {config.objective}: tunes a trained model; use blurdiff distill MODEL")
     if config.train.batch_size % distributed.size:
         raise UsageError(
             f"train.batch_size {config.train.batch_size}: is not divisible by {distributed.size} processes; use a multiple"
         )
     with _deterministic(config.train.deterministic):
         if distributed.is_main:
-            return run.weights_path(_lead(config, run, dataset, device, callbacks, distributed))
-        return run.weights_path(_follow(config, dataset, device, distributed))
+            return run.weights_path(_lead(config, run, dataset, device, callbacks, distributed, teacher))
+        return run.weights_path(_follow(config, dataset, device, distributed, teacher))
 
 
 def _lead(
-    config: Config, run: Run, dataset: Dataset, device: torch.device, callbacks: Callbacks, distributed: DistributedContext
+    config: Config,
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    callbacks: Callbacks,
+    distributed: DistributedContext,
+    teacher: Weights | None,
 ) -> int:
     """Train on the main process; returns the last step."""
     notify = callbacks.notify
@@ -99,7 +111,7 @@ def _lead(
         if run.config_path.exists():
             _check_agreement(load_run_config(run.config_path), config, run)
         scorer = training_scorer(config, dataset, device, notify)
-        trainer = _prepare(config, run, dataset, device, distributed, notify)
+        trainer = _prepare(config, run, dataset, device, distributed, notify, teacher)
         millions = trainer.network.parameter_count() / 1e6
         where = f"{distributed.size} x {device.type}" if distributed.size > 1 else device.type
         notify(f"{millions:.2f} M parameters, {len(dataset.images):,} images ({dataset.name}), on {where}")
@@ -140,10 +152,13 @@ def _ended(trackers: Trackers) -> Iterator[None]:
     trackers.end("finished")
 
 
-def _follow(config: Config, dataset: Dataset, device: torch.device, distributed: DistributedContext) -> int:
+def _follow(
+    config: Config, dataset: Dataset, device: torch.device, distributed: DistributedContext, teacher: Weights | None
+) -> int:
     """Train on a process that is not the main one; returns the last step."""
     unknown = torch.zeros(config.data.channels, *config.data.image_size, dtype=torch.float64)
-    trainer = Trainer(config, DataMoments(unknown, unknown, centered=config.data.centered), device, distributed)
+    moments = DataMoments(unknown, unknown, centered=config.data.centered) if teacher is None else teacher.data.moments
+    trainer = Trainer(config, moments, device, distributed, teacher=teacher)
     with GracefulShutdown() as shutdown:
         while True:
             trainer.synchronize()
@@ -224,6 +239,7 @@ def _prepare(
     device: torch.device,
     distributed: DistributedContext,
     notify: Callable[[str], None],
+    teacher: Weights | None,
 ) -> Trainer:
     """A trainer for a new run, whose folder is created, or one that continues a run."""
     if run.saved_states():
@@ -233,13 +249,16 @@ def _prepare(
             raise UsageError(
                 f"{run.path}: was trained on other images than {dataset.name}; use the same images, or another {option('run')}"
             )
-        trainer = Trainer.resume(state, config, path, device, distributed, notify)
+        trainer = Trainer.resume(state, config, path, device, distributed, notify, teacher)
         notify(f"continuing {run.path} from step {trainer.step}")
         if trainer.step >= config.train.steps and run.weights_path(trainer.step).exists():
             raise UsageError(
                 f"{run.path}: is already trained ({trainer.step} steps); continue with "
                 f"{option('set')} train.steps={2 * trainer.step}"
             )
+    elif teacher is not None:
+        trainer = Trainer(config, teacher.data.moments, device, distributed, notify, teacher)
+        save_weights(replace(teacher, path=run.teacher_path))
     else:
         notify("measuring the spectrum of the data")
         moments = family_of(config).measure_moments(dataset.images)

@@ -14,20 +14,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from blurcli.checkpoint import Tensors, check_fit
-from blurcli.config import Config, OptimConfig
+from blurcli.config import Config, DistillConfig, OptimConfig
 from blurcli.core import UNet
 from blurcli.core.augment import augment, draw_augment_labels
+from blurcli.core.consistency import ConsistencyModel
 from blurcli.core.execution import state_device
 from blurcli.core.moments import DataMoments, reference_gaussian
+from blurcli.core.preconditioning import SpectralDenoiser
 from blurcli.core.rng import step_seed
 from blurcli.core.unet import draw_dropout_seeds
 from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
 from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UserError
 from blurcli.families import ModelData, family_of
-from blurcli.inference import CompileOrFallback, build_network, memory_format, mixed_precision
+from blurcli.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
 from blurcli.training.adam import Adam
 from blurcli.training.checkpointing import State
+from blurcli.weights import Weights
 
 Conditions = dict[str, Tensor]
 """Keyword arguments of the network, each (B, ...)."""
@@ -42,6 +45,7 @@ class Trainer:
         device: where it runs.
         distributed: the processes that train together, each on its share of every batch.
         notify: receives messages.
+        teacher: for objective consistency, the trained model that is distilled, where its tuning starts; else None.
 
     Attributes:
         network: the network in training mode.
@@ -64,6 +68,7 @@ class Trainer:
         device: torch.device,
         distributed: DistributedContext = SINGLE_PROCESS,
         notify: Callable[[str], None] = lambda text: None,
+        teacher: Weights | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
@@ -74,7 +79,8 @@ class Trainer:
         self.family = family_of(config)
         # A damaged state can hold anything.
         reference_gaussian(self.family.process, self.moments.second_moment, self.moments.mean)
-        self.network: UNet = build_network(config).to(device).to(memory_format=memory_format(config, device))
+        network = build_network(config) if teacher is None else load_network(teacher, device).requires_grad_().train()
+        self.network: UNet = network.to(device).to(memory_format=memory_format(config, device))
         self.ema: UNet = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.network.checkpoint_activations = config.train.checkpoint_activations
         self.optimizer = Adam(dict(self.network.named_parameters()), 0.9, config.optim.beta2)
@@ -87,6 +93,7 @@ class Trainer:
         compiling = config.train.compile if config.train.compile is not None else device.type == "cuda"
         call = mixed_precision(CompileOrFallback(trained, notify) if compiling else trained, config, device)
         self.objective = self.family.model(call, ModelData(self.moments)).trainable
+        self._teacher = None if teacher is None else self._frozen(teacher)
         _, self._variance = reference_gaussian(self.family.process, *self.moments.in_model_space())
         self._times = self.family.training_times(self.moments)
         self.step = 0
@@ -116,7 +123,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.config.seed, self.step, self.restores))
         count = len(x) * self.distributed.size
         # Stratified times: as uniform as independent ones, with less variance.
-        t = self._times((torch.arange(count, device=self._precise) + torch.rand(1, device=self._precise)) / count)
+        share = (torch.arange(count, device=self._precise) + torch.rand(1, device=self._precise)) / count
         eps = torch.randn(count, *x.shape[1:], device=x.device)
         seeds = draw_dropout_seeds(count, x.device)
         own = self.distributed.share(count)
@@ -130,7 +137,7 @@ class Trainer:
             conditions["augment_labels"] = augment_labels
             x = augment(x, augment_labels)
         x = self.moments.to_model_space(x)
-        loss = self.distributed.mean(self._backward(x, t[own], eps[own], conditions))
+        loss = self.distributed.mean(self._backward(x, share[own], eps[own], conditions))
         grad_norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip)
         bad = ~(loss.isfinite() & grad_norm.isfinite())
         self.skipped += bad
@@ -146,7 +153,25 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
 
-    def _backward(self, x: Tensor, t: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
+    def _frozen(self, teacher: Weights) -> SpectralDenoiser:
+        """A teacher on this trainer's device, without gradients."""
+        network = load_network(teacher, self.device)
+        call = mixed_precision(network, self.config, self.device)
+        model = family_of(teacher.config).model(call, ModelData(self.moments))
+        assert isinstance(model.trainable, SpectralDenoiser)
+        return model.trainable
+
+    def _losses(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
+        """The loss per image (B,), at times given by their shares of the path, (B,) in [0, 1]."""
+        t = self._times(share)
+        weight = self._loss_weight(t)
+        if self._teacher is None:
+            return self.objective.loss(x, t, eps, weight, **conditions)
+        assert isinstance(self.objective, ConsistencyModel)
+        s = self._times((share - 1 / path_parts(self.config.distill, self.step)).clamp(min=0))
+        return self.objective.distillation_loss(self._teacher, x, (t, s), eps, weight, **conditions)
+
+    def _backward(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
         """The mean loss of the images; its gradient is left in the parameters, averaged over all processes."""
         self.network.zero_grad()
         loss = torch.zeros((), device=x.device)
@@ -156,7 +181,7 @@ class Trainer:
             # The gradients of all parts but the last are only accumulated here.
             with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
                 own = {name: tensor[part] for name, tensor in conditions.items()}
-                losses = self.objective.loss(x[part], t[part], eps[part], self._loss_weight(t[part]), **own)
+                losses = self._losses(x[part], share[part], eps[part], own)
                 part_loss = losses.sum() / len(x)
                 part_loss.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
@@ -202,6 +227,7 @@ class Trainer:
         device: torch.device,
         distributed: DistributedContext = SINGLE_PROCESS,
         notify: Callable[[str], None] = lambda text: None,
+        teacher: Weights | None = None,
     ) -> Trainer:
         """A trainer that continues from `state`, read from `path`.
 
@@ -214,7 +240,7 @@ class Trainer:
         try:
             opponent = tensors.get("opponent")
             moments = DataMoments(tensors["spectrum"], tensors["mean"], opponent, config.data.centered)
-            trainer = cls(config, moments, device, distributed, notify)
+            trainer = cls(config, moments, device, distributed, notify, teacher)
         except (KeyError, ValueError) as error:
             raise UserError(f"{path}: {error}; the file is damaged") from None
         trainer.load(state, path)
@@ -290,6 +316,15 @@ def largest_batch(trainer: Trainer, most: int) -> int:
             if trainer.device.type == "cuda":
                 torch.cuda.empty_cache()
     return size
+
+
+def path_parts(distill: DistillConfig, step: int) -> int:
+    """The number of parts into which the path is divided in step `step`, counted from 0: 2 at first, doubled at an interval.
+
+    As in easy consistency tuning (Geng et al. 2024, arXiv 2406.14548), except that the parts are equal on the path.
+    """
+    doublings = min(step // distill.double_every_steps, distill.intervals.bit_length())
+    return min(2 << doublings, distill.intervals)
 
 
 def learning_rate(optim: OptimConfig, step: int) -> float:

@@ -29,7 +29,12 @@ SAMPLERS: dict[str, type[Sampler]] = {method.name: method for method in Sampler.
 """The methods by name."""
 
 
-def names_for(family: str) -> tuple[str, ...]:
-    """Names of the samplers for a family of processes, the default first."""
-    names = (name for name, method in SAMPLERS.items() if method.family == family)
+def names_for(family: str, ends_path: bool | None = False) -> tuple[str, ...]:
+    """Names of the samplers for a family of processes, the default first.
+
+    Args:
+        family: `diffusion` or `heat`.
+        ends_path: for models whose estimate is the end of the path, see `Objective.ends_path`; None for all samplers.
+    """
+    names = (name for name, method in SAMPLERS.items() if method.family == family and ends_path in (None, method.ends_path))
     return tuple(sorted(names, key=lambda name: name != DEFAULT))

@@ -1,0 +1,34 @@
+"""What the sections of a preset have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+def one_of(choices: Iterable[str]) -> AfterValidator:
+    """A check that a value is one of these names."""
+    names = list(choices)
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"input should be one of {', '.join(map(repr, names))}")
+        return value
+
+    return AfterValidator(check)
+
+
+class Section(BaseModel):
+    """Common rules: no unknown keys, no changes after construction, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _keep_booleans_apart(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic reads `steps: yes` as 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
+            raise ValueError("true and false (or yes and no) are not allowed here")
+        return value

@@ -1,0 +1,64 @@
+"""Consistency models of blurring diffusion: a network that goes from any state to the end of its path in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blurcli.core.dct import dct2
+from blurcli.core.denoiser import weighted_mean
+from blurcli.core.preconditioning import SpectralDenoiser
+
+
+class ConsistencyModel(SpectralDenoiser):
+    """A consistency model (Song et al. 2023, arXiv 2303.01469) in the whitened space, with a clock per DCT frequency.
+
+    The probability-flow ODE is `dw/dphi = F` (`core.whitened`). Where `SpectralDenoiser` estimates F, and with it the mean of
+    all images behind a state, this network estimates the slope of the chord of the circle that leads to the end of the path:
+
+        x' = sin(phi) w + cos(phi) F        the end of the path, whitened: of one image, and not a mean
+
+    the parametrization of TrigFlow (Lu and Song 2024, arXiv 2410.11081) with an angle per frequency. At phi = pi / 2 the end is
+    the state itself, whatever the network says, as a consistency model needs. Until it is tuned, a trained `SpectralDenoiser`
+    is one whose steps are too long: the same network, with the same parameters, is where tuning starts.
+    """
+
+    def distillation_loss(
+        self,
+        teacher: SpectralDenoiser,
+        x: Tensor,
+        times: tuple[Tensor, Tensor],
+        eps: Tensor,
+        weight: Tensor | None = None,
+        **conditions: Any,
+    ) -> Tensor:
+        """Squared difference of the ends seen from two states of one path, (B,), weighted as `SpectralDenoiser.loss` is.
+
+        The second state is the teacher's: it leads there from the first one by a step of Heun's method, in the clocks of all
+        frequencies. The end seen from it is the target, without a gradient; at time 0 it is the teacher's own estimate.
+
+        Args:
+            teacher: a denoiser of the same process and moments.
+            x: clean images (B, C, H, W) in [-1, 1].
+            times: the times t and s, each (B,) in [0, 1], with s < t, or s = t = 0.
+            eps: standard normal noise, like `x`.
+            weight: as in `SpectralDenoiser.loss`.
+            conditions: keyword arguments of both networks, each tensor (B, ...).
+        """
+        t, s = times
+        mean, root_v, signal, sigma = self._scales(t, x)
+        root_s = torch.hypot(signal, sigma)
+        sin, cos = signal / root_s, sigma / root_s
+        w = sin * (dct2(x) - mean) / root_v + cos * dct2(eps)
+        with torch.no_grad():
+            _, _, later_signal, later_sigma = self._scales(s, x)
+            turned = torch.atan2(later_signal, later_sigma) - torch.atan2(signal, sigma)
+            slope = teacher._correction(w, t, conditions)
+            predicted = teacher._correction(w + turned * slope, s, conditions)
+            later = w + turned / 2 * (slope + predicted)
+            chord = torch.where((s > 0).to(w.device)[:, None, None, None], self._correction(later, s, conditions), predicted)
+            end = (later_signal * later + later_sigma * chord) / torch.hypot(later_signal, later_sigma)
+            target = (end - sin * w) / cos
+        return weighted_mean(sin * (self._correction(w, t, conditions) - target), weight)

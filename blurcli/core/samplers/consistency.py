@@ -1,0 +1,44 @@
+"""Multistep sampling of consistency models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from blurcli.core.samplers.base import Estimate, Sampler, State, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from blurcli.core.whitened import WhitenedSpace
+
+_RENOISED = 0.6  # of the path is where renewed noise leads back to, at most
+
+
+@dataclass(frozen=True)
+class Consistency(Sampler):
+    """The end of the path, with new noise again, and the end of the path from there (Song et al. 2023, algorithm 1).
+
+    For models of objective `consistency`, whose estimate is the end of a path; one to four steps.
+    """
+
+    name = "consistency"
+    whitened = True
+    ends_path = True
+
+    @property
+    def stochastic(self) -> bool:
+        """Always, although a single step draws nothing."""
+        return True
+
+    def times(self, space: WhitenedSpace | None, steps: int, start: float) -> list[float]:
+        """Times on the later part of the image's path (docs/distilling.md has the measurements)."""
+        assert space is not None
+        return space.time_grid(steps, start)
+
+    def step(self, geometry: WhitenedSpace, step: Step, state: State, estimate: Estimate, noise: Callable[[], Tensor]) -> State:
+        """The end of the path, and noise of time `step.s` unless it ends without."""
+        process = geometry.process
+        u = process.alpha(step.at_s) * estimate(state.value, step.t)
+        return State(u if step.ends_clean else u + process.sigma(step.at_s) * noise())

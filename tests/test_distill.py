@@ -1,0 +1,314 @@
+"""Distilling a trained model into a consistency model, and sampling it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Cli, settings, shell
+from torch import Tensor
+
+import blurcli as bd
+from blurcli import bundled
+from blurcli.config import DistillConfig
+from blurcli.core import BlurringDiffusion, SpectralDenoiser, dct2, sample
+from blurcli.core.consistency import ConsistencyModel
+from blurcli.core.whitened import WhitenedSpace
+from blurcli.training.trainer import path_parts
+from blurcli.weights import load_weights
+
+PROCESS = BlurringDiffusion(8, blur_sigma_max=4.0)
+VARIANCE = (torch.arange(64, dtype=torch.float64).reshape(8, 8) / 7 + 0.1).flip(0, 1)
+
+
+def angles(t: Tensor) -> Tensor:
+    return WhitenedSpace(PROCESS, torch.zeros_like(VARIANCE), VARIANCE).angle(t)
+
+
+def chord(x: Tensor, t: Tensor) -> Tensor:
+    """For Gaussian data w does not move, so it is the whitened end of its path: `w = sin(phi) w + cos(phi) F`."""
+    phi = angles(t)
+    return torch.tensor(dct_inverse((1 - phi.sin()) / phi.cos() * dct2(x.double()))).to(x)
+
+
+def dct_inverse(u: Tensor) -> np.ndarray:
+    from blurcli.core import idct2
+
+    return idct2(u).numpy()
+
+
+def nothing(x: Tensor, t: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def batch(count: int = 64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    from blurcli.core import idct2
+
+    white = torch.randn(count, 3, 8, 8, dtype=torch.float64, generator=generator)
+    return idct2(white * VARIANCE.sqrt()), torch.randn(count, 3, 8, 8, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("times", [(0.9, 0.6), (0.5, 0.45), (0.3, 0.0), (0.0, 0.0)])
+def test_the_exact_consistency_model_of_gaussian_data_has_no_loss(times: tuple[float, float]) -> None:
+    """F = 0 is the exact teacher, whose estimate at time 0 is not the state there, but differs by the noise that is left."""
+    x, eps = batch()
+    t, s = (torch.full((len(x),), time, dtype=torch.float64) for time in times)
+    teacher, exact = SpectralDenoiser(nothing, PROCESS, VARIANCE), ConsistencyModel(chord, PROCESS, VARIANCE)
+    loss = float(exact.distillation_loss(teacher, x, (t, s), eps).mean())
+    assert loss < (1e-12 if times[1] else 1e-3)
+    wrong = float(ConsistencyModel(nothing, PROCESS, VARIANCE).distillation_loss(teacher, x, (t, s), eps).mean())
+    assert wrong > 1e-3 or times[1] == 0
+
+
+def test_the_teacher_leads_along_its_own_path() -> None:
+    """Across an ODE that turns all frequencies by the same slope: Heun's step is exact for a constant F."""
+    x, eps = batch(4)
+    slope = torch.full_like(x, 0.3)
+
+    def steady(z: Tensor, t: Tensor) -> Tensor:
+        return slope
+
+    t, s = torch.full((4,), 0.8, dtype=torch.float64), torch.full((4,), 0.5, dtype=torch.float64)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def student(z: Tensor, t: Tensor) -> Tensor:
+        seen.append((dct2(z), t))
+        return torch.zeros_like(z)
+
+    teacher, model = SpectralDenoiser(steady, PROCESS, VARIANCE), ConsistencyModel(student, PROCESS, VARIANCE)
+    model.distillation_loss(teacher, x, (t, s), eps)
+    (later, at_s), (first, at_t) = seen
+    assert torch.equal(at_s, s)
+    assert torch.equal(at_t, t)
+    torch.testing.assert_close(later - first, (angles(s) - angles(t)) * dct2(slope))
+
+
+def test_the_target_has_no_gradient() -> None:
+    x, eps = batch(2)
+    factor = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    model = ConsistencyModel(lambda z, t: factor * z, PROCESS, VARIANCE)
+    t, s = torch.full((2,), 0.8, dtype=torch.float64), torch.full((2,), 0.5, dtype=torch.float64)
+    teacher = SpectralDenoiser(nothing, PROCESS, VARIANCE)
+    (found,) = torch.autograd.grad(model.distillation_loss(teacher, x, (t, s), eps).sum(), factor)
+
+    still = ConsistencyModel(lambda z, t: 0.5 * z, PROCESS, VARIANCE)
+    moved = ConsistencyModel(lambda z, t: (factor if t[0] > 0.7 else factor.detach()) * z, PROCESS, VARIANCE)
+    (expected,) = torch.autograd.grad(moved.distillation_loss(teacher, x, (t, s), eps).sum(), factor)
+    torch.testing.assert_close(found, expected)
+    assert found != 0
+    assert not still.distillation_loss(teacher, x, (t, s), eps).requires_grad
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_sampler_gives_the_distribution_of_the_data(steps: int) -> None:
+    """With the exact consistency model of Gaussian data, at every number of steps."""
+    model = ConsistencyModel(chord, PROCESS, VARIANCE)
+    z = torch.randn(4000, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    draws = 0
+
+    def noise(like: Tensor) -> Tensor:
+        nonlocal draws
+        draws += 1
+        return torch.randn(like.shape, dtype=like.dtype)
+
+    images = sample(model, PROCESS, z, steps, "consistency", noise=noise, final="denoised")
+    found = dct2(images).square().mean((0, 1))
+    assert (found / VARIANCE - 1).abs().max() < 0.08
+    assert draws == steps - 1
+    noisy = sample(model, PROCESS, z[:2], steps, "consistency", noise=noise)
+    assert draws == 2 * steps - 1
+    left = (noisy - sample(model, PROCESS, z[:2], 1, "consistency", final="denoised")).std() if steps == 1 else torch.tensor(0.0067)
+    assert abs(float(left) / float(PROCESS.sigma(torch.zeros(1, dtype=torch.float64))) - 1) < 0.15
+
+
+def test_parts_of_the_path_double() -> None:
+    distill = DistillConfig(intervals=12, double_every_steps=10)
+    assert [path_parts(distill, step) for step in (0, 9, 10, 19, 20, 30, 10**6)] == [2, 2, 4, 4, 8, 12, 12]
+
+
+@pytest.fixture(scope="module")
+def distilled_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distilled")
+    shutil.copytree(trained_once, folder / "tiny")
+    done = shell("distill", "tiny", *SHORT, cwd=folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+SHORT = ("--set", "train.steps=8", "--set", "train.save_every_steps=4", "--set", "distill.double_every_steps=2")
+
+
+@pytest.fixture
+def distilled(distilled_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run `tiny` and the run of its distilled model."""
+    return Path(shutil.copytree(distilled_once, tmp_path_factory.mktemp("copy") / "runs"))
+
+
+def test_a_distilled_model_is_a_run_like_any_other(cli: Cli, distilled: Path) -> None:
+    run = distilled / "tiny-distilled"
+    assert (run / "samples" / "step-00000008.png").is_file()
+    weights = load_weights(run / "weights" / "step-00000008.safetensors")
+    assert (weights.config.objective, weights.config.sample.sampler, weights.config.sample.steps) == ("consistency",) * 2 + (2,)
+    teacher = load_weights(distilled / "tiny" / "weights" / "step-00000003.safetensors")
+    assert any(not torch.equal(weights.network[name], teacher.network[name]) for name in teacher.network)
+    for ours, theirs in zip(weights.data.moments.in_model_space(), teacher.data.moments.in_model_space(), strict=True):
+        assert torch.equal(ours, theirs)
+    done = cli("sample", "--run", run, "--n", 3, "--out", "x.npz", "--json")
+    assert json.loads(done.out)["sampler"] == "consistency"
+    for command in (
+        ("fid", "--run", run, "--n", 4, "--force", "--features", "pixels"),
+        ("sweep", "--run", run, "--steps", "1,2", "--n", 4, "--force", "--features", "pixels"),
+        ("animate", "x.gif", "--run", run),
+        ("sample", "--run", run, "--steps", 4, "--n", 2, "--init-image", run / "samples" / "step-00000008.png"),
+        ("export", "x.safetensors", "--run", run),
+        ("report", run),
+    ):
+        done = cli(*command)
+        assert done.code == 0, (command, done.err)
+
+
+def test_it_resumes_exactly(cli: Cli, distilled: Path) -> None:
+    whole = load_weights(distilled / "tiny-distilled" / "weights" / "step-00000008.safetensors")
+    done = cli("distill", distilled / "tiny", "--run", "again", *SHORT, "--set", "train.steps=4")
+    assert done.code == 0, done.err
+    done = cli("train", "--run", "again", "--set", "train.steps=8")
+    assert done.code == 0, done.err
+    resumed = load_weights(Path("again/weights/step-00000008.safetensors"))
+    assert all(torch.equal(whole.network[name], tensor) for name, tensor in resumed.network.items())
+    done = cli("distill", distilled / "tiny", "--run", "again", "--set", "train.steps=9")
+    assert done.code == 0, done.err
+    assert "continuing again from step 8" in done.err
+
+
+def test_fast_is_the_model_that_was_distilled(cli: Cli, distilled: Path) -> None:
+    run, own = distilled / "tiny", distilled / "tiny-distilled"
+    done = cli("sample", "--run", run, "--fast", "--n", 2, "--out", "x.npz", "--json")
+    assert json.loads(done.out)["weights"] == str(own / "weights" / "step-00000008.safetensors")
+    done = cli("sample", "--run", own, "--fast", "--n", 2, "--out", "x.npz", "--json")
+    assert json.loads(done.out)["weights"] == str(own / "weights" / "step-00000008.safetensors")
+    shutil.rmtree(own)
+    done = cli("sample", "--run", run, "--fast", "--n", 2)
+    assert done.code == 2
+    assert f"blurdiff distill {run}" in " ".join(done.err.split())
+    done = cli("sample", "--weights", run / "weights" / "step-00000003.safetensors", "--fast")
+    assert done.code == 2
+    assert "--fast" in done.err
+
+
+def test_fast_without_a_run_is_bundled(cli: Cli) -> None:
+    for arguments in (("--fast",), ("--weights", "shapes", "--fast"), ("--weights", "shapes-fast")):
+        done = cli("sample", *arguments, "--n", 1, "--out", "x.npz", "--json")
+        assert done.code == 0, done.err
+        found = json.loads(done.out)
+        assert (found["sampler"], found["weights"]) == ("consistency", str(bundled.FAST_PATH))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sample", "--sampler", "abm"), "this model is distilled: use consistency"),
+        (("likelihood",), "teacher.safetensors"),
+        (("diagnose",), "teacher.safetensors"),
+    ],
+)
+def test_what_needs_a_mean_is_refused(cli: Cli, distilled: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = cli(*arguments, "--run", distilled / "tiny-distilled")
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+
+
+def test_ordinary_models_are_not_sampled_so(cli: Cli, distilled: Path) -> None:
+    done = cli("sample", "--run", distilled / "tiny", "--sampler", "consistency")
+    assert done.code == 2
+    assert "consistency" in done.err
+    assert "abm" in done.err
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.base_channels=16", "model.base_channels of its teacher, 8"),
+        ("process.min_scale=0.01", "process.min_scale of its teacher, 0.001"),
+        ("data.augment=0.1", "data.augment of its teacher, 0.0"),
+        ("sample.sampler=abm", "for objective consistency it must be consistency"),
+        ("objective=eps", "sample.sampler consistency"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(cli: Cli, distilled: Path, key: str, message: str) -> None:
+    done = cli("distill", distilled / "tiny", "--run", "other", "--set", key)
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert not Path("other").exists()
+
+
+def test_what_cannot_be_distilled_is_refused(cli: Cli, distilled: Path) -> None:
+    done = cli("distill", distilled / "tiny-distilled")
+    assert done.code == 2
+    assert "is distilled already" in " ".join(done.err.split())
+    eps = settings("train.steps=1", "objective=eps")
+    assert cli("train", "--preset", "shapes-blur", "--run", "eps", *eps).code == 0
+    done = cli("distill", "eps")
+    assert done.code == 2
+    assert "diffusion with objective eps" in " ".join(done.err.split())
+    done = cli("train", "--preset", "shapes-blur", "--run", "new", *settings("objective=consistency", "sample.sampler=consistency"))
+    assert done.code == 2
+    assert "blurdiff distill MODEL" in " ".join(done.err.split())
+    done = cli("distill", "nothing")
+    assert done.code == 2
+
+
+def test_another_teacher_is_refused(cli: Cli, distilled: Path) -> None:
+    assert cli("train", "--run", distilled / "tiny", "--set", "train.steps=4").code == 0
+    done = cli("distill", distilled / "tiny", "--set", "train.steps=9")
+    assert done.code == 2
+    assert "not a distillation of" in " ".join(done.err.split())
+
+
+def test_without_its_teacher_a_run_is_not_continued(cli: Cli, distilled: Path) -> None:
+    (distilled / "tiny-distilled" / "teacher.safetensors").unlink()
+    done = cli("train", "--run", distilled / "tiny-distilled", "--set", "train.steps=9")
+    assert done.code == 2
+    assert "blurdiff distill" in done.err
+
+
+def test_weights_alone_need_their_images(cli: Cli, distilled: Path) -> None:
+    weights = distilled / "tiny" / "weights" / "step-00000003.safetensors"
+    done = cli("distill", weights, *SHORT, "--data", "shapes", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    config = json.loads(done.out)
+    assert config["objective"] == "consistency"
+    assert config["data"]["source"] == "shapes"
+
+
+def test_classes_and_augmentation_reach_both_networks(cli: Cli, distilled: Path) -> None:
+    keys = settings("train.steps=2", "data.classes=3", "data.shapes_objects=1", "data.augment=0.5", "model.dropout=0.1")
+    assert cli("train", "--preset", "shapes-blur", "--run", "many", *keys).code == 0
+    done = cli("distill", "many", "--set", "train.steps=4")
+    assert done.code == 0, done.err
+    done = cli("sample", "--run", "many-distilled", "--n", 3, "--class", "all", "--guidance", 2, "--out", "x.npz")
+    assert done.code == 0, done.err
+
+
+def test_in_python(distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, object]] = []
+    keys = {"distill.double_every_steps": 2, "train.save_every_steps": 4}
+    model = bd.distill(distilled / "tiny", run=tmp_path / "new", steps=8, settings=keys, callback=seen.append)
+    assert [line["step"] for line in seen] == list(range(1, 9))
+    theirs = load_weights(distilled / "tiny-distilled" / "weights" / "step-00000008.safetensors")
+    assert all(torch.equal(theirs.network[name], tensor) for name, tensor in load_weights(Path(model.path)).network.items())
+    assert model.sample(2).source["sampler"] == "consistency"
+
+
+def test_every_key_of_the_section_counts(cli: Cli, distilled: Path) -> None:
+    found = {}
+    for key in ("distill.intervals=32", "distill.intervals=2", "distill.double_every_steps=1"):
+        done = cli("distill", distilled / "tiny", "--run", key, *SHORT, "--set", key)
+        assert done.code == 0, done.err
+        found[key] = load_weights(Path(key) / "weights" / "step-00000008.safetensors").network
+    first = found.pop("distill.intervals=32")
+    for other in found.values():
+        assert any(not torch.equal(first[name], other[name]) for name in first)
+
