@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OBJECTIVE = "consistency"
 _TEACHERS = ("spectral",)  # objectives whose networks already predict what tuning starts from
 _KEPT = ("process.", "model.", "data.image_size", "data.channels", "data.centered", "data.classes", "data.augment")
-_SHARE = 8  # of the teacher's steps, one in so many is tuned
+_SHARE = 4  # of the teacher's steps, one in so many is tuned
 _LEAST_STEPS = 500
 _DOUBLINGS = 5  # of the parts of the path, so that the last fifth of the steps has the finest: 2, 4, ..., 32
 
@@ -113,14 +113,15 @@ def _configured(teacher: Weights, assigned: list[tuple[str, str, Any]]) -> Confi
         "optim.lr": keys["optim.lr"] / 2,
         "optim.loss_weight": "root-snr",
         "optim.warmup_steps": steps // 20,
-        "optim.decay_from_step": max(1, steps // 5),
-        "optim.ema_decay": max(0.9, 1 - 10 / steps),
+        "optim.decay_from_step": max(1, steps // 20),
+        "optim.ema_decay": max(0.9, 1 - 5 / steps),
         "distill.double_every_steps": max(1, steps // _DOUBLINGS),
         "train.steps": steps,
         "sample.sampler": OBJECTIVE,
         "sample.steps": 2,
         "sample.eta": 0.0,
         "sample.guidance": 1.0,
+        "sample.final": None,
     }
     config = derive_config(teacher.config, teacher.name, [*(("distillation", *pair) for pair in own.items()), *assigned])
     before, after = flatten(teacher.config), flatten(config)

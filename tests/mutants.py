@@ -312,6 +312,49 @@ MUTANTS = (
         "if False:",
         "tests/test_import.py::test_without_training_images_only_what_needs_them_is_refused",
     ),
+    Mutant(
+        "distillation: the target has a gradient",
+        "core/consistency.py",
+        "with torch.no_grad():",
+        "with torch.enable_grad():",
+        "tests/test_distill.py::test_the_target_has_no_gradient",
+    ),
+    Mutant(
+        "distillation: Euler's step instead of Heun's, twice as long",
+        "core/consistency.py",
+        "later = w + turned / 2 * (slope + predicted)",
+        "later = w + turned * (slope + predicted)",
+        "tests/test_distill.py::test_the_teacher_leads_along_its_own_path",
+    ),
+    Mutant(
+        "distillation: without an end that is known",
+        "core/consistency.py",
+        "torch.where((s > 0)",
+        "torch.where((s >= 0)",
+        "tests/test_distill.py::test_at_the_end_the_teacher_decides",
+    ),
+    Mutant(
+        "distillation: the path is never divided further",
+        "training/trainer.py",
+        "min(2 << doublings, distill.intervals)",
+        "2",
+        "tests/test_distill.py::test_parts_of_the_path_double",
+    ),
+    Mutant(
+        "distillation: continued from the network of the beginning",
+        "training/loop.py",
+        "Trainer.resume(state, config, path, device, distributed, notify, teacher)",
+        "Trainer(config, teacher.data.moments, device, distributed, notify, teacher) if teacher else "
+        "Trainer.resume(state, config, path, device, distributed, notify, teacher)",
+        "tests/test_distill.py::test_it_resumes_exactly",
+    ),
+    Mutant(
+        "consistency sampler: no new noise",
+        "core/samplers/consistency.py",
+        "return State(u if step.ends_clean else u + process.sigma(step.at_s) * noise())",
+        "return State(u)",
+        "tests/test_distill.py -k distribution",
+    ),
 )
 
 

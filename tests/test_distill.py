@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import Cli, settings, shell
@@ -13,7 +12,7 @@ from torch import Tensor
 import blurcli as bd
 from blurcli import bundled
 from blurcli.config import DistillConfig
-from blurcli.core import BlurringDiffusion, SpectralDenoiser, dct2, sample
+from blurcli.core import BlurringDiffusion, SpectralDenoiser, dct2, idct2, sample
 from blurcli.core.consistency import ConsistencyModel
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.training.trainer import path_parts
@@ -30,13 +29,7 @@ def angles(t: Tensor) -> Tensor:
 def chord(x: Tensor, t: Tensor) -> Tensor:
     """For Gaussian data w does not move, so it is the whitened end of its path: `w = sin(phi) w + cos(phi) F`."""
     phi = angles(t)
-    return torch.tensor(dct_inverse((1 - phi.sin()) / phi.cos() * dct2(x.double()))).to(x)
-
-
-def dct_inverse(u: Tensor) -> np.ndarray:
-    from blurcli.core import idct2
-
-    return idct2(u).numpy()
+    return idct2((1 - phi.sin()) / phi.cos() * dct2(x.double())).to(x)
 
 
 def nothing(x: Tensor, t: Tensor) -> Tensor:
@@ -45,8 +38,6 @@ def nothing(x: Tensor, t: Tensor) -> Tensor:
 
 def batch(count: int = 64) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    from blurcli.core import idct2
-
     white = torch.randn(count, 3, 8, 8, dtype=torch.float64, generator=generator)
     return idct2(white * VARIANCE.sqrt()), torch.randn(count, 3, 8, 8, dtype=torch.float64, generator=generator)
 
@@ -86,6 +77,17 @@ def test_the_teacher_leads_along_its_own_path() -> None:
     torch.testing.assert_close(later - first, (angles(s) - angles(t)) * dct2(slope))
 
 
+def test_at_the_end_the_teacher_decides() -> None:
+    """Otherwise a network that always answers the same would agree with itself."""
+    x, eps = batch(4)
+    t, s = torch.full((4,), 0.3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    losses = []
+    for other in (0.0, 5.0):  # what the student says of the end
+        student = ConsistencyModel(lambda z, t, other=other: torch.full_like(z, other if t[0] == 0 else 1.0), PROCESS, VARIANCE)
+        losses.append(student.distillation_loss(SpectralDenoiser(nothing, PROCESS, VARIANCE), x, (t, s), eps))
+    assert torch.equal(*losses)
+
+
 def test_the_target_has_no_gradient() -> None:
     x, eps = batch(2)
     factor = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
@@ -120,7 +122,11 @@ def test_the_sampler_gives_the_distribution_of_the_data(steps: int) -> None:
     assert draws == steps - 1
     noisy = sample(model, PROCESS, z[:2], steps, "consistency", noise=noise)
     assert draws == 2 * steps - 1
-    left = (noisy - sample(model, PROCESS, z[:2], 1, "consistency", final="denoised")).std() if steps == 1 else torch.tensor(0.0067)
+    left = (
+        (noisy - sample(model, PROCESS, z[:2], 1, "consistency", final="denoised")).std()
+        if steps == 1
+        else torch.tensor(0.0067)
+    )
     assert abs(float(left) / float(PROCESS.sigma(torch.zeros(1, dtype=torch.float64))) - 1) < 0.15
 
 
@@ -253,7 +259,9 @@ def test_what_cannot_be_distilled_is_refused(cli: Cli, distilled: Path) -> None:
     done = cli("distill", "eps")
     assert done.code == 2
     assert "diffusion with objective eps" in " ".join(done.err.split())
-    done = cli("train", "--preset", "shapes-blur", "--run", "new", *settings("objective=consistency", "sample.sampler=consistency"))
+    done = cli(
+        "train", "--preset", "shapes-blur", "--run", "new", *settings("objective=consistency", "sample.sampler=consistency")
+    )
     assert done.code == 2
     assert "blurdiff distill MODEL" in " ".join(done.err.split())
     done = cli("distill", "nothing")
@@ -311,4 +319,3 @@ def test_every_key_of_the_section_counts(cli: Cli, distilled: Path) -> None:
     first = found.pop("distill.intervals=32")
     for other in found.values():
         assert any(not torch.equal(first[name], other[name]) for name in first)
-

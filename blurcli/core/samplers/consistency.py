@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from blurcli.core.whitened import WhitenedSpace
 
-_RENOISED = 0.6  # of the path is where renewed noise leads back to, at most
-
 
 @dataclass(frozen=True)
 class Consistency(Sampler):
@@ -33,7 +31,7 @@ class Consistency(Sampler):
         return True
 
     def times(self, space: WhitenedSpace | None, steps: int, start: float) -> list[float]:
-        """Times on the later part of the image's path (docs/distilling.md has the measurements)."""
+        """Times placed by the spectrum, as for `abm`."""
         assert space is not None
         return space.time_grid(steps, start)
 
