@@ -35,6 +35,7 @@ def test_bundled_presets() -> None:
         "shapes-noblur",
         "cifar10-blur",
         "cifar10-blur-fast",
+        "cifar10-small",
         "cifar10-noblur",
         "cifar10-blur-paper",
         "mnist-blur",

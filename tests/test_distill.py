@@ -176,6 +176,15 @@ def test_a_distilled_model_is_a_run_like_any_other(cli: Cli, distilled: Path) ->
         assert done.code == 0, (command, done.err)
 
 
+def test_a_report_says_how_to_repeat_it(cli: Cli, distilled: Path) -> None:
+    done = cli("report", distilled / "tiny-distilled", "--out", "report.html")
+    assert done.code == 0, done.err
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "blurdiff distill runs/tiny-distilled/teacher.safetensors" in page
+    for assignment in ("train.steps=8", "distill.double_every_steps=2", "seed=0"):
+        assert f"--set {assignment}" in page
+
+
 def test_it_resumes_exactly(cli: Cli, distilled: Path) -> None:
     whole = load_weights(distilled / "tiny-distilled" / "weights" / "step-00000008.safetensors")
     done = cli("distill", distilled / "tiny", "--run", "again", *SHORT, "--set", "train.steps=4")

@@ -1,7 +1,7 @@
 """Families of processes: the only code that knows one kind of process from another.
 
 To add a family, write a module with subclasses of `Family` and `FamilyModel`, enter it in `FAMILIES`, and describe its keys in
-`config/schema.py`.
+`config/processes.py`.
 """
 
 from __future__ import annotations

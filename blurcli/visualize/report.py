@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from blurcli import evaluate, files
-from blurcli.config import Config, to_yaml
+from blurcli.config import Config, flatten, to_yaml
 from blurcli.config.repeat import nearest_preset, without_folder
 from blurcli.config.sources import DATASET_NAMES
+from blurcli.core.objectives import OBJECTIVES
 from blurcli.errors import UserError
 from blurcli.evaluate import is_number
 from blurcli.pace import duration
@@ -269,9 +271,18 @@ def _repeat_parts(subject: Subject) -> list[Part]:
     ]
 
 
+_TUNED = ("optim.lr", "optim.warmup_steps", "optim.decay_from_step", "optim.ema_decay", "train.steps", "train.batch_size")
+"""Of a distillation, the keys by which it is repeated, besides its own section and the seed."""
+
+
 def _training_commands(config: Config, place: str, name: str) -> list[str]:
-    nearest = nearest_preset(config)
     run = ["--run", f"runs/{name}"]
+    if OBJECTIVES[config.objective].ends_path:
+        keys = {key: value for key, value in flatten(config).items() if key in ("seed", *_TUNED) or key.startswith("distill.")}
+        settings = [part for key, value in keys.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+        teacher = f"runs/{name}/teacher.safetensors"
+        return _command(["blurdiff", "distill", teacher, "--data", place, "--run", f"runs/{name}-again", *settings], first=3)
+    nearest = nearest_preset(config)
     if nearest is None:
         return [
             "# save the configuration below as preset.yaml",
@@ -283,10 +294,10 @@ def _training_commands(config: Config, place: str, name: str) -> list[str]:
     return _command(["blurdiff", "train", "--preset", preset, *data, *settings, *run])
 
 
-def _command(words: list[str]) -> list[str]:
-    """A command for a shell, from pairs of words; where it is long, one pair per line."""
+def _command(words: list[str], first: int = 2) -> list[str]:
+    """A command for a shell, from pairs of words after the first ones; where it is long, one pair per line."""
     line = shlex.join(words)
     if len(line) <= _LONG_COMMAND:
         return [line]
-    pairs = [shlex.join(words[i : i + 2]) for i in range(0, len(words), 2)]
+    pairs = [shlex.join(words[:first]), *(shlex.join(words[i : i + 2]) for i in range(first, len(words), 2))]
     return [pairs[0] + " \\", *(f"  {pair} \\" for pair in pairs[1:-1]), f"  {pairs[-1]}"]
