@@ -14,6 +14,7 @@ from blurcli import bundled
 from blurcli.config import DistillConfig
 from blurcli.core import BlurringDiffusion, SpectralDenoiser, dct2, idct2, sample
 from blurcli.core.consistency import ConsistencyModel
+from blurcli.core.samplers.consistency import Consistency
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.training.trainer import path_parts
 from blurcli.weights import load_weights
@@ -128,6 +129,17 @@ def test_the_sampler_gives_the_distribution_of_the_data(steps: int) -> None:
         else torch.tensor(0.0067)
     )
     assert abs(float(left) / float(PROCESS.sigma(torch.zeros(1, dtype=torch.float64))) - 1) < 0.15
+
+
+@pytest.mark.parametrize(("steps", "start"), [(1, 1.0), (2, 1.0), (4, 1.0), (3, 0.5)])
+def test_noise_is_renewed_on_the_last_part_of_the_path(steps: int, start: float) -> None:
+    space = WhitenedSpace(PROCESS, torch.zeros_like(VARIANCE), VARIANCE)
+    times = Consistency().times(space, steps, start)
+    assert (times[0], times[-1], len(times)) == (start, 0.0, steps + 1)
+    path = space.time_grid(60, start)
+    for i, time in enumerate(times[1:]):
+        share = 0.6 * (1 - i / (steps - 1)) if steps > 1 else 0.0
+        assert time == pytest.approx(path[round(60 * (1 - share))], abs=1e-9)
 
 
 def test_parts_of_the_path_double() -> None:
