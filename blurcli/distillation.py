@@ -111,7 +111,7 @@ def _configured(teacher: Weights, assigned: list[tuple[str, str, Any]]) -> Confi
     own: dict[str, Any] = {
         "objective": OBJECTIVE,
         "optim.lr": keys["optim.lr"] / 2,
-        "optim.loss_weight": "root-snr",
+        "optim.loss_weight": "consistency",
         "optim.warmup_steps": steps // 20,
         "optim.decay_from_step": max(1, steps // 20),
         "optim.ema_decay": max(0.9, 1 - 5 / steps),

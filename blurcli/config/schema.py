@@ -120,7 +120,7 @@ class OptimConfig(Section):
     loss_weight: Annotated[str, one_of(LOSS_WEIGHTS)] = Field(
         "balanced",
         description="paper: 1; balanced: more where little signal remains; min-snr, sigmoid: less where nearly all remains; "
-        "root-snr: most at frequencies between signal and noise, for objective consistency",
+        "consistency: for that objective, all times alike",
     )
     time_sampling: Literal["path", "uniform"] = Field(
         "path",

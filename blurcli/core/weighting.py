@@ -9,7 +9,7 @@ frequency, with the variance V of the data; the signal-to-noise ratio is `s / (1
 | `balanced` | 1 / (s / 4 + 3 / 4 of its mean over frequencies + 0.1) | docs/family.md: more for faint frequencies |
 | `min-snr` | min(1, 5 / snr) | Hang et al. 2023, arXiv 2303.09556: less weight on nearly clean frequencies |
 | `sigmoid` | 1 - s = sigmoid(-log snr) | Kingma and Gao 2023, arXiv 2303.00848 |
-| `root-snr` | 1 / sqrt(snr), over its mean weighted by s | docs/distilling.md: for consistency models |
+| `consistency` | snr^(-1/4), over its mean weighted by s | docs/distilling.md: for consistency models |
 
 To add a weight, enter it in `LOSS_WEIGHTS`: a function of s, (B, C, H, W) float64, or None for 1 everywhere.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blurcli.core.process import Process
 
 _MIN_SNR_GAMMA = 5.0
+_CONSISTENCY_POWER = 0.25
 _TINY = sys.float_info.min
 
 
@@ -52,10 +53,12 @@ def _min_snr(share: Tensor) -> Tensor:
     return (_MIN_SNR_GAMMA * (1 - share) / share.clamp(min=_TINY)).clamp(max=1)
 
 
-def _root_snr(share: Tensor) -> Tensor:
-    # The losses multiply their weight by s: all times count alike, and at each the frequencies between signal and noise most.
+def _consistency(share: Tensor) -> Tensor:
+    # The losses multiply their weight by s. All times count alike, as sampling starts at t = 1, where training has little
+    # to gain. The exponent is measured: a larger one sharpens a single step, and lets coarse structure drift over several.
     share = share.clamp(min=_TINY)
-    return ((1 - share) / share).sqrt() / (share * (1 - share)).sqrt().mean((1, 2, 3), keepdim=True)
+    falling = ((1 - share) / share) ** _CONSISTENCY_POWER
+    return falling / (share * falling).mean((1, 2, 3), keepdim=True)
 
 
 LOSS_WEIGHTS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -63,5 +66,5 @@ LOSS_WEIGHTS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "paper": None,
     "min-snr": _min_snr,
     "sigmoid": lambda share: 1 - share,
-    "root-snr": _root_snr,
+    "consistency": _consistency,
 }
