@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 OBJECTIVE = "consistency"
 _TEACHERS = ("spectral",)  # objectives whose networks already predict what tuning starts from
 _KEPT = ("process.", "model.", "data.image_size", "data.channels", "data.centered", "data.classes", "data.augment")
-_SHARE = 4  # of the teacher's steps, one in so many is tuned
+_SHARE = 2  # of the teacher's steps, one in so many is tuned
 _LEAST_STEPS = 500
-_DOUBLINGS = 5  # of the parts of the path, so that the last fifth of the steps has the finest: 2, 4, ..., 32
+_DOUBLINGS = 4  # of the parts of the path, so that the last fourth of the steps has the finest: 2, 4, 8, 16
 
 
 @dataclass(frozen=True)

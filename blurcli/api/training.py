@@ -75,7 +75,7 @@ def distill(
         model: a run folder, a weights file, `hf://user/repo`, or `shapes`, the bundled model.
         data: folder or .zip of images, or a dataset's name; None for those that the model was trained on.
         run: run folder; None for the model's, with `-distilled` after its name.
-        steps: training steps in all; None for a fourth of the model's.
+        steps: training steps in all; None for half of the model's.
         settings: other keys over those that follow from the model's, such as `{"optim.lr": 1e-4}`.
         device: as for `train`.
         callback: as for `train`.

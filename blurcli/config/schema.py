@@ -138,7 +138,7 @@ class OptimConfig(Section):
 class DistillConfig(Section):
     """How a consistency model is tuned; objectives other than consistency do not use it."""
 
-    intervals: int = Field(32, ge=2, le=1024, description="parts of the path: the model agrees with itself across one of them")
+    intervals: int = Field(16, ge=2, le=1024, description="parts of the path: the model agrees with itself across one of them")
     double_every_steps: Positive = Field(250, description="interval after which the parts, 2 at first, double, up to intervals")
 
 
