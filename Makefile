@@ -69,17 +69,13 @@ docs: install $(MODELS)
 	$(BIN)/blurdiff diagnose --run demo/run --split test --out docs/diagnose.png
 	$(BIN)/blurdiff diagnose --run demo/eps --split test --no-calibration --out docs/diagnose-eps.png
 	$(BIN)/blurdiff sample --weights shapes-blur --n 64 --out docs/bundled.png
-	$(BIN)/blurdiff sample --weights shapes-fast --n 64 --out docs/bundled-fast.png
 
-# The bundled models; takes an hour and a quarter on one core.
+# The bundled model; takes an hour on one core.
 bundle: install
-	rm -rf demo/bundle demo/bundle-distilled demo/shapes-blur.safetensors demo/shapes-blur-distilled.safetensors
+	rm -rf demo/bundle demo/shapes-blur.safetensors
 	$(BIN)/blurdiff train --preset docs/bundled.yaml --run demo/bundle
 	$(BIN)/blurdiff export demo/shapes-blur.safetensors --run demo/bundle
 	mv demo/shapes-blur.safetensors blurcli/bundled/
-	$(BIN)/blurdiff distill shapes --run demo/bundle-distilled --set train.steps=3000
-	$(BIN)/blurdiff export demo/shapes-blur-distilled.safetensors --run demo/bundle-distilled
-	mv demo/shapes-blur-distilled.safetensors blurcli/bundled/
 
 # Compare with the unofficial implementation, checked out at ORIGINAL: with and without blur, MINUTES of training each, on this
 # machine. Results are in comparison/; a second call with more MINUTES continues the trainings.

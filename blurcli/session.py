@@ -284,7 +284,7 @@ class StartOptions:
 
 
 def named_file(name: str) -> Path | str:
-    """The weights that a text names: the reference of a file on the hub, a bundled model, or a file.
+    """The weights that a text names: the reference of a file on the hub, the bundled model, or a file.
 
     Raises:
         UsageError: a reference in another form.
@@ -295,7 +295,7 @@ def named_file(name: str) -> Path | str:
     if hub.is_reference(name):
         return hub.parse(name).text
     path = Path(expand_home(name))
-    return path if path.is_file() else bundled.FILES.get(name, path)
+    return bundled.PATH if name in bundled.NAMES and not path.is_file() else path
 
 
 def named_weights(name: str) -> tuple[Path | str, Run | None]:

@@ -1,4 +1,4 @@
-"""The bundled models; README.md beside this file is their model card."""
+"""The bundled model; README.md beside this file is its model card."""
 
 from pathlib import Path
 
@@ -7,10 +7,5 @@ NAME = "shapes-blur"
 
 PATH = Path(__file__).parent / f"{NAME}.safetensors"
 
-FAST_NAME = "shapes-fast"
-"""The name of the same model, distilled."""
-
-FAST_PATH = PATH.with_name(f"{NAME}-distilled.safetensors")
-
-FILES = {NAME: PATH, "shapes": PATH, FAST_NAME: FAST_PATH}
-"""What a person may call them, and their files."""
+NAMES = (NAME, "shapes")
+"""What a person may call it."""

@@ -42,7 +42,7 @@ RunOption = Annotated[
 # Text, not a path, which would turn hf:// into hf:/.
 WeightsOption = Annotated[
     str | None,
-    typer.Option("--weights", help="Weights: a .safetensors file; hf://user/repo; shapes or shapes-fast, the bundled models."),
+    typer.Option("--weights", help="Weights: a .safetensors file; hf://user/repo; or shapes, the bundled model."),
 ]
 SamplerOption = Annotated[
     SamplerName | None,
@@ -127,22 +127,23 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
-        file = session.named_file(weights)
-        if fast and file not in bundled.FILES.values():
+        if fast:
             raise UsageError(f"--fast --weights {weights}: which distilled model belongs to a file is not known; name that one")
-        return bundled.FAST_PATH if fast else file, None
+        return session.named_file(weights), None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
+        if fast:
+            raise UsageError("--fast: the bundled model has no distilled one; make it with: blurdiff distill shapes")
         console.notify(
-            f"no run in {RUNS}/ yet: using the bundled model (--weights {bundled.FAST_NAME if fast else bundled.NAME}); "
+            f"no run in {RUNS}/ yet: using the bundled model (--weights {bundled.NAME}); "
             f"train your own with: blurdiff train --preset {bundled.NAME}"
         )
-        return bundled.FAST_PATH if fast else bundled.PATH, None
+        return bundled.PATH, None
     if fast:
         original, chosen = chosen, chosen.distilled
         if not chosen.all_weights():
             raise UsageError(
-                f"--fast: {chosen.path} has no distilled model yet; make it with: blurdiff distill {original.path}"
+                f"--fast: {original.path} has no distilled model yet; make it with: blurdiff distill {original.path}"
             )
     path = chosen.newest_weights()
     console.notify(f"using {path}")

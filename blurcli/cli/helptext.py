@@ -80,7 +80,7 @@ GUIDES = {
         ("n", "steps", "out"),
         (
             "sample --n 64",
-            "sample --fast",
+            "sample --run runs/shapes-blur --fast",
             "sample --run runs/shapes-blur --steps 10 --out images.npz",
             "sample --init-image me.jpg --n 4",
         ),
