@@ -111,8 +111,9 @@ class Run:
         return found[-1]
 
     def is_empty(self) -> bool:
-        """Whether the folder exists and holds nothing but a lock and unfinished files."""
-        return self.path.is_dir() and all(child.name.startswith((_LOCK, files.PARTIAL)) for child in self.path.iterdir())
+        """Whether the folder exists and holds nothing but what a training leaves that was stopped before its first step."""
+        begun = (_LOCK, files.PARTIAL, self.teacher_path.name)
+        return self.path.is_dir() and all(child.name.startswith(begun) for child in self.path.iterdir())
 
     @contextmanager
     def locked(self, notify: Callable[[str], None]) -> Iterator[None]:

@@ -293,6 +293,15 @@ def test_another_teacher_is_refused(cli: Cli, distilled: Path) -> None:
     assert "not a distillation of" in " ".join(done.err.split())
 
 
+def test_a_folder_with_a_teacher_alone_is_begun_again(cli: Cli, distilled: Path) -> None:
+    run = distilled / "tiny-distilled"
+    for path in run.iterdir():
+        if path.name != "teacher.safetensors":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = cli("distill", distilled / "tiny", "--set", "train.steps=2")
+    assert done.code == 0, done.err
+
+
 def test_without_its_teacher_a_run_is_not_continued(cli: Cli, distilled: Path) -> None:
     (distilled / "tiny-distilled" / "teacher.safetensors").unlink()
     done = cli("train", "--run", distilled / "tiny-distilled", "--set", "train.steps=9")
