@@ -166,6 +166,6 @@ def test_what_several_processes_cannot_do(tiny_run: Path, tmp_path: Path, monkey
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     done = shell("animate", "x.gif", "--run", tiny_run, cwd=tmp_path)
-    assert (done.code, done.err) == (2, "error: animate: runs in one process; torchrun is for train, sample, fid\n")
+    assert (done.code, done.err) == (2, "error: animate: runs in one process; torchrun is for train, distill, sample, fid\n")
     done = shell("fid", "--samples", tmp_path, "--run", tiny_run, cwd=tmp_path)
     assert (done.code, "run the command without torchrun" in done.err) == (2, True)

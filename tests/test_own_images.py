@@ -89,7 +89,7 @@ def test_weeks_are_foretold_at_the_first_steps(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, warned: bool
 ) -> None:
     photos(tmp_path / "cats", 2, (20, 20))
-    monkeypatch.setattr(sys.modules["blurcli.cli.train"], "_MEASURED_SEC", 0.0)
+    monkeypatch.setattr(sys.modules["blurcli.cli.progress"], "_MEASURED_SEC", 0.0)
     told: list[str] = []
 
     def stop_when_told(text: str) -> None:
