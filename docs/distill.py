@@ -3,7 +3,7 @@
     python docs/distill.py measure TEACHER IMAGES FOLDER    distills, samples and scores what is missing
     python docs/distill.py table FOLDER                     prints means and spreads
 
-TEACHER is a run, with `{seed}` in its name for a teacher per seed; IMAGES is as for `blurdiff train --data`.
+TEACHER is a run or a weights file, with `{seed}` in its name for a teacher per seed; IMAGES is as for `blurdiff train --data`.
 FOLDER keeps the runs, and `scores.jsonl`: a line per seed, sampler and number of steps, with the scores of 2,000 samples.
 """
 
@@ -23,8 +23,8 @@ app = typer.Typer(add_completion=False)
 
 
 def score(run: str | Path, images: str, features: str, steps: int, options: tuple[object, ...]) -> dict[str, Any]:
-    """The scores of samples of a run."""
-    arguments = ("--run", run, "--steps", steps, "--data", images, "--features", features, *options)
+    """The scores of samples of a run, or of a weights file."""
+    arguments = ("--weights" if Path(run).is_file() else "--run", run, "--steps", steps, "--data", images, "--features", features, *options)
     found = json.loads(blurdiff("fid", *arguments, "--json"))
     return {key: found[key] for key in ("fd", "precision", "recall", "log_spectral_distance")}
 
