@@ -1,12 +1,14 @@
-"""What a distillation begins with: the trained model, the run folder, and a configuration that follows from the model's."""
+"""Setup of a distillation: the trained model, the run folder, and a configuration that follows from the model's."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import UsageError, option
+from blurcli.errors import UsageError, UserError, option
 from blurcli.session import Assignments, load_torch, named_weights, overrides_of, own_source, read_weights
 
 if TYPE_CHECKING:
@@ -16,15 +18,13 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "consistency"
 _TEACHERS = ("spectral",)  # objectives whose networks already predict what tuning starts from
-_KEPT = ("process.", "model.", "data.image_size", "data.channels", "data.centered", "data.classes", "data.augment")
 _SHARE = 2  # of the teacher's steps, one in so many is tuned
 _LEAST_STEPS = 500
-_DOUBLINGS = 4  # of the parts of the path, so that the last fourth of the steps has the finest: 2, 4, 8, 16
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """A distillation that begins or continues.
+    """A distillation to start or continue.
 
     Attributes:
         run: its folder.
@@ -38,34 +38,32 @@ class Distillation:
 
 
 def set_up(model: str, data: str | None, run: Path | None, assignments: Assignments | None) -> Distillation:
-    """The distillation of a model, which begins, or continues where its run folder is there.
+    """The distillation of a model: a new one, or the one to continue if the run folder exists.
 
     Args:
         model: a run folder, a weights file, a reference on the hub, or the name of the bundled model.
         data: images instead of those that the model was trained on.
-        run: the folder; None for one beside the model's, with `-distilled` after its name.
+        run: the folder; None for the model's, with `-distilled` after its name.
         assignments: keys over those that follow from the model's configuration.
 
     Raises:
-        UsageError: no such model, one that cannot be distilled, keys that do not fit it, images that are not known, or a folder
-            in which another model is distilled.
+        UsageError: no such model, one that cannot be distilled, keys that do not fit it, the training images are unknown, or
+            another model is distilled in the folder.
         UserError: the model's file is damaged.
     """
     load_torch()
     from blurcli.config import load_config, resolve_source
-    from blurcli.runs import RUNS, Run
-    from blurcli.weights import load_weights
+    from blurcli.runs import Run
 
     source, own_run = named_weights(model)
     teacher = read_weights(source)
     _check_teacher(teacher)
-    folder = Run(run) if run is not None else (own_run or Run(RUNS / Path(str(source)).stem)).distilled
+    folder = Run(run) if run is not None else (own_run or _run_of(source)).distilled
     assigned = overrides_of(assignments)
     if data is not None:
         assigned.append((f"{option('data')} {data}", "data.source", resolve_source(data)))
-    if folder.config_path.exists():
-        if not folder.teacher_path.exists() or _digest(load_weights(folder.teacher_path)) != _digest(teacher):
-            raise UsageError(f"{folder.path}: not a distillation of {teacher.name}; use another {option('run')}")
+    if folder.saved_states():
+        _check_same_teacher(folder, teacher)
         return Distillation(folder, load_config(str(folder.config_path.resolve()), assigned), teacher)
     if not any(key == "data.source" for _, key, _ in assigned):
         own = own_source(teacher.config, own_run, "data")
@@ -77,23 +75,27 @@ def teacher_of(run: Run, config: Config) -> Weights | None:
     """The model that a run distills; None for a run of another objective.
 
     Raises:
-        UsageError: the run was not begun by `blurdiff distill`.
-        UserError: the file is damaged.
+        UsageError: the file is missing.
+        UserError: it is damaged.
     """
     from blurcli.core.objectives import OBJECTIVES
     from blurcli.weights import load_weights
 
     if not OBJECTIVES[config.objective].ends_path:
         return None
+    way = f"name the model that is distilled: blurdiff distill MODEL {option('run')} {run.path}"
     if not run.teacher_path.exists():
-        raise UsageError(f"objective {config.objective}: tunes a trained model; begin with: blurdiff distill MODEL")
-    return load_weights(run.teacher_path)
+        raise UsageError(f"objective {config.objective}: {run.teacher_path} is missing; {way}")
+    try:
+        return load_weights(run.teacher_path)
+    except UserError as error:
+        raise UserError(f"{error.text}; or {way}") from None
 
 
 def _check_teacher(teacher: Weights) -> None:
     objective, kind = teacher.config.objective, teacher.config.process.kind
     if objective == OBJECTIVE:
-        raise UsageError(f"{teacher.name}: is distilled already; name the model that it was distilled from")
+        raise UsageError(f"{teacher.name}: is already distilled; name the model that it was distilled from")
     if objective not in _TEACHERS or kind != "diffusion":
         raise UsageError(
             f"{teacher.name}: only diffusion with objective {' or '.join(_TEACHERS)} can be distilled, and this model is "
@@ -103,19 +105,22 @@ def _check_teacher(teacher: Weights) -> None:
 
 def _configured(teacher: Weights, assigned: list[tuple[str, str, Any]]) -> Config:
     """The configuration of a new distillation, with these overrides."""
-    from blurcli.config import derive_config, flatten
+    from blurcli.config import TEACHER_KEYS, DistillConfig, derive_config, flatten, leaves
 
-    keys = flatten(derive_config(teacher.config, teacher.name, assigned))
-    chosen = {key for _, key, _ in assigned}
-    steps = keys["train.steps"] if "train.steps" in chosen else max(_LEAST_STEPS, teacher.step // _SHARE)
+    chosen = {key: (origin, value) for origin, path, nested in assigned for key, value in leaves({path: nested})}
+    steps = _count(chosen, "train.steps", max(_LEAST_STEPS, teacher.step // _SHARE))
+    parts = _count(chosen, "distill.intervals", DistillConfig().intervals)
+    if "objective" in chosen and chosen["objective"][1] != OBJECTIVE:
+        raise UsageError(f"{chosen['objective'][0]}: a distilled model has objective {OBJECTIVE}; leave it out")
     own: dict[str, Any] = {
         "objective": OBJECTIVE,
-        "optim.lr": keys["optim.lr"] / 2,
+        "optim.lr": teacher.config.optim.lr / 2,
         "optim.loss_weight": "consistency",
         "optim.warmup_steps": steps // 20,
         "optim.decay_from_step": max(1, steps // 20),
         "optim.ema_decay": max(0.9, 1 - 5 / steps),
-        "distill.double_every_steps": max(1, steps // _DOUBLINGS),
+        # 2, 4, 8, ... parts for equally many steps each, the finest last.
+        "distill.double_every_steps": max(1, steps // math.ceil(math.log2(max(2, parts)))),
         "train.steps": steps,
         "sample.sampler": OBJECTIVE,
         "sample.steps": 2,
@@ -125,13 +130,44 @@ def _configured(teacher: Weights, assigned: list[tuple[str, str, Any]]) -> Confi
     }
     config = derive_config(teacher.config, teacher.name, [*(("distillation", *pair) for pair in own.items()), *assigned])
     before, after = flatten(teacher.config), flatten(config)
-    for origin, key, _ in assigned:
-        if key.startswith(_KEPT) and before.get(key) != after.get(key):
+    for key, (origin, _) in chosen.items():
+        if key.startswith(TEACHER_KEYS) and before.get(key) != after.get(key):
             raise UsageError(f"{origin}: a distilled model has the {key} of its teacher, {before.get(key)}; leave it out")
     return config
 
 
-def _digest(weights: Weights) -> str:
-    from blurcli.checkpoint import content_hash
+def _count(chosen: Mapping[str, tuple[str, Any]], key: str, default: int) -> int:
+    """The value of a key that counts, or the default; so, too, for a value that the configuration will refuse."""
+    _, value = chosen.get(key, ("", default))
+    return value if type(value) is int and value > 0 else default
 
-    return content_hash(dict(weights.network))
+
+def _run_of(source: Path | str) -> Run:
+    """The run folder of weights that are not named by it; for other files and the hub's, a new one with their name."""
+    from blurcli import bundled, hub
+    from blurcli.runs import RUNS, Run
+
+    if isinstance(source, str):
+        return Run(RUNS / hub.parse(source).repository.rpartition("/")[2])
+    if source == bundled.PATH:
+        return Run(RUNS / "bundled")  # runs/shapes-blur is that of the preset
+    run = Run(source.parent.parent)
+    return run if run.config_path.exists() and source.parent == run.weights_path(0).parent else Run(RUNS / source.stem)
+
+
+def _check_same_teacher(run: Run, teacher: Weights) -> None:
+    """Refuse another model than the one that is distilled in a run; a lost or damaged copy of that is written again."""
+    from blurcli import files
+    from blurcli.weights import load_weights
+
+    known: str | None
+    try:
+        known = load_weights(run.teacher_path).digest
+    except UserError:
+        sessions = files.json_lines(run.sessions_path)
+        known = sessions[-1].get("teacher") if sessions else None
+    if known != teacher.digest:
+        raise UsageError(
+            f"{run.path}: not a distillation of {teacher.name}; continue it with: blurdiff train {option('run')} {run.path}; "
+            f"or use another {option('run')}"
+        )

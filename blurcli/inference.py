@@ -110,7 +110,7 @@ def load_network(weights: Weights, device: torch.device) -> UNet:
 
 
 class CompileOrFallback:
-    """A network behind torch.compile, compiled at its first call; where that fails, the plain network.
+    """A network behind torch.compile, compiled at its first call with a gradient and without; the plain network if that fails.
 
     Args:
         network: the module.
@@ -122,13 +122,15 @@ class CompileOrFallback:
         self._network = network
         self._call: Callable[..., Tensor] = torch.compile(network, dynamic=False, mode=mode)
         self._notify = notify
-        self._proven = False
+        self._proven: set[bool] = set()  # with a gradient, without
 
     def __call__(self, *arguments: Tensor | None, **conditions: Any) -> Tensor:
         """The output of the network for these arguments."""
-        if self._proven:
+        graph = torch.is_grad_enabled()
+        if graph in self._proven:
             return self._call(*arguments, **conditions)
-        self._notify("compiling the network; this takes minutes")
+        if not self._proven:
+            self._notify("compiling the network; this takes minutes")
         try:
             output = self._call(*arguments, **conditions)
         except torch.OutOfMemoryError:
@@ -138,7 +140,8 @@ class CompileOrFallback:
             self._notify(f"the network cannot be compiled here ({reason}); continuing without compilation")
             self._call = self._network
             output = self._call(*arguments, **conditions)
-        self._proven = True
+            self._proven = {True, False}
+        self._proven.add(graph)
         return output
 
 

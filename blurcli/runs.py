@@ -51,9 +51,11 @@ class Run:
 
     @property
     def distilled(self) -> Run:
-        """The run in which the model of this one is distilled, unless another is named; itself where it is one."""
-        suffix = "-distilled"
-        return self if self.path.name.endswith(suffix) else Run(self.path.with_name(self.path.name + suffix))
+        """The run in which the model of this one is distilled unless another is named; itself if it is a distillation."""
+        if self.teacher_path.exists():
+            return self
+        path = self.path if self.path.name not in ("", "..") else self.path.resolve()
+        return Run(path.with_name(path.name + "-distilled"))
 
     def saved_states(self) -> list[Path]:
         """The existing state files, the newest first."""
@@ -111,8 +113,8 @@ class Run:
         return found[-1]
 
     def is_empty(self) -> bool:
-        """Whether the folder exists and holds nothing but what a training leaves that was stopped before its first step."""
-        begun = (_LOCK, files.PARTIAL, self.teacher_path.name)
+        """Whether the folder exists and holds nothing but what a training leaves that was stopped before it began."""
+        begun = (_LOCK, files.PARTIAL)
         return self.path.is_dir() and all(child.name.startswith(begun) for child in self.path.iterdir())
 
     @contextmanager

@@ -304,9 +304,12 @@ def named_weights(name: str) -> tuple[Path | str, Run | None]:
     Raises:
         UsageError: a run folder without weights.
     """
+    from blurcli.config.sources import expand_home
     from blurcli.runs import Run
 
-    found = named_file(name)
+    # A run may have the bundled model's name.
+    own = Run(Path(expand_home(name)))
+    found = own.path if own.config_path.exists() else named_file(name)
     if isinstance(found, Path) and found.is_dir():
         run = Run(found)
         return run.newest_weights(), run

@@ -63,6 +63,11 @@ class Weights:
         """What messages call the file."""
         return self.reference or str(self.path)
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the network, in hex."""
+        return checkpoint.content_hash(dict(self.network))
+
 
 def save_weights(weights: Weights) -> None:
     """Write a weights file to `weights.path`, atomically."""

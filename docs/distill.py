@@ -17,6 +17,9 @@ from typing import Annotated, Any
 import typer
 from blur import blurdiff, known_rows
 
+from blurcli.config import load_run_config
+from blurcli.runs import Run
+
 TEACHER_STEPS, DISTILLED_STEPS = (2, 4, 8, 20), (1, 2, 4)
 
 app = typer.Typer(add_completion=False)
@@ -24,9 +27,15 @@ app = typer.Typer(add_completion=False)
 
 def score(run: str | Path, images: str, features: str, steps: int, options: tuple[object, ...]) -> dict[str, Any]:
     """The scores of samples of a run, or of a weights file."""
-    arguments = ("--weights" if Path(run).is_file() else "--run", run, "--steps", steps, "--data", images, "--features", features, *options)
-    found = json.loads(blurdiff("fid", *arguments, "--json"))
+    model = ("--weights" if Path(run).is_file() else "--run", run)
+    arguments = ("--steps", steps, "--data", images, "--features", features, *options, "--json")
+    found = json.loads(blurdiff("fid", *model, *arguments))
     return {key: found[key] for key in ("fd", "precision", "recall", "log_spectral_distance")}
+
+
+def finished(run: Run) -> bool:
+    """Whether a run has the weights of its last step."""
+    return run.config_path.exists() and run.weights_path(load_run_config(run.config_path).train.steps).exists()
 
 
 @app.command()
@@ -43,7 +52,7 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     for seed in map(int, seeds.split(",")):
         own, run = teacher.format(seed=seed), folder / f"seed-{seed}"
-        if not (run / "weights").exists():
+        if not finished(Run(run)):
             keys = [f"seed={seed}", *(setting or [])]
             blurdiff("distill", own, "--data", images, "--run", run, *(part for key in keys for part in ("--set", key)))
         runs = [(own, "abm", steps) for steps in TEACHER_STEPS] + [(run, "consistency", steps) for steps in DISTILLED_STEPS]

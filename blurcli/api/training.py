@@ -84,7 +84,8 @@ def distill(
         The distilled model.
 
     Raises:
-        UsageError: no such model, one that cannot be distilled, or a key that does not fit it.
+        UsageError: no such model, one that cannot be distilled, a key that does not fit it, the training images are unknown or
+            have other classes, another model is distilled in the run folder, or the run is trained already.
         UserError: a file is damaged or cannot be written, or the training diverged.
         KeyboardInterrupt: as for `train`.
     """

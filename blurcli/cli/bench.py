@@ -49,10 +49,16 @@ def bench(
 
     from blurcli import benchmark as measuring
     from blurcli import console
+    from blurcli.core.objectives import OBJECTIVES
     from blurcli.evaluate import hardware, versions
     from blurcli.inference import choose_device
     from blurcli.pace import duration
 
+    if OBJECTIVES[config.objective].ends_path:
+        raise UsageError(
+            f"{preset}: objective {config.objective} trains with a teacher, which a preset does not name; "
+            "measure the teacher's preset: a step of its distillation takes about twice as long"
+        )
     chosen = choose_device(device)
     if max_batch and chosen.type == "cpu":
         raise UsageError("--max-batch: only a GPU reports full memory in time; leave it out, or use --device cuda")

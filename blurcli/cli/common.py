@@ -119,7 +119,7 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
     Args:
         run: a run folder.
         weights: what names a file, as `session.named_file` takes it.
-        fast: whether to use the model that was distilled from that one.
+        fast: whether to use the run's distilled model.
     """
     from blurcli import bundled, console, session
     from blurcli.runs import RUNS, Run, newest_run
@@ -128,23 +128,37 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
         raise UsageError("--run and --weights: give one of them, not both")
     if weights is not None:
         if fast:
-            raise UsageError(f"--fast --weights {weights}: which distilled model belongs to a file is not known; name that one")
+            raise UsageError(
+                f"--fast --weights {weights}: a weights file does not name its distilled model; give the weights or run of that"
+            )
         return session.named_file(weights), None
     chosen = Run(run) if run is not None else newest_run()
     if chosen is None:
         if fast:
-            raise UsageError("--fast: the bundled model has no distilled one; make it with: blurdiff distill shapes")
+            raise UsageError("--fast: the bundled model has no distilled model; distill a run with: blurdiff distill RUN")
         console.notify(
             f"no run in {RUNS}/ yet: using the bundled model (--weights {bundled.NAME}); "
             f"train your own with: blurdiff train --preset {bundled.NAME}"
         )
         return bundled.PATH, None
     if fast:
-        original, chosen = chosen, chosen.distilled
-        if not chosen.all_weights():
-            raise UsageError(
-                f"--fast: {original.path} has no distilled model yet; make it with: blurdiff distill {original.path}"
-            )
+        chosen = _distilled(chosen)
     path = chosen.newest_weights()
     console.notify(f"using {path}")
     return path, chosen
+
+
+def _distilled(run: Run) -> Run:
+    """The run in which the model of a run is distilled; a warning where that has trained on since."""
+    from blurcli import console
+    from blurcli.weights import load_weights
+
+    found = run.distilled
+    if found == run:
+        return run
+    newest = run.newest_weights()
+    if not found.teacher_path.exists() or not found.all_weights():
+        raise UsageError(f"--fast: {run.path} has no distilled model yet; distill it with: blurdiff distill {run.path}")
+    if load_weights(found.teacher_path).digest != load_weights(newest).digest:
+        console.notify(f"warning: {found.path}: was distilled from other weights than {newest}, the newest of {run.path}")
+    return found

@@ -21,7 +21,11 @@ def distill(
     data: TrainingDataOption = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Run folder. [default: the model's, with -distilled after its name]"),
+        typer.Option(
+            "--run",
+            help="Run folder. [default: the model's, with -distilled after its name]",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     assignments: AssignmentsOption = None,
     device: DeviceOption = "auto",

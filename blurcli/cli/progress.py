@@ -1,4 +1,4 @@
-"""A training on the command line, from its begin to its end."""
+"""A training on the command line, from start to finish."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from blurcli.training import Metrics
     from blurcli.weights import Weights
 
-_MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the time of a training is foretold
-_SLOW_SEC = 10.0  # in which a single step is measured enough
-_LONG_SEC = 3 * 86_400.0  # of a training on a CPU, which is worth a warning
+_MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the duration of a training is estimated
+_SLOW_SEC = 10.0  # a single step that takes so long is enough to measure
+_LONG_SEC = 3 * 86_400.0  # a training on a CPU that takes so long gets a warning
+_OWN_IMAGES = "blurdiff train --data FOLDER chooses a preset for your own images that takes about an hour"
+_FEWER_STEPS = "fewer steps: --set train.steps=N"
 
 
 def run_to_end(folder: Run, config: Config, device: str, teacher: Weights | None, as_json: bool) -> None:
-    """Train, tell how it goes on, and print the result.
+    """Train, report progress, and print the result.
 
     Args:
         folder: the run folder.
@@ -51,7 +53,8 @@ def run_to_end(folder: Run, config: Config, device: str, teacher: Weights | None
             dataset = load_images(config, config.data.source, "train", config.data.classes)
         pace = Pace(config.train.steps)
         with console.progress("training", config.train.steps, pace) as update:
-            reporter = _Reporter(pace, update, choose_device(device).type == "cpu")
+            way = _FEWER_STEPS if teacher is not None else _OWN_IMAGES
+            reporter = _Reporter(pace, update, way if choose_device(device).type == "cpu" else None)
             callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
             try:
                 weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed, teacher)
@@ -64,12 +67,18 @@ def run_to_end(folder: Run, config: Config, device: str, teacher: Weights | None
 
 
 class _Reporter:
-    """Tells how a training goes on."""
+    """Reports the progress of a training.
 
-    def __init__(self, pace: Pace, update: Callable[..., None], on_cpu: bool) -> None:
-        self._pace, self._update, self._on_cpu = pace, update, on_cpu
+    Args:
+        pace: of its steps.
+        update: of the progress bar.
+        way: on a CPU, what to do about a training that takes days; None on a GPU.
+    """
+
+    def __init__(self, pace: Pace, update: Callable[..., None], way: str | None) -> None:
+        self._pace, self._update, self._way = pace, update, way
         self._first: int | None = None
-        self._foretold = False
+        self._estimated = False
 
     def on_step(self, step: int) -> None:
         """A step is done; the first call comes before the first step."""
@@ -80,11 +89,11 @@ class _Reporter:
         self._update(step)
         elapsed = self._pace.elapsed_sec
         measured = step >= self._first + _MEASURED_STEPS and elapsed >= _MEASURED_SEC
-        if not self._foretold and (measured or elapsed >= _SLOW_SEC):
-            self._foretold = True
-            self._foretell()
+        if not self._estimated and (measured or elapsed >= _SLOW_SEC):
+            self._estimated = True
+            self._estimate()
 
-    def _foretell(self) -> None:
+    def _estimate(self) -> None:
         from blurcli import console
         from blurcli.pace import duration
 
@@ -94,11 +103,8 @@ class _Reporter:
                 f"{self._pace.total:,} steps at {speed:.3g} steps/s: about {duration(left)}; "
                 "Ctrl-C saves, and the same command continues"
             )
-            if left > _LONG_SEC and self._on_cpu:
-                console.notify(
-                    "warning: on this computer without a GPU that is hardly worth waiting for; blurdiff train --data FOLDER "
-                    "chooses a preset for your own images that takes about an hour"
-                )
+            if left > _LONG_SEC and self._way is not None:
+                console.notify(f"warning: on this computer without a GPU that is hardly worth waiting for; {self._way}")
 
     def finish(self, preview: Path) -> None:
         """The training is done; its last preview is in this file."""

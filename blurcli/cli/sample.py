@@ -44,7 +44,7 @@ def sample(
     run: RunOption = None,
     weights: WeightsOption = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Use the model distilled from that one, with fewer steps (blurdiff distill).")
+        bool, typer.Option("--fast", help="Use the run's distilled model (blurdiff distill): fewer steps.")
     ] = False,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 64,
     sampler: SamplerOption = None,
@@ -123,9 +123,12 @@ def sample(
         from blurcli.distributed import SINGLE_PROCESS
         from blurcli.pipeline import to_uint8
 
-        if (same_init or share_noise) and not sampling.stochastic:
+        if same_init or share_noise:
             effect = "all images will be the same" if same_init else "--share-noise changes nothing"
-            console.notify(f"warning: {sampling.sampler} draws no noise per step: {effect}; use --sampler ancestral")
+            if not sampling.stochastic:
+                console.notify(f"warning: {sampling.sampler} draws no noise per step: {effect}; use --sampler ancestral")
+            elif sampling.steps == 1:
+                console.notify(f"warning: the last step draws no noise, and there is only one: {effect}; use more --steps")
 
         start = beginning.start(model.config, n, seed)
         record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}

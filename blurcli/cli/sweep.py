@@ -31,13 +31,17 @@ from blurcli.errors import UsageError, did_you_mean
 from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
 from blurcli.session import load_model
 
+_STEPS, _FEW_STEPS = "5,10,20,50,100", "1,2,4"
 _COLUMNS = ("steps", "mean", "min", "max", "seeds")
 
 
 def sweep(
     run: RunOption = None,
     weights: WeightsOption = None,
-    steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, separated by commas.")] = "5,10,20,50,100",
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", help=f"Numbers of steps, separated by commas. [default: {_STEPS}; distilled {_FEW_STEPS}]"),
+    ] = None,
     samplers: Annotated[
         str | None, typer.Option("--samplers", help="Samplers, separated by commas. [default: all for the model's family]")
     ] = None,
@@ -69,7 +73,7 @@ def sweep(
 
     if seed + seeds > 2**64:
         raise UsageError(f"--seed {seed} --seeds {seeds}: the last seed must be below 2^64")
-    chosen_steps = _steps(steps)
+    chosen_steps = _steps(steps) if steps is not None else []
     chosen_samplers = _samplers(samplers) if samplers is not None else []
     path, chosen_run = find_weights(run, weights)
     record = evaluations_path(chosen_run)
@@ -77,6 +81,7 @@ def sweep(
     model, step = load_model(path, device, calibrated)
     config = model.config
     chosen_samplers = chosen_samplers or list(model.family.samplers)
+    chosen_steps = chosen_steps or _steps(_FEW_STEPS if model.family.objective.ends_path else _STEPS)
     options = ScoringOptions(features, mode, split, data, published, inception, device)
     scorer = options.scorer(config, chosen_run, (config.data.channels, *config.data.image_size))
     metric, count = scorer.metric, n or config.score.n

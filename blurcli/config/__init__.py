@@ -11,12 +11,13 @@ from blurcli.config.loader import (
 )
 from blurcli.config.processes import DiffusionConfig, HeatConfig
 from blurcli.config.schema import Config, DataConfig, DistillConfig, OptimConfig, SampleConfig, ScoreConfig
-from blurcli.config.serialization import FREE_KEYS, differing_keys, flatten, to_json, to_yaml
+from blurcli.config.serialization import FREE_KEYS, TEACHER_KEYS, differing_keys, flatten, leaves, to_json, to_yaml
 from blurcli.config.sources import DATASET_NAMES, expand_home, resolve_source
 
 __all__ = [
     "DATASET_NAMES",
     "FREE_KEYS",
+    "TEACHER_KEYS",
     "Config",
     "DataConfig",
     "DiffusionConfig",
@@ -30,6 +31,7 @@ __all__ = [
     "expand_home",
     "flatten",
     "from_json",
+    "leaves",
     "load_config",
     "load_run_config",
     "parse_overrides",

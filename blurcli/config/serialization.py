@@ -21,11 +21,13 @@ FREE_KEYS = frozenset(
     | {f"sample.{key}" for key in SampleConfig.model_fields}
     | {f"score.{key}" for key in ScoreConfig.model_fields}
 )
+# The first parts of the keys that a distilled model shares with its teacher.
+TEACHER_KEYS = ("process.", "model.", "data.image_size", "data.channels", "data.centered", "data.classes", "data.augment")
 
 
 def flatten(config: Config) -> dict[str, Any]:
     """Every key of a configuration, dotted, with its plain value."""
-    return dict(_leaves(config.model_dump(mode="json")))
+    return dict(leaves(config.model_dump(mode="json")))
 
 
 def differing_keys(old: Config, new: Config) -> list[str]:
@@ -57,10 +59,11 @@ def to_json(config: Config) -> str:
     return config.model_dump_json()
 
 
-def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """The dotted keys and values of nested mappings."""
     for key, value in plain.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from blurcli.core.consistency import ConsistencyModel
     from blurcli.core.dct import dct2, idct2
     from blurcli.core.denoiser import Denoiser, EpsDenoiser
     from blurcli.core.heat import HeatDissipation
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BlurringDiffusion": "process",
+    "ConsistencyModel": "consistency",
     "Denoiser": "denoiser",
     "EpsDenoiser": "denoiser",
     "HeatDissipation": "heat",
@@ -31,6 +33,7 @@ _MODULES = {
 
 __all__ = [
     "BlurringDiffusion",
+    "ConsistencyModel",
     "Denoiser",
     "EpsDenoiser",
     "HeatDissipation",

@@ -36,9 +36,6 @@ class ConsistencyModel(SpectralDenoiser):
     ) -> Tensor:
         """Squared difference of the ends seen from two states of one path, (B,), weighted as `SpectralDenoiser.loss` is.
 
-        The second state is the teacher's: it leads there from the first one by a step of Heun's method, in the clocks of all
-        frequencies. The end seen from it is the target, without a gradient; at time 0 it is the teacher's own estimate.
-
         Args:
             teacher: a denoiser of the same process and moments.
             x: clean images (B, C, H, W) in [-1, 1].
@@ -46,6 +43,16 @@ class ConsistencyModel(SpectralDenoiser):
             eps: standard normal noise, like `x`.
             weight: as in `SpectralDenoiser.loss`.
             conditions: keyword arguments of both networks, each tensor (B, ...).
+        """
+        return weighted_mean(self.distillation_error(teacher, x, times, eps, **conditions), weight)
+
+    def distillation_error(
+        self, teacher: SpectralDenoiser, x: Tensor, times: tuple[Tensor, Tensor], eps: Tensor, **conditions: Any
+    ) -> Tensor:
+        """Difference of `sin(phi) F` at time t from its target per DCT frequency, (B, C, H, W); see `distillation_loss`.
+
+        The second state is the teacher's: it leads there from the first one by a step of Heun's method, in the clocks of all
+        frequencies. The end seen from it is the target, without a gradient; at time 0 it is the teacher's own estimate.
         """
         t, s = times
         mean, root_v, signal, sigma = self._scales(t, x)
@@ -61,4 +68,4 @@ class ConsistencyModel(SpectralDenoiser):
             chord = torch.where((s > 0).to(w.device)[:, None, None, None], self._correction(later, s, conditions), predicted)
             end = (later_signal * later + later_sigma * chord) / torch.hypot(later_signal, later_sigma)
             target = (end - sin * w) / cos
-        return weighted_mean(sin * (self._correction(w, t, conditions) - target), weight)
+        return sin * (self._correction(w, t, conditions) - target)

@@ -50,13 +50,14 @@ def sample(
         process: the diffusion process.
         z: standard normal noise (B, C, H, W), float32 or float64; whitened samplers start from `w = DCT(z)`. With `start`, the
             state at that time.
-        steps: steps of the sampler, at least 1: uniform in time, except for `abm`, which places them by the spectrum.
+        steps: steps of the sampler, at least 1: uniform in time, except for `abm` and `consistency`, which place them by the
+            spectrum.
         sampler: a name in `core.samplers.SAMPLERS`.
         spectrum: P, (H, W) or (C, H, W), for whitened samplers; when None, `denoiser.spectrum` with `denoiser.mean`; else the
             power law of natural images for `abm`, and 0.25 flat for the others. Any positive P is correct in the limit of many
             steps; the data's own is the most accurate.
         noise: `noise(z)` gives standard normal noise like z; called once per step by `ancestral`, and by `ddim` with eta, in
-            order; never by the others.
+            order; between steps by `consistency`; never by the others.
         on_step: called as `on_step(i, t, z, x_hat)` after the first denoiser call of each step, with the state at its start.
         mean: M, the data's mean DCT coefficients, like `spectrum` and with it; None for 0.
         eta: for `ddim`, the share of the ancestral sampler's noise, in [0, 1]: 0 is deterministic, 1 is `ancestral`.

@@ -75,12 +75,18 @@ def train(
 
     Raises:
         UsageError: the folder holds a run with another configuration, or is not a run; a batch that cannot be divided evenly; a
-            tracker's package is missing; objective consistency without a teacher.
+            tracker's package is missing; objective consistency without a teacher, or with images of other classes than the
+            teacher's.
         UserError: another process trains there, the training diverged for good, or a file cannot be written.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
     if (teacher is None) == OBJECTIVES[config.objective].ends_path:
         raise UsageError(f"objective {config.objective}: tunes a trained model; use blurdiff distill MODEL")
+    if teacher is not None and teacher.classes is not None and teacher.classes.names != tuple(dataset.classes):
+        raise UsageError(
+            f"{dataset.name}: has the classes {', '.join(dataset.classes)}, and {teacher.name} knows "
+            f"{', '.join(teacher.classes.names)}; use images of the same classes"
+        )
     if config.train.batch_size % distributed.size:
         raise UsageError(
             f"train.batch_size {config.train.batch_size}: is not divisible by {distributed.size} processes; use a multiple"
@@ -123,7 +129,7 @@ def _lead(
             Trackers(config.train.trackers, run, flatten(config), notify),
             callbacks.on_step,
         )
-        _record_session(run, trainer, dataset)
+        _record_session(run, trainer, dataset, teacher)
         callbacks.on_step(trainer.step)
         with _ended(observers.trackers), files.explained(run.metrics_path), GracefulShutdown() as shutdown:
             while True:
@@ -258,17 +264,23 @@ def _prepare(
             )
     elif teacher is not None:
         trainer = Trainer(config, teacher.data.moments, device, distributed, notify, teacher)
-        save_weights(replace(teacher, path=run.teacher_path))
+        guidance = teacher.config.sample.guidance
+        if guidance != config.sample.guidance:
+            notify(f"sample.guidance {guidance:g} of {teacher.name} is not kept: sampling has {config.sample.guidance:g}")
     else:
         notify("measuring the spectrum of the data")
         moments = family_of(config).measure_moments(dataset.images)
         trainer = Trainer(config, moments, device, distributed, notify)
     with files.replacing(run.config_path) as temporary:
         temporary.write_text(to_yaml(config), encoding="utf-8")
+    if teacher is not None:
+        notify(f"distilling {teacher.name}")
+        if teacher.path != run.teacher_path:
+            save_weights(replace(teacher, path=run.teacher_path))
     return trainer
 
 
-def _record_session(run: Run, trainer: Trainer, dataset: Dataset) -> None:
+def _record_session(run: Run, trainer: Trainer, dataset: Dataset, teacher: Weights | None) -> None:
     """Append a line to sessions.jsonl: from which step, on what machine and with how many images the training goes on."""
     session = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -280,6 +292,8 @@ def _record_session(run: Run, trainer: Trainer, dataset: Dataset) -> None:
         "precision": resolve_precision(trainer.config, trainer.device),
         "versions": versions() | platform_versions(),
     }
+    if teacher is not None:
+        session["teacher"] = teacher.digest
     with files.explained(run.sessions_path), run.sessions_path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(session) + "\n")
 

@@ -19,6 +19,7 @@ from blurcli import evaluate, files
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.bands import band_names, frequency_bands
+from blurcli.core.rng import ImageNoise
 from blurcli.data import Dataset
 from blurcli.evaluate.denoising import MeasuredImages, denoising_errors, losses
 from blurcli.families import ModelData
@@ -67,10 +68,18 @@ class Snapshots:
         save_weights(Weights(trainer.config, trainer.step, network, data, path, self._classes))
 
     def losses(self, trainer: Trainer, network: UNet) -> tuple[Tensor, Tensor]:
-        """Losses of one of the trainer's networks, on the same images and noise at every step; see `denoising.losses`."""
+        """Losses of one of the trainer's networks, on the same images and noise at every step; see `denoising.losses`.
+
+        For a distillation, see `Trainer.distillation_losses`.
+        """
         pipeline = Pipeline(trainer.config, network, ModelData(trainer.moments), trainer.device)
-        count = min(_HEALTH_IMAGES, len(self._dataset.images))
-        times, by_band = losses(pipeline, MeasuredImages(self._dataset.images, count, trainer.config.seed), _HEALTH_TIMES)
+        measured = MeasuredImages(self._dataset.images, min(_HEALTH_IMAGES, len(self._dataset.images)), trainer.config.seed)
+        if trainer.family.objective.ends_path:
+            indices = range(measured.count)
+            x, noise = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
+            times, by_band = trainer.distillation_losses(network, x, noise, _HEALTH_TIMES)
+        else:
+            times, by_band = losses(pipeline, measured, _HEALTH_TIMES)
         return times.cpu(), by_band.cpu()
 
     def _data(self, trainer: Trainer, gain: Tensor | None) -> ModelData:

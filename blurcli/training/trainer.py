@@ -17,7 +17,9 @@ from blurcli.checkpoint import Tensors, check_fit
 from blurcli.config import Config, DistillConfig, OptimConfig
 from blurcli.core import UNet
 from blurcli.core.augment import augment, draw_augment_labels
+from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.consistency import ConsistencyModel
+from blurcli.core.denoiser import Network
 from blurcli.core.execution import state_device
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.preconditioning import SpectralDenoiser
@@ -59,6 +61,7 @@ class Trainer:
 
     Raises:
         ValueError: moments that do not fit the configuration.
+        UserError: the teacher's tensors do not fit its configuration.
     """
 
     def __init__(
@@ -91,9 +94,17 @@ class Trainer:
             self._parallel = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
         trained = self._parallel or self.network
         compiling = config.train.compile if config.train.compile is not None else device.type == "cuda"
-        call = mixed_precision(CompileOrFallback(trained, notify) if compiling else trained, config, device)
-        self.objective = self.family.model(call, ModelData(self.moments)).trainable
-        self._teacher = None if teacher is None else self._frozen(teacher)
+
+        def callable_of(module: nn.Module) -> Network:
+            return mixed_precision(CompileOrFallback(module, notify) if compiling else module, config, device)
+
+        self.objective = self.family.model(callable_of(trained), ModelData(self.moments)).trainable
+        self._teacher: SpectralDenoiser | None = None
+        if teacher is not None:
+            frozen = load_network(teacher, device).to(memory_format=memory_format(config, device))
+            model = family_of(teacher.config).model(callable_of(frozen), ModelData(self.moments)).trainable
+            assert isinstance(model, SpectralDenoiser)
+            self._teacher = model
         _, self._variance = reference_gaussian(self.family.process, *self.moments.in_model_space())
         self._times = self.family.training_times(self.moments)
         self.step = 0
@@ -153,14 +164,6 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
 
-    def _frozen(self, teacher: Weights) -> SpectralDenoiser:
-        """A teacher on this trainer's device, without gradients."""
-        network = load_network(teacher, self.device)
-        call = mixed_precision(network, self.config, self.device)
-        model = family_of(teacher.config).model(call, ModelData(self.moments))
-        assert isinstance(model.trainable, SpectralDenoiser)
-        return model.trainable
-
     def _losses(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
         """The loss per image (B,), at times given by their shares of the path, (B,) in [0, 1]."""
         t = self._times(share)
@@ -170,6 +173,33 @@ class Trainer:
         assert isinstance(self.objective, ConsistencyModel)
         s = self._times((share - 1 / path_parts(self.config.distill, self.step)).clamp(min=0))
         return self.objective.distillation_loss(self._teacher, x, (t, s), eps, weight, **conditions)
+
+    @torch.inference_mode()
+    def distillation_losses(
+        self, network: UNet, x: Tensor, noise: Callable[[Tensor], Tensor], times: int
+    ) -> tuple[Tensor, Tensor]:
+        """Of a distillation, the loss per time and octave-spaced frequency band, without weights: (T,) and (T, bands).
+
+        It is that of the finest parts of the path at every step of the training, so that the values are comparable.
+
+        Args:
+            network: this trainer's network, or its EMA.
+            x: images (B, C, H, W) in model space.
+            noise: `noise(x)` gives standard normal noise like x.
+            times: number of times, evenly spaced on the path of the images.
+        """
+        assert self._teacher is not None
+        model = self.family.model(network, ModelData(self.moments)).trainable
+        assert isinstance(model, ConsistencyModel)
+        x = x.to(self.device)
+        band = frequency_bands(*self.family.process.shape, 1)[0].to(self.device)
+        shares, rows = torch.linspace(0, 1, times, device=self._precise), []
+        for share in torch.chunk(shares, times):
+            earlier = (share - 1 / self.config.distill.intervals).clamp(min=0)
+            t, s = (self._times(at).expand(len(x)) for at in (share, earlier))
+            error = model.distillation_error(self._teacher, x, (t, s), noise(x))
+            rows.append(band_means(error.square().mean(0), band))
+        return self._times(shares), torch.stack(rows)
 
     def _backward(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
         """The mean loss of the images; its gradient is left in the parameters, averaged over all processes."""

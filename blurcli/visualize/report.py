@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from blurcli import evaluate, files
-from blurcli.config import Config, flatten, to_yaml
+from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml
 from blurcli.config.repeat import nearest_preset, without_folder
 from blurcli.config.sources import DATASET_NAMES
 from blurcli.core.objectives import OBJECTIVES
@@ -259,28 +259,24 @@ def _repeat_parts(subject: Subject) -> list[Part]:
         place = f"path/to/{place}"
     shared = config.model_copy(update={"data": config.data.model_copy(update={"source": place})})
     model = ["--run", f"runs/{subject.name}"] if run is not None else ["--weights", f"{subject.name}.safetensors"]
+    teacher = f"runs/{subject.name}/teacher.safetensors" if run is not None else "path/to/teacher.safetensors"
     sampling = subject.model.sampling()
     sample = ["blurdiff", "sample", *model, "--n", "64", "--sampler", sampling.sampler, "--steps", str(sampling.steps)]
     return [
         markup.table("versions", ["", "training", "this report"], rows),
         "<h3>Train again</h3>",
-        markup.code(_training_commands(config, place, subject.name)),
+        markup.code(_training_commands(config, place, subject.name, teacher)),
         "<h3>Sample</h3>",
         markup.code(_command([*sample, "--seed", "0"])),
         markup.details("The resolved configuration", markup.code(to_yaml(shared).splitlines())),
     ]
 
 
-_TUNED = ("optim.lr", "optim.warmup_steps", "optim.decay_from_step", "optim.ema_decay", "train.steps", "train.batch_size")
-"""Of a distillation, the keys by which it is repeated, besides its own section and the seed."""
-
-
-def _training_commands(config: Config, place: str, name: str) -> list[str]:
+def _training_commands(config: Config, place: str, name: str, teacher: str) -> list[str]:
     run = ["--run", f"runs/{name}"]
     if OBJECTIVES[config.objective].ends_path:
-        keys = {key: value for key, value in flatten(config).items() if key in ("seed", *_TUNED) or key.startswith("distill.")}
+        keys = {key: value for key, value in flatten(config).items() if key == "train.steps" or _is_tuned(key)}
         settings = [part for key, value in keys.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-        teacher = f"runs/{name}/teacher.safetensors"
         return _command(["blurdiff", "distill", teacher, "--data", place, "--run", f"runs/{name}-again", *settings], first=3)
     nearest = nearest_preset(config)
     if nearest is None:
@@ -292,6 +288,11 @@ def _training_commands(config: Config, place: str, name: str) -> list[str]:
     data = [] if config.data.source in DATASET_NAMES else ["--data", place]
     settings = [part for assignment in assignments for part in ("--set", assignment)]
     return _command(["blurdiff", "train", "--preset", preset, *data, *settings, *run])
+
+
+def _is_tuned(key: str) -> bool:
+    """Whether a key of a distillation changes what is learned, and can differ from its teacher's."""
+    return key not in FREE_KEYS and key != "objective" and not key.startswith(TEACHER_KEYS)
 
 
 def _command(words: list[str], first: int = 2) -> list[str]:

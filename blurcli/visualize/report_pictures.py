@@ -182,6 +182,7 @@ def error_part(subject: Subject, progress: Progress) -> list[Part]:
     count = min(subject.measured, len(subject.dataset.images))
     measured = denoising.MeasuredImages(subject.dataset.images, count, seed=0)
     try:
+        subject.model.family.require_mean_estimate()
         with progress("measuring errors", count) as update:
             errors = denoising.denoising_errors(subject.model, measured, times=_ERROR_TIMES, per_octave=1, on_batch=update)
     except UserError as error:

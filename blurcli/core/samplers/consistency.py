@@ -27,7 +27,7 @@ class Consistency(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Always, although a single step draws nothing."""
+        """Always."""
         return True
 
     def times(self, space: WhitenedSpace | None, steps: int, start: float) -> list[float]:
