@@ -49,6 +49,29 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch: pytest.Mon
     assert said[1] == "the network cannot be compiled here (no compiler found); continuing without compilation"
 
 
+def test_the_graph_with_a_gradient_is_compiled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a distillation, where the first call has none."""
+
+    def failing(network: nn.Module, **options: Any) -> Callable[[Tensor], Tensor]:
+        def call(x: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                raise RuntimeError("no compiler found")
+            return x + 1
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    said: list[str] = []
+    network = CompileOrFallback(nn.Identity(), said.append)
+    with torch.no_grad():
+        assert network(torch.zeros(1)) == 1
+    assert network(torch.zeros(1)) == 0
+    assert len(said) == 2
+    with torch.no_grad():
+        assert network(torch.zeros(1)) == 0
+    assert len(said) == 2
+
+
 def test_memory_that_does_not_suffice_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("full")
