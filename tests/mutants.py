@@ -317,28 +317,28 @@ MUTANTS = (
         "core/consistency.py",
         "with torch.no_grad():",
         "with torch.enable_grad():",
-        "tests/test_distill.py::test_the_target_has_no_gradient",
+        "tests/test_consistency.py::test_the_target_has_no_gradient",
     ),
     Mutant(
         "distillation: Euler's step instead of Heun's, twice as long",
         "core/consistency.py",
         "later = w + turned / 2 * (slope + predicted)",
         "later = w + turned * (slope + predicted)",
-        "tests/test_distill.py::test_the_teacher_leads_along_its_own_path",
+        "tests/test_consistency.py::test_the_teacher_leads_along_its_own_path",
     ),
     Mutant(
         "distillation: without an end that is known",
         "core/consistency.py",
         "torch.where((s > 0)",
         "torch.where((s >= 0)",
-        "tests/test_distill.py::test_at_the_end_the_teacher_decides",
+        "tests/test_consistency.py::test_at_the_end_the_teacher_decides",
     ),
     Mutant(
         "distillation: the teacher does not know the classes",
         "core/consistency.py",
         "slope = teacher._correction(w, t, conditions)",
         "slope = teacher._correction(w, t, {})",
-        "tests/test_distill.py::test_conditions_reach_both_networks",
+        "tests/test_consistency.py::test_conditions_reach_both_networks",
     ),
     Mutant(
         "distillation: another model replaces the teacher",
@@ -352,7 +352,7 @@ MUTANTS = (
         "training/loop.py",
         "teacher.classes.names != tuple(dataset.classes)",
         "len(teacher.classes.names) != len(dataset.classes)",
-        "tests/test_distill.py::test_images_of_other_classes_are_refused",
+        "tests/test_distill.py::test_images_must_be_named_and_of_the_same_classes",
     ),
     Mutant(
         "distillation: health is the error of denoising",
@@ -381,7 +381,7 @@ MUTANTS = (
         "core/samplers/consistency.py",
         "return State(u if step.ends_clean else u + process.sigma(step.at_s) * noise())",
         "return State(u)",
-        "tests/test_distill.py -k distribution",
+        "tests/test_consistency.py -k distribution",
     ),
 )
 
