@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterable
 
 _OPTION = re.compile("\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}(.*?)\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}")
@@ -24,6 +25,11 @@ def spelled(text: str, spell: Callable[[str], str]) -> str:
 def one_line(name: str) -> str:
     """The name of a file as a message shows it: line ends and other control characters as escapes."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+
+
+def quoted(word: object) -> str:
+    """A path or other word as it stands in a command that a message suggests: in quotes where a shell would split it."""
+    return shlex.quote(one_line(str(word)))
 
 
 class UserError(Exception):
