@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,20 @@ def memory_format(config: Config, device: torch.device) -> torch.memory_format:
     wanted = config.train.channels_last
     channels_last = device.type == "cuda" if wanted is None else wanted
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def in_precision(config: Config, precision: str | None) -> Config:
+    """A configuration whose network computes in a precision: `auto`, `bf16` or `fp32`; None for its own.
+
+    Raises:
+        OptionError: there is no such precision.
+    """
+    if precision is None:
+        return config
+    known = get_args(type(config.train).model_fields["precision"].annotation)
+    if precision not in known:
+        raise OptionError("precision", precision, f"must be one of {', '.join(known)}")
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 
 def resolve_precision(config: Config, device: torch.device) -> str:

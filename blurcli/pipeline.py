@@ -25,7 +25,7 @@ from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import OptionError, UserError, did_you_mean, option
 from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
 from blurcli.guide import Guide, load_guide
-from blurcli.inference import InferenceNetwork, load_network
+from blurcli.inference import InferenceNetwork, in_precision, load_network, resolve_precision
 from blurcli.weights import Classes, Weights
 
 _LISTED_CLASSES = 20
@@ -65,7 +65,7 @@ class Pipeline:
     """A trained model, ready to sample.
 
     Args:
-        config: the resolved preset.
+        config: the resolved preset, in the precision in which the network computes.
         network: the U-Net, in evaluation mode, on `device`.
         data: what the model needs besides the network.
         device: where the network runs.
@@ -123,6 +123,7 @@ class Pipeline:
         calibrated: bool = True,
         notify: Callable[[str], None] = lambda text: None,
         guide: Weights | None = None,
+        precision: str | None = None,
     ) -> Pipeline:
         """A pipeline from a weights file, with the measured gain unless `calibrated` is false.
 
@@ -132,18 +133,20 @@ class Pipeline:
             calibrated: whether to use the measured gain of the model.
             notify: receives messages.
             guide: a weaker version of the model; None for none.
+            precision: of the network and its guide: `auto`, `bf16` or `fp32`; None for their presets'.
 
         Raises:
-            OptionError: a guide of another process, objective or data.
+            OptionError: a guide of another process, objective or data; an unknown precision.
             UserError: the tensors of a file do not fit its configuration.
         """
+        config = in_precision(weights.config, precision)
         network = load_network(weights, device)
         weaker = None
         if guide is not None:
-            weaker = load_guide(guide, weights, device)
+            weaker = load_guide(replace(guide, config=in_precision(guide.config, precision)), weights, device)
         data = weights.data if calibrated else replace(weights.data, gain=None)
         try:
-            return cls(weights.config, network, data, device, weights.classes, notify, weaker)
+            return cls(config, network, data, device, weights.classes, notify, weaker)
         except ValueError as error:
             raise UserError(f"{weights.name}: {error}; the file is damaged") from None
 
@@ -151,6 +154,11 @@ class Pipeline:
     def moments(self) -> DataMoments:
         """The moments of the training data."""
         return self.model.data.moments
+
+    @property
+    def precision(self) -> str:
+        """In what the network computes on its device: `bf16` or `fp32`."""
+        return resolve_precision(self.config, self.device)
 
     @property
     def calibrated(self) -> bool:
@@ -275,7 +283,7 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         """Images 0 to count - 1 of a seed, or those of a range, in batches (B, C, H, W) float32, about [-1, 1].
 
-        Image i depends on (weights, sampling, seed, i) only: bit for bit on a CPU, up to rounding on a GPU.
+        Image i depends on (weights, sampling, precision, seed, i) only: bit for bit on a CPU, up to rounding on a GPU.
 
         Args:
             count: number of images, over all processes; or a range of their indices.

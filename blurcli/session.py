@@ -84,7 +84,11 @@ def read_weights(source: Path | str) -> Weights:
 
 
 def load_model(
-    source: Path | str, device: str, calibrated: bool = True, guide: Path | str | None = None
+    source: Path | str,
+    device: str,
+    calibrated: bool = True,
+    guide: Path | str | None = None,
+    precision: str | None = None,
 ) -> tuple[Pipeline, int]:
     """The pipeline of weights, a file or the reference of one on the hub, perhaps with a guide; and its training steps."""
     load_torch()
@@ -97,7 +101,7 @@ def load_model(
     if not calibrated and weights.data.gain is None:
         raise UsageError(f"{option('calibrated')}: {source} has no calibration; only models with objective=eps have one")
     weaker = None if guide is None else read_weights(guide)
-    return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker), weights.step
+    return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker, precision), weights.step
 
 
 def load_images(config: Config, source: str, split: str, classes: int | None = None) -> Dataset:

@@ -13,7 +13,7 @@ import yaml
 
 from blurcli import files
 from blurcli.config import to_yaml
-from blurcli.evaluate import TITLES, Group, comparable, heading, sampling_title
+from blurcli.evaluate import TITLES, Group, comparable, heading
 from blurcli.evaluate.records import Score
 from blurcli.pipeline import Pipeline, to_uint8
 from blurcli.visualize import save_grid
@@ -39,6 +39,7 @@ class Share:
         n: number of images in the grid of samples.
         animation: whether to make an animation.
         scores: the lines of the run's evaluations.jsonl; those of other weights are left out.
+        precision: in which the network computes the samples; None for the preset's.
     """
 
     reference: str
@@ -46,6 +47,7 @@ class Share:
     n: int
     animation: bool
     scores: tuple[Score, ...] = ()
+    precision: str | None = None
 
 
 def write_share(
@@ -66,7 +68,7 @@ def write_share(
     save_weights(to_half_precision(weights, folder / WEIGHTS))
     # What others get: read back, and sampled from.
     shared = load_weights(folder / WEIGHTS)
-    model = Pipeline.from_weights(shared, device)
+    model = Pipeline.from_weights(shared, device, precision=share.precision)
     with files.replacing(folder / PRESET) as temporary:
         temporary.write_text(to_yaml(shared.config), encoding="utf-8")
     sampling = model.sampling()
@@ -179,7 +181,7 @@ def _score_table(group: Group) -> str:
     lines.append(["---"] * len(lines[0]))
     for row in group.rows:
         spread = f" ({row['min']:.4g} to {row['max']:.4g})" if row["seeds"] > 1 else ""
-        values = [sampling_title(row), row["steps"], f"{row[group.metric]:.4g}{spread}", row["seeds"]]
+        values = [group.title(row), row["steps"], f"{row[group.metric]:.4g}{spread}", row["seeds"]]
         lines.append([_cell(value) for value in values] + [f"{row[key]:.4g}" if key in row else "" for key in others])
     return _cell(heading(shown)) + ":\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

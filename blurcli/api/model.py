@@ -100,7 +100,7 @@ class Model:
         title = f"sampling {n:,} images, {sampling.steps} steps"
         with console.progress(title, n) as update, self.pipeline.progress(sampling, update):
             batches = list(map(to_uint8, self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size)))
-        source = {**asdict(sampling), "seed": seed, "weights": str(self.path)}
+        source = {**asdict(sampling), "seed": seed, "weights": str(self.path), "network_precision": self.pipeline.precision}
         array = np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1))
         return Images(array, source, self.pipeline.column_titles(sampling))
 
@@ -177,7 +177,14 @@ class Model:
         return f"Model({self.title}: {kind}, {height}x{width}{' gray' if channels == 1 else ''}, step {self.step:,})"
 
 
-def load(source: str | Path, *, device: str = "auto", calibrated: bool = True, guide: str | Path | None = None) -> Model:
+def load(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    calibrated: bool = True,
+    guide: str | Path | None = None,
+    precision: str | None = None,
+) -> Model:
     """A trained model.
 
     Args:
@@ -186,6 +193,7 @@ def load(source: str | Path, *, device: str = "auto", calibrated: bool = True, g
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         calibrated: for `objective: eps`, whether to use the measured gain.
         guide: weights of a weaker version of the model, for autoguidance; see docs/samplers.md.
+        precision: of the network: `fp32`; `bf16`; `auto`, bf16 where the hardware has it; None for the preset's.
 
     Raises:
         UsageError: there is no such model or device.
@@ -193,7 +201,7 @@ def load(source: str | Path, *, device: str = "auto", calibrated: bool = True, g
     """
     path, run = session.named_weights(str(source))
     weaker = None if guide is None else session.named_weights(str(guide))[0]
-    pipeline, step = session.load_model(path, device, calibrated, weaker)
+    pipeline, step = session.load_model(path, device, calibrated, weaker, precision)
     return Model(pipeline, path, run, step)
 
 

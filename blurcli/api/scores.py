@@ -29,6 +29,7 @@ class ScoreOptions(SamplingOptions, total=False):
         reference: published statistics instead of images: `cleanfid:NAME[:SIZE[:SPLIT]]`.
         inception: Inception's file, or its folder.
         device: where the features are computed.
+        precision: of the network of a model that is named, as for `load`.
         force: whether to score fewer images than features.
         name: label of the score.
         sampler, steps, eta, delta, label, guidance, final: how a model makes its images, as for `Model.sample`.
@@ -42,6 +43,7 @@ class ScoreOptions(SamplingOptions, total=False):
     reference: str
     inception: str | Path
     device: str
+    precision: Literal["auto", "fp32", "bf16"]
     force: bool
     name: str
 
@@ -77,7 +79,7 @@ def score(
         options.get("device", "auto"),
     )
     if isinstance(images, (str, Path)):
-        images = load(images, device=chosen.device)
+        images = load(images, device=chosen.device, precision=options.get("precision"))
     task: evaluate.ScoredImages
     record = None
     labels = {"name": options.get("name", "")}

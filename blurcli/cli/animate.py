@@ -17,6 +17,7 @@ from blurcli.cli.common import (
     GuidanceOption,
     GuideOption,
     JsonOption,
+    PrecisionOption,
     RunOption,
     SamplerOption,
     SeedOption,
@@ -109,6 +110,7 @@ def animate(
     guide: GuideOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Animate a process: images that emerge from noise, or dissolve in it.
@@ -123,8 +125,10 @@ def animate(
     output = FilmStrip() if strip else output_for(out)
     look = Presentation(fps, hold, loop, scale, columns, labels or None)
     _check_output(output, out, look)
-    source = _Source(run, weights, preset, assignments, compare or [], images, size, guide)
+    source = _Source(run, weights, preset, assignments, compare or [], images, size, guide, precision)
     source.check(direction)
+    if precision is not None and direction == "forward" and what not in ("x_hat", "both"):
+        raise UsageError("--precision: no network is called here; leave it out, or add --show x_hat or --direction reverse")
     if direction == "forward" and any(option is not None for option in (sampler, steps, delta, label, guidance, guide)):
         raise UsageError(
             "--sampler, --steps, --delta, --class, --guidance, --guide: apply to the reverse process; leave them out, or use "
@@ -230,6 +234,7 @@ class _Source:
     images: Path | None
     size: str | None
     guide: str | None
+    precision: str | None
 
     def check(self, direction: str) -> None:
         """Refuse options that do not fit the direction or each other."""
@@ -255,13 +260,13 @@ class _Source:
             config = resolve_preset(self.preset, None, self.assignments)
             loaded = [_untrained(self.preset, _resized(config, self._image_size(config)))]
         else:
-            loaded = [_trained(self.run, self.weights, device, self.guide)]
+            loaded = [_trained(self.run, self.weights, device, self.precision, self.guide)]
         first = loaded[0].config.data
         for name in self.compare:
             if hub.is_reference(name) or name.endswith(".safetensors"):
-                loaded.append(_trained(None, name, device))
+                loaded.append(_trained(None, name, device, self.precision))
             elif Run(Path(name)).config_path.is_file():
-                loaded.append(_trained(Path(name), None, device))
+                loaded.append(_trained(Path(name), None, device, self.precision))
             else:
                 loaded.append(_untrained(name, _resized(resolve_preset(name, None, None), first.image_size)))
             own = loaded[-1].config.data
@@ -283,11 +288,11 @@ class _Source:
         return config.data.image_size
 
 
-def _trained(run: Path | None, weights: str | None, device: str, guide: str | None = None) -> _Loaded:
+def _trained(run: Path | None, weights: str | None, device: str, precision: str | None, guide: str | None = None) -> _Loaded:
     from blurcli.visualize.trajectories import AnimatedProcess
 
     path, found = find_weights(run, weights)
-    model, _ = load_model(path, device, guide=guide)
+    model, _ = load_model(path, device, guide=guide, precision=precision)
     title = found.path.resolve().name if found is not None else Path(path).stem
     animated = AnimatedProcess(title, model.process, model, centered=model.config.data.centered)
     return _Loaded(animated, model.config, path, found)

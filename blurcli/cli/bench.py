@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption
+from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption, PrecisionOption, with_precision
 from blurcli.errors import UsageError
 from blurcli.session import load_torch, resolve_preset
 
@@ -35,6 +35,7 @@ def bench(
     ] = False,
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="Time per measurement, at least 3 rounds.")] = 10,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the speed of a preset on this machine: images per second, FLOP/s, memory, and the shares of a step.
@@ -42,7 +43,7 @@ def bench(
     It needs no data: images are noise. It also estimates the time of the whole training. Rows are measured one after the
     other in one process; trust their ratios more than their values.
     """
-    config = resolve_preset(preset, None, assignments)
+    config = resolve_preset(preset, None, with_precision(assignments, precision))
 
     load_torch()
     from dataclasses import asdict

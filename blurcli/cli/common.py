@@ -98,7 +98,16 @@ CountOption = Annotated[
     int | None, typer.Option("--n", min=2, help="Number of images, evenly spaced in the data. [default: 256, or all]")
 ]
 DeviceOption = Annotated[Literal["auto", "cpu", "cuda", "mps", "xpu"], typer.Option("--device", help="Where to compute.")]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16"] | None,
+    typer.Option("--precision", help="Precision of the network; auto: bf16 where the hardware has it. [default: the preset's]"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
+
+
+def with_precision(assignments: list[str] | None, precision: str | None) -> list[str]:
+    """Assignments with that of a precision, if one is chosen."""
+    return [*(assignments or []), *([] if precision is None else [f"train.precision={precision}"])]
 
 
 def show(value: dict[str, Any], text: str, as_json: bool) -> None:

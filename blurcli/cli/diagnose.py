@@ -12,6 +12,7 @@ from blurcli.cli.common import (
     CountOption,
     DeviceOption,
     JsonOption,
+    PrecisionOption,
     ReferenceOption,
     RunOption,
     SeedOption,
@@ -37,6 +38,7 @@ def diagnose(
         Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: diagnose-*.png in the run folder]")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the network's errors by time and frequency band.
@@ -50,10 +52,11 @@ def diagnose(
     from blurcli.visualize import plots
 
     path, chosen_run = find_weights(run, weights)
-    model, step = load_model(path, device, calibrated)
+    model, step = load_model(path, device, calibrated, precision=precision)
     model.family.require_mean_estimate()
     split = split or model.config.score.split
-    name = f"diagnose-{step:08d}-{split}{'' if calibrated else '-uncalibrated'}.png"
+    marks = ("" if calibrated else "-uncalibrated") + ("" if precision is None else f"-{model.precision}")
+    name = f"diagnose-{step:08d}-{split}{marks}.png"
     out = out or (chosen_run.path if chosen_run is not None else Path()) / name
     plots.check_plot(out)
     dataset = reference_images(model.config, chosen_run, data, split)
@@ -66,7 +69,8 @@ def diagnose(
     plots.save_errors(errors.times, relative, names, out)
     if as_json:
         rows = relative.tolist()
-        console.result_json({"times": errors.times.tolist(), "bands": names, "relative_error": rows, "out": str(out)})
+        result = {"times": errors.times.tolist(), "bands": names, "relative_error": rows, "out": str(out)}
+        console.result_json({**result, "network_precision": model.precision})
         return
     shown = range(0, _TIMES, (_TIMES - 1) // (_ROWS - 1))
     console.table(["t", *names], [[f"{errors.times[k]:.3f}", *(f"{value:.3g}" for value in relative[k])] for k in shown])

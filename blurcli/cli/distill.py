@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from blurcli.cli import completion
-from blurcli.cli.common import AssignmentsOption, DeviceOption, JsonOption, TrainingDataOption
+from blurcli.cli.common import AssignmentsOption, DeviceOption, JsonOption, PrecisionOption, TrainingDataOption, with_precision
 from blurcli.cli.progress import run_to_end
 from blurcli.distillation import set_up
 
@@ -29,6 +29,7 @@ def distill(
     ] = None,
     assignments: AssignmentsOption = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +38,7 @@ def distill(
     The result is a run like any other: sample --run RUN-distilled, or sample --run RUN --fast. It stops, continues and runs on
     several GPUs as train does.
     """
-    found = set_up(model, data, run, assignments)
+    found = set_up(model, data, run, with_precision(assignments, precision))
     if dry_run:
         from blurcli.config import to_json, to_yaml
 

@@ -21,6 +21,7 @@ from blurcli.cli.common import (
     GuidanceOption,
     GuideOption,
     JsonOption,
+    PrecisionOption,
     ReferenceOption,
     RunOption,
     SamplerOption,
@@ -84,6 +85,7 @@ def fid(
         typer.Option("--plot", help="Plot of power spectra, .png or .svg. [default: spectrum-*.png in the run folder]"),
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score images against reference images: FID, KID, precision, recall, log-spectral distance.
@@ -102,11 +104,11 @@ def fid(
     if samples is not None:
         if started_by_torchrun():
             raise UsageError("--samples: stored images are scored by one process; run the command without torchrun")
-        making = (weights, sampler, steps, eta, delta, label, guidance, guide, final, batch_size)
+        making = (weights, sampler, steps, eta, delta, label, guidance, guide, final, batch_size, precision)
         if any(option is not None for option in making) or seed or repeats > 1 or not calibrated:
             raise UsageError(
                 "--samples: scores stored images; leave out --weights, --sampler, --steps, --eta, --delta, --class, "
-                "--guidance, --guide, --final, --seed, --repeats, --batch-size and --no-calibration"
+                "--guidance, --guide, --final, --seed, --repeats, --batch-size, --precision and --no-calibration"
             )
     elif size is not None:
         raise UsageError("--size: resizes --samples; a model makes images of one size, leave it out")
@@ -116,7 +118,7 @@ def fid(
             task = _stored_images(samples, size, n, run, options)
         else:
             path, chosen_run = find_weights(run, weights)
-            model, step = load_model(path, device, calibrated, guide)
+            model, step = load_model(path, device, calibrated, guide, precision)
             sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
             count = n or model.config.score.n
             sets = [

@@ -47,7 +47,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Output": ("out", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
     "Sharing": ("license", "private", "message", "revision", "replace-card"),
-    "Machine": ("device", "batch-size", "max-batch", "seconds"),
+    "Machine": ("device", "precision", "batch-size", "max-batch", "seconds"),
 }
 """Names of options, without dashes, by panel and in their order; a panel without options of a command does not appear."""
 
@@ -95,7 +95,7 @@ GUIDES = {
             "sample",
             (
                 *("run", "weights", "guide", "sampler", "steps", "delta", "class", "guidance", "seed"),
-                *("device", "json"),
+                *("device", "precision", "json"),
             ),
         ),
     ),

@@ -13,6 +13,7 @@ from blurcli.cli.common import (
     DeltaOption,
     DeviceOption,
     JsonOption,
+    PrecisionOption,
     ReferenceOption,
     RunOption,
     SeedOption,
@@ -41,6 +42,7 @@ def likelihood(
     seed: SeedOption = 0,
     calibrated: CalibrationOption = True,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bound the negative log-likelihood of images, in bits per dimension; lower is better.
@@ -56,7 +58,7 @@ def likelihood(
     from blurcli.families import LikelihoodConfig
 
     path, chosen_run = find_weights(run, weights)
-    model, step = load_model(path, device, calibrated)
+    model, step = load_model(path, device, calibrated, precision=precision)
     chosen = model.family.resolve_likelihood(LikelihoodConfig(calls, steps, delta))
     split = split or model.config.score.split
     dataset = reference_images(model.config, chosen_run, data, split)
@@ -83,6 +85,7 @@ def likelihood(
         "weights_sha256": model.digest,
         "step": step,
         "calibrated": model.calibrated,
+        "network_precision": model.precision,
         "split": split,
         "reference": dataset.name,
         "reference_hash": dataset.fingerprint,

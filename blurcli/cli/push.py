@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from blurcli.cli.common import DeviceOption, JsonOption, show
+from blurcli.cli.common import DeviceOption, JsonOption, PrecisionOption, show
 from blurcli.errors import UsageError
 from blurcli.session import load_torch
 
@@ -37,6 +37,7 @@ def push(
         Path | None, typer.Option("--dry-run", help="Write the files into this new folder instead; needs no network.")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Share a trained model on the Hugging Face hub: weights in 16 bits, preset, samples and a model card, in one commit.
@@ -71,7 +72,7 @@ def push(
     if weights.step < weights.config.train.steps:
         console.notify(f"{path}: step {weights.step:,} of {weights.config.train.steps:,}; the training is not finished")
     scores = tuple(recorded(run.evaluations_path)) if run is not None else ()
-    share = sharing.Share(reference, license_, n, animation, scores)
+    share = sharing.Share(reference, license_, n, animation, scores, precision)
 
     with tempfile.TemporaryDirectory(prefix=files.PARTIAL, dir=dry_run.absolute().parent if dry_run else None) as temporary:
         folder = Path(temporary, "share")

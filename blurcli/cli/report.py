@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blurcli.cli import completion
-from blurcli.cli.common import DeviceOption, JsonOption, ReferenceOption, find_weights, show
+from blurcli.cli.common import DeviceOption, JsonOption, PrecisionOption, ReferenceOption, find_weights, show
 from blurcli.errors import UserError
 from blurcli.session import chosen_count, load_model, own_source, reference_images
 
@@ -35,6 +35,7 @@ def report(
     data: ReferenceOption = None,
     n: Annotated[int | None, typer.Option("--n", min=2, help="Images for the map of errors. [default: 64, or all]")] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a report of a training as one HTML page: settings, samples, losses, scores, errors, and how to repeat it.
@@ -50,7 +51,7 @@ def report(
     if out.suffix.lower() != ".html":
         raise OptionError("out", out, "a report is a page; end the name in .html")
     files.check_writable(out)
-    model, step = load_model(path, device)
+    model, step = load_model(path, device, precision=precision)
     from blurcli.visualize.report import save_report
     from blurcli.visualize.report_pictures import Subject
 

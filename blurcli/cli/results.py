@@ -55,7 +55,7 @@ def results(
 
 def _table(group: Group) -> tuple[list[str], list[list[str]]]:
     """Column titles and rows, without empty columns."""
-    from blurcli.evaluate import TITLES, sampling_title, value_text
+    from blurcli.evaluate import TITLES, value_text
     from blurcli.runs import RUNS
 
     others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
@@ -63,7 +63,7 @@ def _table(group: Group) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in group.rows:
         subject = row["samples"] or (row["weights"] if row["run"] == str(RUNS) else row["run"])
-        labels = [subject, row["name"] or "", row["step"], sampling_title(row), row["steps"]]
+        labels = [subject, row["name"] or "", row["step"], group.title(row), row["steps"]]
         values = [row[group.metric], row["std"], row["seeds"], *(row.get(key) for key in others)]
         rows.append([value_text(value) for value in (*labels, *values)])
     filled = [i for i in range(len(columns)) if any(row[i] for row in rows)]

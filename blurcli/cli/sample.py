@@ -20,6 +20,7 @@ from blurcli.cli.common import (
     GuidanceOption,
     GuideOption,
     JsonOption,
+    PrecisionOption,
     RunOption,
     SamplerOption,
     SeedOption,
@@ -84,18 +85,19 @@ def sample(
     ] = None,
     preview: Annotated[bool, typer.Option("--show", "--preview", help="Show the first images in the terminal, too.")] = False,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sample images: from noise, from a photo, or on the path from one seed to another.
 
-    Image i depends on the weights, the sampler, its steps, the seed and i, and not on the batch size.
+    Image i depends on the weights, the sampler, its steps, the precision, the seed and i, and not on the batch size.
     """
     beginning = StartOptions(init_image, strength, init_blurred, interpolate, same_init, share_noise)
     beginning.check(n, seed)
 
     with distributed_context(device) as distributed:
         path, chosen_run = find_weights(run, weights, fast)
-        model, step = load_model(path, device, calibrated, guide)
+        model, step = load_model(path, device, calibrated, guide, precision)
         sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
         if out is None:
             out = _default_out(
@@ -114,6 +116,7 @@ def sample(
                     "-same-init": same_init,
                     "-share-noise": share_noise,
                     "-uncalibrated": not calibrated,
+                    f"-{model.precision}": precision is not None,
                 },
             )
 
@@ -132,6 +135,7 @@ def sample(
 
         start = beginning.start(model.config, n, seed)
         record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}
+        record["network_precision"] = model.precision
         if sampling.guide is None:
             del record["guide"]  # as before there were guides, for folders that are continued
         if init_image is not None:

@@ -13,6 +13,7 @@ from blurcli.cli.common import (
     CalibrationOption,
     DeviceOption,
     JsonOption,
+    PrecisionOption,
     ReferenceOption,
     RunOption,
     SeedOption,
@@ -61,6 +62,7 @@ def sweep(
         Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: sweep-*.png in the run folder]")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score samplers against their numbers of steps: a table, JSON and a plot.
@@ -78,7 +80,7 @@ def sweep(
     path, chosen_run = find_weights(run, weights)
     record = evaluations_path(chosen_run)
     files.check_writable(record)
-    model, step = load_model(path, device, calibrated)
+    model, step = load_model(path, device, calibrated, precision=precision)
     config = model.config
     chosen_samplers = chosen_samplers or list(model.family.samplers)
     chosen_steps = chosen_steps or _steps(_FEW_STEPS if model.family.objective.ends_path else _STEPS)

@@ -12,8 +12,10 @@ from blurcli.cli.common import (
     AssignmentsOption,
     DeviceOption,
     JsonOption,
+    PrecisionOption,
     PresetOption,
     TrainingDataOption,
+    with_precision,
 )
 from blurcli.cli.progress import run_to_end
 from blurcli.distillation import teacher_of
@@ -30,6 +32,7 @@ def train(
     ] = None,
     assignments: AssignmentsOption = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +43,7 @@ def train(
     """
     from blurcli.config import to_json, to_yaml
 
-    folder, config = set_up(preset, data, run, device, assignments)
+    folder, config = set_up(preset, data, run, device, with_precision(assignments, precision))
     if dry_run:
         print((to_json(config) if as_json else to_yaml(config)).strip())
         return

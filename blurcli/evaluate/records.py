@@ -17,11 +17,12 @@ Score = dict[str, Any]
 SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance", "final", "guide")
 """The keys of a score that hold its `SamplingConfig`."""
 
-_SUBJECT = ("weights_sha256", "step", *SAMPLING, "calibrated", "features", "reference_hash", "size", "n", "calls")
+_EXECUTION = ("calibrated", "network_precision")
+_SUBJECT = ("weights_sha256", "step", *SAMPLING, *_EXECUTION, "features", "reference_hash", "size", "n", "calls")
 # In effect where a score has no such key.
 _NEUTRAL: Score = {"eta": 0.0, "guidance": 1.0, "calibrated": False, "final": "noisy"}
 _LABELS = ("run", "name", "samples", "weights")
-_ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, "calibrated")
+_ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, *_EXECUTION)
 _LARGEST = 1e300
 
 
@@ -41,6 +42,11 @@ class Group:
     protocol: Score
     rows: list[Score]
     scores: list[list[Score]]
+
+    def title(self, row: Score) -> str:
+        """`sampling_title` of a row, with the precision of the network only where rows differ in it."""
+        found = {other.get("network_precision") for other in self.rows}
+        return sampling_title(row, {"network_precision": found.pop() if len(found) == 1 else None})
 
 
 def record(path: Path, score: Score) -> None:
@@ -100,6 +106,8 @@ def sampling_title(score: Score, usual: Score | None = None) -> str:
             parts.append(f"{title} {value:g}" if is_number(value) else f"{title} {value}")
     if bool(_setting(score, "calibrated")) != bool(_setting(usual or {}, "calibrated")):
         parts.append("calibrated" if _setting(score, "calibrated") else "uncalibrated")
+    if score.get("network_precision") not in (None, (usual or {}).get("network_precision")):
+        parts.append(str(score["network_precision"]))
     return " ".join(parts)
 
 

@@ -77,6 +77,7 @@ class ModelImages:
             "step": self.step,
             **asdict(self.sampling),
             "calibrated": self.pipeline.calibrated,
+            "network_precision": self.pipeline.precision,
             "seed": self.seed,
             "images": f"0-{self.count - 1}",
         }

@@ -21,6 +21,7 @@ _SETTINGS = {
     "guide": "guide",
     "calls": "calls",
     "calibrated": "calibrated",
+    "network_precision": "precision of the network",
     "seed": "seed",
 }
 _PROTOCOL = {

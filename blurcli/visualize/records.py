@@ -120,7 +120,7 @@ def _over_training(group: evaluate.Group) -> dict[str, list[tuple[int, float, fl
     for row in sorted(group.rows, key=lambda row: int(row["step"])):
         lines.setdefault(evaluate.subject_of(row, across=("weights_sha256", "step")), []).append(row)
     return {
-        f"{evaluate.sampling_title(rows[0])}, {rows[0]['steps']} steps": [
+        f"{group.title(rows[0])}, {rows[0]['steps']} steps": [
             (row["step"], row[group.metric], row["min"], row["max"]) for row in rows
         ]
         for rows in lines.values()
@@ -135,7 +135,7 @@ def _over_steps(group: evaluate.Group) -> list[dict[str, Any]]:
     several = len({str(row["weights_sha256"]) for row in rows}) > 1
     points = [
         {
-            "sampler": evaluate.sampling_title(row) + f" {row['weights_sha256']}" * several,
+            "sampler": group.title(row) + f" {row['weights_sha256']}" * several,
             "steps": row["steps"],
             "mean": row[group.metric],
             "min": row["min"],
