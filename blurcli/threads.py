@@ -1,16 +1,22 @@
-"""How many threads PyTorch uses on a CPU, and how they wait for each other; decided before it is imported."""
+"""How many threads this process uses on the CPU, and how they wait for each other; decided before PyTorch is imported."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import MutableMapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, MutableMapping
+from operator import itemgetter
+from pathlib import Path, PurePosixPath
 
 _CHOSEN_BY_USER = ("OMP_", "GOMP_", "KMP_")
+_NUMBER_CHOSEN = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
 _SPIN = "10000"  # rounds of waiting before a thread sleeps, about 0.3 ms: longer than from one operation to the next
 _SAMPLES, _INTERVAL_SEC = 20, 0.003
 LOAD = Path("/proc/loadavg")  # of Linux
+# Where the hierarchies of cgroups are mounted: of version 2, which has no controller's name, and of version 1.
+_CGROUPS = {"": ("sys/fs/cgroup", "sys/fs/cgroup/unified"), "cpu": ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct")}
+# Schedulers besides Slurm: what marks a job, and the variable with its cores.
+_SCHEDULERS = (("PBS_JOBID", "NCPUS"), ("LSB_JOBID", "LSB_DJOB_NUMPROC"), ("SGE_TASK_ID", "NSLOTS"))
 
 note: str | None = None
 """For the user, where `choose_threads` chose fewer threads than there are cores."""
@@ -22,21 +28,125 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     The threads of an operation wait for the last of them, which beside other busy processes waits for a core: on a busy core,
     two threads can take several times as long as one. And by default GNU OpenMP's threads spin for milliseconds after each
     operation, on a core that another may need. Whatever the user chose with a variable of OpenMP stays.
+
+    A process that has only a share of the machine uses all of it: what is busy on the machine says nothing about the share.
     """
     global note
     note = None
-    if any(name.startswith(_CHOSEN_BY_USER) for name in environment):
+    chosen = any(name.startswith(_CHOSEN_BY_USER) for name in environment)
+    if not chosen:
+        environment["GOMP_SPINCOUNT"] = _SPIN
+    total, (cores, limit) = os.cpu_count() or 1, _share(Path("/"), environment)
+    if cores < total:
+        # OpenMP counts the cores of the affinity, but knows neither quotas nor allocations; PyTorch's compiler likewise, and
+        # it starts as many processes.
+        environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores))
+        if not any(name in environment for name in _NUMBER_CHOSEN):
+            environment["OMP_NUM_THREADS"] = str(cores)
+            note = f"using {_counted(cores)}: {limit} gives this process {cores} of {total} cores"
         return
-    environment["GOMP_SPINCOUNT"] = _SPIN
-    cores, busy = os.cpu_count() or 1, busy_threads()
+    if chosen:
+        return
+    busy = busy_threads()
     threads = max(1, cores - busy)
     if threads == cores:
         return
     environment["OMP_NUM_THREADS"] = str(threads)
     note = (
-        f"{min(busy, cores)} of {cores} cores are busy with other work: using {threads} thread{'s' if threads > 1 else ''}; "
+        f"{min(busy, cores)} of {cores} cores are busy with other work: using {_counted(threads)}; "
         f"OMP_NUM_THREADS={cores} would use all"
     )
+
+
+def available_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """The number of cores that this process may use: the smallest of all limits on it, and at least 1.
+
+    These are the machine's cores, the affinity, the CPU quotas of the process's cgroups, and what a batch job was allocated.
+    Processes that torchrun started share them; see `own_cores`.
+
+    Args:
+        root: where the files of the system are.
+        environment: variables, in which schedulers leave the allocation of a job.
+    """
+    return _share(root, environment)[0]
+
+
+def own_cores() -> int:
+    """This process's part of `available_cores` beside the others that torchrun started on this machine; at least 1."""
+    return max(1, available_cores() // (_number(os.environ, "LOCAL_WORLD_SIZE") or 1))
+
+
+def _share(root: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """The number of cores that this process may use, and what limits them."""
+    quotas = [(max(1, int(quota + 0.5)), "the CPU quota of its cgroup") for quota in _quotas(root)]
+    limits = [(os.cpu_count() or 1, "the machine"), (_affinity(), "its CPU affinity"), *quotas, *_allocations(environment)]
+    return min(limits, key=itemgetter(0))
+
+
+def _affinity() -> int:
+    count = getattr(os, "process_cpu_count", None)  # since Python 3.13
+    if count is not None:
+        return count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # of Linux
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The CPU quotas, in cores, of this process's cgroups and all those above them.
+
+    A container often sees its own cgroup where the whole hierarchy is mounted elsewhere, under a path of the machine's that it
+    does not see: of what is missing, nothing is asked, and of the rest everything counts.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        controllers, _, path = line.partition(":")[2].partition(":")
+        for mount in _CGROUPS.get("cpu" if "cpu" in controllers.split(",") else controllers, ()):
+            parts = PurePosixPath(path.lstrip("/"))
+            own = parts if ".." not in parts.parts else PurePosixPath()  # outside of what is mounted
+            for folder in (own, *own.parents):
+                quota = _quota(root / mount / folder)
+                if quota is not None:
+                    yield quota
+
+
+def _quota(cgroup: Path) -> float | None:
+    """The CPU quota of one cgroup of version 2 or 1, in cores; None where it has none."""
+    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = map(int, " ".join((cgroup / name).read_text(encoding="ascii") for name in files).split())
+        except (OSError, ValueError):  # such as "max" for none
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return None
+
+
+def _allocations(environment: Mapping[str, str]) -> Iterator[tuple[int, str]]:
+    """The cores that a scheduler allocated to this process on this machine, and the name of that limit."""
+    per_task, on_machine = (_number(environment, f"SLURM_CPUS_{of}") for of in ("PER_TASK", "ON_NODE"))
+    if per_task:
+        yield per_task, "Slurm's allocation (SLURM_CPUS_PER_TASK)"
+    elif on_machine:
+        # srun starts several processes that share the cores; a script that sbatch starts is alone, whatever the tasks.
+        tasks = _number(environment, "SLURM_STEP_TASKS_PER_NODE") or 1
+        yield max(1, on_machine // tasks), "Slurm's allocation (SLURM_CPUS_ON_NODE)"
+    for job, name in _SCHEDULERS:
+        cores = _number(environment, name) if job in environment else None
+        if cores:
+            yield cores, f"the job's allocation ({name})"
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """A number in a variable, the first one in Slurm's `4(x2),3`; None for anything else."""
+    first = environment.get(name, "").partition(",")[0].partition("(")[0].strip()
+    return int(first) if first.isascii() and first.isdecimal() else None
+
+
+def _counted(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def busy_threads() -> int:

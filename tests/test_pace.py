@@ -141,6 +141,7 @@ def test_threads_are_as_many_as_there_are_free_cores(
         (tmp_path / "loadavg").write_text(f"9.00 9.00 9.00 {running}/500 1234\n", encoding="ascii")
     monkeypatch.setattr(threads, "LOAD", tmp_path / "loadavg")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(threads, "_share", lambda root, environment: (6, "the machine"))
     environment = dict(given)
     threads.choose_threads(environment)
     assert environment == {**given, **expected}
@@ -162,5 +163,6 @@ def test_other_work_is_said(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(threads, "busy_threads", lambda: 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(threads, "_share", lambda root, environment: (2, "the machine"))
     sampled = cli("sample", "--weights", "shapes-blur", "--n", "1", "--steps", "1")
     assert sampled.err.count("1 of 2 cores are busy with other work: using 1 thread; OMP_NUM_THREADS=2 would use all") == 1

@@ -42,6 +42,7 @@ FLOORS = [
         "cache",
         "bundled",
     },
+    {"parallel"},
     {"threads", "memory"},
 ]
 MAX_LINES = 400

@@ -56,6 +56,13 @@ class ImageFiles:
         except Exception as error:  # encrypted, unknown compression, damaged, not permitted
             raise self._unreadable(name, error) from None
 
+    def bytes_of(self, name: str) -> int:
+        """The length of a file in bytes; 0 where it cannot be read, which `read` reports."""
+        try:
+            return self.size(name)
+        except Exception:  # as in `read`
+            return 0
+
     def opening(self, name: str) -> IO[bytes]:
         """`open`, with a UserError that names the file where it cannot be read."""
         try:

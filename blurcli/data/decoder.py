@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
+import math
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 
 from blurcli.data.archives import ImageFiles
 from blurcli.data.images import Decoded, Images, Progress, Range, decode_described
 from blurcli.errors import UserError, option
-
-_AHEAD = 8  # decoded files per thread that may wait, so that one slow file does not block the others
+from blurcli.parallel import ahead
+from blurcli.threads import available_cores
 
 
 class Decoder:
@@ -54,34 +53,30 @@ class Decoder:
         self.values: Range | None = None
 
     def __iter__(self) -> Iterator[Images]:
-        names, threads = self._files.names, os.cpu_count() or 1
-        errors: list[UserError] = []
-        waiting: deque[Future[tuple[bytes, Decoded | UserError]]] = deque()
-        # Pillow releases Python's lock while it decodes.
-        with ThreadPoolExecutor(threads) as pool:
-            try:
-                for done, name in enumerate(names, start=1):
-                    while len(waiting) < threads * _AHEAD and done - 1 + len(waiting) < len(names):
-                        waiting.append(pool.submit(self._decoded, names[done - 1 + len(waiting)]))
-                    content, image = waiting.popleft().result()
-                    self.content.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape") + content)
-                    if isinstance(image, UserError):
-                        self.broken.append(name)
-                        errors.append(image)
-                        if len(errors) > self._max_broken:
-                            raise UserError("; ".join(map(str, errors)) + _allowance(self._max_broken))
-                    else:
-                        if image.odd_crop:
-                            self.content.update(b"odd crop")  # other pixels than in caches of earlier versions
-                        if image.values is not None:
-                            self.values = hull(self.values, image.values)
-                        yield np.ascontiguousarray(image.pixels)[None]
-                    self._progress(done, len(names))
-            finally:
-                # After one unreadable file too many, the rest is not needed.
-                pool.shutdown(cancel_futures=True)
+        names, errors = self._files.names, list[UserError]()
+        # Of several processes, one decodes while the others wait: with all cores.
+        decoded = ahead(self._decoded, names, self._bytes_of, available_cores())
+        with closing(decoded):
+            for done, (name, (content, image)) in enumerate(zip(names, decoded, strict=True), start=1):
+                self.content.update(f"{name}\0{len(content)}\0".encode(errors="surrogateescape"))
+                self.content.update(content)
+                if isinstance(image, UserError):
+                    self.broken.append(name)
+                    errors.append(image)
+                    if len(errors) > self._max_broken:
+                        raise UserError("; ".join(map(str, errors)) + _allowance(self._max_broken))
+                else:
+                    if image.odd_crop:
+                        self.content.update(b"odd crop")  # other pixels than in caches of earlier versions
+                    if image.values is not None:
+                        self.values = hull(self.values, image.values)
+                    yield np.ascontiguousarray(image.pixels)[None]
+                self._progress(done, len(names))
         if len(errors) == len(names):
             raise UserError(f"{self._files.place}: none of its {len(names)} images can be read; the first error: {errors[0]}")
+
+    def _bytes_of(self, name: str) -> int:
+        return self._files.bytes_of(name) + math.prod(self._shape)
 
     def _decoded(self, name: str) -> tuple[bytes, Decoded | UserError]:
         content = b"unreadable"

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -20,8 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from blurcli.errors import UserError, one_line
 
-_LARGE = 1 << 24  # pixels; larger images are decoded one at a time
-_one_large = threading.Lock()
+_UNLIMITED_PIXELS = 1 << 26  # decoded at a time where Pillow has no limit for one image
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see `_decoding`
 
 # Pillow names these, but leaves their decoding to another program or to handlers that hardly anybody installs.
@@ -112,6 +111,30 @@ def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
         raise UnreadableError(name, _reason(error)) from None
 
 
+class _Budget:
+    """What threads may use together."""
+
+    def __init__(self) -> None:
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def held(self, amount: int, most: int) -> Iterator[None]:
+        """Use an amount while the block runs, as soon as all use at most `most` together, or nobody else uses anything."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + amount <= most)
+            self._used += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= amount
+                self._changed.notify_all()
+
+
+_pixels = _Budget()
+
+
 class UnreadableError(UserError):
     """An image file cannot be decoded.
 
@@ -200,12 +223,12 @@ def _reason(error: Exception) -> str:
 def _decoding(image: Image.Image) -> Iterator[None]:
     """Guard the decoding of an image: ValueError for more pixels than Pillow considers safe, where Pillow only warns.
 
-    Large images are decoded one at a time, because every thread needs the memory for one.
+    In all threads together, no more pixels are decoded at a time than one image may have.
     """
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS or sys.maxsize
     if pixels > limit:
         raise ValueError(f"{image.width}x{image.height} pixels are more than the limit of {limit:,}")
-    with _one_large if pixels > _LARGE else nullcontext():
+    with _pixels.held(pixels, Image.MAX_IMAGE_PIXELS or _UNLIMITED_PIXELS):
         yield
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from blurcli.data.archives import ImageFiles
 from blurcli.data.decoder import hull
 from blurcli.data.images import Progress, Range, UnreadableError, decode, deep_values, is_deep, opened
 from blurcli.errors import UserError
+from blurcli.parallel import ahead
 
 _ORIENTATION = 0x0112  # EXIF
 
@@ -81,8 +81,7 @@ def inspect_images(files: ImageFiles, config: DataConfig, progress: Progress) ->
     """
     labels = files.labels()
     found, same = Inspection(left_out=files.left_out, classes=None if labels is None else Counter()), dict[bytes, list[str]]()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found_images = pool.map(lambda name: _inspect(files, name, config), files.names)
+    with closing(ahead(lambda name: _inspect(files, name, config), files.names, files.bytes_of)) as found_images:
         for done, (name, image) in enumerate(zip(files.names, found_images, strict=True), start=1):
             progress(done, len(files.names))
             if isinstance(image, str):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from blurcli.data.archives import open_images
 from blurcli.data.images import Images, decode, opened, read_array_header
 from blurcli.data.notes import left_out
 from blurcli.errors import UsageError, UserError, option
+from blurcli.parallel import ahead
 
 _CHUNK = 64
 _CHUNK_BYTES = 1 << 26
@@ -96,15 +97,15 @@ def _common_size(path: Path) -> tuple[int, int]:
 
 def _read_files(path: Path, shape: tuple[int, int, int], chosen: Chosen) -> Iterator[Images]:
     channels, height, width = shape
-    with open_images(path) as files, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with open_images(path) as files:
 
-        def job(i: int) -> Images:
-            name = files.names[i]
+        def decoded(name: str) -> Images:
             return decode(files.read(name), f"{files.place / name}", height, width, channels)
 
-        chunk = _chunk(shape)
-        for first in range(0, len(chosen), chunk):
-            yield np.stack(list(pool.map(job, chosen[first : first + chunk])))
+        names = [files.names[i] for i in chosen]
+        with closing(ahead(decoded, names, lambda name: files.bytes_of(name) + math.prod(shape))) as images:
+            while part := list(islice(images, _chunk(shape))):
+                yield np.stack(part)
 
 
 def _chunk(shape: tuple[int, ...]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 import blurcli
+from blurcli.threads import available_cores
 
 _PACKAGES = ("torch", "numpy", "pillow", "clean-fid")
 
@@ -25,12 +25,12 @@ def platform_versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> str:
-    """The vendor's name of the processor behind a device; for a CPU also its number of cores."""
+    """The vendor's name of the processor behind a device; for a CPU also the number of cores that may be used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return f"{device.type} of {_cpu_name()}"
-    return f"{_cpu_name()}, {os.cpu_count()} cores"
+    return f"{_cpu_name()}, {available_cores()} cores"
 
 
 def _cpu_name() -> str:

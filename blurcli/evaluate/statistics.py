@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +20,15 @@ from blurcli.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.errors import UserError, option
 from blurcli.evaluate.distances import NEIGHBORS, manifold_radii
 from blurcli.evaluate.features import Features
+from blurcli.parallel import ahead
+from blurcli.threads import own_cores
 
 Images = NDArray[np.uint8]
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 BATCH = 64
 _BATCH_BYTES = 1 << 26
 KEPT = 10_000  # images with stored features, for metrics that need more than moments
-_WORKERS = min(8, os.cpu_count() or 1)
+_MAX_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -177,7 +174,11 @@ def part_size(shape: Sequence[int]) -> int:
 
 
 def _parts(batches: Iterable[Tensor], features: Features) -> Iterator[Part]:
-    for prepared, power in _ahead(_rebatched(batches), lambda batch: (features.prepare(batch), _power(batch))):
+    def prepare(batch: Tensor) -> Part:
+        return features.prepare(batch), _power(batch)
+
+    workers = min(_MAX_WORKERS, own_cores())
+    for prepared, power in ahead(prepare, _rebatched(batches), workers=workers, waiting_per_worker=1):
         embedded = features.embed(prepared)
         if not embedded.float().isfinite().all():
             raise UserError(f"{features.name}: features of some images are not finite; score with other {option('features')}")
@@ -210,18 +211,6 @@ def array_batches(images: Images) -> Iterator[Tensor]:
 def _power(images: Tensor) -> Tensor:
     """Squared DCT coefficients, summed over images and averaged over channels, (H, W) float64."""
     return dct2(images.float() / 127.5 - 1).square().mean(1).sum(0, dtype=torch.float64)
-
-
-def _ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:
-    """`map(make, items)`, in order, computed by threads a little ahead of use."""
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        waiting: deque[Future[Made]] = deque()
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > _WORKERS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
