@@ -4,10 +4,8 @@ import io
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -173,28 +171,17 @@ def test_a_stream_reads_files_in_order_and_by_parts(monkeypatch: pytest.MonkeyPa
 
 def test_pixels_that_are_decoded_at_a_time_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files can hold many pixels; an image larger than all that is allowed is decoded alone."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    lock, used, most = threading.Lock(), 0, 0
-    real = images.fit
-
-    def fit(image: Image.Image, *arguments: int) -> images.Images:
-        nonlocal used, most
-        with lock:
-            used += image.width * image.height
-            most = max(most, used)
-        try:
-            return real(image, *arguments)
-        finally:
-            with lock:
-                used -= image.width * image.height
-
-    monkeypatch.setattr(images, "fit", fit)
+    begins: list[bool] = []
+    monkeypatch.setattr(images._pixels._changed, "wait_for", lambda ready: begins.append(ready()))
     buffer = io.BytesIO()
-    Image.fromarray(np.zeros((20, 20), np.uint8)).save(buffer, "PNG")
-    content = buffer.getvalue()
-    decoded = parallel.ahead(lambda number: images.decode(content, "x", 2, 2, 1), range(64), workers=16)
-    assert len(list(decoded)) == 64
-    assert most <= 800
+    Image.new("L", (20, 20)).save(buffer, "PNG")
+    for limit, elsewhere, at_once in ((1000, 600, True), (1000, 601, False), (None, 1, False), (None, 0, True)):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        monkeypatch.setattr(images, "_UNLIMITED_PIXELS", 300)
+        with images._pixels.held(elsewhere, 1000):
+            images.decode(buffer.getvalue(), "x", 2, 2, 1)
+        assert begins[-1] is at_once
+    assert images._pixels._used == 0
 
 
 def test_work_ahead_ends_with_its_first_error() -> None:
