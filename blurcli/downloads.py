@@ -32,21 +32,12 @@ def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progr
     Raises:
         UserError: the host is unreachable, refuses, is too slow or breaks off; wrong content; the file cannot be written.
     """
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # it reports every download; the command line has a progress bar
-
-    def download(url: str, target: str, _: object) -> None:
-        with Path(target).open("wb") as file:
+    with files.replacing(path) as temporary:
+        with temporary.open("wb") as file:
             for chunk in _chunks(url, progress):
                 file.write(chunk)
-
-    with files.replacing(path) as temporary:
-        temporary.unlink()  # pooch skips existing files
-        try:
-            pooch.retrieve(url, sha256 and f"sha256:{sha256}", temporary.name, temporary.parent, downloader=download)
-        except ValueError as error:  # a wrong hash; the message holds both
-            raise UserError(f"{url}: sent other bytes than were published ({error})") from None
+        if sha256 is not None and (found := file_sha256(temporary)) != sha256:
+            raise UserError(f"{url}: sent other bytes than were published (SHA-256 {found} instead of {sha256})")
         try:
             check(temporary)
         except UserError as error:
@@ -93,7 +84,7 @@ def _write_record(path: Path, sha256: str, source: str) -> None:
 
 
 def _chunks(url: str, progress: Progress) -> Iterator[bytes]:
-    """The content of `url`. pooch's own downloader waits for full chunks: a host that drips would hold it for hours."""
+    """The content of `url`, by what arrives: a host that drips would hold a reader of full chunks for hours."""
     import requests
     import urllib3
 

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from blurcli.cache import cache_folder
 from blurcli.errors import UsageError, UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PARTIAL = ".partial-"
-"""How the names of unfinished files begin."""
+"""How the names of unfinished files begin; these names have a fixed length, whatever the name of the finished file."""
+_LONGEST_SUFFIX = 16
+_ABANDONED_SEC = 24 * 3600.0  # without a change, where no lock tells whether somebody still writes
 
 
 @contextmanager
@@ -33,7 +43,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     Raises:
         UserError: the file cannot be written; the previous file at `path` is untouched.
     """
-    with explained(path), temporary(path.parent, path.suffix, path.stem) as unfinished:
+    with explained(path), temporary(path) as unfinished:
         yield unfinished
         unfinished.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are ordinary results
         _sync(unfinished)
@@ -52,33 +62,115 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written; nothing of it is left.
     """
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{PARTIAL}{path.name}-"))
-        try:
-            yield unfinished
-            for inside in [*unfinished.rglob("*"), unfinished]:
-                # mkdtemp makes private folders, and safetensors private files.
-                inside.chmod((0o777 if inside.is_dir() else 0o666) & ~_umask())
-                _sync(inside)
-            if path.exists():
-                path.rmdir()
-            unfinished.replace(path)
-            _sync(path.parent)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with explained(path), _unfinished(path, lambda prefix: tempfile.mkdtemp(dir=path.parent, prefix=prefix)) as unfinished:
+        yield unfinished
+        for inside in [*unfinished.rglob("*"), unfinished]:
+            # mkdtemp makes private folders, and safetensors private files.
+            inside.chmod((0o777 if inside.is_dir() else 0o666) & ~_umask())
+            _sync(inside)
+        if path.exists():
+            path.rmdir()
+        unfinished.replace(path)
+        _sync(path.parent)
 
 
 @contextmanager
-def temporary(folder: Path, suffix: str, stem: str = "") -> Iterator[Path]:
-    """A new file in a folder, which is created if missing; when the block ends the file is removed if it still exists."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f"{PARTIAL}{stem}-", suffix=suffix)
-    os.close(handle)
+def temporary(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, with its suffix; when the block ends the file is removed if it still exists.
+
+    Missing parent folders are created.
+    """
+
+    def make(prefix: str) -> str:
+        suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
+        os.close(handle)
+        return name
+
+    with _unfinished(path, make) as unfinished:
+        yield unfinished
+
+
+@contextmanager
+def _unfinished(path: Path, make: Callable[[str], str]) -> Iterator[Path]:
+    """What `make(prefix)` creates beside `path`, locked against `remove_abandoned` while the block runs, removed afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_relative_to(cache_folder()):
+        remove_abandoned(path.parent)
+    prefix = f"{_prefix(path)}{_host()}-"
+    unfinished = Path(make(prefix))
+    lock = _locked(unfinished)
+    while lock is None:  # somebody took it for abandoned before it was locked
+        unfinished = Path(make(prefix))
+        lock = _locked(unfinished)
     try:
-        yield Path(name)
+        yield unfinished
     finally:
-        Path(name).unlink(missing_ok=True)
+        _remove(unfinished)
+        if lock >= 0:
+            os.close(lock)
+
+
+def remove_abandoned(folder: Path, path: Path | None = None) -> None:
+    """Remove the unfinished files and folders in a folder that killed processes left, and none that is still written.
+
+    Whoever writes one on this machine holds a lock on it, which the operating system releases with the process. Where locks do
+    not reach, on another machine or another operating system, it is abandoned after a day without a change.
+
+    Args:
+        folder: the folder.
+        path: a file or folder in it, to remove only what was to become this one; None for everything.
+    """
+    for unfinished in folder.glob(f"{PARTIAL if path is None else _prefix(path)}*"):
+        with suppress(OSError):
+            old = time.time() - unfinished.lstat().st_mtime > _ABANDONED_SEC
+            lock = _locked(unfinished)
+            if lock is None:
+                continue
+            try:
+                if old or (lock >= 0 and f"-{_host()}-" in unfinished.name):
+                    _remove(unfinished)
+            finally:
+                if lock >= 0:
+                    os.close(lock)
+
+
+def _prefix(path: Path) -> str:
+    return f"{PARTIAL}{_short_hash(os.fsencode(path.name))}-"
+
+
+def _host() -> str:
+    return _short_hash(platform.node().encode())
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=4).hexdigest()
+
+
+def _locked(path: Path) -> int | None:
+    """Lock a file or folder until the returned descriptor is closed; -1 without locks, None where it is locked or gone."""
+    if fcntl is None:
+        return -1
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        return None if isinstance(error, BlockingIOError) else -1
+    if not path.exists():  # removed before it was locked
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:
@@ -115,11 +207,17 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise a UserError before the work if a file at `path` cannot be created, or appended to."""
+    """Raise a UserError before the work if a file at `path` cannot be created, or appended to.
+
+    What a killed process left of it is removed.
+    """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.lstat()  # refuses a name that is too long
         with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
+        remove_abandoned(path.parent, path)
 
 
 def check_new_folder(folder: Path) -> None:
@@ -129,8 +227,9 @@ def check_new_folder(folder: Path) -> None:
         UsageError: it is not empty, or no folder.
         UserError: it cannot be created.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists and is not an empty folder; choose another one")
+    with explained(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder}: exists and is not an empty folder; choose another one")
     if not folder.exists():
         check_writable(folder)
 
@@ -152,6 +251,7 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         remedy = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space and run the command again")
+        remedy[errno.ENAMETOOLONG] = "choose a shorter name"
         where = " with $BLURDIFF_CACHE" if path.is_relative_to(cache_folder()) else ""
         hint = remedy.get(error.errno or 0, f"choose another location{where}, or fix its permissions")
         raise UserError(f"{path}: cannot be written ({error.strerror or error}): {hint}") from error

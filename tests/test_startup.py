@@ -45,7 +45,6 @@ print(*sys.modules)
         "scipy",
         "matplotlib",
         "requests",
-        "pooch",
         "cleanfid",
     }
     assert not loaded & unused

@@ -144,6 +144,9 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(1)
         if debug:
             console.traceback()
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            console.error(f"{error.filename}: {error.strerror}; choose a shorter name")
+            sys.exit(1)
         if isinstance(error, UserError):
             console.error(error.text)
             sys.exit(error.exit_code)

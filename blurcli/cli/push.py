@@ -74,9 +74,8 @@ def push(
     scores = tuple(recorded(run.evaluations_path)) if run is not None else ()
     share = sharing.Share(reference, license_, n, animation, scores, precision)
 
-    with tempfile.TemporaryDirectory(prefix=files.PARTIAL, dir=dry_run.absolute().parent if dry_run else None) as temporary:
-        folder = Path(temporary, "share")
-        folder.mkdir()
+    with tempfile.TemporaryDirectory() if dry_run is None else files.new_folder(dry_run) as temporary:
+        folder = Path(temporary)
         with console.progress("sampling", sharing.sampled_images(weights, share)) as update:
             sharing.write_share(weights, share, folder, chosen, update)
         kept, address = False, None
@@ -91,11 +90,6 @@ def push(
         names = sorted(file.name for file in folder.iterdir())
         if destination is not None:
             address = hub.upload(destination, folder, message or f"blurdiff weights after {weights.step:,} steps")
-        if dry_run is not None:
-            with files.explained(dry_run):
-                if dry_run.exists():
-                    dry_run.rmdir()
-                folder.replace(dry_run)
     result = {
         "repository": repository,
         "revision": branch,

@@ -24,6 +24,7 @@ def digest_of(text: str) -> str:
 
 def load_packed(fingerprint: str, shape: tuple[int, int, int]) -> Images | None:
     """The images with this fingerprint, (N, C, H, W), memory-mapped; None where they are missing or damaged."""
+    files.remove_abandoned(_path(""))
     try:
         images: Images = np.load(_path(f"{fingerprint}.npy"), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -45,9 +46,9 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
     Raises:
         UserError: the cache cannot be written.
     """
-    folder = _path("")
+    packed = _path("images.npy")
     # Written, not mapped: pages of a map count as memory of this process until they are on disk.
-    with files.explained(folder), files.temporary(folder, ".npy") as partial:
+    with files.explained(packed.parent), files.temporary(packed) as partial:
         count = 0
         with partial.open("wb") as file:
             _write_header(file, 0, shape)
@@ -62,7 +63,7 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
         # Another training may have the same images mapped, and Windows replaces no mapped file.
         if (known := load_packed(name, shape)) is not None:
             return known
-        path = folder / f"{name}.npy"
+        path = _path(f"{name}.npy")
         with files.replacing(path) as temporary:
             partial.replace(temporary)
     images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
