@@ -1,5 +1,6 @@
 """Folders and archives as people have them: links, leftovers, formats, labels of others. Nothing is left out in silence."""
 
+import io
 import json
 import os
 import zipfile
@@ -369,3 +370,53 @@ def test_values_that_are_not_finite_are_no_range(cli: Cli, tmp_path: Path) -> No
     found = cli("data", "photos")
     assert "not finite" in found.out
     assert "value_range" not in found.out + found.err
+
+
+def windows_zip(path: Path, names: dict[str, int], **texts: str) -> Path:
+    """An archive with these names as they are, of gray images by their values."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**names, **texts}.items():
+            info = zipfile.ZipInfo()
+            info.filename = name  # the constructor would make them slashes on Windows
+            archive.writestr(info, content if isinstance(content, str) else png_of(content))
+    return path
+
+
+def png_of(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_backslashes_in_archives_are_folders(tmp_path: Path) -> None:
+    """For classes, for the split and for labels."""
+    members = {
+        f"top\\{split}\\{label}\\{i}.png": 9 for split in ("train", "test") for label in ("cat", "dog") for i in range(3)
+    }
+    archive = windows_zip(tmp_path / "w.zip", {"top\\": 0, "top\\test\\": 0, **members, "top\\__MACOSX\\cat\\x.png": 1})
+    loaded = load_dataset(str(archive), "train", (8, 8), 1, classes=2)
+    assert loaded.classes == ("cat", "dog")
+    assert len(loaded.images) == 6
+    assert len(load_dataset(str(archive), "test", (8, 8), 1).images) == 6
+    with open_images(archive) as files:
+        assert files.left_out == {"in a system's own folder": ("top/__MACOSX/cat/x.png",)}
+    labels = json.dumps({"labels": [["a\\0.png", 1], ["b/1.png", 0]]})
+    labelled = windows_zip(tmp_path / "l.zip", {"a\\0.png": 1, "b\\1.png": 2}, **{"dataset.json": labels})
+    loaded = load_dataset(str(labelled), "train", (8, 8), 1, classes=2)
+    assert loaded.labels is not None
+    assert (loaded.labels.tolist(), loaded.images[:, 0, 0, 0].tolist()) == ([1, 0], [1, 2])
+
+
+def test_backslashes_in_archives_lose_no_file(tmp_path: Path) -> None:
+    names = {"a\\b.png": 1, "a/b.png": 2, "c\\d\\e.png": 3, "c\\d/e.png": 4, "C:\\x\\f.png": 5, "..\\g.png": 6}
+    with open_images(windows_zip(tmp_path / "w.zip", names)) as files:
+        found = {name: int(decode(files.read(name), name, 8, 8, 1).max()) for name in files.names}
+        assert files.left_out == {"hidden": ("../g.png",)}
+    assert found == {"C:/x/f.png": 5, "a/b.png": 2, "a\\b.png": 1, "c/d/e.png": 3, "c\\d/e.png": 4}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="backslashes separate folders")
+def test_backslashes_in_names_of_real_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "a\\b.png").write_bytes(png_of(1))
+    with open_images(tmp_path) as files:
+        assert files.names == ("a\\b.png",)

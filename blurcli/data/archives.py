@@ -159,16 +159,14 @@ def _opened_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
-    members = [name for name in archive.namelist() if not name.endswith("/")]
-    names, left_out = _usable(path, members, {})
-    info = archive.getinfo
-    own = LABELS_FILE in members
+    members = _members(archive)
+    names, left_out = _usable(path, list(members), {})
 
     def labels() -> dict[str, str] | None:
-        if not own:
+        if LABELS_FILE not in members:
             return _labels_beside(path)
         try:
-            content = archive.read(LABELS_FILE)
+            content = archive.read(members[LABELS_FILE])
         except Exception as error:  # encrypted, unknown compression, damaged
             raise UserError(f"{path / LABELS_FILE}: cannot be read ({error})") from None
         return parse_labels(content, str(path / LABELS_FILE))
@@ -176,12 +174,26 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
     return ImageFiles(
         path,
         names,
-        archive.open,
-        lambda name: info(name).file_size,
-        lambda name: f"{info(name).CRC} {info(name).file_size}",
+        lambda name: archive.open(members[name]),
+        lambda name: members[name].file_size,
+        lambda name: f"{members[name].CRC} {members[name].file_size}",
         left_out,
         labels,
     )
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files in an archive by name, with slashes: programs on Windows write backslashes between folders.
+
+    Of two files that differ in their slashes only, the one with a backslash keeps its name.
+    """
+    found = {info.filename: info for info in archive.infolist()}
+    named: dict[str, zipfile.ZipInfo] = {}
+    for name, info in found.items():
+        slashed = name.replace("\\", "/")
+        if not slashed.endswith("/"):
+            named[name if slashed in found or slashed in named else slashed] = info
+    return named
 
 
 def _labels_beside(path: Path) -> dict[str, str] | None:
