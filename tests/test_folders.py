@@ -76,7 +76,7 @@ def test_a_folder_without_permission_is_counted(tmp_path: Path) -> None:
 def leftovers(tmp_path: Path) -> Path:
     folder = put(tmp_path / "nas", "a.png", "@eaDir/a.png/SYNO_THUMB.png", "#recycle/old.png", ".hidden/c.png", ".d.png")
     (folder / "notes.txt").write_text("x")
-    (folder / "phone.heic").write_text("x")
+    (folder / "phone.mov").write_text("x")
     (folder / "more.TXT").write_text("x")
     return folder
 
@@ -87,7 +87,7 @@ def test_what_is_left_out_is_counted_by_reason(leftovers: Path, tmp_path: Path) 
         assert files.left_out == {
             "hidden": (".d.png", ".hidden"),
             "in a system's own folder": ("#recycle", "@eaDir"),
-            "without an image's suffix": ("more.TXT", "notes.txt", "phone.heic"),
+            "without an image's suffix": ("more.TXT", "notes.txt", "phone.mov"),
         }
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("in/", "")
@@ -103,12 +103,12 @@ def test_what_is_left_out_is_counted_by_reason(leftovers: Path, tmp_path: Path) 
 
 
 def test_commands_say_what_they_leave_out(leftovers: Path, cli: Cli) -> None:
-    counted = "3 without an image's suffix (.txt, .heic)"
+    counted = "3 without an image's suffix (.txt, .mov)"
     report = cli("data", leftovers, "--set", "data.image_size=8")
     assert report.code == 0
     assert counted in report.out
     names = json.loads(cli("data", leftovers, "--set", "data.image_size=8", "--json").out)["left_out"]
-    assert names["without an image's suffix"] == ["more.TXT", "notes.txt", "phone.heic"]
+    assert names["without an image's suffix"] == ["more.TXT", "notes.txt", "phone.mov"]
     trained = cli(
         *("train", "--preset", "shapes-blur", "--data", leftovers, "--run", leftovers.parent / "run"),
         *settings("data.image_size=8", "train.steps=1", "train.batch_size=2", "model.base_channels=4", "model.multipliers=[1]"),

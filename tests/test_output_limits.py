@@ -54,6 +54,23 @@ def test_times_are_those_asked_for(tmp_path: Path, suffix: str, hold: float) -> 
     assert seconds == pytest.approx([0.25, 0.25, hold])
 
 
+@pytest.mark.parametrize(("suffix", "least_ms"), [(".gif", 20), (".webp", 11), (".png", 11), (".apng", 11)])
+@pytest.mark.parametrize("hold", [0.0, 0.004, 0.011])
+def test_no_frame_is_so_short_that_browsers_lengthen_it(tmp_path: Path, suffix: str, least_ms: int, hold: float) -> None:
+    """They show a GIF's frame of less than 20 ms, and any other of at most 10 ms, for 100 ms."""
+    frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in range(0, 250, 10)]
+    fps = PICTURE_FORMATS[suffix].limits.fps
+    visualize.save_animation(frames, tmp_path / f"x{suffix}", Timing(fps=fps, hold_sec=hold))
+    shown = []
+    with Image.open(tmp_path / f"x{suffix}") as animation:
+        for frame in range(len(frames)):
+            animation.seek(frame)
+            animation.load()
+            shown.append(animation.info["duration"])
+    assert min(shown) >= least_ms
+    assert sum(shown[:-1]) == pytest.approx(1000 * (len(frames) - 1) / fps, abs=10)
+
+
 @pytest.mark.parametrize("suffix", sorted(set(PICTURE_FORMATS) - {".mp4"}))
 def test_what_the_limits_allow_can_be_written(tmp_path: Path, suffix: str) -> None:
     limits = PICTURE_FORMATS[suffix].limits
@@ -74,6 +91,13 @@ def test_what_the_limits_allow_can_be_written(tmp_path: Path, suffix: str) -> No
         (["x.gif", "--hold", "inf"], "--hold inf: must be a finite number"),
         (["x.gif", "--fps", "inf"], "--fps inf: must be a finite number"),
         (["x.html", "--fps", "inf"], "--fps inf: must be a finite number"),
+        (
+            ["x.gif", "--fps", "60"],
+            "--fps 60: .gif shows at most 50 frames per second; lower it, or write .webp or .png or .mp4",
+        ),
+        (["x.gif", "--fps", "100"], "--fps 100: .gif shows at most 50 frames per second; lower it, or write .mp4"),
+        (["x.webp", "--fps", "100"], "--fps 100: .webp shows at most 90 frames per second; lower it, or write .mp4"),
+        (["x.png", "--fps", "1000"], "--fps 1000: .png shows at most 90 frames per second; lower it, or write .mp4"),
         (["x.mp4", "--fps", "5000"], "--fps 5000: .mp4 shows at most 1000 frames per second"),
         (["x.webp", "--loop", "70000"], "--loop 70000: .webp is played at most 65,535 times; 0 is endless"),
         (["x.webp", "--scale", "999"], "x.webp: frames of 31968x31968 pixels, and .webp stores at most 16,383 pixels per side"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from blurcli.data.images import image_suffixes
+from blurcli.data.images import image_suffixes, missing_reader
 from blurcli.data.labels import LABELS_FILE, parse_labels
 from blurcli.data.notes import left_out as left_out_note
 from blurcli.data.walk import LeftOut, image_names, walk
@@ -143,6 +143,8 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
             yield _in_archive(path, archive)
     elif path.is_file() and path.suffix.lower() in image_suffixes():
         yield _in_folder(path.parent, [path.name])
+    elif path.is_file() and (missing := missing_reader(path.name)):
+        raise UsageError(f"{path}: cannot be read: {missing}")
     elif path.exists():
         raise UsageError(
             f"{path}: neither a folder, a .zip file nor an image (their names end in {', '.join(image_suffixes())})"

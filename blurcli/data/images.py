@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import math
 import sys
@@ -18,6 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from blurcli.data.png import without_texts
 from blurcli.errors import UserError, one_line
 
 _UNLIMITED_PIXELS = 1 << 26  # decoded at a time where Pillow has no limit for one image
@@ -27,6 +29,30 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see `_decodin
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _NPY = ".npy"
 
+# Formats of photos that need more than the oldest Pillow that is supported: suffixes, brands in the header, what to install.
+_PHOTOS = {
+    "HEIC": (
+        (".heic", ".heics", ".heif", ".heifs", ".hif"),
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
+        "pip install 'blurdiff[heif]'",
+    ),
+    "AVIF": ((".avif", ".avifs"), (b"avif", b"avis"), "pip install --upgrade 'pillow>=11.3'"),
+}
+_BRANDS_BYTES = 64
+
+_ORIENTATION = 0x0112  # EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = 5
+"""From this orientation on, rows are columns."""
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Range = tuple[float, float]
@@ -35,8 +61,19 @@ Progress = Callable[[int, int], None]
 
 @functools.cache
 def image_suffixes() -> tuple[str, ...]:
-    """Suffixes, in lower case, of the files that are read: every format that the installed Pillow decodes, and .npy."""
-    return (*sorted(suffix for suffix, form in Image.registered_extensions().items() if form in _formats()), _NPY)
+    """Suffixes, in lower case, of the files that are read: what can be decoded with what is installed, and .npy."""
+    known = {suffix for suffix, form in Image.registered_extensions().items() if form in _formats()}
+    if importlib.util.find_spec("pillow_heif") is not None:
+        known.update(_PHOTOS["HEIC"][0])
+    return (*sorted(known), _NPY)
+
+
+def missing_reader(name: str) -> str | None:
+    """The format and the remedy, for a photo that cannot be read with what is installed; None for any other name."""
+    if name.lower().endswith(image_suffixes()):
+        return None
+    found = (f"{form} ({fix} reads them)" for form, (ends, _, fix) in _PHOTOS.items() if name.lower().endswith(ends))
+    return next(found, None)
 
 
 @functools.cache
@@ -86,7 +123,7 @@ def decode_described(content: bytes, name: str, shape: tuple[int, int, int], val
     """`decode` to a shape (C, H, W), with what it found."""
     channels, height, width = shape
     with opened(io.BytesIO(content), name) as image:
-        ImageOps.exif_transpose(image, in_place=True)
+        image = upright(image)
         values = deep_values(image)
         odd = (image.width - width) % 2 or (image.height - height) % 2
         odd_crop = bool(odd and _cover(image, height, width) == 1)
@@ -107,6 +144,8 @@ def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
     try:
         with _open(file) as image, _decoding(image):
             yield image
+    except _MissingReaderError as error:
+        raise UnreadableError(name, str(error), "install it, or remove the file") from None
     except Exception as error:  # on damaged content decoders raise nearly anything
         raise UnreadableError(name, _reason(error)) from None
 
@@ -141,10 +180,11 @@ class UnreadableError(UserError):
     Args:
         name: of the file.
         reason: why.
+        remedy: what to do.
     """
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{one_line(name)}: not a readable image ({reason}); repair or remove the file")
+    def __init__(self, name: str, reason: str, remedy: str = "repair or remove the file") -> None:
+        super().__init__(f"{one_line(name)}: not a readable image ({reason}); {remedy}")
         self.reason = reason
 
 
@@ -159,8 +199,24 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
         UserError: as `decode`.
     """
     with opened(io.BytesIO(content), name) as image:
-        upright = ImageOps.exif_transpose(image)
-        return upright.height, upright.width
+        turned = upright(image)
+        return turned.height, turned.width
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image rotated as its EXIF data say."""
+    image.load()  # formats differ in whether they do it by themselves
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation in the EXIF data of an image; 1, upright, where they cannot be read."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # whatever they hold, the pixels are what they are
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def deep_values(image: Image.Image) -> Range | None:
@@ -183,7 +239,34 @@ def _open(file: IO[bytes]) -> Image.Image:
     file.seek(start)
     magic = file.read(len(npy.MAGIC_PREFIX))
     file.seek(start)
-    return _array(file) if magic == npy.MAGIC_PREFIX else Image.open(file, formats=_formats())
+    if magic == npy.MAGIC_PREFIX:
+        return _array(file)
+    form = _photo_format(file)
+    if form == "HEIC" and importlib.util.find_spec("pillow_heif") is not None:
+        from pillow_heif.as_plugin import HeifImageFile
+
+        heif: Image.Image = HeifImageFile(file)  # what the caller has registered in Pillow stays as it is
+        return heif
+    if form is not None and (form == "HEIC" or form not in _formats()):
+        raise _MissingReaderError(f"{form}, which is read after: {_PHOTOS[form][2]}")
+    return Image.open(without_texts(file), formats=_formats())
+
+
+def _photo_format(file: IO[bytes]) -> str | None:
+    """The key of `_PHOTOS` to which a file belongs by its header; None for others."""
+    start = file.tell()
+    header = file.read(_BRANDS_BYTES)
+    file.seek(start)
+    if header[4:8] != b"ftyp":
+        return None
+    size = int.from_bytes(header[:4])
+    brands = [header[place : place + 4] for place in range(8, min(size, len(header)), 4)]
+    # Both formats have common brands, by which HEIC is known: AVIF is the one that says so.
+    return next((form for form in ("AVIF", "HEIC") if not {*brands}.isdisjoint(_PHOTOS[form][1])), None)
+
+
+class _MissingReaderError(Exception):
+    """A format needs a package that is not installed."""
 
 
 def _array(file: IO[bytes]) -> Image.Image:

@@ -11,16 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import ImageOps
 
 from blurcli.config import DataConfig
 from blurcli.data.archives import ImageFiles
 from blurcli.data.decoder import hull
-from blurcli.data.images import Progress, Range, UnreadableError, decode, deep_values, is_deep, opened
+from blurcli.data.images import Progress, Range, UnreadableError, decode, deep_values, is_deep, opened, orientation, upright
 from blurcli.errors import UserError
 from blurcli.parallel import ahead
-
-_ORIENTATION = 0x0112  # EXIF
 
 
 @dataclass(frozen=True)
@@ -111,9 +108,9 @@ def _inspect(files: ImageFiles, name: str, config: DataConfig) -> _Image | str:
     try:
         content = files.read(name)
         with opened(io.BytesIO(content), name) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) != 1
+            turned = orientation(image) != 1
             frames, mode, transparent = getattr(image, "n_frames", 1), image.mode, image.has_transparency_data
-            ImageOps.exif_transpose(image, in_place=True)
+            image = upright(image)
             values = deep_values(image)
             # Palettes and other modes by their colors; what has no common form by its own values.
             looks = image if is_deep(image) or mode == "LAB" else image.convert("RGBA")

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
 
 from blurcli.data.archives import open_images
-from blurcli.data.images import Images, decode, opened, read_array_header
+from blurcli.data.images import SIDEWAYS, Images, decode, opened, orientation, read_array_header, upright
 from blurcli.data.notes import left_out
 from blurcli.errors import UsageError, UserError, option
 from blurcli.parallel import ahead
@@ -25,8 +24,6 @@ from blurcli.parallel import ahead
 _CHUNK = 64
 _CHUNK_BYTES = 1 << 26
 _MAX_SIDE = 4096  # pixels, as for the images of a model
-_ORIENTATION = 0x0112  # EXIF
-_TURNED = 5  # from this orientation on, rows are columns
 
 Chosen = NDArray[np.int64]
 
@@ -83,8 +80,7 @@ def _common_size(path: Path) -> tuple[int, int]:
         for name in files.names:
             with files.opening(name) as file, opened(file, str(files.place / name)) as image:
                 # Before decoding, formats differ in the size that they report for a rotated image.
-                turned = image.getexif().get(_ORIENTATION, 1) >= _TURNED
-                width, height = (ImageOps.exif_transpose(image) if turned else image).size
+                width, height = (upright(image) if orientation(image) >= SIDEWAYS else image).size
                 sizes.setdefault((height, width), name)
             if len(sizes) > 1:
                 (a, first), (b, second) = sizes.items()

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from blurcli.data.images import image_suffixes
+from blurcli.data.images import image_suffixes, missing_reader
 
 HIDDEN = "hidden"
 SYSTEM = "in a system's own folder"
@@ -35,7 +35,7 @@ def image_names(names: Iterable[str], left_out: LeftOut | None = None) -> tuple[
 
 
 def _why_not(name: str) -> str | None:
-    return _not_entered(name) or (None if name.lower().endswith(image_suffixes()) else NO_IMAGE)
+    return _not_entered(name) or (None if name.lower().endswith(image_suffixes()) else missing_reader(name) or NO_IMAGE)
 
 
 def _not_entered(name: str) -> str | None:

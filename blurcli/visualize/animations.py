@@ -17,7 +17,9 @@ from blurcli import files
 from blurcli.errors import OptionError, UsageError, UserError, option
 from blurcli.visualize.palettes import with_shared_palette
 
-_GIF_MIN_SEC = 0.02  # viewers show shorter GIF frames for a tenth of a second
+# Browsers show shorter frames for a tenth of a second.
+_GIF_MIN_MS = 20
+_MIN_MS = 11  # of WebP and APNG
 _VIDEO_OPTIONS = {"crf": "12", "preset": "slow", "bf": "0"}  # high quality: fine noise is content here
 
 
@@ -35,10 +37,13 @@ class Timing:
     hold_sec: float = 1.5
     loop: int = 0
 
-    def durations_ms(self, count: int, unit_ms: int = 1) -> list[int]:
-        """Durations of `count` frames, in whole multiples of `unit_ms`; no frame starts more than half a unit off its time."""
+    def durations_ms(self, count: int, unit_ms: int = 1, least_ms: int = 1) -> list[int]:
+        """Durations of `count` frames, in whole multiples of `unit_ms`; no frame starts more than half a unit off its time.
+
+        The last one stays for at least `least_ms`.
+        """
         starts = [round(1000 * i / self.fps / unit_ms) * unit_ms for i in range(count)]
-        return [b - a for a, b in pairwise(starts)] + [max(unit_ms, round(1000 * self.hold_sec / unit_ms) * unit_ms)]
+        return [b - a for a, b in pairwise(starts)] + [max(least_ms, round(1000 * self.hold_sec / unit_ms) * unit_ms)]
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class PictureFormat(ABC):
         """
         kind, limits = path.suffix.lower(), self.limits
         if timing.fps > limits.fps:
-            reason = f"{kind} shows at most {limits.fps:g} frames per second; lower it, or write .webp or .png"
+            faster = " or ".join(suffix for suffix in _FASTER if PICTURE_FORMATS[suffix].limits.fps >= timing.fps)
+            reason = f"{kind} shows at most {limits.fps:g} frames per second; lower it{faster and f', or write {faster}'}"
             raise OptionError("fps", f"{timing.fps:g}", reason)
         for name, shown, seconds in (("fps", timing.fps, 1 / timing.fps), ("hold_sec", timing.hold_sec, timing.hold_sec)):
             if seconds > limits.frame_sec:
@@ -115,7 +121,7 @@ class PillowFormat(PictureFormat):
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
         """Write all frames; Pillow stores equal frames once, with their durations added up."""
-        self._save(pictures, path, timing.durations_ms(len(pictures)), {"loop": timing.loop})
+        self._save(pictures, path, timing.durations_ms(len(pictures), least_ms=_MIN_MS), {"loop": timing.loop})
 
     def _save(self, pictures: Sequence[Image.Image], path: Path, durations_ms: list[int], loop: dict[str, int]) -> None:
         pictures[0].save(
@@ -133,13 +139,13 @@ class Gif(PillowFormat):
     """GIF: 256 colors, chosen once for all frames, and times in hundredths of a second."""
 
     def __init__(self) -> None:
-        super().__init__("GIF", Limits(1 / _GIF_MIN_SEC, 655.35, 65536, 65535), (("disposal", 1), ("optimize", False)))
+        super().__init__("GIF", Limits(1000 / _GIF_MIN_MS, 655.35, 65536, 65535), (("disposal", 1), ("optimize", False)))
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
         """Write all frames in one palette."""
         # The file says how often it is repeated after the first time; without that it is played once.
         loop = {} if timing.loop == 1 else {"loop": max(0, timing.loop - 1)}
-        self._save(with_shared_palette(pictures), path, timing.durations_ms(len(pictures), unit_ms=10), loop)
+        self._save(with_shared_palette(pictures), path, timing.durations_ms(len(pictures), 10, _GIF_MIN_MS), loop)
 
 
 class H264(PictureFormat):
@@ -183,16 +189,19 @@ class H264(PictureFormat):
                 container.mux(packet)
 
 
-_APNG = Limits(1000, 65.535, 2**31 - 1, 65_535)  # as Pillow writes it: milliseconds in 16 bits
+_FPS = 90.0  # in whole milliseconds, none below _MIN_MS
+_APNG = Limits(_FPS, 65.535, 2**31 - 1, 65_535)  # as Pillow writes it: milliseconds in 16 bits
 
 PICTURE_FORMATS: dict[str, PictureFormat] = {
     ".gif": Gif(),
-    ".webp": PillowFormat("WEBP", Limits(1000, 16_777, 65_535, 16_383), (("lossless", True), ("method", 2))),
+    ".webp": PillowFormat("WEBP", Limits(_FPS, 16_777, 65_535, 16_383), (("lossless", True), ("method", 2))),
     ".png": PillowFormat("PNG", _APNG),
     ".apng": PillowFormat("PNG", _APNG),
     ".mp4": H264(),
 }
 """The formats by suffix."""
+
+_FASTER = (".webp", ".png", ".mp4")
 
 
 def save_animation(pictures: Sequence[Image.Image], path: Path, timing: Timing = Timing()) -> None:

@@ -1,0 +1,66 @@
+"""PNG files without what Pillow limits and no image needs: texts and color profiles."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import IO
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_UNUSED = _TEXTS | {b"iCCP"}
+_UPRIGHT = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that can say which side of the image is up
+_LARGEST_UPRIGHT = 1 << 20
+_FRAME_BYTES = 12  # of a chunk: length, type and checksum
+
+
+def without_texts(file: IO[bytes]) -> IO[bytes]:
+    """A file, or if it is a PNG with texts or a color profile, the same image without them, in memory.
+
+    Programs store whole workflows there, and Pillow refuses an image whose texts and profile are larger than it allows. Texts
+    that rotate the image are kept. What is damaged is left to the decoder.
+    """
+    start = file.tell()
+    kept, dropped = _chunks(file)
+    if not dropped:
+        file.seek(start)
+        return file
+    image = io.BytesIO()
+    for place, size in kept:
+        file.seek(place)
+        image.write(file.read(size))
+    image.seek(0)
+    return image
+
+
+def _chunks(file: IO[bytes]) -> tuple[list[tuple[int, int]], bool]:
+    """Place and size of the parts of a PNG that an image needs, and whether it has others."""
+    start = file.tell()
+    if file.read(len(_SIGNATURE)) != _SIGNATURE:
+        return [], False
+    kept, dropped = [(start, len(_SIGNATURE))], False
+    while len(header := file.read(8)) == 8:
+        size, kind, place = int.from_bytes(header[:4]), header[4:], file.tell() - 8
+        if kind in _UNUSED and not (kind in _TEXTS and _turns(kind, file.read(min(size, _LARGEST_UPRIGHT + 1)))):
+            dropped = True
+        else:
+            kept.append((place, size + _FRAME_BYTES))
+        file.seek(place + size + _FRAME_BYTES)
+    return kept, dropped
+
+
+def _turns(kind: bytes, text: bytes) -> bool:
+    """Whether a text can say which side is up, and is of a reasonable size."""
+    if not text.startswith(_UPRIGHT) or len(text) > _LARGEST_UPRIGHT:
+        return False
+    compressed = text.partition(b"\0")[2]
+    if kind == b"iTXt":
+        compressed = compressed[2:].split(b"\0", 2)[-1] if compressed[:1] == b"\1" else b""
+    elif kind == b"zTXt":
+        compressed = compressed[1:]
+    else:
+        compressed = b""
+    try:
+        return not compressed or len(zlib.decompressobj().decompress(compressed, _LARGEST_UPRIGHT)) < _LARGEST_UPRIGHT
+    except zlib.error:
+        return False
