@@ -25,7 +25,7 @@ from blurcli.errors import UsageError
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 PHOTO = Image.fromarray(PIXELS)
 SMOOTH = Image.linear_gradient("L").resize((32, 16)).convert("RGB")
-WITHOUT = "HEIC (pip install 'blurdiff[heif]' reads them)"
+WITHOUT = "HEIC (pip install pillow-heif reads them)"
 needs_heif = pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="needs pillow-heif")
 
 
@@ -173,11 +173,11 @@ def test_without_its_reader_heic_is_told_apart(tmp_path: Path, cli: Cli) -> None
     PHOTO.save(folder / "x.png")
     loaded = load_dataset(str(folder), "train", (8, 8), 3)
     assert f"left out: 3 {WITHOUT}, 1 without an image's suffix (.txt); " in loaded.notes[0]
-    with pytest.raises(UsageError, match=r"a.heic: cannot be read: HEIC \(pip install 'blurdiff\[heif\]' reads them\)"):
+    with pytest.raises(UsageError, match=r"a.heic: cannot be read: HEIC \(pip install pillow-heif reads them\)"):
         load_dataset(str(folder / "a.heic"), "train", (8, 8), 3)
     done = cli("sample", "--weights", "shapes-blur", "--n", 1, "--init-image", folder / "a.heic")
     assert done.code == 1
-    assert "(HEIC, which is read after: pip install 'blurdiff[heif]'); install it, or remove the file" in done.err
+    assert "(HEIC, which is read after: pip install pillow-heif); install it, or remove the file" in done.err
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="needs a Pillow with AVIF")

@@ -109,6 +109,7 @@ def test_an_unfinished_file_that_is_taken_before_it_is_locked_is_made_again(
 
     monkeypatch.setattr(files.fcntl, "flock", take)
     with files.replacing(tmp_path / "x.txt") as unfinished:
+        assert unfinished not in taken
         unfinished.write_text("whole")
     assert (tmp_path / "x.txt").read_text() == "whole"
     assert taken

@@ -34,7 +34,7 @@ _PHOTOS = {
     "HEIC": (
         (".heic", ".heics", ".heif", ".heifs", ".hif"),
         (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
-        "pip install 'blurdiff[heif]'",
+        "pip install pillow-heif",
     ),
     "AVIF": ((".avif", ".avifs"), (b"avif", b"avis"), "pip install --upgrade 'pillow>=11.3'"),
 }

@@ -40,8 +40,8 @@ def _chunks(file: IO[bytes]) -> tuple[list[tuple[int, int]], bool]:
         return [], False
     kept, dropped = [(start, len(_SIGNATURE))], False
     while len(header := file.read(8)) == 8:
-        size, kind, place = int.from_bytes(header[:4]), header[4:], file.tell() - 8
-        if kind in _UNUSED and not (kind in _TEXTS and _turns(kind, file.read(min(size, _LARGEST_UPRIGHT + 1)))):
+        size, name, place = int.from_bytes(header[:4]), header[4:], file.tell() - 8
+        if name in _UNUSED and not (name in _TEXTS and _turns(name, file.read(min(size, _LARGEST_UPRIGHT + 1)))):
             dropped = True
         else:
             kept.append((place, size + _FRAME_BYTES))
@@ -49,14 +49,14 @@ def _chunks(file: IO[bytes]) -> tuple[list[tuple[int, int]], bool]:
     return kept, dropped
 
 
-def _turns(kind: bytes, text: bytes) -> bool:
+def _turns(name: bytes, text: bytes) -> bool:
     """Whether a text can say which side is up, and is of a reasonable size."""
     if not text.startswith(_UPRIGHT) or len(text) > _LARGEST_UPRIGHT:
         return False
     compressed = text.partition(b"\0")[2]
-    if kind == b"iTXt":
+    if name == b"iTXt":
         compressed = compressed[2:].split(b"\0", 2)[-1] if compressed[:1] == b"\1" else b""
-    elif kind == b"zTXt":
+    elif name == b"zTXt":
         compressed = compressed[1:]
     else:
         compressed = b""
