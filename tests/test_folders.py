@@ -124,10 +124,10 @@ def test_commands_say_what_they_leave_out(leftovers: Path, cli: Cli) -> None:
 
 def test_a_folder_of_other_files_says_what_is_there(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "a.heic").write_text("x")
+    (tmp_path / "d" / "a.mov").write_text("x")
     done = cli("data", tmp_path / "d")
     assert done.code == 2
-    assert "no images in it, sub-folders included; there are 1 without an image's suffix (.heic)" in done.err
+    assert "no images in it, sub-folders included; there are 1 without an image's suffix (.mov)" in done.err
 
 
 # Formats

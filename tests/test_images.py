@@ -188,9 +188,8 @@ def test_names_in_an_archive_are_never_paths(tmp_path: Path, photos: Path) -> No
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name in ("../../escaped.png", "/tmp/absolute.png", "a\\..\\b.png"):
             archive.write(photos / "0.png", name)
-    assert (
-        len(load_dataset(str(tmp_path / "x.zip"), "train", (8, 8), 3).images) == 2
-    )  # ".." starts with a dot like a hidden name
+    # ".." starts with a dot like a hidden name, and backslashes separate folders.
+    assert len(load_dataset(str(tmp_path / "x.zip"), "train", (8, 8), 3).images) == 1
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "x.zip"}
     assert not Path("/tmp/absolute.png").exists()
 
