@@ -9,6 +9,11 @@ from platformdirs import user_cache_path
 
 from blurcli.errors import UserError
 
+TAG = "CACHEDIR.TAG"
+"""The file by which programs know a folder as a cache (https://bford.info/cachedir)."""
+
+_TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Packed images of blurdiff, which makes missing ones again.\n"
+
 
 def cache_folder() -> Path:
     """$BLURDIFF_CACHE, or `blurdiff` in the user's cache folder (`~/.cache` on Linux).
@@ -22,3 +27,9 @@ def cache_folder() -> Path:
         return folder.expanduser()
     except RuntimeError:
         raise UserError(f"there is no home folder for the cache ({folder}): name a folder with $BLURDIFF_CACHE") from None
+
+
+def tag(folder: Path) -> None:
+    """Mark an existing folder as a cache."""
+    if not (folder / TAG).exists():
+        (folder / TAG).write_text(_TAG_TEXT, encoding="utf-8")

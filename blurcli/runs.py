@@ -112,6 +112,11 @@ class Run:
             raise UsageError(f"{self.path}: {reason}; train it with: {command}")
         return found[-1]
 
+    def newest_step(self) -> int:
+        """The number of steps after which the newest weights were saved; 0 where there are none."""
+        found = self.all_weights()
+        return int(found[-1].stem.removeprefix("step-")) if found else 0
+
     def is_empty(self) -> bool:
         """Whether the folder exists and holds nothing but what a training leaves that was stopped before it began."""
         begun = (_LOCK, files.PARTIAL)

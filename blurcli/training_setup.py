@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.errors import OptionError, UsageError, UserError, option
-from blurcli.session import Assignments, load_torch, overrides_of, resolve_preset
+from blurcli.session import Assignments, load_torch, overrides_of, resolve_preset, started_by_torchrun
 
 if TYPE_CHECKING:
-    import torch
-
     from blurcli.config import Config
     from blurcli.runs import Run
 
 Override = tuple[str, str, Any]
 """Origin for messages, dotted key, value."""
 
-_LOOKED_AT = 100  # images
+_SUMMARIZED = 100  # images
 _SIZES = ((48, 64), (24, 32), (0, 16))  # of images whose shorter side is at least so long, in pixels
 _FEW_IMAGES = 5_000  # below, augmentation keeps the network from learning them by heart
 _AUGMENT = 0.12
 _GRAY_DIFFERENCE = 3  # of 255, between the channels of an image without colors
-_SECONDS = 3600.0  # of a training on a CPU
+_USUAL_SEC = 3600.0  # of a training on a CPU
+_USUAL_STEPS = (2_000, 60_000)  # fewer show little, more hardly help a few images
 _MEASURED_SEC = 4.0
-_STEPS = (2_000, 60_000)
+_SAME_LENGTH = 0.25  # two measurements of the speed differ by less, as a fraction
+_LENGTH = "train.steps"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A training to start or continue.
+
+    Attributes:
+        run: its folder.
+        config: the resolved configuration.
+        expected_sec: how long it was told to take, by a measurement; None where nothing was measured.
+    """
+
+    run: Run
+    config: Config
+    expected_sec: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,17 +52,19 @@ class Choice:
     """A preset for some images.
 
     Attributes:
-        config: the resolved preset.
-        reasons: what was found and chosen, for the user.
+        config: the resolved preset, with its own number of steps.
+        preset: its name.
+        reason: what was found and chosen, for the user.
     """
 
     config: Config
-    reasons: list[str]
+    preset: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A look at some images: their number, the median of their shorter sides, and whether all are gray."""
+class _Summary:
+    """Of some images: their number, the median of their shorter sides, and whether all are gray."""
 
     count: int
     side: int
@@ -52,8 +72,13 @@ class _Look:
 
 
 def set_up(
-    preset: str | None, data: str | None, run: Path | None, device: str, assignments: Assignments | None
-) -> tuple[Run, Config]:
+    preset: str | None,
+    data: str | None,
+    run: Path | None,
+    device: str,
+    assignments: Assignments | None,
+    hours: float | None = None,
+) -> Setup:
     """The run folder and the configuration of a training that begins or continues.
 
     Args:
@@ -62,31 +87,97 @@ def set_up(
         run: the folder; None for one in `runs/`, named after the preset or the images.
         device: as `inference.choose_device` takes it.
         assignments: keys over the preset's.
+        hours: length of the training at the speed of this computer; None for the preset's steps, or those that suit the images.
 
     Raises:
-        UsageError: nothing says what to train.
+        UsageError: nothing says what to train, or how long in two ways.
     """
-    from blurcli.runs import RUNS, Run
+    from blurcli.config import resolve_source
+    from blurcli.runs import Run
 
     if preset is None and run is None and data is None:
         raise UsageError(
             f"train needs {option('data')} FOLDER with your images, or {option('preset')} NAME (blurdiff presets lists them), "
             f"or {option('run')} DIR to continue a run"
         )
-    folder = Run(run if run is not None else RUNS / Path(str(data if preset is None else preset)).stem)
-    if preset is not None or folder.config_path.exists():
-        known = preset if preset is not None else str(folder.config_path.resolve())
-        return folder, resolve_preset(known, data, assignments)
+    if hours is not None:
+        _check_hours(hours, assignments)
+    config = None if preset is None else resolve_preset(preset, data, assignments)
+    if run is not None:
+        folder = Run(run)
+    elif config is not None:
+        folder = _run_of(Path(str(preset)).stem, config.data.source)
+    else:
+        source = resolve_source(str(data))
+        folder = _run_of(_name_of(source), source)
+    if config is None and folder.config_path.exists():
+        config = resolve_preset(str(folder.config_path.resolve()), data, assignments)
+    if config is not None:
+        return _of_length(folder, config, device, hours)
     if data is None:
         raise UsageError(
             f"{option('run')} {folder.path}: no run to continue; start one with {option('data')} FOLDER or "
             f"{option('preset')} NAME"
         )
-    return folder, _chosen(data, device, assignments)
+    return _for_images(folder, data, device, assignments, hours)
 
 
-def _chosen(data: str, device: str, assignments: Assignments | None) -> Config:
-    """The configuration for a person's own images."""
+def _check_hours(hours: float, assignments: Assignments | None) -> None:
+    if not (math.isfinite(hours) and hours > 0):
+        raise OptionError("hours", hours, "must be a number above 0")
+    for origin, key, _ in overrides_of(assignments):
+        if key == _LENGTH:
+            raise UsageError(f"{option('hours')} {hours:g} and {origin}: both set the length; use one of them")
+    if started_by_torchrun():
+        way = f"with torchrun use {option('set')} {_LENGTH}=N"
+        raise UsageError(f"{option('hours')} {hours:g}: the speed is measured with one process; {way}")
+
+
+def _name_of(source: str) -> str:
+    """The name of a run on images: a folder's whole name; that of an archive, a database or an image without its suffix."""
+    path = Path(source)
+    return (path.stem if path.is_file() or path.suffix.lower() == ".lmdb" else path.name) or "images"
+
+
+def _run_of(name: str, source: str) -> Run:
+    """The run in `runs/` with this name and these images; or a new one, with a number where other images have the name."""
+    from blurcli import console
+    from blurcli.config import DATASET_NAMES, load_run_config
+    from blurcli.runs import RUNS, Run
+
+    def numbered(number: int) -> Run:
+        return Run(RUNS / (name if number == 1 else f"{name}-{number}"))
+
+    form = re.compile(re.escape(name) + r"-([2-9]|[1-9]\d+)")
+    found = [form.fullmatch(path.name) for path in RUNS.iterdir()] if RUNS.is_dir() else []
+    runs = [numbered(number) for number in sorted({1, *(int(match[1]) for match in found if match)})]
+    sources = {run: load_run_config(run.config_path).data.source for run in runs if run.config_path.exists()}
+    own = [run for run, known in sources.items() if _are_same(known, source)]
+    # Images that are no longer where they were may have moved; the training refuses others.
+    own += [run for run, known in sources.items() if source not in DATASET_NAMES and _is_gone(known)]
+    if own:
+        return own[0]
+    run = next(run for run in map(numbered, itertools.count(1)) if run not in sources)
+    if run != runs[0]:
+        console.notify(f"{runs[0].path} is a run of other images ({sources[runs[0]]}): this one is {run.path}")
+    return run
+
+
+def _are_same(known: str, source: str) -> bool:
+    try:
+        return known == source or Path(known).samefile(source)
+    except OSError:
+        return False
+
+
+def _is_gone(known: str) -> bool:
+    from blurcli.config import DATASET_NAMES
+
+    return known not in DATASET_NAMES and not Path(known).exists()
+
+
+def _for_images(folder: Run, data: str, device: str, assignments: Assignments | None, hours: float | None) -> Setup:
+    """A new training on a person's own images: on a CPU, as many steps as fit into about an hour."""
     from blurcli.config import DATASET_NAMES, resolve_source
 
     if data in DATASET_NAMES:
@@ -94,14 +185,76 @@ def _chosen(data: str, device: str, assignments: Assignments | None) -> Config:
         raise OptionError("data", data, problem)
     load_torch()
     from blurcli import console
+    from blurcli.inference import choose_device
 
-    choice = choose(resolve_source(data), device, overrides_of(assignments))
-    for reason in choice.reasons:
-        console.notify(reason)
-    return choice.config
+    assigned = overrides_of(assignments)
+    choice = choose_preset(resolve_source(data), device, assigned)
+    console.notify(choice.reason)
+    setup = _of_length(folder, choice.config, device, hours)
+    own_length = hours is not None or any(key == _LENGTH for _, key, _ in assigned)
+    if not own_length and choose_device(device).type == "cpu" and not started_by_torchrun():
+        setup = _of_usual_length(folder, choice.config, device)
+    other, kind = ("folder-blur", "a GPU") if choice.preset == "folder-small" else ("folder-small", "a CPU")
+    console.notify(f"for {kind}: {option('preset')} {other}")
+    return setup
 
 
-def choose(source: str, device: str, assigned: Sequence[Override] = ()) -> Choice:
+def _of_usual_length(folder: Run, config: Config, device: str) -> Setup:
+    """A training for an hour, unless that has too few or too many steps."""
+    from blurcli import console
+    from blurcli.pace import duration
+    from blurcli.training.length import seconds_of, steps_in
+
+    step_sec, (least, most) = _step_sec(config, device), _USUAL_STEPS
+    steps = steps_in(config, _USUAL_SEC, step_sec)
+    reason = f"chosen for an hour at today's speed; {option('hours')} 0.5 for less"
+    if not least <= steps <= most:
+        why, way = ("fewer show little", "less") if steps < least else ("more hardly help", "more")
+        steps = min(max(steps, least), most)
+        took = duration(seconds_of(config, steps, step_sec))
+        reason = f"as {why}: about {took} at today's speed; {option('hours')} 1 for {way}"
+    else:
+        steps = round(steps, -2)
+    console.notify(f"{steps:,} steps, {reason}")
+    return Setup(folder, _with_steps(config, steps), seconds_of(config, steps, step_sec))
+
+
+def _of_length(folder: Run, config: Config, device: str, hours: float | None) -> Setup:
+    """A training of so many hours, with those that a run already took; or for None of the configuration's steps.
+
+    A run keeps its own length where a new measurement gives about the same: a repeated command continues it to the same end.
+    """
+    from blurcli import console
+    from blurcli.config import load_run_config
+    from blurcli.core.objectives import OBJECTIVES
+    from blurcli.pace import duration
+
+    if hours is None:
+        return Setup(folder, config)
+    if OBJECTIVES[config.objective].ends_path:
+        raise UsageError(f"{option('hours')} {hours:g}: is not for distillations; use {option('set')} {_LENGTH}=N")
+    load_torch()
+    from blurcli.training.length import seconds_of, seconds_spent, steps_in
+
+    step_sec, done, seconds = _step_sec(config, device), folder.newest_step(), hours * 3600
+    rest = seconds - (seconds_spent(folder.metrics_path, config.train.batch_size) if done else 0)
+    steps = done + (steps_in(config, rest, step_sec) if rest > 0 else 0)
+    how = f"chosen for {duration(seconds)} at today's speed"
+    if folder.config_path.exists():
+        own = load_run_config(folder.config_path).train.steps
+        if abs(steps - own) <= _SAME_LENGTH * own or steps <= done < own:
+            steps, how = own, "as before"
+    console.notify(f"{steps:,} steps, {how}")
+    return Setup(folder, _with_steps(config, steps), seconds_of(config, steps, step_sec))
+
+
+def _with_steps(config: Config, steps: int) -> Config:
+    from blurcli.benchmark import changed
+
+    return changed(config, {"steps": steps})
+
+
+def choose_preset(source: str, device: str, assigned: Sequence[Override] = ()) -> Choice:
     """The preset for the images of a path.
 
     Args:
@@ -111,48 +264,30 @@ def choose(source: str, device: str, assigned: Sequence[Override] = ()) -> Choic
 
     Raises:
         UsageError: there are no images.
-        UserError: none of those looked at can be read.
+        UserError: none of those that were opened can be read.
     """
     from blurcli.config import load_config
     from blurcli.inference import choose_device
-    from blurcli.pace import duration
 
-    look = _look_at(source)
-    chosen = choose_device(device)
-    preset, other = ("folder-small", "folder-blur") if chosen.type == "cpu" else ("folder-blur", "folder-small")
-    size = next(size for least, size in _SIZES if look.side >= least)
-    origin = "the choice for these images"
-    keys: dict[str, Any] = {"data.source": source, "data.image_size": size}
-    if look.gray:
+    found = _summarize(source)
+    preset = "folder-small" if choose_device(device).type == "cpu" else "folder-blur"
+    keys: dict[str, Any] = {"data.image_size": next(size for least, size in _SIZES if found.side >= least)}
+    if found.gray:
         keys["data.channels"] = 1
-    if look.count < _FEW_IMAGES:
+    if found.count < _FEW_IMAGES:
         keys["data.augment"] = _AUGMENT
-
-    def overrides() -> list[Override]:
-        return [*((origin, key, value) for key, value in keys.items()), *assigned]
-
-    config = load_config(preset, overrides())
-    time = ""
-    if chosen.type == "cpu":
-        step_sec = _step_sec(config, chosen)
-        keys["train.steps"] = int(max(_STEPS[0], min(_STEPS[1], round(_SECONDS / step_sec, -2))))
-        config = load_config(preset, overrides())
-        time = f": about {duration(config.train.steps * step_sec)} on this computer"
+    own = [("the choice for these images", key, value) for key, value in keys.items()]
+    config = load_config(preset, [*own, *assigned, (f"{option('data')} {source}", "data.source", source)])
     height, width = config.data.image_size
     made = (
         f"{height}x{width}{' gray' if config.data.channels == 1 else ''}{', with augmentation' if config.data.augment else ''}"
     )
-    return Choice(
-        config,
-        [
-            f"{look.count:,} images, shorter side {look.side} px, {'gray' if look.gray else 'in color'}: preset {preset} at "
-            f"{made}; {config.train.steps:,} steps{time}",
-            f"for {'a GPU' if other == 'folder-blur' else 'a CPU'}: --preset {other}",
-        ],
-    )
+    colors = "gray" if found.gray else "in color"
+    reason = f"{found.count:,} images, shorter side {found.side} px, {colors}: preset {preset} at {made}"
+    return Choice(config, preset, reason)
 
 
-def _look_at(source: str) -> _Look:
+def _summarize(source: str) -> _Summary:
     import numpy as np
 
     from blurcli.data.images import decode, upright_size
@@ -161,7 +296,7 @@ def _look_at(source: str) -> _Look:
     sides, gray = [], True
     with open_source(source, "train", (64, 64)) as files:
         count = len(files.names)
-        for i in np.linspace(0, count - 1, min(count, _LOOKED_AT)).astype(int):
+        for i in np.linspace(0, count - 1, min(count, _SUMMARIZED)).astype(int):
             try:
                 content = files.read(files.names[i])
                 sides.append(min(upright_size(content, files.names[i])))
@@ -172,11 +307,13 @@ def _look_at(source: str) -> _Look:
             gray = gray and int(np.ptp(small, axis=0).max()) <= _GRAY_DIFFERENCE
     if not sides:
         raise unreadable
-    return _Look(count, int(np.median(sides)), gray)
+    return _Summary(count, int(np.median(sides)), gray)
 
 
-def _step_sec(config: Config, device: torch.device) -> float:
+def _step_sec(config: Config, device: str) -> float:
+    """Seconds per training step."""
     from blurcli import benchmark, console
+    from blurcli.inference import choose_device
 
     with console.waiting("measuring a training step"):
-        return benchmark.training_speed(config, device, _MEASURED_SEC).sec
+        return benchmark.training_speed(config, choose_device(device), _MEASURED_SEC).sec

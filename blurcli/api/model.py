@@ -13,6 +13,7 @@ from torch import Tensor
 
 from blurcli import console, session
 from blurcli.api.animation import Animation, AnimationOptions, animate
+from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.options import SamplingOptions, check_names, check_range
 from blurcli.config import Config
@@ -144,7 +145,7 @@ class Model:
             raise OptionError("z", tuple(z.shape), f"must be (B, {channels}, {height}, {width})")
         return self.pipeline.denoise(z, t, seed, self.sampling(options))
 
-    def score(self, data: str | Path | None = None, **options: Any) -> dict[str, Any]:
+    def score(self, data: TrainingImages | None = None, **options: Any) -> dict[str, Any]:
         """Score images of the model; see `blurcli.score`."""
         from blurcli.api.scores import score
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from blurcli import console, evaluate
+from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
 from blurcli.api.options import SamplingOptions, check_names, check_range
@@ -49,13 +50,13 @@ class ScoreOptions(SamplingOptions, total=False):
 
 
 def score(
-    images: Model | Images | str | Path, data: str | Path | None = None, **options: Unpack[ScoreOptions]
+    images: Model | Images | str | Path, data: TrainingImages | None = None, **options: Unpack[ScoreOptions]
 ) -> dict[str, Any]:
     """Score images against reference images, as `blurdiff fid` does.
 
     Args:
         images: a model, or the run or weights file of one; or `Images`, or an array (N, H, W, C) uint8.
-        data: the reference: a folder, .zip or dataset's name; None for the training data of the model.
+        data: the reference: a folder, .zip or dataset's name, or images as for `train`; None for the model's training data.
         **options: see `ScoreOptions`.
 
     Returns:
@@ -73,7 +74,7 @@ def score(
         options.get("features"),
         options.get("mode"),
         options.get("split"),
-        None if data is None else str(data),
+        source_of(data),
         options.get("reference"),
         None if inception is None else Path(inception),
         options.get("device", "auto"),

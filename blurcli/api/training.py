@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from blurcli import console, session
+from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.model import Model, load
 from blurcli.api.options import check_range
 from blurcli.config import Config
@@ -24,10 +25,11 @@ from blurcli.weights import Weights
 
 def train(
     preset: str | Path | None = None,
-    data: str | Path | None = None,
+    data: TrainingImages | None = None,
     *,
     run: str | Path | None = None,
     steps: int | None = None,
+    hours: float | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     callback: Callable[[dict[str, Any]], object] = lambda metrics: None,
@@ -36,9 +38,11 @@ def train(
 
     Args:
         preset: name of a preset, or a YAML file; None for the run's own, or one chosen by the images.
-        data: folder or .zip of images, or a dataset's name; None for the preset's.
+        data: folder or .zip of images, or a dataset's name; or images: an array (N, H, W, C) uint8, or a list or torch
+            `Dataset` of Pillow images, arrays or files, each perhaps with the number of its class; None for the preset's.
         run: run folder; None for one in `runs/`, named after the preset or the images.
         steps: training steps in all; None for the preset's.
+        hours: length at the speed of this computer, instead of `steps`.
         settings: other keys over the preset's, such as `{"optim.lr": 1e-4}`.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         callback: receives, at every log interval, a dictionary with `step`, `loss` (None where none was finite),
@@ -54,14 +58,14 @@ def train(
     """
     check_range("steps", steps, 1)
     assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
-    preset, data = (None if value is None else str(value) for value in (preset, data))
-    folder, config = set_up(preset, data, None if run is None else Path(run).expanduser(), device, assigned)
-    return _trained(folder, config, device, callback, teacher_of(folder, config))
+    name = None if preset is None else str(preset)
+    setup = set_up(name, source_of(data), None if run is None else Path(run).expanduser(), device, assigned, hours)
+    return _trained(setup.run, setup.config, device, callback, teacher_of(setup.run, setup.config))
 
 
 def distill(
     model: str | Path,
-    data: str | Path | None = None,
+    data: TrainingImages | None = None,
     *,
     run: str | Path | None = None,
     steps: int | None = None,
@@ -73,7 +77,7 @@ def distill(
 
     Args:
         model: a run folder, a weights file, `hf://user/repo`, or `shapes`, the bundled model.
-        data: folder or .zip of images, or a dataset's name; None for those that the model was trained on.
+        data: as for `train`; None for those that the model was trained on.
         run: run folder; None for the model's, with `-distilled` after its name.
         steps: training steps in all; None for half of the model's.
         settings: other keys over those that follow from the model's, such as `{"optim.lr": 1e-4}`.
@@ -92,7 +96,7 @@ def distill(
     check_range("steps", steps, 1)
     assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
     folder = None if run is None else Path(run).expanduser()
-    found = set_up_distillation(str(model), None if data is None else str(data), folder, assigned)
+    found = set_up_distillation(str(model), source_of(data), folder, assigned)
     return _trained(found.run, found.config, device, callback, found.teacher)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption
+from blurcli.cli import completion
+from blurcli.cli.common import AssignmentsOption, JsonOption
 from blurcli.errors import UserError, one_line
-from blurcli.session import resolve_preset
+from blurcli.session import Assignments, overrides_of, resolve_preset
+from blurcli.training_setup import choose_preset
 
 if TYPE_CHECKING:
-    from blurcli.config import DataConfig
+    from blurcli.config import Config, DataConfig
     from blurcli.data.archives import ImageFiles
     from blurcli.data.images import Range
     from blurcli.data.inspection import Inspection
@@ -21,24 +24,32 @@ _LEFT = 0.005  # share of the variance within images that remains after the sugg
 _BLUR_IMAGES = 64
 _FLAT = 1e-6  # mean squared DCT coefficient of images in [-1, 1] without contrast: less than rounding to 8 bits gives
 _LISTED = 10  # names; the rest are counted
+_UNREADABLE = "folder-blur"  # the preset for images of which none can be read
 
 
 def data(
     path: Annotated[str, typer.Argument(help="Folder, .zip or LMDB database of images, or a manually downloaded dataset.")],
-    preset: PresetOption = "folder-blur",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="Name of a preset, or a YAML file. [default: what train --data chooses]",
+            autocompletion=completion.presets,
+        ),
+    ] = None,
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report the images of a source: formats, unreadable files, duplicates, what a preset makes of them, and a suitable blur.
+    """Report the images of a source: formats, unreadable files, duplicates, what a training makes of them, and a suitable blur.
 
-    Nothing is written.
+    The images are only read, and nothing is packed.
     """
     from blurcli import console
     from blurcli.config import resolve_source
     from blurcli.data.inspection import inspect_images
     from blurcli.data.sources import open_source
 
-    resolved = resolve_preset(str(preset), path, assignments)
+    resolved, name = _preset(preset, path, assignments)
     config = resolved.data
     with (
         open_source(resolve_source(path), "train", config.image_size) as files,
@@ -47,10 +58,12 @@ def data(
         found = inspect_images(files, config, update)
         blur = _blur([name for name in files.names if name not in found.broken], files, config, resolved.process.blur_sigma_max)
     if as_json:
-        console.result_json({"path": str(files.place), **found.as_json(), "then": _consequences(found, config), "blur": blur})
+        then = {"preset": name, "image_size": list(config.image_size), "then": _consequences(found, config), "blur": blur}
+        console.result_json({"path": str(files.place), **found.as_json(), **then})
     else:
         console.table(["found in", str(files.place)], _facts(found))
-        console.result("")
+        height, width = config.image_size
+        console.result(f"\nwith the preset {name} at {height}x{width}{', gray' if config.channels == 1 else ''}:")
         for consequence in _consequences(found, config):
             console.result(f"- {consequence}")
         if blur:
@@ -59,6 +72,18 @@ def data(
                 f"paper's 20 px do for CIFAR-10 (--set process.blur_sigma_max={blur['suggested_px']:g}); the preset's "
                 f"{blur['preset_px']:g} px leave {blur['preset_leaves']:.2%}"
             )
+
+
+def _preset(preset: str | None, path: str, assignments: Assignments | None) -> tuple[Config, str]:
+    """A preset for these images, or the one that a training would choose, and its name."""
+    from blurcli.config import resolve_source
+
+    if preset is None:
+        with suppress(UserError):  # no image that can be read: each is reported
+            choice = choose_preset(resolve_source(path), "auto", overrides_of(assignments))
+            return choice.config, choice.preset
+    name = preset or _UNREADABLE
+    return resolve_preset(name, path, assignments), Path(name).stem
 
 
 def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: float | None) -> dict[str, float] | None:
@@ -89,10 +114,9 @@ def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: fl
 def _facts(found: Inspection) -> list[list[str]]:
     from blurcli.data.notes import left_out
 
-    sizes = found.sizes.most_common()
     facts = {
         "images": f"{found.images:,}",
-        "sizes (height x width)": _counts([(f"{height}x{width}", count) for (height, width), count in sizes]),
+        "size (height x width)": _sizes(found),
         "modes": _counts(found.modes.most_common()),
         "values of more than 8 bits": "{:g} to {:g}".format(*found.deep_values) if found.deep_values else "",
         "rotated upright": f"{found.turned:,}" if found.turned else "",
@@ -104,6 +128,15 @@ def _facts(found: Inspection) -> list[list[str]]:
         "left out": left_out(found.left_out) or "",
     }
     return [[what, value] for what, value in facts.items() if value]
+
+
+def _sizes(found: Inspection) -> str:
+    """The size of all images, or the smallest, median and largest one by area."""
+    sizes = sorted(found.sizes.elements(), key=lambda size: (size[0] * size[1], size))
+    if not sizes:
+        return ""
+    smallest, median, largest = (f"{height}x{width}" for height, width in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+    return smallest if len(found.sizes) == 1 else f"smallest {smallest}, median {median}, largest {largest}"
 
 
 def _counts(counted: list[tuple[str, int]]) -> str:

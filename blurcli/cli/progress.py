@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING
 import typer
 
 from blurcli.cli.common import show
+from blurcli.pace import Pace
 from blurcli.session import distributed_context, load_images
 
 if TYPE_CHECKING:
     from blurcli.config import Config
-    from blurcli.pace import Pace
     from blurcli.runs import Run
     from blurcli.training import Metrics
     from blurcli.weights import Weights
 
 _MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the duration of a training is estimated
 _SLOW_SEC = 10.0  # a single step that takes so long is enough to measure
+_COMPARED_SEC = 20.0  # before an expected duration is corrected, as other programs often start with a training
+_AGREEING = 0.25  # of an expected duration
 _LONG_SEC = 3 * 86_400.0  # a training on a CPU that takes so long gets a warning
 _OWN_IMAGES = "blurdiff train --data FOLDER chooses a preset for your own images that takes about an hour"
 _FEWER_STEPS = "fewer steps: --set train.steps=N"
 
 
-def run_to_end(folder: Run, config: Config, device: str, teacher: Weights | None, as_json: bool) -> None:
+def run_to_end(
+    folder: Run, config: Config, device: str, teacher: Weights | None, as_json: bool, expected_sec: float | None = None
+) -> None:
     """Train, report progress, and print the result.
 
     Args:
@@ -34,13 +38,13 @@ def run_to_end(folder: Run, config: Config, device: str, teacher: Weights | None
         device: as `inference.choose_device` takes it.
         teacher: the model that is distilled, if one is.
         as_json: whether the result is printed as JSON.
+        expected_sec: how long the whole training was told to take; None where nothing was.
 
     Raises:
         typer.Exit: a signal stopped it.
     """
     from blurcli import console
     from blurcli.inference import choose_device
-    from blurcli.pace import Pace
     from blurcli.trackers import check_installed
     from blurcli.training import Callbacks, Interrupted
     from blurcli.training import train as run_training
@@ -54,7 +58,7 @@ def run_to_end(folder: Run, config: Config, device: str, teacher: Weights | None
         pace = Pace(config.train.steps)
         with console.progress("training", config.train.steps, pace) as update:
             way = _FEWER_STEPS if teacher is not None else _OWN_IMAGES
-            reporter = _Reporter(pace, update, way if choose_device(device).type == "cpu" else None)
+            reporter = _Reporter(pace, update, config, expected_sec, way if choose_device(device).type == "cpu" else None)
             callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
             try:
                 weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed, teacher)
@@ -72,12 +76,18 @@ class _Reporter:
     Args:
         pace: of its steps.
         update: of the progress bar.
+        config: of the training.
+        expected_sec: how long all of it was told to take; None where nothing was.
         way: on a CPU, what to do about a training that takes days; None on a GPU.
     """
 
-    def __init__(self, pace: Pace, update: Callable[..., None], way: str | None) -> None:
+    def __init__(
+        self, pace: Pace, update: Callable[..., None], config: Config, expected_sec: float | None, way: str | None
+    ) -> None:
         self._pace, self._update, self._way = pace, update, way
+        self._config, self._expected_sec = config, expected_sec
         self._first: int | None = None
+        self._steady: Pace | None = None
         self._estimated = False
 
     def on_step(self, step: int) -> None:
@@ -87,24 +97,37 @@ class _Reporter:
             self._pace.start(step)
             return
         self._update(step)
-        elapsed = self._pace.elapsed_sec
-        measured = step >= self._first + _MEASURED_STEPS and elapsed >= _MEASURED_SEC
-        if not self._estimated and (measured or elapsed >= _SLOW_SEC):
+        if self._estimated:
+            return
+        if self._steady is None:  # the first step also compiles, builds and warms up
+            self._steady = Pace(self._config.train.steps)
+            self._steady.start(step)
+            return
+        self._steady.update(step)
+        enough_sec = _MEASURED_SEC if self._expected_sec is None else _COMPARED_SEC
+        measured = step > self._first + _MEASURED_STEPS and self._steady.elapsed_sec >= enough_sec
+        if measured or self._steady.elapsed_sec >= max(_SLOW_SEC, enough_sec):
             self._estimated = True
-            self._estimate()
+            self._estimate(self._steady)
 
-    def _estimate(self) -> None:
+    def _estimate(self, steady: Pace) -> None:
         from blurcli import console
         from blurcli.pace import duration
+        from blurcli.training.length import seconds_of
 
-        speed, left = self._pace.speed, self._pace.left_sec
-        if speed and left:
-            console.notify(
-                f"{self._pace.total:,} steps at {speed:.3g} steps/s: about {duration(left)}; "
-                "Ctrl-C saves, and the same command continues"
-            )
-            if left > _LONG_SEC and self._way is not None:
-                console.notify(f"warning: on this computer without a GPU that is hardly worth waiting for; {self._way}")
+        steps, speed = self._config.train.steps, steady.speed
+        rest = steps - steady.done
+        if not (speed and rest):
+            return
+        left, after = seconds_of(self._config, rest, 1 / speed), "Ctrl-C saves, and the same command continues"
+        expected = None if self._expected_sec is None else self._expected_sec * rest / steps
+        if expected is not None and abs(left - expected) <= _AGREEING * expected:
+            console.notify(after)
+            return
+        instead = "" if expected is None else f" and not {duration(expected)}, as it was measured before"
+        console.notify(f"{steps:,} steps at {speed:.3g} steps/s: about {duration(left)}{instead}; {after}")
+        if left > _LONG_SEC and self._way is not None:
+            console.notify(f"warning: on this computer without a GPU that is hardly worth waiting for; {self._way}")
 
     def finish(self, preview: Path) -> None:
         """The training is done; its last preview is in this file."""

@@ -33,6 +33,10 @@ def train(
     assignments: AssignmentsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
+    hours: Annotated[
+        float | None,
+        typer.Option("--hours", help="Length at the speed of this computer, instead of train.steps. [default: the preset's]"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,10 +47,11 @@ def train(
     """
     from blurcli.config import to_json, to_yaml
 
-    folder, config = set_up(preset, data, run, device, with_precision(assignments, precision))
+    setup = set_up(preset, data, run, device, with_precision(assignments, precision), hours)
+    config = setup.config
     if dry_run:
         print((to_json(config) if as_json else to_yaml(config)).strip())
         return
 
     load_torch()
-    run_to_end(folder, config, device, teacher_of(folder, config), as_json)
+    run_to_end(setup.run, config, device, teacher_of(setup.run, config), as_json, setup.expected_sec)

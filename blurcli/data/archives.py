@@ -13,6 +13,7 @@ from typing import IO
 from blurcli.data.images import image_suffixes, missing_reader
 from blurcli.data.labels import LABELS_FILE, parse_labels
 from blurcli.data.notes import left_out as left_out_note
+from blurcli.data.outputs import OUTPUT, output_folders, output_pictures
 from blurcli.data.walk import LeftOut, image_names, walk
 from blurcli.errors import UsageError, UserError, option
 
@@ -99,6 +100,14 @@ class ImageFiles:
         """The files with wanted names."""
         return replace(self, names=tuple(filter(wanted, self.names)))
 
+    def without_outputs(self) -> ImageFiles:
+        """The files without the pictures that blurdiff drew, unless there is nothing else: then they were meant."""
+        drawn = output_pictures(self)
+        if not drawn or len(drawn) == len(self.names):
+            return self
+        left_out = self.left_out | {OUTPUT: tuple(sorted({*self.left_out.get(OUTPUT, ()), *drawn}))}
+        return replace(self, names=tuple(name for name in self.names if name not in drawn), left_out=left_out)
+
     def of_split(self, split: str) -> ImageFiles:
         """The files of a split: those in the folder `train`, or `test` or `val`; without two such folders all are for training.
 
@@ -137,10 +146,10 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
             yield files
     elif path.is_dir():
         names, not_entered = walk(path)
-        yield _in_folder(path, names, not_entered)
+        yield _in_folder(path, names, not_entered).without_outputs()
     elif path.is_file() and path.suffix.lower() == ".zip":
         with _opened_zip(path) as archive:
-            yield _in_archive(path, archive)
+            yield _in_archive(path, archive).without_outputs()
     elif path.is_file() and path.suffix.lower() in image_suffixes():
         yield _in_folder(path.parent, [path.name])
     elif path.is_file() and (missing := missing_reader(path.name)):
@@ -162,7 +171,9 @@ def _opened_zip(path: Path) -> zipfile.ZipFile:
 
 def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
     members = _members(archive)
-    names, left_out = _usable(path, list(members), {})
+    made = output_folders(members)
+    inside = tuple(f"{folder}/" for folder in made)
+    names, left_out = _usable(path, [name for name in members if not name.startswith(inside)], {OUTPUT: made} if made else {})
 
     def labels() -> dict[str, str] | None:
         if LABELS_FILE not in members:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from blurcli import files
-from blurcli.cache import cache_folder
+from blurcli.cache import cache_folder, tag
 from blurcli.data.images import Images, Range
 
 
@@ -49,6 +49,7 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
     packed = _path("images.npy")
     # Written, not mapped: pages of a map count as memory of this process until they are on disk.
     with files.explained(packed.parent), files.temporary(packed) as partial:
+        tag(packed.parent)
         count = 0
         with partial.open("wb") as file:
             _write_header(file, 0, shape)
@@ -88,7 +89,7 @@ class Record:
 def load_record(key: str) -> Record | None:
     """What was saved for this key; None if nothing was."""
     try:
-        known = json.loads(_path(f"{key}.json").read_text(encoding="utf-8"))
+        known = json.loads(record_path(key).read_text(encoding="utf-8"))
         values = known["values"]
         low, high = (0.0, 0.0) if values is None else map(float, values)
         return Record(str(known["fingerprint"]), tuple(map(str, known["broken"])), None if values is None else (low, high))
@@ -98,8 +99,13 @@ def load_record(key: str) -> Record | None:
 
 def save_record(key: str, record: Record) -> None:
     """Save what is known of files, for a key that changes with them."""
-    with files.replacing(_path(f"{key}.json")) as temporary:
+    with files.replacing(record_path(key)) as temporary:
         temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
+
+
+def record_path(key: str) -> Path:
+    """The file of what is known for a key."""
+    return _path(f"{key}.json")
 
 
 def _path(name: str) -> Path:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from blurcli.cache import cache_folder
 from blurcli.data.images import image_suffixes, missing_reader
+from blurcli.data.outputs import OUTPUT, is_output_folder
+from blurcli.errors import UserError
 
 HIDDEN = "hidden"
 SYSTEM = "in a system's own folder"
@@ -49,7 +53,8 @@ def walk(folder: Path) -> tuple[list[str], LeftOut]:
     """The files below a folder, and what could not be entered, by reason.
 
     Links are followed. Every folder is entered once, a real one rather than a link to it, so that cycles end; and a file to
-    which a link leads, too, is listed once. Hidden folders and those that systems keep for themselves are not entered.
+    which a link leads, too, is listed once. Hidden folders, those that systems keep for themselves, and those that blurdiff
+    made are not entered.
 
     Returns:
         Names relative to `folder`, with slashes.
@@ -58,6 +63,7 @@ def walk(folder: Path) -> tuple[list[str], LeftOut]:
     file_links: list[str] = []
     left_out: dict[str, list[str]] = {}
     seen: set[tuple[int, int]] = set()
+    cache = _cache()
     real, linked = deque([""]), deque[str]()
     while real or linked:
         relative = real.popleft() if real else linked.popleft()
@@ -71,6 +77,10 @@ def walk(folder: Path) -> tuple[list[str], LeftOut]:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
             left_out.setdefault(UNREADABLE, []).append(relative or ".")
+            continue
+        # The named folder itself is read, whatever it is.
+        if relative and (identity == cache or is_output_folder({entry.name for entry in entries})):
+            left_out.setdefault(OUTPUT, []).append(relative)
             continue
         for entry in entries:
             name = f"{relative}/{entry.name}" if relative else entry.name
@@ -93,6 +103,13 @@ def walk(folder: Path) -> tuple[list[str], LeftOut]:
                 known.add(identity)
                 files.append(name)
     return files, {reason: tuple(names) for reason, names in left_out.items()}
+
+
+def _cache() -> tuple[int, int] | None:
+    """The cache, as some folder of a data set may be it."""
+    with suppress(OSError, UserError):
+        return _identity(cache_folder())
+    return None
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from blurcli.core import UNet
 from blurcli.core.bands import band_names, frequency_bands
 from blurcli.core.rng import ImageNoise
 from blurcli.data import Dataset
+from blurcli.data.outputs import mark
 from blurcli.evaluate.denoising import MeasuredImages, denoising_errors, losses
 from blurcli.families import ModelData
 from blurcli.inference import evaluation_mode
@@ -32,8 +33,8 @@ from blurcli.training.signals import GracefulShutdown, Stopping
 from blurcli.training.trainer import Trainer
 from blurcli.weights import Classes, Weights, save_weights
 
-_HEALTH_IMAGES = 32
-_HEALTH_TIMES = 9
+HEALTH_IMAGES = 32
+HEALTH_TIMES = 9
 _CALIBRATION_IMAGES = 32
 _PREVIEW_SCALE = 2
 # Times the network's own loss. EMAs that keep up had 0.93 to 1.00 of it on shapes, one frozen at its start 1.03.
@@ -73,13 +74,13 @@ class Snapshots:
         For a distillation, see `Trainer.distillation_losses`.
         """
         pipeline = Pipeline(trainer.config, network, ModelData(trainer.moments), trainer.device)
-        measured = MeasuredImages(self._dataset.images, min(_HEALTH_IMAGES, len(self._dataset.images)), trainer.config.seed)
+        measured = MeasuredImages(self._dataset.images, min(HEALTH_IMAGES, len(self._dataset.images)), trainer.config.seed)
         if trainer.family.objective.ends_path:
             indices = range(measured.count)
             x, noise = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
-            times, by_band = trainer.distillation_losses(network, x, noise, _HEALTH_TIMES)
+            times, by_band = trainer.distillation_losses(network, x, noise, HEALTH_TIMES)
         else:
-            times, by_band = losses(pipeline, measured, _HEALTH_TIMES)
+            times, by_band = losses(pipeline, measured, HEALTH_TIMES)
         return times.cpu(), by_band.cpu()
 
     def _data(self, trainer: Trainer, gain: Tensor | None) -> ModelData:
@@ -207,7 +208,7 @@ class Monitor:
         image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
         size = image.width * _PREVIEW_SCALE, image.height * _PREVIEW_SCALE
         with files.replacing(self._run.preview_path(trainer.step)) as temporary:
-            image.resize(size, Image.Resampling.NEAREST).save(temporary, format="PNG")
+            image.resize(size, Image.Resampling.NEAREST).save(temporary, format="PNG", **mark("PNG"))
 
     def _score(self, trainer: Trainer, trackers: Trackers) -> None:
         """Score samples, always of the same seeds."""

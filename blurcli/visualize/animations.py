@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from blurcli import files
+from blurcli.data.outputs import mark
 from blurcli.errors import OptionError, UsageError, UserError, option
 from blurcli.visualize.palettes import with_shared_palette
 
@@ -131,6 +132,7 @@ class PillowFormat(PictureFormat):
             append_images=pictures[1:],
             duration=durations_ms,
             **loop,
+            **mark(self.name),
             **dict(self.options),
         )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from blurcli import files
+from blurcli.data.outputs import mark
 from blurcli.errors import one_line
 
 Images = NDArray[np.uint8]
@@ -96,7 +97,7 @@ def grid_scale(count: int, size: tuple[int, ...]) -> int:
 def save_grid(images: Images, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
     """Write images (N, C, H, W) uint8 as a grid in one PNG; `scale` and `titles` as in `grid_picture`."""
     with files.replacing(path) as temporary:
-        grid_picture(images, scale=scale, titles=titles).save(temporary, format="PNG")
+        grid_picture(images, scale=scale, titles=titles).save(temporary, format="PNG", **mark("PNG"))
 
 
 def write_grid(batches: Iterable[Images], count: int, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from blurcli import files
+from blurcli.data.outputs import SAMPLING_RECORD as RECORD
 from blurcli.errors import UsageError, option
 from blurcli.visualize.grids import Images, picture
-
-RECORD = "sampling.json"
-"""The file in an unfinished folder that records how the images are made."""
 
 
 class ImageFolder:

@@ -12,6 +12,7 @@ from typing import ClassVar
 from PIL import Image
 
 from blurcli import files
+from blurcli.data.outputs import mark
 from blurcli.errors import OptionError, UsageError, option
 from blurcli.visualize.animations import PICTURE_FORMATS, Timing, check_animation, save_animation
 from blurcli.visualize.frames import default_scale, film_strip, frame_pictures
@@ -141,7 +142,7 @@ class FrameFolder(Output):
         """Write every frame as a PNG named by its number, from 0000.png on."""
         for number, frame in enumerate(look.pictures(trajectories)):
             with files.replacing(path / f"{number:04d}.png") as temporary:
-                frame.save(temporary, format="PNG")
+                frame.save(temporary, format="PNG", **mark("PNG"))
 
 
 class FilmStrip(Output):
@@ -161,7 +162,7 @@ class FilmStrip(Output):
         width_px = sum(frame.shape[-1] for frame in trajectories[0].panels[0].frames)
         strip = film_strip(trajectories, look.scale or max(1, _STRIP_WIDTH_PX // width_px), bool(look.labels))
         with files.replacing(path) as temporary:
-            strip.save(temporary, format="PNG")
+            strip.save(temporary, format="PNG", **mark("PNG"))
 
 
 OUTPUTS: dict[str, Output] = {**dict.fromkeys(PICTURE_FORMATS, AnimatedFile()), ".html": Page(), "": FrameFolder()}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from blurcli import files
 from blurcli.core.bands import frequency_bands
+from blurcli.data.outputs import mark
 from blurcli.errors import OptionError, one_line
 from blurcli.evaluate.distances import BANDS_PER_OCTAVE
 
@@ -238,4 +239,7 @@ def _plain_numbers(axes: Axes) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        if path.suffix.lower() == ".png":
+            figure.savefig(temporary, dpi=150, pil_kwargs=mark("PNG"))
+        else:
+            figure.savefig(temporary, dpi=150)

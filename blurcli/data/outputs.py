@@ -1,0 +1,104 @@
+"""What blurdiff itself made, so that its output, written among a person's images, never becomes training data.
+
+Runs, sample folders and packed images are recognized by the files in their folder, single pictures by a mark in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Collection
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from PIL import Image, PngImagePlugin
+
+from blurcli import files
+from blurcli.cache import TAG
+from blurcli.data.packed_cache import digest_of, record_path
+from blurcli.errors import UserError
+from blurcli.parallel import ahead
+
+if TYPE_CHECKING:
+    from blurcli.data.archives import ImageFiles
+
+OUTPUT = "made by blurdiff"
+"""The mark of a picture, and the reason for which it is left out."""
+
+SAMPLING_RECORD = "sampling.json"
+"""The file in a folder of samples that records how the images are made."""
+
+_ALONE = frozenset({SAMPLING_RECORD, TAG})
+_RUN = frozenset({"config.yaml", "sessions.jsonl", "state.safetensors", "weights"})  # any two of them
+_SIGNS = _ALONE | _RUN
+_PICTURES = (".png", ".apng", ".gif", ".webp")
+_AT_END = ".webp"  # whose metadata follow the pixels
+_MARKED_BYTES = 2048  # at the beginning or end of a file, with the mark in them
+_SOFTWARE = 0x0131  # EXIF
+
+
+def is_output_folder(entries: Collection[str]) -> bool:
+    """Whether a folder with these entries is a run, a folder of samples, or a cache."""
+    found = _SIGNS.intersection(entries)
+    return bool(found & _ALONE) or len(found & _RUN) > 1
+
+
+def output_folders(names: Collection[str]) -> tuple[str, ...]:
+    """The folders of an archive's members that blurdiff made, except for one that contains all of them."""
+    entries = defaultdict[str, set[str]](set)
+    for name in names:
+        parts = name.split("/")
+        for depth, part in enumerate(parts):
+            if part in _SIGNS:
+                entries["/".join(parts[:depth])].add(part)
+    made = [folder for folder, known in entries.items() if folder and is_output_folder(known)]
+    return tuple(folder for folder in made if not all(name.startswith(f"{folder}/") for name in names))
+
+
+def output_pictures(images: ImageFiles) -> frozenset[str]:
+    """The names of grids, animations and plots that blurdiff drew.
+
+    The beginnings of the files are read once; then it is known for files with unchanged stamps.
+    """
+    candidates = [name for name in images.names if name.lower().endswith(_PICTURES)]
+    if not candidates:
+        return frozenset()
+    stamps = "".join(f"{name}\0{images.stamp(name)}\0" for name in candidates)
+    path = record_path(digest_of(f"{OUTPUT}\0{images.place.absolute()}\0{stamps}"))
+    with suppress(OSError, ValueError, TypeError):
+        return frozenset(map(str, json.loads(path.read_text(encoding="utf-8"))))
+    marked = ahead(lambda name: _is_marked(images, name), candidates)
+    found = [name for name, is_marked in zip(candidates, marked, strict=True) if is_marked]
+    with suppress(UserError), files.replacing(path) as temporary:  # a cache that cannot be written is reported by who needs it
+        temporary.write_text(json.dumps(found), encoding="utf-8")
+    return frozenset(found)
+
+
+def _is_marked(images: ImageFiles, name: str) -> bool:
+    try:
+        with images.open(name) as file:
+            return OUTPUT.encode() in _ends(file, name)
+    except Exception:  # encrypted, damaged, not permitted: reported when it is read
+        return False
+
+
+def _ends(file: IO[bytes], name: str) -> bytes:
+    content = file.read(_MARKED_BYTES)
+    if name.lower().endswith(_AT_END):
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _MARKED_BYTES))
+        content += file.read(_MARKED_BYTES)
+    return content
+
+
+def mark(form: str) -> dict[str, Any]:
+    """Arguments of Pillow's `save` that mark a picture as made by blurdiff, in a format by Pillow's name."""
+    if form == "GIF":
+        return {"comment": OUTPUT}
+    if form == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Software", OUTPUT)
+        return {"pnginfo": text}
+    exif = Image.Exif()
+    exif[_SOFTWARE] = OUTPUT
+    return {"exif": exif}
