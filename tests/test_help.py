@@ -90,3 +90,10 @@ def test_runs_and_presets_are_completed(tmp_path: Path, monkeypatch: pytest.Monk
     done = subprocess.run(command, env={**os.environ, **words}, capture_output=True, text=True, check=False)
     assert "cifar10-blur\n" in done.stdout
     assert "mnist" not in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_has_one_default(name: str) -> None:
+    for one in COMMANDS[name].params:
+        described = getattr(one, "help", None) or ""
+        assert "[default" not in described or one.default is None, one.name

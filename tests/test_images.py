@@ -151,8 +151,27 @@ def test_report_of_images_that_need_nothing(cli: Cli, tmp_path: Path) -> None:
     done = cli("data", "d", "--set", "data.image_size=8", "--set", "data.channels=1")
     assert done.code == 0
     assert "all are used unchanged, 8x8" in done.out
-    assert "all are gray: use data.channels=1" in cli("data", "d", "--set", "data.image_size=8").out
+    assert "all are gray: use data.channels=1" in cli("data", "d", "--preset", "folder-blur", "--set", "data.image_size=8").out
     assert cli("data", "absent").code == 2
+
+
+@pytest.mark.parametrize(("mode", "side"), [("RGB", 30), ("L", 12), ("RGB", 90)])
+def test_report_against_what_training_chooses(cli: Cli, tmp_path: Path, mode: str, side: int) -> None:
+    (tmp_path / "d").mkdir()
+    for i, size in enumerate([(side, side), (side, 2 * side), (side, side + 1), (side, side + 1), (4 * side, 2 * side)]):
+        pixels = np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).convert(mode).save(tmp_path / "d" / f"{i}.png")
+    chosen = json.loads(cli("train", "--data", "d", "--set", "train.steps=1", "--dry-run", "--json").out)["data"]
+    report = json.loads(cli("data", "d", "--json").out)
+    assert (report["preset"], report["image_size"]) == ("folder-small", chosen["image_size"])
+    shown = cli("data", "d").out
+    assert f"smallest {side}x{side}, median {side}x{side + 1}, largest {4 * side}x{2 * side}" in " ".join(shown.split())
+    height, width = chosen["image_size"]
+    assert f"with the preset folder-small at {height}x{width}{', gray' if mode == 'L' else ''}:" in shown
+    assert f"5 are resized to cover {height}x{width}" in shown
+    assert "channels" not in shown
+    other = json.loads(cli("data", "d", "--preset", "cifar10-blur", "--json").out)
+    assert (other["preset"], other["image_size"]) == ("cifar10-blur", [32, 32])
 
 
 def test_broken_files_are_skipped_and_named_up_to_a_limit(cli: Cli, mixed: Path, tmp_path: Path) -> None:

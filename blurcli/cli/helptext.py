@@ -27,6 +27,7 @@ PANELS: dict[str, tuple[str, ...]] = {
             "guide",
             "preset",
             "set",
+            "hours",
             "compare",
             "data",
             "images",
