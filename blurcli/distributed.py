@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,7 @@ from blurcli.errors import UsageError, UserError
 # One process may score or measure for long while the others wait; a dead process is noticed at once, by its closed connections
 # and by torchrun.
 _TIMEOUT = timedelta(days=1)
+_Indices = TypeVar("_Indices", range, list[int])
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe")  # in gloo's messages
 
 
@@ -47,8 +48,8 @@ class DistributedContext:
         own = count // self.size
         return slice(self.rank * own, (self.rank + 1) * own)
 
-    def blocks(self, indices: range, block: int) -> Iterator[range]:
-        """Every `size`-th block of consecutive indices, the blocks of this process."""
+    def blocks(self, indices: _Indices, block: int) -> Iterator[_Indices]:
+        """Every `size`-th block of so many indices, the blocks of this process."""
         for place in range(self.rank * block, len(indices), self.size * block):
             yield indices[place : place + block]
 

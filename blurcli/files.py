@@ -9,12 +9,15 @@ import math
 import os
 import platform
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from blurcli.cache import cache_folder
 from blurcli.errors import UsageError, UserError
@@ -28,6 +31,25 @@ PARTIAL = ".partial-"
 """How the names of unfinished files begin; these names have a fixed length, whatever the name of the finished file."""
 _LONGEST_SUFFIX = 16
 _ABANDONED_SEC = 24 * 3600.0  # without a change, where no lock tells whether somebody still writes
+
+SAMPLING = "sampling.json"
+"""The record in a folder of sampled images, which marks it as one that blurdiff made."""
+
+_LOCK = ".lock"
+_LOCK_HOLDER = ".lock-holder"  # Windows forbids reading a locked file
+
+# What file managers, network drives and mounted disks put into folders, and placeholders for empty folders; in lower case.
+_OF_SYSTEMS = frozenset(
+    {
+        *(".ds_store", ".localized", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", ".apdisk"),
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", ".directory"),
+        *("lost+found", "@eadir", "@recycle", "#recycle", "#snapshot", ".snapshot", ".gitkeep", ".keep"),
+    }
+)
+OF_SAMPLING = frozenset({SAMPLING, _LOCK})
+"""What a folder of sampled images holds besides them."""
+
+_OF_NOBODY = (PARTIAL, _LOCK, ".nfs", "._", ".fuse_hidden", ".trash-")  # beginnings of names
 
 
 @contextmanager
@@ -57,7 +79,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place, synced to disk, when the block ends without an error.
 
-    Missing parent folders are created. At `path` there must be nothing, or an empty folder.
+    Missing parent folders are created. At `path` there must be nothing, or an empty folder, see `is_empty`.
 
     Raises:
         UserError: the folder cannot be written; nothing of it is left.
@@ -68,10 +90,16 @@ def new_folder(path: Path) -> Iterator[Path]:
             # mkdtemp makes private folders, and safetensors private files.
             inside.chmod((0o777 if inside.is_dir() else 0o666) & ~_umask())
             _sync(inside)
-        if path.exists():
-            path.rmdir()
-        unfinished.replace(path)
-        _sync(path.parent)
+        try:
+            if path.exists():
+                path.rmdir()
+        except OSError:  # it holds files of the system, or a disk is mounted there
+            for inside in [*unfinished.iterdir()]:
+                shutil.move(inside, path / inside.name)
+            _sync(path)
+        else:
+            unfinished.replace(path)
+            _sync(path.parent)
 
 
 @contextmanager
@@ -183,6 +211,54 @@ def remove_partial(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds at most files of the system, and what a command leaves that was stopped before it began."""
+    names = (path.name.lower() for path in folder.iterdir())
+    return all(name in _OF_SYSTEMS or name.startswith(_OF_NOBODY) for name in names)
+
+
+@contextmanager
+def locked(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[None]:
+    """Lock a folder against other commands while the block runs; create it where it is missing.
+
+    The operating system holds the lock, and releases it however the process ends.
+
+    Args:
+        folder: where the work is done.
+        work: what is done there, for the message to the others, such as `training`.
+        notify: receives a warning where the file system has no locks.
+
+    Raises:
+        UserError: another process holds the lock, or the folder cannot be written.
+    """
+    lock, holder = FileLock(folder / _LOCK, timeout=0), folder / _LOCK_HOLDER
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder / _LOCK)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{folder}: {_start_of(holder) or 'another process works here'}; wait for it, or use another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        notify(f"warning: {folder}: cannot be locked ({error}); make sure that no other command works there")
+    try:
+        with explained(folder):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} is {work} here", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _start_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")[:200].strip()
+    except OSError:
+        return ""
+
+
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; none where there is no such file. Truncated lines are skipped.
 
@@ -228,7 +304,7 @@ def check_new_folder(folder: Path) -> None:
         UserError: it cannot be created.
     """
     with explained(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or not is_empty(folder)):
             raise UsageError(f"{folder}: exists and is not an empty folder; choose another one")
     if not folder.exists():
         check_writable(folder)

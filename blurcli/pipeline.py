@@ -272,7 +272,7 @@ class Pipeline:
     @torch.inference_mode()
     def generate(
         self,
-        count: int | range,
+        count: int | Sequence[int],
         seed: int,
         sampling: SamplingConfig | None = None,
         *,
@@ -281,12 +281,12 @@ class Pipeline:
         on_step: Observer | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> Iterator[Tensor]:
-        """Images 0 to count - 1 of a seed, or those of a range, in batches (B, C, H, W) float32, about [-1, 1].
+        """Images 0 to count - 1 of a seed, or those of some indices, in batches (B, C, H, W) float32, about [-1, 1].
 
         Image i depends on (weights, sampling, precision, seed, i) only: bit for bit on a CPU, up to rounding on a GPU.
 
         Args:
-            count: number of images, over all processes; or a range of their indices.
+            count: number of images, over all processes; or their indices, ascending.
             seed: seed of the images, in [0, 2**64).
             sampling: from `sampling()`; None for the preset's.
             start: noise, or an image to start from.
@@ -299,7 +299,7 @@ class Pipeline:
         """
         sampling = sampling or self.sampling()
         batch_size = batch_size or self.batch_size
-        indices = range(count) if isinstance(count, int) else count
+        indices = list(range(count) if isinstance(count, int) else count)
         self.compile(batch_size, evaluations=len(indices) * sampling.steps)
         photo = None if start.init is None else self._photo(start.init)
         plan = self.model.plan(sampling, photo, self.state_device)
@@ -314,7 +314,7 @@ class Pipeline:
             images = self.model.sample(plan, batch, observe)
             if not images.isfinite().all():
                 raise UserError(
-                    f"images {block.start} to {block[-1]} of seed {seed} are not finite: the training had diverged "
+                    f"images {block[0]} to {block[-1]} of seed {seed} are not finite: the training had diverged "
                     "when these weights were saved; use earlier weights"
                 )
             yield self.to_rgb(images)

@@ -1,22 +1,14 @@
-"""Run folders: their files, their lock, and the newest run."""
+"""Run folders: their files, and the newest run."""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from blurcli import files
-from blurcli.errors import UsageError, UserError, option
+from blurcli.errors import UsageError, option
 
 RUNS = Path("runs")
-_LOCK = ".lock"
-_LOCK_HOLDER = ".lock-holder"  # Windows forbids reading a locked file
 
 
 @dataclass(frozen=True)
@@ -119,47 +111,7 @@ class Run:
 
     def is_empty(self) -> bool:
         """Whether the folder exists and holds nothing but what a training leaves that was stopped before it began."""
-        begun = (_LOCK, files.PARTIAL)
-        return self.path.is_dir() and all(child.name.startswith(begun) for child in self.path.iterdir())
-
-    @contextmanager
-    def locked(self, notify: Callable[[str], None]) -> Iterator[None]:
-        """Lock the folder against other trainings while the block runs; create it where it is missing.
-
-        The operating system holds the lock, and releases it however the process ends.
-
-        Args:
-            notify: receives a warning where the file system has no locks.
-
-        Raises:
-            UserError: another process holds the lock, or the folder cannot be written.
-        """
-        lock, holder = FileLock(self.path / _LOCK, timeout=0), self.path / _LOCK_HOLDER
-        with files.explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            files.check_writable(self.path / _LOCK)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self.path}: {_read(holder) or 'another process'} is training here; wait for it, or use another folder"
-            ) from None
-        except (OSError, NotImplementedError) as error:
-            notify(f"warning: {self.path}: cannot be locked ({error}); make sure that nothing else trains there")
-        try:
-            with files.explained(self.path):
-                holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")[:200].strip()
-    except OSError:
-        return ""
+        return self.path.is_dir() and files.is_empty(self.path)
 
 
 def newest_run() -> Run | None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blurcli.core.rng import Noises
     from blurcli.data import Dataset
     from blurcli.distributed import DistributedContext
+    from blurcli.families import SamplingConfig
     from blurcli.pipeline import Pipeline, Start
     from blurcli.runs import Run
     from blurcli.weights import Weights
@@ -264,6 +265,20 @@ class StartOptions:
         if (self.interpolate is not None) + self.same_init + self.share_noise > 1:
             names = ", ".join(map(option, ("interpolate", "same_init", "share_noise")))
             raise UsageError(f"{names}: each sets the source of the noise; use one of them")
+
+    def record(self, model: Pipeline, sampling: SamplingConfig, n: int, seed: int, start: Start) -> dict[str, Any]:
+        """What decides images 0 to n - 1 of a seed, besides their number, for the record of a folder of them.
+
+        The model and a photo stand in it by their content: other weights, or another photo, at the same path are others.
+        """
+        import hashlib
+
+        record = {**asdict(sampling), "seed": seed, "weights": model.digest, "calibrated": model.calibrated}
+        if start.init is not None:
+            photo = hashlib.sha256(start.init.image.tobytes()).hexdigest()[:16]
+            record |= {"init_image": photo, "strength": self.time, "init_blurred": self.init_blurred}
+        record |= {"interpolate": self.interpolate, "same_init": self.same_init, "share_noise": self.share_noise}
+        return record | {"n": n if self.interpolate is not None else None}
 
     def start(self, config: Config, n: int, seed: int) -> Start:
         """The start of images 0 to n - 1 of a seed.

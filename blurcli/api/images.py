@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from blurcli import files, visualize
+from blurcli import console, files, visualize
 from blurcli.errors import UsageError, option
 
 
@@ -22,6 +22,7 @@ class Images:
         array: (N, H, W, C) uint8, 0..255, C 1 or 3.
         source: what they are, for scores; such as how they were sampled.
         titles: names of the columns of a grid, such as classes.
+        record: for images 0, 1, ... of a model, what decides them; see `save`.
 
     Attributes:
         array: as given.
@@ -32,12 +33,19 @@ class Images:
         ValueError: an array of another shape or type.
     """
 
-    def __init__(self, array: NDArray[np.uint8], source: dict[str, Any] | None = None, titles: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        array: NDArray[np.uint8],
+        source: dict[str, Any] | None = None,
+        titles: Sequence[str] = (),
+        record: dict[str, Any] | None = None,
+    ) -> None:
         if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.dtype != np.uint8 or not array.size:
             raise ValueError(f"images must be (N, H, W, 1 or 3) uint8, not {array.shape} {array.dtype}")
         self.array = array
         self.source = source or {}
         self.titles = tuple(titles)
+        self._record = record
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,17 +67,18 @@ class Images:
         return visualize.grid_picture(self._rows, columns, scale, self.titles)
 
     def save(self, path: str | Path, scale: int | None = None) -> Path:
-        """Write a grid (`.png`), the array `arr_0` (`.npz`), or a new folder of single images (no suffix).
+        """Write a grid (`.png`), the array `arr_0` (`.npz`), or a folder of single images (no suffix).
 
-        The files are those of `blurdiff sample --out`, byte for byte.
+        The files are those of `blurdiff sample --out`, byte for byte. Images as a model has made them continue a folder of the
+        same settings; slices and other images need a new folder.
 
         Args:
             path: the file or folder; an existing file is replaced.
             scale: enlargement of a grid; None for a size that is easy to see.
 
         Raises:
-            UsageError: another suffix, or a folder that holds something.
-            UserError: it cannot be written.
+            UsageError: another suffix, or a folder that holds something else.
+            UserError: it cannot be written, or another process writes into the folder.
         """
         path = Path(path).expanduser()
         match path.suffix.lower():
@@ -78,8 +87,11 @@ class Images:
             case ".npz":
                 visualize.write_npz([self._rows], len(self), path)
             case "":
-                files.check_new_folder(path)
-                visualize.ImageFolder(path, {}).write([self._rows], 0)
+                if self._record is None:
+                    files.check_new_folder(path)
+                folder = visualize.ImageFolder(path, self._record or {}, console.notify)
+                with folder.claimed(len(self)) as missing:
+                    folder.write([self._rows[missing]], missing)
             case suffix:
                 raise UsageError(f"{option('path')} {path}: {suffix} is no format of images; use .png, .npz or a folder")
         return path

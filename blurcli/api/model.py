@@ -103,7 +103,8 @@ class Model:
             batches = list(map(to_uint8, self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size)))
         source = {**asdict(sampling), "seed": seed, "weights": str(self.path), "network_precision": self.pipeline.precision}
         array = np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1))
-        return Images(array, source, self.pipeline.column_titles(sampling))
+        record = beginning.record(self.pipeline, sampling, n, seed, start)
+        return Images(array, source, self.pipeline.column_titles(sampling), record)
 
     def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationOptions]) -> Animation:
         """Images 0 to n - 1 of a seed as they are made; or images that dissolve in noise.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blurcli.config import Config
+    from blurcli.distributed import DistributedContext
     from blurcli.visualize import Images
 
 _WORTH_TELLING = 100 << 20  # bytes
@@ -141,36 +143,35 @@ def sample(
         if init_image is not None:
             record |= {"init_image": str(init_image), "strength": beginning.time, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
-        deciding = {**record, "weights": model.digest, "n": n if interpolate is not None else None}
-        output = _output(out, n, deciding, scale, model.column_titles(sampling))
-        first = distributed.max(output.images_done(n) if distributed.is_main else 0)
-        wanted = range(first, n)
-        size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
-        own = map(to_uint8, model.generate(wanted, seed, sampling, start=start, batch_size=size, distributed=distributed))
-        if not distributed.is_main:
-            for images in own:
-                distributed.send(images)
-            return
-        _announce(out, model.config, n, first)
+        output = _output(out, n, beginning.record(model, sampling, n, seed, start), scale, model.column_titles(sampling))
         shown: list[Images] = []
+        with output.claimed(n) if distributed.is_main else nullcontext([]) as missing:
+            wanted = _agreed(missing, n, distributed)
+            size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
+            own = map(to_uint8, model.generate(wanted, seed, sampling, start=start, batch_size=size, distributed=distributed))
+            if not distributed.is_main:
+                for images in own:
+                    distributed.send(images)
+                return
+            _announce(out, model.config, n, wanted)
 
-        def batches() -> Iterator[Images]:
-            for number, indices in enumerate(SINGLE_PROCESS.blocks(wanted, size)):
-                if rank := number % distributed.size:
-                    like = torch.empty(
-                        len(indices), model.config.data.channels, *model.config.data.image_size, dtype=torch.uint8
-                    )
-                    images = distributed.receive(rank, like)[0].numpy()
-                else:
-                    images = next(own).numpy()
-                if not shown:
-                    shown.append(images)
-                yield images
+            def batches() -> Iterator[Images]:
+                for number, indices in enumerate(SINGLE_PROCESS.blocks(wanted, size)):
+                    if rank := number % distributed.size:
+                        like = torch.empty(
+                            len(indices), model.config.data.channels, *model.config.data.image_size, dtype=torch.uint8
+                        )
+                        images = distributed.receive(rank, like)[0].numpy()
+                    else:
+                        images = next(own).numpy()
+                    if not shown:
+                        shown.append(images)
+                    yield images
 
-        title = f"sampling {len(wanted):,} images, {sampling.steps} steps"
-        with console.progress(title, len(wanted)) as update, model.progress(sampling, update, distributed):
             if wanted:
-                output.write(batches(), first)
+                title = f"sampling {len(wanted):,} images, {sampling.steps} steps"
+                with console.progress(title, len(wanted)) as update, model.progress(sampling, update, distributed):
+                    output.write(batches(), wanted)
         if preview and shown:
             console.preview([visualize.tile(shown[0])], 0)
         show({"out": str(out), "n": n, **record}, str(out), as_json)
@@ -184,11 +185,11 @@ def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
 class _Output(Protocol):
     """Where sampled images go."""
 
-    def images_done(self, count: int) -> int:
-        """The number of images that are there already, of the `count` first ones; raises what would stop the writing."""
+    def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
+        """Keep others from writing while the block runs; yields the indices below `count` of the images to make."""
 
-    def write(self, batches: Iterable[Images], first: int) -> None:
-        """Write images from index `first` on."""
+    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+        """Write the images of these indices, inside `claimed`."""
 
 
 @dataclass
@@ -199,18 +200,18 @@ class _OneFile:
     count: int
     write_images: Callable[[Iterable[Images], int, Path], None]
 
-    def images_done(self, count: int) -> int:
+    def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
         from blurcli import files
 
         files.check_writable(self.path)
-        return 0
+        return nullcontext(range(count))
 
-    def write(self, batches: Iterable[Images], first: int) -> None:
+    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
         self.write_images(batches, self.count, self.path)
 
 
 def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None, titles: Sequence[str]) -> _Output:
-    from blurcli import visualize
+    from blurcli import console, visualize
 
     writers: dict[str, Callable[[Iterable[Images], int, Path], None]]
     writers = {".png": partial(visualize.write_grid, scale=scale, titles=titles), ".npz": visualize.write_npz}
@@ -220,19 +221,34 @@ def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None, titl
         return _OneFile(out, n, writer)
     if out.suffix:
         raise UsageError(f"--out {out}: unknown suffix; use .png (a grid), .npz (an array), or a folder for single images")
-    return visualize.ImageFolder(out, deciding)
+    return visualize.ImageFolder(out, deciding, console.notify)
 
 
-def _announce(out: Path, config: Config, n: int, first: int) -> None:
+def _agreed(missing: Sequence[int], n: int, distributed: DistributedContext) -> list[int]:
+    """The indices of the main process, in all processes."""
+    import torch
+
+    wanted = torch.zeros(n, dtype=torch.bool)
+    wanted[list(missing)] = True
+    indices: list[int] = distributed.broadcast(wanted.to(torch.uint8)).nonzero().flatten().tolist()
+    return indices
+
+
+def _announce(out: Path, config: Config, n: int, wanted: Sequence[int]) -> None:
     """Tell the size on disk of many images, and refuse what does not fit; tell what is there already."""
     from blurcli import console, files
 
     height, width = config.data.image_size
-    pixels = (n - first) * config.data.channels * height * width
+    pixels = len(wanted) * config.data.channels * height * width
     if out.suffix.lower() != ".png":
         files.check_space(out, pixels)
         at_most = "" if out.suffix else "at most "
         if pixels >= _WORTH_TELLING:
-            console.notify(f"{n - first:,} images of {height}x{width}: {at_most}{pixels / 2**20:,.0f} MiB in {out}")
-    if first:
-        console.notify(f"{out}: continuing after {first:,} of {n:,} images")
+            console.notify(f"{len(wanted):,} images of {height}x{width}: {at_most}{pixels / 2**20:,.0f} MiB in {out}")
+    done = n - len(wanted)
+    if not wanted:
+        console.notify(f"{out}: is complete, with {n:,} images of these settings")
+    elif wanted[0] == done > 0:
+        console.notify(f"{out}: continuing after {done:,} of {n:,} images")
+    elif done:
+        console.notify(f"{out}: making {len(wanted):,} of {n:,} images, which are missing or damaged")

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 OUTPUT = "made by blurdiff"
 """The mark of a picture, and the reason for which it is left out."""
 
-SAMPLING_RECORD = "sampling.json"
-"""The file in a folder of samples that records how the images are made."""
-
-_ALONE = frozenset({SAMPLING_RECORD, TAG})
+_ALONE = frozenset({files.SAMPLING, TAG})
 _RUN = frozenset({"config.yaml", "sessions.jsonl", "state.safetensors", "weights"})  # any two of them
 _SIGNS = _ALONE | _RUN
 _PICTURES = (".png", ".apng", ".gif", ".webp")

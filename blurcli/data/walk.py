@@ -12,6 +12,7 @@ from blurcli.cache import cache_folder
 from blurcli.data.images import image_suffixes, missing_reader
 from blurcli.data.outputs import OUTPUT, is_output_folder
 from blurcli.errors import UserError
+from blurcli.files import OF_SAMPLING
 
 HIDDEN = "hidden"
 SYSTEM = "in a system's own folder"
@@ -30,6 +31,8 @@ def image_names(names: Iterable[str], left_out: LeftOut | None = None) -> tuple[
     """The names of images among file names, in order; the others are added to `left_out`, by reason."""
     images, others = [], {reason: list(known) for reason, known in (left_out or {}).items()}
     for name in names:
+        if name.rpartition("/")[2] in OF_SAMPLING:
+            continue
         reason = _why_not(name)
         if reason is None:
             images.append(name)

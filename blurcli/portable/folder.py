@@ -31,7 +31,7 @@ def check_folder(out: Path) -> None:
         if out.resolve() == Path.cwd():
             raise UsageError(f"{out}: is the current folder; use the name of a new one")
         is_folder = out.is_dir() and not out.is_symlink()
-        if out.is_symlink() or (out.exists() and not (is_folder and not any(out.iterdir()))):
+        if out.is_symlink() or (out.exists() and not (is_folder and files.is_empty(out))):
             raise UsageError(f"{out}: already exists{' and is not empty' if is_folder else ''}; use another name")
 
 

@@ -112,7 +112,7 @@ def _lead(
     begun = run.config_path.exists() or run.saved_states()
     if run.path.exists() and not begun and not run.is_empty():
         raise UsageError(f"{run.path}: exists, is not empty and is not a run folder; use another one with {option('run')}")
-    with run.locked(notify):
+    with files.locked(run.path, "training", notify):
         files.remove_partial(run.path)
         if run.config_path.exists():
             _check_agreement(load_run_config(run.config_path), config, run)

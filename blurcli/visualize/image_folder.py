@@ -1,74 +1,116 @@
-"""A folder of sampled images, filled in order: an interrupted sampling continues where it stopped."""
+"""A folder of sampled images: an interrupted sampling continues, a larger number extends it, and lost images are made again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blurcli import files
-from blurcli.data.outputs import SAMPLING_RECORD as RECORD
+from PIL import Image
+
+from blurcli import __version__, files
 from blurcli.errors import UsageError, option
 from blurcli.visualize.grids import Images, picture
 
+_VERSION = "blurdiff"  # the key of the version that began the folder, which decides nothing
+_NAME = re.compile(r"(\d{6,})\.png")
+
 
 class ImageFolder:
-    """A folder with one PNG per image, named by its index, and, until it is complete, a record of how they are made.
+    """A folder with one PNG per image, named by its index, and a record of how they are made.
 
     Args:
-        path: the folder; it is created with the first image.
-        settings: what decides the images, besides their number.
+        path: the folder.
+        settings: what decides the images, besides their number; a missing key is the same as None.
+        notify: receives messages.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], notify: Callable[[str], None] = lambda text: None) -> None:
         self.path = path
         self._settings = json.loads(json.dumps(settings))
+        self._notify = notify
 
-    def images_done(self, count: int) -> int:
-        """The number of images that are there, of the `count` first ones.
+    @contextmanager
+    def claimed(self, count: int) -> Iterator[list[int]]:
+        """Lock the folder while the block runs; yields the indices below `count` of images that are missing or damaged.
 
         Raises:
             UsageError: the folder has images of other settings, more images, or other files.
+            UserError: another process works there, or the folder cannot be written.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
-            files.check_writable(self.path / RECORD)
-            return 0
-        record = self.path / RECORD
+        self._check()  # before the lock, which leaves a file
+        with files.locked(self.path, "sampling", self._notify):
+            self._check()
+            files.remove_partial(self.path)
+            found = self._found()
+            if found and max(found) >= count:
+                raise UsageError(
+                    f"{self.path}: holds {max(found) + 1} images, more than {option('n')} {count}; "
+                    f"choose another folder with {option('out')}, or use {option('n')} {max(found) + 1}"
+                )
+            yield [index for index in range(count) if index not in found or not _is_whole(self._file(index))]
+
+    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+        """Write the images of these indices, in batches (B, C, H, W); inside `claimed`."""
+        record = self.path / files.SAMPLING
+        if _content(record) is None:
+            with files.replacing(record) as temporary:
+                text = json.dumps({**self._settings, _VERSION: __version__}, indent=1)
+                temporary.write_text(text + "\n", encoding="utf-8")
+        images = (image for batch in batches for image in batch)
+        for index, image in zip(indices, images, strict=True):
+            with files.replacing(self._file(index)) as temporary:
+                picture(image.transpose(1, 2, 0)).save(temporary, format="PNG")
+
+    def _check(self) -> None:
+        """Raise what keeps images of these settings from being added."""
+        record = self.path / files.SAMPLING
         if not record.is_file():
-            raise UsageError(f"{self.path}: exists and is not an empty folder; choose another one")
-        try:
-            before = json.loads(record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict):
+            files.check_new_folder(self.path)
+            return
+        before = _content(record)
+        if before is None and self._found():
             raise UsageError(f"{record}: cannot be read; choose another folder with {option('out')}")
+        before = self._settings if before is None else before
         keys = sorted(key for key in before.keys() | self._settings if before.get(key) != self._settings.get(key))
+        keys = [key for key in keys if key != _VERSION]
         if keys:
             changes = ", ".join(f"{key} {_shown(before.get(key))} (now {_shown(self._settings.get(key))})" for key in keys)
+            version = before.get(_VERSION, __version__)
+            by = "" if version == __version__ else f" (by blurdiff {version}; this is {__version__})"
             raise UsageError(
-                f"{self.path}: holds images of other settings: {changes}; "
+                f"{self.path}: holds images of other settings{by}: {changes}; "
                 f"choose another folder with {option('out')}, or use the same settings to continue"
             )
-        files.remove_partial(self.path)
-        if self._file(count).exists():
-            raise UsageError(f"{self.path}: holds more than {count} images; choose another folder with {option('out')}")
-        return next((index for index in range(count) if not self._file(index).exists()), count)
 
-    def write(self, batches: Iterable[Images], first: int) -> None:
-        """Write images from index `first` on, in batches (B, C, H, W)."""
-        with files.replacing(self.path / RECORD) as temporary:
-            temporary.write_text(json.dumps(self._settings, indent=1) + "\n", encoding="utf-8")
-        index = first
-        for batch in batches:
-            for image in batch:
-                with files.replacing(self._file(index)) as temporary:
-                    picture(image.transpose(1, 2, 0)).save(temporary, format="PNG")
-                index += 1
-        (self.path / RECORD).unlink()
+    def _found(self) -> set[int]:
+        """The indices of the images that are there, whole or not."""
+        with files.explained(self.path):
+            return {int(match[1]) for path in self.path.iterdir() if (match := _NAME.fullmatch(path.name))}
 
     def _file(self, index: int) -> Path:
         return self.path / f"{index:06d}.png"
+
+
+def _content(record: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a PNG is complete, by its checksums: after a power loss it may be empty or cut."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()
+    except Exception:  # Pillow raises errors of many kinds
+        return False
+    return True
 
 
 def _shown(value: Any) -> str:
