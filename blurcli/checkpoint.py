@@ -60,8 +60,8 @@ def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str]
         UserError: it is damaged.
     """
     name = name or str(path)
-    if not path.is_file():
-        raise UsageError(f"{name}: no such file")
+    if reason := files.unreadable(path):
+        raise UsageError(f"{name}: {reason}")
     try:
         _check_header(path)
         with safe_open(path, framework="pt") as file:

@@ -53,12 +53,12 @@ def set_up(model: str, data: str | None, run: Path | None, assignments: Assignme
     """
     load_torch()
     from blurcli.config import load_config, resolve_source
-    from blurcli.runs import Run
+    from blurcli.runs import named_run
 
     source, own_run = named_weights(model)
     teacher = read_weights(source)
     _check_teacher(teacher)
-    folder = Run(run) if run is not None else (own_run or _run_of(source)).distilled
+    folder = named_run(run) if run is not None else (own_run or _run_of(source)).distilled
     assigned = overrides_of(assignments)
     if data is not None:
         assigned.append((f"{option('data')} {data}", "data.source", resolve_source(data)))

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -90,16 +91,21 @@ def new_folder(path: Path) -> Iterator[Path]:
             # mkdtemp makes private folders, and safetensors private files.
             inside.chmod((0o777 if inside.is_dir() else 0o666) & ~_umask())
             _sync(inside)
-        try:
-            if path.exists():
-                path.rmdir()
-        except OSError:  # it holds files of the system, or a disk is mounted there
-            for inside in [*unfinished.iterdir()]:
-                shutil.move(inside, path / inside.name)
-            _sync(path)
-        else:
-            unfinished.replace(path)
-            _sync(path.parent)
+        _move_into_place(unfinished, path)
+
+
+def _move_into_place(folder: Path, path: Path) -> None:
+    """Move a folder to where there is nothing, or an empty folder; see `is_empty`."""
+    try:
+        if path.exists():
+            path.rmdir()
+    except OSError:  # it holds files of the system, or a disk is mounted there
+        for inside in [*folder.iterdir()]:
+            shutil.move(inside, path / inside.name)
+        _sync(path)
+    else:
+        folder.replace(path)
+        _sync(path.parent)
 
 
 @contextmanager
@@ -259,16 +265,40 @@ def _start_of(path: Path) -> str:
         return ""
 
 
+def unreadable(path: Path) -> str | None:
+    """Why a file cannot be read, and the fix, to stand after its name in a message; None where it can be."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "is not a file"
+        with path.open("rb"):
+            return None
+    except FileNotFoundError:
+        if path.is_symlink():
+            target = path.readlink()
+            return f"is a link to {target}, which is not here; fetch its content (such as git annex get, dvc pull)"
+        return "no such file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); fix its permissions"
+
+
+def listed(folder: Path) -> list[Path]:
+    """What a folder holds, by name; nothing where it cannot be read, which may happen at any moment."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; none where there is no such file. Truncated lines are skipped.
 
     Raises:
         UserError: the file cannot be read.
     """
-    if not path.exists():
-        return []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); fix its permissions") from None
     found = []
@@ -280,6 +310,19 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             found.append(value)
     return found
+
+
+def append_json_line(path: Path, value: dict[str, Any]) -> None:
+    """Append an object to a JSON-lines file, in one write.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with explained(path), path.open("a+b") as file:
+        # A line that a crash truncated must not take this one with it.
+        file.seek(max(0, file.tell() - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * torn + json.dumps(value).encode() + b"\n")
 
 
 def check_writable(path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from blurcli import files
-from blurcli.errors import UsageError, option
+from blurcli.errors import UsageError, did_you_mean, option, quoted
 
 RUNS = Path("runs")
 
@@ -43,15 +45,13 @@ class Run:
 
     @property
     def distilled(self) -> Run:
-        """The run in which the model of this one is distilled unless another is named; itself if it is a distillation."""
-        if self.teacher_path.exists():
-            return self
+        """The run in which the model of this one is distilled unless another is named."""
         path = self.path if self.path.name not in ("", "..") else self.path.resolve()
         return Run(path.with_name(path.name + "-distilled"))
 
     def saved_states(self) -> list[Path]:
-        """The existing state files, the newest first."""
-        return [path for path in (self.state_path, self.previous_state_path) if path.exists()]
+        """The existing state files, the newest first; links to missing files are among them."""
+        return [path for path in (self.state_path, self.previous_state_path) if path.is_symlink() or path.exists()]
 
     @property
     def teacher_path(self) -> Path:
@@ -93,16 +93,33 @@ class Run:
 
     def all_weights(self) -> list[Path]:
         """The weights files by their steps, the last ones last."""
-        return sorted((self.path / "weights").glob("step-*.safetensors"))
+        return [path for path in files.listed(self.path / "weights") if path.match("step-*.safetensors")]
 
     def newest_weights(self) -> Path:
-        """The weights after the most steps; UsageError where there are none."""
-        found = self.all_weights()
-        if not found:
-            reason = "has no weights yet" if self.path.is_dir() else "no such run folder"
-            command = f"blurdiff train {option('run')} {self.path} {option('preset')} NAME"
-            raise UsageError(f"{self.path}: {reason}; train it with: {command}")
-        return found[-1]
+        """The weights after the most steps.
+
+        Raises:
+            UsageError: there are none, or they cannot be read.
+        """
+        path = self.last_weights()
+        if path is None:
+            reason, known = "has no weights yet", list[str]()
+            if not self.path.is_dir():
+                reason, known = "no such run folder", [path.name for path in files.listed(RUNS)]
+            preset = "" if self.config_path.is_file() else f" {option('preset')} NAME"
+            train = f"; train it with: blurdiff train {option('run')} {quoted(self.path)}{preset}"
+            raise UsageError(f"{self.path}: {reason}{did_you_mean(str(self.path), known) or train}")
+        if problem := files.unreadable(path):
+            raise UsageError(f"{path}: {problem}, or name other weights with {option('weights')}")
+        return path
+
+    def last_weights(self) -> Path | None:
+        """The weights after the most steps, whether they can be read or not."""
+        for _ in range(2):  # a training that keeps few may remove all that were listed
+            for path in reversed(self.all_weights()):
+                if path.is_symlink() or path.exists():
+                    return path
+        return None
 
     def newest_step(self) -> int:
         """The number of steps after which the newest weights were saved; 0 where there are none."""
@@ -114,11 +131,39 @@ class Run:
         return self.path.is_dir() and files.is_empty(self.path)
 
 
-def newest_run() -> Run | None:
-    """The run below `runs/` with the newest weights; None where there is none."""
-    times = {path.parent.parent: path.stat().st_mtime for path in sorted(RUNS.glob("*/weights/step-*.safetensors"), key=_age)}
-    return Run(max(times, key=lambda run: times[run])) if times else None
+def named_run(name: Path) -> Run:
+    """The run that a person names: its folder, or, where there is no such folder here, its name in `runs/`."""
+    inside = RUNS / name
+    return Run(inside if len(name.parts) == 1 and not name.exists() and inside.is_dir() else name)
 
 
-def _age(path: Path) -> float:
-    return path.stat().st_mtime
+def newest_run(notify: Callable[[str], None]) -> Run | None:
+    """The run below `runs/` with the newest weights, of those whose weights can be read; None where there is none.
+
+    Args:
+        notify: receives which runs are skipped that would be newer.
+
+    Raises:
+        UsageError: there are only runs whose weights cannot be read.
+    """
+    readable: dict[Run, float] = {}
+    others: dict[str, float] = {}
+    for run in map(Run, files.listed(RUNS)):
+        try:
+            if (path := run.last_weights()) is None:
+                continue
+            reason, time = files.unreadable(path), path.lstat().st_mtime
+        except FileNotFoundError:  # it has just gone
+            continue
+        except OSError as error:
+            path, reason, time = run.path, f"cannot be read ({error.strerror})", math.inf
+        if reason is None:
+            readable[run] = time
+        else:
+            others[f"{path}: {reason}"] = time
+    newest = max(readable, key=lambda run: readable[run], default=None)
+    for reason in [reason for reason, time in others.items() if newest is None or time > readable[newest]]:
+        if newest is None:
+            raise UsageError(f"{reason}, or name a run with {option('run')}")
+        notify(f"skipped {reason}")
+    return newest

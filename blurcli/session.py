@@ -324,11 +324,13 @@ def named_weights(name: str) -> tuple[Path | str, Run | None]:
         UsageError: a run folder without weights.
     """
     from blurcli.config.sources import expand_home
-    from blurcli.runs import Run
+    from blurcli.runs import Run, named_run
 
     # A run may have the bundled model's name.
     own = Run(Path(expand_home(name)))
     found = own.path if own.config_path.exists() else named_file(name)
+    if isinstance(found, Path):
+        found = named_run(found).path
     if isinstance(found, Path) and found.is_dir():
         run = Run(found)
         return run.newest_weights(), run

@@ -93,7 +93,7 @@ def set_up(
         UsageError: nothing says what to train, or how long in two ways.
     """
     from blurcli.config import resolve_source
-    from blurcli.runs import Run
+    from blurcli.runs import named_run
 
     if preset is None and run is None and data is None:
         raise UsageError(
@@ -104,7 +104,8 @@ def set_up(
         _check_hours(hours, assignments)
     config = None if preset is None else resolve_preset(preset, data, assignments)
     if run is not None:
-        folder = Run(run)
+        folder = named_run(run)
+        _repair_config(folder)
     elif config is not None:
         folder = _run_of(Path(str(preset)).stem, config.data.source)
     else:
@@ -151,6 +152,8 @@ def _run_of(name: str, source: str) -> Run:
     form = re.compile(re.escape(name) + r"-([2-9]|[1-9]\d+)")
     found = [form.fullmatch(path.name) for path in RUNS.iterdir()] if RUNS.is_dir() else []
     runs = [numbered(number) for number in sorted({1, *(int(match[1]) for match in found if match)})]
+    for run in runs:
+        _repair_config(run)
     sources = {run: load_run_config(run.config_path).data.source for run in runs if run.config_path.exists()}
     own = [run for run, known in sources.items() if _are_same(known, source)]
     # Images that are no longer where they were may have moved; the training refuses others.
@@ -174,6 +177,30 @@ def _is_gone(known: str) -> bool:
     from blurcli.config import DATASET_NAMES
 
     return known not in DATASET_NAMES and not Path(known).exists()
+
+
+def _repair_config(run: Run) -> None:
+    """Write the config.yaml of a run again from its state, where it is missing or as a crash leaves it."""
+    from blurcli import console, files
+    from blurcli.config import to_yaml
+
+    if not run.saved_states() or not _is_torn(run.config_path):
+        return
+    from blurcli.training.checkpointing import newest_state
+
+    state, path = newest_state(run, console.notify)
+    with files.replacing(run.config_path) as temporary:
+        temporary.write_text(to_yaml(state.config), encoding="utf-8")
+    console.notify(f"{run.config_path}: was missing or damaged; written again from {path}")
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a text file is missing, or as a crash leaves it; a file that a person has edited is not."""
+    try:
+        content = path.read_bytes()
+        return not content.decode("utf-8").strip() or b"\0" in content
+    except (FileNotFoundError, UnicodeDecodeError):
+        return True
 
 
 def _for_images(folder: Run, data: str, device: str, assignments: Assignments | None, hours: float | None) -> Setup:

@@ -150,6 +150,9 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(error, UserError):
             console.error(error.text)
             sys.exit(error.exit_code)
+        if isinstance(error, OSError) and error.filename is not None:
+            console.error(f"{error.filename}: {error.strerror}: it may be gone, or its permissions do not fit; try again")
+            sys.exit(1)
         if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
             console.error(
                 f"out of memory ({error}): in training use --set train.micro_batch=auto or "

@@ -254,7 +254,7 @@ class _Source:
     def load(self, device: str) -> list[_Loaded]:
         """All processes, with images of one shape; the first is the main one, the others are compared with it."""
         from blurcli import hub
-        from blurcli.runs import Run
+        from blurcli.runs import named_run
 
         if self.preset is not None:
             config = resolve_preset(self.preset, None, self.assignments)
@@ -265,7 +265,7 @@ class _Source:
         for name in self.compare:
             if hub.is_reference(name) or name.endswith(".safetensors"):
                 loaded.append(_trained(None, name, device, self.precision))
-            elif Run(Path(name)).config_path.is_file():
+            elif named_run(Path(name)).config_path.is_file():
                 loaded.append(_trained(Path(name), None, device, self.precision))
             else:
                 loaded.append(_untrained(name, _resized(resolve_preset(name, None, None), first.image_size)))

@@ -131,7 +131,7 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
         fast: whether to use the run's distilled model.
     """
     from blurcli import bundled, console, session
-    from blurcli.runs import RUNS, Run, newest_run
+    from blurcli.runs import RUNS, named_run, newest_run
 
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
@@ -141,7 +141,7 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
                 f"--fast --weights {weights}: a weights file does not name its distilled model; give the weights or run of that"
             )
         return session.named_file(weights), None
-    chosen = Run(run) if run is not None else newest_run()
+    chosen = named_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
         if fast:
             raise UsageError("--fast: the bundled model has no distilled model; distill a run with: blurdiff distill RUN")

@@ -15,11 +15,13 @@ def presets(incomplete: str) -> list[str]:
 
 def runs(incomplete: str) -> list[str]:
     """Run folders in `runs/`, and below a path that has begun."""
+    from blurcli import files
     from blurcli.runs import RUNS, Run
 
     below = Path(incomplete if incomplete.endswith("/") else incomplete.rpartition("/")[0] or RUNS)
-    found = sorted(str(path) for path in below.glob("*/") if Run(path).config_path.is_file())
-    return [name for name in found if name.startswith(incomplete)]
+    found = [path for path in files.listed(below) if files.unreadable(Run(path).config_path) is None]
+    names = [str(path) for path in found] + [path.name for path in found if below == RUNS]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _literal(text: str) -> str:

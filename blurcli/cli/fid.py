@@ -193,9 +193,9 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
     from blurcli.config import load_run_config
     from blurcli.data.stream import open_stream
     from blurcli.evaluate import StoredImages
-    from blurcli.runs import Run
+    from blurcli.runs import named_run
 
-    chosen_run = Run(run) if run is not None else None
+    chosen_run = named_run(run) if run is not None else None
     config = load_run_config(chosen_run.config_path) if chosen_run is not None else None
     record = evaluations_path(chosen_run)
     files.check_writable(record)

@@ -61,11 +61,11 @@ def push(
     from blurcli import sharing
     from blurcli.evaluate import recorded
     from blurcli.inference import choose_device
-    from blurcli.runs import Run
+    from blurcli.runs import named_run
     from blurcli.weights import load_weights
 
     chosen = choose_device(device)
-    run = Run(source) if not source.is_file() else None
+    run = named_run(source) if not source.is_file() else None
     path = run.newest_weights() if run is not None else source
     destination = None if dry_run is not None else hub.find_destination(repository, branch, private)
     weights = load_weights(path)

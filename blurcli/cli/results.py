@@ -9,7 +9,7 @@ import typer
 
 from blurcli.cli import completion
 from blurcli.cli.common import JsonOption
-from blurcli.errors import UsageError
+from blurcli.errors import UsageError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from blurcli.evaluate import Group
@@ -25,17 +25,24 @@ def results(
     as_json: JsonOption = False,
 ) -> None:
     """Show recorded scores, the best first, in one table per protocol: scores of unlike protocols are not comparable."""
-    from blurcli import console, evaluate
-    from blurcli.runs import RUNS
+    from blurcli import console, evaluate, files
+    from blurcli.runs import RUNS, named_run
 
     scores: list[dict[str, Any]] = []
     paths: dict[Path, Path] = {}
-    for given in runs or sorted(RUNS.glob("**/evaluations.jsonl")):
-        path = given / "evaluations.jsonl" if given.is_dir() else given
-        if not given.exists():
-            raise UsageError(f"{given}: no such run folder or file of scores")
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file; score the run with: blurdiff fid --run {given}")
+    for path in [] if runs else sorted(RUNS.glob("**/evaluations.jsonl")):
+        if reason := files.unreadable(path):
+            console.notify(f"skipped {path}: {reason}")
+        else:
+            paths.setdefault(path.resolve(), path)
+    for given in runs or ():
+        found = named_run(given).path
+        path = found / "evaluations.jsonl" if found.is_dir() else found
+        if not found.exists():
+            close = did_you_mean(str(given), [path.name for path in files.listed(RUNS)])
+            raise UsageError(f"{given}: no such run folder or file of scores{close}")
+        if reason := files.unreadable(path):
+            raise UsageError(f"{path}: {reason}; score the run with: blurdiff fid --run {quoted(found)}")
         paths.setdefault(path.resolve(), path)
     for path in paths.values():
         scores += [{**score, "run": str(path.parent)} for score in evaluate.recorded(path)]

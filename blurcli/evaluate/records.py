@@ -55,11 +55,7 @@ def record(path: Path, score: Score) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with files.explained(path), path.open("a+b") as file:
-        # A line that a crash truncated must not take this one with it.
-        file.seek(max(0, file.tell() - 1))
-        torn = file.read(1) not in (b"", b"\n")
-        file.write(b"\n" * torn + json.dumps(score).encode() + b"\n")
+    files.append_json_line(path, score)
 
 
 def recorded(path: Path) -> list[Score]:

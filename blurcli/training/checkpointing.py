@@ -59,10 +59,12 @@ def newest_state(run: Run, notify: Callable[[str], None]) -> tuple[State, Path]:
     """The newest saved state of a run and its file; the one before it where the newest is damaged.
 
     Raises:
-        UserError: all are damaged.
+        UserError: all are damaged, or the newest is somewhere else: a link to a missing file.
     """
     errors = []
     for path in run.saved_states():
+        if reason := files.unreadable(path):
+            raise UserError(f"{path}: {reason}")
         try:
             state = load_state(path)
         except UserError as error:

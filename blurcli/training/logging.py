@@ -105,7 +105,7 @@ class MetricsLogger:
 
     def begin(self, step: int) -> None:
         """Start from `step`: drop the lines that a stopped run logged but did not save."""
-        forget_after(self._path, step)
+        forget_after(self._path, step, self._notify)
 
     def log(self, running: RunningMetrics, trainer: Trainer, trackers: Trackers) -> None:
         """Write the metrics since the last log."""
@@ -134,17 +134,25 @@ class MetricsLogger:
         self._losses.append(loss)
 
 
-def forget_after(path: Path, step: int) -> None:
-    """Drop the lines of a JSON-lines file after a step: a stopped run logged but did not save them, and they come again."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with files.replacing(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+def forget_after(path: Path, step: int, notify: Callable[[str], None]) -> None:
+    """Drop the lines of a JSON-lines file after a step: a stopped run logged but did not save them, and they come again.
 
-
-def _step_of(line: str) -> float:
+    Lines that a crash has damaged are dropped, too, and reported; all others stay as they are.
+    """
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line that a crash truncated
-        return math.inf
+        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    except FileNotFoundError:
+        return
+    steps = list(map(_step_of, lines))
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(b"".join(line + b"\n" for line, own in zip(lines, steps, strict=True) if own <= step))
+    if damaged := sum(map(math.isnan, steps)):
+        notify(f"{path}: dropped {damaged} of {len(lines)} lines, which cannot be read")
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a line; NaN if it cannot be read."""
+    try:
+        return float(json.loads(line.decode("utf-8"))["step"])
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
+        return math.nan

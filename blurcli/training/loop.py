@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -294,8 +293,7 @@ def _record_session(run: Run, trainer: Trainer, dataset: Dataset, teacher: Weigh
     }
     if teacher is not None:
         session["teacher"] = teacher.digest
-    with files.explained(run.sessions_path), run.sessions_path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(session) + "\n")
+    files.append_json_line(run.sessions_path, session)
 
 
 def _check_agreement(old: Config, new: Config, run: Run) -> None:

@@ -166,7 +166,7 @@ class Monitor:
 
     def begin(self, step: int) -> None:
         """Start from `step`: drop the lines of health.jsonl that a stopped run wrote but did not save."""
-        forget_after(self._run.health_path, step)
+        forget_after(self._run.health_path, step, self._notify)
 
     def run_if_due(self, trainer: Trainer, trackers: Trackers, shutdown: GracefulShutdown) -> None:
         """Run the checks that are due; a signal cuts them short."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from blurcli.files import listed
 from blurcli.runs import Run
 from blurcli.visualize.grids import GAP_PX, Images
 
@@ -53,7 +54,7 @@ class Preview:
 
 def preview_files(run: Run) -> list[tuple[int, Path]]:
     """The steps and files of all previews, by step."""
-    found = [(re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in run.preview_path(0).parent.glob("step-*.png")]
+    found = [(re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in listed(run.preview_path(0).parent)]
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
