@@ -1,13 +1,14 @@
 """The file format of weights and training states: safetensors with JSON metadata, never pickled, whole or not there at all.
 
-The metadata holds the kind of the file, the configuration as JSON, the step, the format version and a SHA-256 over tensors and
-metadata, so that a damaged file is never taken for a model.
+The metadata holds the kind of the file, the configuration as JSON, the step, the versions of the format and of blurdiff, and a
+SHA-256 over tensors and metadata, so that a damaged file is never taken for a model.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from blurcli import files
+from blurcli import __version__, files
 from blurcli.errors import UsageError, UserError
+from blurcli.runs import Run, other_version
 
 _FORMAT_VERSION = "1"
 _MAX_HEADER_BYTES = 1 << 23  # headers of our networks have about 100 kB
@@ -38,7 +40,8 @@ def write(path: Path, kind: str, tensors: Tensors, metadata: Mapping[str, str], 
         UserError: the file cannot be written.
     """
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    metadata = {"format": "blurdiff", "format_version": _FORMAT_VERSION, "kind": kind, **metadata}
+    own = {"format": "blurdiff", "format_version": _FORMAT_VERSION, "blurdiff": __version__, "kind": kind}
+    metadata = {**own, **metadata}
     with files.replacing(path, keep) as temporary:
         try:
             save_file(plain, temporary, {**metadata, "sha256": content_hash(plain, metadata)})
@@ -67,10 +70,12 @@ def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str]
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             if metadata.get("format") != "blurdiff" or metadata.get("kind") != kind or "config" not in metadata:
-                raise UsageError(f"{name}: a safetensors file, but not a {kind} file of blurdiff")
+                by = other_version(metadata.get("blurdiff"))
+                raise UsageError(f"{name}: a safetensors file, but not a {kind} file of blurdiff{by}")
             if metadata.get("format_version") != _FORMAT_VERSION:
                 version = metadata.get("format_version")
-                raise UsageError(f"{name}: has format version {version}; this blurdiff reads {_FORMAT_VERSION}: update it")
+                by = other_version(metadata.get("blurdiff")) or f"; update blurdiff, which is {__version__} here"
+                raise UsageError(f"{name}: has format version {version}, not {_FORMAT_VERSION}{by}")
             # Copies: on Windows a file cannot be replaced while tensors are mapped to it.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, ValueError) as error:
@@ -79,6 +84,15 @@ def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str]
     if content_hash(tensors, metadata) != recorded:
         raise UserError(f"{name}: its content does not match its recorded checksum; it is damaged: use another copy")
     return metadata, tensors
+
+
+@contextmanager
+def naming_version(metadata: Mapping[str, str], run: Run) -> Iterator[None]:
+    """Add to errors in a file of a run which other version of blurdiff wrote it, as its metadata or those of the run tell."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(error.text + other_version(metadata.get("blurdiff") or run.version)) from None
 
 
 def read_step(metadata: Mapping[str, str], name: Path | str) -> int:

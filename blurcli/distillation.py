@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import UsageError, UserError, option
+from blurcli.errors import UsageError, UserError, option, quoted
 from blurcli.session import Assignments, load_torch, named_weights, overrides_of, own_source, read_weights
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def set_up(model: str, data: str | None, run: Path | None, assignments: Assignme
 
     source, own_run = named_weights(model)
     teacher = read_weights(source)
-    _check_teacher(teacher)
+    check_teacher(teacher)
     folder = named_run(run) if run is not None else (own_run or _run_of(source)).distilled
     assigned = overrides_of(assignments)
     if data is not None:
@@ -83,7 +83,7 @@ def teacher_of(run: Run, config: Config) -> Weights | None:
 
     if not OBJECTIVES[config.objective].ends_path:
         return None
-    way = f"name the model that is distilled: blurdiff distill MODEL {option('run')} {run.path}"
+    way = f"name the model that is distilled: blurdiff distill MODEL {option('run')} {quoted(run.path)}"
     if not run.teacher_path.exists():
         raise UsageError(f"objective {config.objective}: {run.teacher_path} is missing; {way}")
     try:
@@ -92,9 +92,33 @@ def teacher_of(run: Run, config: Config) -> Weights | None:
         raise UserError(f"{error.text}; or {way}") from None
 
 
-def _check_teacher(teacher: Weights) -> None:
+def is_distilled(weights: Weights) -> bool:
+    """Whether weights are those of a distilled model."""
+    return weights.config.objective == OBJECTIVE
+
+
+def teacher_digest(run: Run) -> str | None:
+    """The digest of the model that is distilled in a run, from the record of the training or the model's copy; else None."""
+    from blurcli import files
+    from blurcli.weights import load_weights
+
+    recorded = [session["teacher"] for session in files.json_lines(run.sessions_path) if session.get("teacher")]
+    if recorded:
+        return str(recorded[-1])
+    try:
+        return load_weights(run.teacher_path).digest
+    except UserError:
+        return None
+
+
+def check_teacher(teacher: Weights) -> None:
+    """Refuse models that cannot be distilled.
+
+    Raises:
+        UsageError: it is one.
+    """
     objective, kind = teacher.config.objective, teacher.config.process.kind
-    if objective == OBJECTIVE:
+    if is_distilled(teacher):
         raise UsageError(f"{teacher.name}: is already distilled; name the model that it was distilled from")
     if objective not in _TEACHERS or kind != "diffusion":
         raise UsageError(
@@ -157,17 +181,8 @@ def _run_of(source: Path | str) -> Run:
 
 def _check_same_teacher(run: Run, teacher: Weights) -> None:
     """Refuse another model than the one that is distilled in a run; a lost or damaged copy of that is written again."""
-    from blurcli import files
-    from blurcli.weights import load_weights
-
-    known: str | None
-    try:
-        known = load_weights(run.teacher_path).digest
-    except UserError:
-        sessions = files.json_lines(run.sessions_path)
-        known = sessions[-1].get("teacher") if sessions else None
-    if known != teacher.digest:
+    if teacher_digest(run) != teacher.digest:
         raise UsageError(
-            f"{run.path}: not a distillation of {teacher.name}; continue it with: blurdiff train {option('run')} {run.path}; "
-            f"or use another {option('run')}"
+            f"{run.path}: not a distillation of {teacher.name}; continue it with: "
+            f"blurdiff train {option('run')} {quoted(run.path)}; or use another {option('run')}"
         )

@@ -29,7 +29,8 @@ def one_line(name: str) -> str:
 
 def quoted(word: object) -> str:
     """A path or other word as it stands in a command that a message suggests: in quotes where a shell would split it."""
-    return shlex.quote(one_line(str(word)))
+    text = one_line(str(word))
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 class UserError(Exception):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blurcli import files
-from blurcli.errors import UsageError, did_you_mean, option, quoted
+from blurcli import __version__, files
+from blurcli.errors import UsageError, UserError, did_you_mean, one_line, option, quoted
 
 RUNS = Path("runs")
 
@@ -82,6 +82,16 @@ class Run:
     def trackers_path(self) -> Path:
         """A folder with the identity of the run in each experiment tracker, and what trackers print and store."""
         return self.path / "trackers"
+
+    @property
+    def version(self) -> str | None:
+        """The version of blurdiff that trained last in the folder; None if it is unknown."""
+        try:
+            sessions = files.json_lines(self.sessions_path)
+        except UserError:
+            return None
+        known = [session["versions"].get("blurdiff") for session in sessions if isinstance(session.get("versions"), dict)]
+        return known[-1] if known and isinstance(known[-1], str) else None
 
     def weights_path(self, step: int) -> Path:
         """EMA weights after `step` steps."""
@@ -167,3 +177,11 @@ def newest_run(notify: Callable[[str], None]) -> Run | None:
             raise UsageError(f"{reason}, or name a run with {option('run')}")
         notify(f"skipped {reason}")
     return newest
+
+
+def other_version(version: object) -> str:
+    """What a message about a file adds where another version of blurdiff wrote that; else an empty string."""
+    if not isinstance(version, str) or version == __version__:
+        return ""
+    install = quoted(f"blurdiff=={version}")
+    return f"; blurdiff {one_line(version)} wrote it, and this is {__version__}: use that version (pip install {install})"

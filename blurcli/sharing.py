@@ -13,6 +13,7 @@ import yaml
 
 from blurcli import files
 from blurcli.config import to_yaml
+from blurcli.errors import quoted
 from blurcli.evaluate import TITLES, Group, comparable, heading
 from blurcli.evaluate.records import Score
 from blurcli.pipeline import Pipeline, to_uint8
@@ -148,7 +149,8 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
         "preset": f"[{PRESET}]({PRESET}), with every key",
     }
     sampling = model.sampling()
-    command = f"blurdiff sample --weights {share.reference}"
+    weights = f"--weights {quoted(share.reference)}"
+    command = f"blurdiff sample {weights}"
     parts = [
         "---\n" + yaml.safe_dump(metadata, sort_keys=False) + "---",
         f"# {name}",
@@ -161,7 +163,7 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
         parts.append(f"![The reverse process]({ANIMATION})")
     parts += [
         "## Use",
-        "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif --weights {share.reference}")),
+        "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif {weights}")),
         "The weights are safetensors, without pickled objects; blurdiff fetches nothing else.",
         "## Training",
         "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)]),

@@ -21,6 +21,7 @@ from blurcli.checkpoint import Tensors
 from blurcli.config import Config, from_json, to_json
 from blurcli.errors import UserError
 from blurcli.families import FAMILIES, ModelData
+from blurcli.runs import Run
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,14 @@ def load_weights(path: Path, reference: str | None = None) -> Weights:
     """
     name = reference or str(path)
     metadata, tensors = checkpoint.read(path, "weights", name)
-    config, step = from_json(metadata["config"], name), checkpoint.read_step(metadata, name)
-    try:
-        data = ModelData.taken_from(tensors, FAMILIES[config.process.kind].extra_tensors, config)
-    except KeyError as missing:
-        raise UserError(f"{name}: the tensor {missing} is missing; the file is damaged") from None
+    with checkpoint.naming_version(metadata, Run(path.parent.parent)):
+        config, step = from_json(metadata["config"], name), checkpoint.read_step(metadata, name)
+        try:
+            data = ModelData.taken_from(tensors, FAMILIES[config.process.kind].extra_tensors, config)
+        except KeyError as missing:
+            raise UserError(f"{name}: the tensor {missing} is missing; the file is damaged") from None
+        classes = _read_classes(metadata, config, name)
     network = {key.removeprefix("net."): _as_float32(tensor) for key, tensor in tensors.items()}
-    classes = _read_classes(metadata, config, name)
     return Weights(config, step, network, data, path, classes, reference)
 
 

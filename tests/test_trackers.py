@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import struct
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -26,6 +28,7 @@ from blurcli.errors import UsageError
 from blurcli.runs import Run
 from blurcli.trackers import TRACKERS, TrackedRun, dispatch, process
 from blurcli.trackers.dispatch import Trackers
+from blurcli.trackers.identity import Identity, Place
 from blurcli.training import Callbacks, Interrupted, Metrics, Trainer, train
 from blurcli.training.checkpointing import load_state
 from blurcli.visualize import tile
@@ -180,7 +183,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     wandb, trackio, mlflow, entities, exceptions = (
         sys.modules[name] for name in ("wandb", "trackio", "mlflow", "mlflow.entities", "mlflow.exceptions")
     )
-    run = SimpleNamespace(id="abc", step=0, url="https://wandb.example/abc", dir="d/files")
+    run = SimpleNamespace(
+        id="abc", step=0, url="https://wandb.example/abc", dir="d/files", settings=SimpleNamespace(mode="online")
+    )
     for name in ("log", "define_metric", "finish"):
         setattr(run, name, calls.function(f"wandb.{name}"))
     wandb.init = calls.function("wandb.init", run)
@@ -293,7 +298,98 @@ def test_mlflow_continues_a_run(calls: Calls, tmp_path: Path) -> None:
     assert TRACKERS["mlflow"]().begin(tracked(tmp_path, "lost")) == "123"
 
 
+def test_a_deleted_run_begins_anew(calls: Calls, tmp_path: Path) -> None:
+    begin = sys.modules["wandb"].init
+
+    def init(**options: Any) -> Any:
+        if options["id"] == "gone":
+            raise RuntimeError("run me/blurdiff/gone was previously created and deleted; try a new run name (409)")
+        return begin(**options)
+
+    sys.modules["wandb"].init = init
+    tracker = TRACKERS["wandb"]()
+    assert tracker.begin(tracked(tmp_path, "gone")) == "abc"
+    assert tracker.location == "https://wandb.example/abc (a new run: gone was deleted)"
+    assert [(options["id"], options["resume"]) for _, options in calls.of("wandb.init")] == [(None, None)]
+    mlflow = TRACKERS["mlflow"]()
+    assert mlflow.begin(tracked(tmp_path, "lost")) == "123"
+    assert mlflow.location == "run 123 in file:m (a new run: lost is not there)"
+
+
+def test_a_disabled_wandb_has_no_identity(calls: Calls, tmp_path: Path) -> None:
+    sys.modules["wandb"].init(id=None).settings.mode = "disabled"
+    tracker = TRACKERS["wandb"]()
+    assert tracker.begin(tracked(tmp_path)) is None
+    assert tracker.location == ""
+
+
 # Resume
+
+
+def test_a_copy_has_a_run_of_its_own_and_a_moved_folder_its_old_one(tmp_path: Path, notes: Path) -> None:
+    def names(folder: str, steps: int) -> list[str]:
+        messages = run_training(tmp_path / folder, f"train.steps={steps}", "train.trackers=[trackio]")
+        told.append(any(f"{folder} is a copy of {tmp_path}" in message for message in messages))
+        return [options["name"] for options, _ in noted(notes, "init")]
+
+    told: list[bool] = []
+    names("r", 1)
+    for copy in ("beside", "kept"):
+        shutil.copytree(tmp_path / "r", tmp_path / copy)
+    (tmp_path / "r").rename(tmp_path / "renamed")
+    names("renamed", 2)  # the same folder
+    names("beside", 2)  # its original is no longer where it was
+    names("beside", 3)
+    shutil.copytree(tmp_path / "renamed", tmp_path / "second")
+    names("second", 3)  # its original is there
+    found = names("renamed", 3)
+    runs = [found.index(name) for name in found]
+    assert runs == [0, 0, 2, 2, 4, 0]
+    assert told == [False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_copy"),
+    [
+        ({}, False),
+        ({"path": "/elsewhere"}, False),
+        ({"path": "/elsewhere", "inode": 1}, True),
+        ({"path": "/elsewhere", "inode": 1, "host": "other"}, False),
+        ({"path": "/elsewhere", "inode": 1, "device": 1}, False),
+        ({"path": "original", "inode": 1, "device": 1}, True),
+    ],
+)
+def test_what_is_a_copy(tmp_path: Path, change: dict[str, Any], is_copy: bool) -> None:
+    for folder in ("r", "original"):
+        (tmp_path / folder / "trackers").mkdir(parents=True)
+    if change.get("path") == "original":
+        change = {**change, "path": str(tmp_path / "original")}
+    identity = Identity("abc", replace(Place.of(tmp_path / "r"), **change))
+    for folder in ("r", "original"):
+        identity.write(tmp_path / folder / "trackers" / "wandb.id")
+    path = tmp_path / "r" / "trackers" / "wandb.id"
+    assert Identity.read(path) == identity
+    assert (identity.original(path) is not None) == is_copy
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "found"),
+    [
+        (b"abc\n", None, Identity("abc")),
+        (b"abc\n", b"\xff{", Identity("abc")),
+        (b"abc\n", b'{"path": 1}', Identity("abc")),
+        (b"", None, None),
+        (b"\xff\x00abc\n", None, None),
+        (b"\0\0\n", None, None),
+    ],
+)
+def test_identities_of_earlier_versions_and_damaged_ones(
+    tmp_path: Path, content: bytes, place: bytes | None, found: Identity | None
+) -> None:
+    (tmp_path / "wandb.id").write_bytes(content)
+    if place is not None:
+        (tmp_path / "wandb.folder").write_bytes(place)
+    assert Identity.read(tmp_path / "wandb.id") == found
 
 
 def test_a_resumed_run_continues_the_trackers_run(tmp_path: Path, notes: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from blurcli.cli import completion
 from blurcli.core.samplers import FINALS, SAMPLERS
-from blurcli.errors import UsageError
+from blurcli.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from blurcli.runs import Run
@@ -158,16 +158,29 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
 
 
 def _distilled(run: Run) -> Run:
-    """The run in which the model of a run is distilled; a warning where that has trained on since."""
+    """The run in which the model of a run is distilled, or itself if it is; a warning where that has trained on since."""
     from blurcli import console
+    from blurcli.distillation import check_teacher, is_distilled, teacher_digest
     from blurcli.weights import load_weights
 
     found = run.distilled
-    if found == run:
+    if run.last_weights() is None and found.last_weights() is not None:
+        return found
+    own = load_weights(run.newest_weights())
+    if is_distilled(own):
         return run
-    newest = run.newest_weights()
-    if not found.teacher_path.exists() or not found.all_weights():
-        raise UsageError(f"--fast: {run.path} has no distilled model yet; distill it with: blurdiff distill {run.path}")
-    if load_weights(found.teacher_path).digest != load_weights(newest).digest:
-        console.notify(f"warning: {found.path}: was distilled from other weights than {newest}, the newest of {run.path}")
+    if found.last_weights() is None:
+        try:
+            check_teacher(own)
+        except UsageError as error:
+            raise UsageError(f"--fast: {error.text}; leave --fast out") from None
+        raise UsageError(f"--fast: {run.path} has no distilled model yet; distill it with: blurdiff distill {quoted(run.path)}")
+    path = found.newest_weights()
+    if not is_distilled(load_weights(path)):
+        raise UsageError(
+            f"--fast: {path}: is not a distilled model; distill into another folder, and sample from that: "
+            f"blurdiff distill {quoted(run.path)} --run FOLDER"
+        )
+    if teacher_digest(found) not in (None, own.digest):
+        console.notify(f"warning: {found.path}: was distilled from other weights than {own.path}, the newest of {run.path}")
     return found

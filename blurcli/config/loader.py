@@ -17,6 +17,7 @@ from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten
 from blurcli.config.sources import expand_home, resolve_source
 from blurcli.errors import UsageError, did_you_mean, option
+from blurcli.runs import Run, other_version
 
 _MAX_ERRORS = 20  # reported at once
 _MAX_YAML_BYTES = 1 << 16  # a preset with every key has a tenth of that
@@ -50,8 +51,14 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
     Raises:
         UsageError: no such preset, or anything wrong in it; the text names file, key, value and what is allowed.
     """
-    layers = ((str(path), layer) for path, layer in _layers(find_preset(preset)))
-    return _resolve(layers, overrides, preset)
+    file = find_preset(preset)
+    try:
+        return _resolve(((str(path), layer) for path, layer in _layers(file)), overrides, preset)
+    except UsageError as error:
+        run = Run(file.parent)
+        if file.name != run.config_path.name or not error.text.startswith(str(file)):
+            raise
+        raise UsageError(error.text + other_version(run.version)) from None
 
 
 def derive_config(config: Config, origin: str, overrides: Sequence[tuple[str, str, Any]]) -> Config:

@@ -18,7 +18,7 @@ from blurcli.data.images import Range
 from blurcli.data.labels import LABELS_FILE, class_names
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.packed_cache import Record, digest_of, load_packed, load_record, pack, save_record
-from blurcli.errors import UsageError, UserError, option
+from blurcli.errors import UsageError, UserError, option, quoted
 
 _RECORD_VERSION = 2  # raise it when files would be read differently
 
@@ -115,7 +115,7 @@ def _notes(files: ImageFiles, values: Range | None, value_range: Range | None) -
     return tuple(
         f"{files.place}: {note}"
         for note in (
-            f"left out: {ignored}; blurdiff data {files.place} --json lists them" if ignored else None,
+            f"left out: {ignored}; blurdiff data {quoted(files.place)} --json lists them" if ignored else None,
             None if values is None else notes.depth(values, value_range),
         )
         if note

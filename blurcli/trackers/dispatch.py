@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from blurcli.runs import Run
 from blurcli.trackers import TRACKERS
 from blurcli.trackers.base import Status, TrackedRun, Tracker
+from blurcli.trackers.identity import Identity
 from blurcli.trackers.process import END_SEC, TrackerError, TrackerProcess, reason
 
 if TYPE_CHECKING:
@@ -68,9 +69,14 @@ class Trackers:
 
     def _tracked(self, name: str, config: dict[str, Any]) -> TrackedRun:
         path = self._run.trackers_path / f"{name}.id"
-        identity = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        known = Identity.read(path)
+        if known is not None and (original := known.original(path)):
+            self._notify(f"{name}: {self._run.path} is a copy of {original}, and has a run of its own")
+            known = None
         folder = self._run.path.resolve()
-        return TrackedRun(folder.name, str(self._run.path), str(path.parent.resolve()), config, identity or None)
+        return TrackedRun(
+            folder.name, str(self._run.path), str(path.parent.resolve()), config, None if known is None else known.name
+        )
 
     def _each(self, act: Callable[[str, Tracker], object]) -> None:
         for name, tracker in list(self._trackers.items()):

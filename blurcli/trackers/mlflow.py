@@ -31,16 +31,18 @@ class MLflow(Tracker):
         self._metric = Metric
         self._client = mlflow.MlflowClient()
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
+        lost = ""
         if run.identity and self._is_known(run.identity):
             self._id = run.identity
             self._client.update_run(self._id, status="RUNNING")
         else:
+            lost = f" (a new run: {run.identity} is not there)" if run.identity else ""
             self._id = self._client.create_run(mlflow.set_experiment(experiment).experiment_id, run_name=run.name).info.run_id
             params = [Param(key, str(value)) for key, value in run.config.items()]
             for start in range(0, len(params), _PARAMS_PER_CALL):
                 self._client.log_batch(self._id, params=params[start : start + _PARAMS_PER_CALL])
         self._client.log_dict(self._id, run.config, "config.yaml")
-        self.location = f"run {self._id} in {mlflow.get_tracking_uri()}"
+        self.location = f"run {self._id} in {mlflow.get_tracking_uri()}{lost}"
         return self._id
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:

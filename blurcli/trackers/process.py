@@ -20,8 +20,9 @@ from pathlib import Path
 from queue import Full, Queue
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from blurcli import errors, files
+from blurcli import errors
 from blurcli.trackers.base import Status, TrackedRun, Tracker
+from blurcli.trackers.identity import Identity, Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,8 +177,8 @@ def _serve(tracker: Tracker, name: str, calls: IO[bytes], answer: Callable[..., 
             case {"call": "begin", **arguments}:
                 run = TrackedRun(**cast(dict[str, Any], arguments))
                 if identity := tracker.begin(run):
-                    with files.replacing(Path(run.private_folder, f"{name}.id")) as path:
-                        path.write_text(identity + "\n", encoding="utf-8")
+                    path = Path(run.private_folder, f"{name}.id")
+                    Identity(identity, Place.of(path.parent.parent)).write(path)
                 answer(location=tracker.location)
             case {"call": "metrics", "step": step, "values": values}:
                 tracker.metrics(step, values)

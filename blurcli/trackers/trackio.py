@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from blurcli.errors import quoted
 from blurcli.trackers.base import PROJECT, Status, TrackedRun, Tracker
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Trackio(Tracker):
         name = run.identity or f"{run.name}-{os.urandom(3).hex()}"
         self._trackio = trackio
         self._run = trackio.init(project=project, name=name, config=run.config, resume="allow" if run.identity else "never")
-        self.location = f"trackio show --project {project}, run {name}"
+        self.location = f"trackio show --project {quoted(project)}, run {name}"
         return name
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blurcli.errors import quoted
 from blurcli.trackers.base import PROJECT, Status, TrackedRun, Tracker
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_DELETED = "created and deleted"  # in the server's message, which advises to try a new name
 
 
 class Wandb(Tracker):
@@ -20,28 +24,39 @@ class Wandb(Tracker):
     package = "wandb"
     requirement = "wandb"
 
-    def begin(self, run: TrackedRun) -> str:
-        """Begin or continue a run, with its files below the private folder."""
+    def begin(self, run: TrackedRun) -> str | None:
+        """Begin or continue a run, with its files below the private folder; one that was deleted begins anew."""
         import wandb
 
         Path(run.private_folder).mkdir(parents=True, exist_ok=True)
-        self._wandb = wandb
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT") or PROJECT,
-            name=run.name,
-            id=run.identity,
-            resume="allow" if run.identity else None,
-            config=run.config,
-            allow_val_change=True,  # a run may continue with other values of some keys
-            dir=os.environ.get("WANDB_DIR") or run.private_folder,
-            settings=wandb.Settings(console="off"),
-        )
+        self._wandb, deleted = wandb, ""
+        try:
+            self._run = self._init(run, run.identity)
+        except Exception as error:
+            if run.identity is None or _DELETED not in str(error):
+                raise
+            self._run = self._init(run, None)
+            deleted = f" (a new run: {run.identity} was deleted)"
         # A row's own number only grows. Steps are a value, so that those that come again are not refused.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self._row, self._step = int(self._run.step) - 1, -1
-        self.location = self._run.url or f"wandb sync {Path(self._run.dir).parent}"
+        if self._run.settings.mode == "disabled":
+            return None
+        self.location = (self._run.url or f"wandb sync {quoted(Path(self._run.dir).parent)}") + deleted
         return str(self._run.id)
+
+    def _init(self, run: TrackedRun, identity: str | None) -> Any:
+        return self._wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or PROJECT,
+            name=run.name,
+            id=identity,
+            resume="allow" if identity else None,
+            config=run.config,
+            allow_val_change=True,  # a run may continue with other values of some keys
+            dir=os.environ.get("WANDB_DIR") or run.private_folder,
+            settings=self._wandb.Settings(console="off"),
+        )
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log values."""

@@ -51,7 +51,8 @@ def load_state(path: Path) -> State:
         UserError: it is damaged.
     """
     metadata, tensors = checkpoint.read(path, "state")
-    config, step = from_json(metadata["config"], str(path)), checkpoint.read_step(metadata, path)
+    with checkpoint.naming_version(metadata, Run(path.parent)):
+        config, step = from_json(metadata["config"], str(path)), checkpoint.read_step(metadata, path)
     return State(config, step, metadata.get("data", ""), tensors)
 
 

@@ -21,7 +21,7 @@ from blurcli.errors import UsageError, option
 from blurcli.evaluate.environment import hardware, platform_versions, versions
 from blurcli.families import family_of
 from blurcli.inference import resolve_precision
-from blurcli.runs import Run
+from blurcli.runs import Run, other_version
 from blurcli.trackers import check_installed
 from blurcli.trackers.dispatch import Trackers
 from blurcli.training.checkpointing import Checkpointer, newest_state
@@ -301,6 +301,7 @@ def _check_agreement(old: Config, new: Config, run: Run) -> None:
         raise UsageError(
             f"{run.path}: holds a run with another configuration; use another {option('run')}, or its values:\n  "
             + "\n  ".join(different)
+            + other_version(run.version)
         )
 
 

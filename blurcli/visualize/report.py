@@ -18,7 +18,7 @@ from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml
 from blurcli.config.repeat import nearest_preset, without_folder
 from blurcli.config.sources import DATASET_NAMES
 from blurcli.core.objectives import OBJECTIVES
-from blurcli.errors import UserError
+from blurcli.errors import UserError, quoted
 from blurcli.evaluate import is_number
 from blurcli.pace import duration
 from blurcli.runs import Run
@@ -228,7 +228,7 @@ def _loss_parts(run: Run) -> list[Part]:
 def _score_parts(run: Run, name: str) -> list[Part]:
     tables = evaluate.score_tables(evaluate.recorded(run.evaluations_path), without_folder)
     if not tables:
-        return [Missing(f"No scores yet; score the run with: blurdiff fid --run {shlex.quote(f'runs/{name}')}")]
+        return [Missing(f"No scores yet; score the run with: blurdiff fid --run {quoted(f'runs/{name}')}")]
     found = list(score_plots(run, lambda text: None))
     parts: list[Part] = [_plots(found[:_MOST_PLOTS])] if found else []
     if len(found) > _MOST_PLOTS:
