@@ -74,8 +74,8 @@ def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str]
                 raise UsageError(f"{name}: a safetensors file, but not a {kind} file of blurdiff{by}")
             if metadata.get("format_version") != _FORMAT_VERSION:
                 version = metadata.get("format_version")
-                by = other_version(metadata.get("blurdiff")) or f"; update blurdiff, which is {__version__} here"
-                raise UsageError(f"{name}: has format version {version}, not {_FORMAT_VERSION}{by}")
+                by = other_version(metadata.get("blurdiff")) or ": update it"
+                raise UsageError(f"{name}: has format version {version}; this blurdiff reads {_FORMAT_VERSION}{by}")
             # Copies: on Windows a file cannot be replaced while tensors are mapped to it.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, ValueError) as error:

@@ -113,12 +113,12 @@ class Run:
         """
         path = self.last_weights()
         if path is None:
-            reason, known = "has no weights yet", list[str]()
+            reason, close = "has no weights yet", ""
             if not self.path.is_dir():
-                reason, known = "no such run folder", [path.name for path in files.listed(RUNS)]
+                reason, close = "no such run folder", similar_run(self.path)
             preset = "" if self.config_path.is_file() else f" {option('preset')} NAME"
             train = f"; train it with: blurdiff train {option('run')} {quoted(self.path)}{preset}"
-            raise UsageError(f"{self.path}: {reason}{did_you_mean(str(self.path), known) or train}")
+            raise UsageError(f"{self.path}: {reason}{close or train}")
         if problem := files.unreadable(path):
             raise UsageError(f"{path}: {problem}, or name other weights with {option('weights')}")
         return path
@@ -145,6 +145,11 @@ def named_run(name: Path) -> Run:
     """The run that a person names: its folder, or, where there is no such folder here, its name in `runs/`."""
     inside = RUNS / name
     return Run(inside if len(name.parts) == 1 and not name.exists() and inside.is_dir() else name)
+
+
+def similar_run(name: Path) -> str:
+    """`"; did you mean 'x'?"` for a run in `runs/` with a similar name, else an empty string."""
+    return did_you_mean(str(name), [path.name for path in files.listed(RUNS)])
 
 
 def newest_run(notify: Callable[[str], None]) -> Run | None:

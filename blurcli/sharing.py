@@ -149,8 +149,8 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
         "preset": f"[{PRESET}]({PRESET}), with every key",
     }
     sampling = model.sampling()
-    weights = f"--weights {quoted(share.reference)}"
-    command = f"blurdiff sample {weights}"
+    these = f"--weights {quoted(share.reference)}"
+    command = f"blurdiff sample {these}"
     parts = [
         "---\n" + yaml.safe_dump(metadata, sort_keys=False) + "---",
         f"# {name}",
@@ -163,7 +163,7 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
         parts.append(f"![The reverse process]({ANIMATION})")
     parts += [
         "## Use",
-        "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif {weights}")),
+        "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif {these}")),
         "The weights are safetensors, without pickled objects; blurdiff fetches nothing else.",
         "## Training",
         "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)]),

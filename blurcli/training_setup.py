@@ -92,6 +92,7 @@ def set_up(
     Raises:
         UsageError: nothing says what to train, or how long in two ways.
     """
+    from blurcli import console
     from blurcli.config import resolve_source
     from blurcli.runs import named_run
 
@@ -105,6 +106,8 @@ def set_up(
     config = None if preset is None else resolve_preset(preset, data, assignments)
     if run is not None:
         folder = named_run(run)
+        if folder.path != run:
+            console.notify(f"{option('run')} {run}: there is no such folder here; using {folder.path}")
         _repair_config(folder)
     elif config is not None:
         folder = _run_of(Path(str(preset)).stem, config.data.source)

@@ -343,7 +343,7 @@ MUTANTS = (
     Mutant(
         "distillation: another model replaces the teacher",
         "distillation.py",
-        "if known != teacher.digest:",
+        "if teacher_digest(run) != teacher.digest:",
         "if False:",
         "tests/test_distill.py::test_another_teacher_is_refused",
     ),

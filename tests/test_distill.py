@@ -2,6 +2,7 @@
 
 import html
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -113,6 +114,43 @@ def test_fast_warns_of_a_run_that_trained_on(cli: Cli, distilled: Path) -> None:
     done = cli("sample", "--run", distilled / "tiny", "--fast", "--n", 1, "--out", "x.npz")
     assert done.code == 0, done.err
     assert "distilled from other weights" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("state", ["missing", "damaged", "link"])
+def test_fast_does_not_need_the_teacher(cli: Cli, distilled: Path, state: str) -> None:
+    run, own = distilled / "tiny", distilled / "tiny-distilled"
+    teacher = own / "teacher.safetensors"
+    if state == "damaged":
+        teacher.write_bytes(b"damaged")
+    else:
+        teacher.unlink()
+    if state == "link":
+        assert cli("train", "--run", run, "--set", "train.steps=4").code == 0
+        teacher.symlink_to(run / "weights" / "step-00000004.safetensors")
+    for named in (run, own):
+        done = cli("sample", "--run", named, "--fast", "--n", 1, "--out", "x.npz", "--json")
+        assert json.loads(done.out)["sampler"] == "consistency", done.err
+        assert ("distilled from other weights" in " ".join(done.err.split())) == (state == "link" and named == run)
+    if state == "link":
+        assert "not a distillation of" in " ".join(cli("distill", run, "--set", "train.steps=9").err.split())
+    shutil.rmtree(run / "weights")
+    assert cli("sample", "--run", run, "--fast", "--n", 1, "--out", "x.npz").code == 0
+
+
+def test_the_advice_of_fast_works(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "my runs" / "it's"
+    run.parent.mkdir()
+    shutil.copytree(tiny_run, run)
+    done = cli("sample", "--run", run, "--fast", "--n", 1)
+    command = shlex.split(" ".join(done.err.split()).partition("distill it with: blurdiff ")[2])
+    assert command == ["distill", str(run)]
+    assert cli(*command, *SHORT).code == 0
+    assert cli("sample", "--run", run, "--fast", "--n", 1, "--out", "x.npz").code == 0
+    keys = settings("train.steps=1", "objective=eps")
+    assert cli("train", "--preset", "shapes-blur", "--run", "other", *keys).code == 0
+    refused = " ".join(cli("sample", "--run", "other", "--fast", "--n", 1).err.split())
+    assert "only diffusion with objective spectral can be distilled" in refused
+    assert "leave --fast out" in refused
 
 
 def test_fast_goes_by_what_a_run_is_and_not_by_its_name(cli: Cli, distilled: Path) -> None:

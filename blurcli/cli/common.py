@@ -178,8 +178,8 @@ def _distilled(run: Run) -> Run:
     path = found.newest_weights()
     if not is_distilled(load_weights(path)):
         raise UsageError(
-            f"--fast: {path}: is not a distilled model; distill into another folder, and sample from that: "
-            f"blurdiff distill {quoted(run.path)} --run FOLDER"
+            f"--fast: {run.path} has no distilled model, as {path} is none; distill it into another folder, from which to "
+            f"sample, with: blurdiff distill {quoted(run.path)} --run {quoted(f'{found.path}-2')}"
         )
     if teacher_digest(found) not in (None, own.digest):
         console.notify(f"warning: {found.path}: was distilled from other weights than {own.path}, the newest of {run.path}")

@@ -28,13 +28,13 @@ def plot(
 ) -> None:
     """Plot the records of a run: loss, scores over training, power spectra, and samplers against their steps."""
     from blurcli import console, files
-    from blurcli.runs import RUNS, named_run, newest_run
+    from blurcli.runs import RUNS, named_run, newest_run, similar_run
 
     chosen = named_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
         raise UsageError(f"no run with weights in {RUNS}/: name one, or train one with: blurdiff train --preset shapes-blur")
     if not chosen.path.is_dir():
-        raise UsageError(f"{chosen.path}: no such run folder")
+        raise UsageError(f"{chosen.path}: no such run folder{similar_run(chosen.path)}")
     folder = out or chosen.path / "plots"
     plots = list(_plots(chosen))
     if not plots:

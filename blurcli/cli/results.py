@@ -9,7 +9,7 @@ import typer
 
 from blurcli.cli import completion
 from blurcli.cli.common import JsonOption
-from blurcli.errors import UsageError, did_you_mean, quoted
+from blurcli.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from blurcli.evaluate import Group
@@ -26,7 +26,7 @@ def results(
 ) -> None:
     """Show recorded scores, the best first, in one table per protocol: scores of unlike protocols are not comparable."""
     from blurcli import console, evaluate, files
-    from blurcli.runs import RUNS, named_run
+    from blurcli.runs import RUNS, named_run, similar_run
 
     scores: list[dict[str, Any]] = []
     paths: dict[Path, Path] = {}
@@ -39,8 +39,7 @@ def results(
         found = named_run(given).path
         path = found / "evaluations.jsonl" if found.is_dir() else found
         if not found.exists():
-            close = did_you_mean(str(given), [path.name for path in files.listed(RUNS)])
-            raise UsageError(f"{given}: no such run folder or file of scores{close}")
+            raise UsageError(f"{given}: no such run folder or file of scores{similar_run(given)}")
         if reason := files.unreadable(path):
             raise UsageError(f"{path}: {reason}; score the run with: blurdiff fid --run {quoted(found)}")
         paths.setdefault(path.resolve(), path)

@@ -17,7 +17,7 @@ from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten
 from blurcli.config.sources import expand_home, resolve_source
 from blurcli.errors import UsageError, did_you_mean, option
-from blurcli.runs import Run, other_version
+from blurcli.runs import Run, other_version, similar_run
 
 _MAX_ERRORS = 20  # reported at once
 _MAX_YAML_BYTES = 1 << 16  # a preset with every key has a tenth of that
@@ -123,7 +123,8 @@ def load_run_config(path: Path) -> Config:
         UsageError: there is no such file, or it is damaged.
     """
     if not path.is_file():
-        raise UsageError(f"{path.parent}: not a run folder (it has no {path.name})")
+        close = "" if path.parent.exists() else similar_run(path.parent)
+        raise UsageError(f"{path.parent}: not a run folder (it has no {path.name}){close}")
     return load_config(str(path.resolve()))
 
 

@@ -73,10 +73,8 @@ class Trackers:
         if known is not None and (original := known.original(path)):
             self._notify(f"{name}: {self._run.path} is a copy of {original}, and has a run of its own")
             known = None
-        folder = self._run.path.resolve()
-        return TrackedRun(
-            folder.name, str(self._run.path), str(path.parent.resolve()), config, None if known is None else known.name
-        )
+        folder, identity = self._run.path.resolve(), None if known is None else known.name
+        return TrackedRun(folder.name, str(self._run.path), str(path.parent.resolve()), config, identity)
 
     def _each(self, act: Callable[[str, Tracker], object]) -> None:
         for name, tracker in list(self._trackers.items()):
