@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,22 +19,40 @@ from blurcli.checkpoint import Tensors
 from blurcli.errors import UsageError, UserError, option
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_PREFIX = "module."  # of DataParallel
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What DataParallel, torch.compile, FSDP and activation checkpoints put into the names of parameters, at any depth."""
+_NUMBER = re.compile("[iuf][1248]")  # of NumPy's types
 
 
-class _Ignored:
-    """Takes the place of NumPy's numbers, such as the learning rate of the optimizer, of which nothing is needed."""
+class _NumpyType:
+    """Takes the place of NumPy's dtype."""
 
-    def __init__(self, *arguments: Any) -> None:
-        pass
+    def __init__(self, name: object = "", *_: object) -> None:
+        self.name, self.order = name, "="
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        self.order = state[1]
+
+
+class _NumpyNumber:
+    """Takes the place of NumPy's numbers, such as a step or a learning rate."""
+
+    def __init__(self, kind: object = None, content: object = b"", *_: object) -> None:
+        self._kind, self._content = kind, content
+
+    def item(self) -> int | float | None:
+        """The number; None where it is none."""
+        kind, content = self._kind, self._content
+        if not isinstance(kind, _NumpyType) or not _NUMBER.fullmatch(str(kind.name)) or not isinstance(content, bytes):
+            return None
+        numbers = np.frombuffer(content, f"{'>' if kind.order == '>' else '<'}{kind.name}")
+        return numbers.item() if numbers.size == 1 else None
 
 
 # Names in a file, none of which is looked up in NumPy.
 _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Ignored, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    (_NumpyType, "numpy.dtype"),
+    *((_NumpyNumber, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
 
 
@@ -54,7 +74,8 @@ class Checkpoint:
 def read_checkpoint(path: Path, averaged: bool = True) -> Checkpoint:
     """Read a file `{"model": ..., "ema": {"shadow_params": [...], ...}, "step": ..., ...}`.
 
-    `model` is the state dict of the network, `shadow_params` the averages of its parameters in the same order.
+    `model` is the state dict of the network, `shadow_params` the averages of its parameters in the same order. `ema` may
+    also be the averages alone, in that order or by name.
 
     Args:
         path: the file, as `torch.save` writes it.
@@ -66,36 +87,74 @@ def read_checkpoint(path: Path, averaged: bool = True) -> Checkpoint:
     """
     content = _load(path)
     if not isinstance(content, Mapping):
-        raise _other(path, f"it is a {type(content).__name__}")
-    model, step = content.get("model"), content.get("step")
-    if not isinstance(model, Mapping) or not isinstance(step, int) or step < 0:
-        raise _other(path, f"its keys are {_some(content)}")
-    if not model or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in model.items()):
-        raise _other(path, "its model is not made of named tensors")
-    tensors: list[Tensor] = list(model.values())
+        raise _other(path, f"a {type(content).__name__}")
+    if not isinstance(content.get("model"), Mapping) or "step" not in content:
+        raise _other(path, *_hinted(content))
+    step, network = _step(path, content["step"]), _named(path, "model", content["model"])
     if averaged:
-        tensors = _averages(path, content.get("ema"), tensors)
-    network = {name.removeprefix(_PREFIX): tensor.float().clone() for name, tensor in zip(model, tensors, strict=True)}
+        network = _averages(path, content.get("ema"), network)
     for name, tensor in network.items():
-        if not tensor.isfinite().all():
+        if tensor.layout != torch.strided or not tensor.is_floating_point() or tensor.is_meta:
+            kind = f"{tensor.layout}, {tensor.dtype}, on {tensor.device}"
+            raise UsageError(
+                f"{path}: {name} is not a dense tensor of floating-point numbers ({kind}): save it anew as one, where it can "
+                "be loaded"
+            )
+        network[name] = tensor.detach().float().clone()
+        if not network[name].isfinite().all():
             raise UserError(f"{path}: {name} is not finite; the training had diverged: use an earlier checkpoint")
     return Checkpoint(path, network, step)
 
 
-def _averages(path: Path, ema: Any, tensors: list[Tensor]) -> list[Tensor]:
-    averages = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+def _named(path: Path, key: str, tensors: Mapping[Any, Any]) -> Tensors:
+    """The tensors of a state dict by their names in the network itself, whatever it was wrapped into, or held by."""
+    if not tensors or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):
+        raise UsageError(f"{path}: its {key} is not made of named tensors")
+    parts = [[part for part in name.split(".") if part not in _WRAPPERS] for name in tensors]
+    while len({name[0] for name in parts if name}) == 1 and all(len(name) > 2 for name in parts):
+        parts = [name[1:] for name in parts]
+    found: Tensors = {}
+    for given, name, tensor in zip(tensors, map(".".join, parts), tensors.values(), strict=True):
+        if name in found:
+            raise UsageError(f"{path}: its {key} holds {name} twice, once as {given}: save it anew without the copy")
+        found[name] = tensor
+    return found
+
+
+def _step(path: Path, given: Any) -> int:
+    """Training steps, which are counted in many types."""
+    value = given
+    if isinstance(given, _NumpyNumber) or (isinstance(given, Tensor) and given.numel() == 1 and not given.is_meta):
+        value = given.item()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        shown = repr(value)[:40] if isinstance(value, int | float | str) else f"a {type(value).__name__}"
+        raise UsageError(
+            f"{path}: its step is {shown}, not a whole number of at least 0: save it anew, where it can be loaded, with "
+            "'step': int(state['step'])"
+        )
+    return value
+
+
+def _averages(path: Path, ema: Any, network: Tensors) -> Tensors:
+    """The averages of the parameters of a network, by their names."""
+    averages = ema.get("shadow_params") if isinstance(ema, Mapping) else ema
+    if averages is None and ema and all(isinstance(tensor, Tensor) for tensor in ema.values()):
+        by_name = _named(path, "ema", ema)
+        averages = [by_name[name] for name in network if name in by_name]
     if averages is None:
         raise UsageError(
             f"{path}: has no EMA of the weights (ema.shadow_params), which images are sampled with; "
             f"{option('no-ema')} imports the weights of the last step"
         )
-    if not isinstance(averages, list) or not all(isinstance(tensor, Tensor) for tensor in averages):
-        raise UserError(f"{path}: its EMA is not a list of tensors; the file is damaged")
-    if [tensor.shape for tensor in averages] != [tensor.shape for tensor in tensors]:
+    if not isinstance(averages, list | tuple) or not all(isinstance(tensor, Tensor) for tensor in averages):
+        raise UserError(f"{path}: its EMA is not a list of tensors; {option('no-ema')} imports the weights of the last step")
+    if [tensor.shape for tensor in averages] != [tensor.shape for tensor in network.values()]:
         raise UserError(
-            f"{path}: its EMA ({len(averages)} tensors) does not fit its network ({len(tensors)}): use another copy"
+            f"{path}: its EMA ({len(averages)} tensors) does not fit its network ({len(network)}): use another copy"
         )
-    return averages
+    return dict(zip(network, averages, strict=True))
 
 
 def _load(path: Path) -> Any:
@@ -108,7 +167,8 @@ def _load(path: Path) -> Any:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise UserError(f"{path}: {damaged} in it does not match its checksum; it is damaged: use another copy")
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that sparse tensors take long
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except UserError:
         raise
@@ -134,8 +194,23 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     )
 
 
-def _other(path: Path, found: str) -> UsageError:
-    return UsageError(f"{path}: no training state with a network, its EMA and a step (model, ema, step): {found}")
+def _other(path: Path, found: str, hint: str = "") -> UsageError:
+    return UsageError(f"{path}: expected a checkpoint with the keys model, ema and step; found {found}{hint}")
+
+
+def _hinted(content: Mapping[Any, Any]) -> tuple[str, str]:
+    """The keys of something else than a checkpoint, and how to make one of it where it holds a network."""
+    step = "state['global_step']" if "global_step" in content else "0"
+    if isinstance(content.get("state_dict"), Mapping):
+        network = "state['state_dict']"
+    elif isinstance(content.get("model"), Mapping):
+        network = "state['model']"
+    elif content and all(isinstance(value, Tensor) for value in content.values()):
+        network = "state"
+    else:
+        return _some(content), ""
+    new = f"torch.save({{'model': {network}, 'step': {step}}}, 'new.pth')"
+    return _some(content), f": save it anew, where it can be loaded, with {new}, and import that with {option('no-ema')}"
 
 
 def _some(content: Mapping[Any, Any]) -> str:
