@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from blurcli import files
-from blurcli.errors import UserError
+from blurcli.errors import UserError, one_line
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)` in bytes; total 0 is unknown."""
@@ -17,6 +18,65 @@ Progress = Callable[[int, int], None]
 _STALL_SEC = 20.0  # without a byte
 _SLOWEST_BYTES_PER_SEC = 1000  # mean over _STALL_SEC
 _CHUNK = 1 << 16
+
+_REASONS = (
+    (r"Tunnel connection failed: ([\w ]+)|Proxy Authentication", "the proxy refuses ({}); see $HTTPS_PROXY"),
+    (r"ProxyError", "the proxy cannot be reached; see $HTTPS_PROXY"),
+    (
+        r"(?i)certificate[ _]verify[ _]failed(?:: ([\w' -]+\w))?",
+        "the TLS certificate is not accepted ({}); where a proxy opens TLS, name its certificates with $SSL_CERT_FILE and "
+        "$REQUESTS_CA_BUNDLE",
+    ),
+    (r"\[SSL: (\w+)", "TLS failed ({})"),
+    (r"SSLError", "TLS failed"),
+    (r"HTTP Error (\d+)", "HTTP {}"),
+    (
+        r"(?i)gaierror|NameResolution|getaddrinfo|name or service not known|name resolution|nodename nor",
+        "no network connection",
+    ),
+    (r"(?i)unreachable|no route to host|network is down|WinError 100(?:50|51|65)", "no network connection"),
+    (r"(?i)timeout|timed out", "timed out"),
+    (r"(?i)ConnectionRefused|connection refused|WinError 10061", "connection refused"),
+    (
+        r"ConnectionReset|ConnectionAborted|BrokenPipe|RemoteDisconnected|IncompleteRead|ProtocolError|ReadError|WriteError|CloseError"
+        r"|Consistency check failed",
+        "the connection broke off",
+    ),
+    (r"ConnectError|ConnectionError|NewConnection|UnsupportedProtocol", "no connection"),
+)
+"""What the types and texts of errors mean, whatever library raised them; the first that is found counts."""
+
+
+class DownloadError(UserError):
+    """A file could not be downloaded.
+
+    Attributes:
+        url: its address.
+        reason: why, in a few words.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url, self.reason = url, reason
+
+
+def network_reason(error: BaseException) -> str | None:
+    """Why a request over the network failed, in a few words, whatever library made it; None for an error of another kind."""
+    chain = causes(error)
+    text = "\n".join(f"{type(one).__name__}: {one}" for one in chain)
+    for pattern, reason in _REASONS:
+        if found := re.search(pattern, text):
+            detail = next(filter(None, found.groups()), None)
+            return reason.format(detail) if detail else reason.replace(" ({})", "")
+    return None
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """An error, what it was raised for, and so on."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain
 
 
 def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progress, sha256: str | None = None) -> None:
@@ -30,18 +90,19 @@ def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progr
         sha256: the published SHA-256 in hex; None where it is unknown.
 
     Raises:
-        UserError: the host is unreachable, refuses, is too slow or breaks off; wrong content; the file cannot be written.
+        DownloadError: the host is unreachable, refuses, is too slow or breaks off; wrong content.
+        UserError: the file cannot be written.
     """
     with files.replacing(path) as temporary:
         with temporary.open("wb") as file:
             for chunk in _chunks(url, progress):
                 file.write(chunk)
         if sha256 is not None and (found := file_sha256(temporary)) != sha256:
-            raise UserError(f"{url}: sent other bytes than were published (SHA-256 {found} instead of {sha256})")
+            raise DownloadError(url, f"sent other bytes than were published (SHA-256 {found} instead of {sha256})")
         try:
             check(temporary)
         except UserError as error:
-            raise UserError(f"{url}: sent something else than {path.name} ({error})") from None
+            raise DownloadError(url, f"sent something else than {path.name} ({error.text})") from None
     _write_record(path, file_sha256(path), url)
 
 
@@ -88,11 +149,13 @@ def _chunks(url: str, progress: Progress) -> Iterator[bytes]:
     import requests
     import urllib3
 
+    if not url.lower().startswith(("http://", "https://")):
+        raise DownloadError(url, "not an http or https address")
     done = total = 0
     try:
         with requests.get(url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=_STALL_SEC) as response:
             if not response.ok:
-                raise UserError(f"{url}: the host answered {response.status_code} ({response.reason})")
+                raise DownloadError(url, f"HTTP {response.status_code} ({response.reason})")
             total = int(response.headers.get("Content-Length") or 0)
             window_start, window_bytes = time.monotonic(), 0
             while chunk := response.raw.read1(_CHUNK):
@@ -101,19 +164,17 @@ def _chunks(url: str, progress: Progress) -> Iterator[bytes]:
                 elapsed = time.monotonic() - window_start
                 if elapsed > _STALL_SEC:
                     if window_bytes < _SLOWEST_BYTES_PER_SEC * elapsed:
-                        raise UserError(f"{url}: too slow ({window_bytes / elapsed:.0f} bytes/s); try again later")
+                        raise DownloadError(url, f"too slow ({window_bytes / elapsed:.0f} bytes/s); try again later")
                     window_start, window_bytes = time.monotonic(), 0
                 progress(done, total)
                 yield chunk
         if not done:
             raise urllib3.exceptions.ProtocolError
-    except (requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
-        raise UserError(f"{url}: not an http or https address") from None
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
-        raise UserError(f"{url}: no answer for {_STALL_SEC:g} s; try again later") from None
+        raise DownloadError(url, f"no answer for {_STALL_SEC:g} s; try again later") from None
     except urllib3.exceptions.ProtocolError:
-        raise UserError(
-            f"{url}: the connection broke off after {done} of {total or 'an unknown number of'} bytes; try again"
-        ) from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-        raise UserError(f"{url}: {error}") from None
+        size = total or "an unknown number of"
+        raise DownloadError(url, f"the connection broke off after {done} of {size} bytes; try again") from None
+    # An OSError is that of a missing file of certificates.
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, OSError) as error:
+        raise DownloadError(url, network_reason(error) or one_line(str(error))) from None

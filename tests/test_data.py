@@ -206,7 +206,7 @@ def test_a_failed_download_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
     with pytest.raises(
-        UserError, match=r"cifar10: cannot be downloaded \(no route to host\).*torchvision.*or name images with `data`"
+        UserError, match=r"cifar10: cannot be downloaded \(no network connection\).*torchvision.*or name images with `data`"
     ):
         load_dataset("cifar10", "train", (32, 32), 3)
 

@@ -1,21 +1,32 @@
 """Downloads, from a host on this machine that misbehaves in every way that hosts do."""
 
+import errno
+import http.client
 import http.server
+import itertools
 import json
 import os
 import re
+import socket
+import ssl
 import threading
 import time
+import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+import requests
+import urllib3
 from conftest import Cli, settings
 
 from blurcli import downloads
 from blurcli.cache import cache_folder
+from blurcli.config import load_config
 from blurcli.errors import UserError
 from blurcli.evaluate import distances, inception, load_features
 
@@ -82,7 +93,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 TROUBLE = {
-    "404": r"the host answered 404 \(Not Found\)",
+    "404": r"HTTP 404 \(Not Found\)",
     "cut": r"the connection broke off after \d+ of \d+ bytes",
     "wrong bytes": "sent something else than inception-2015-12-05.pt",
     "stalls": r"no answer for 0.5 s",
@@ -100,11 +111,11 @@ def test_trouble_leaves_nothing_behind_and_a_retry_succeeds(
     failed = cli(*command)
     assert failed.code == 1
     message = " ".join(failed.err.split())
-    assert "the Inception network cannot be downloaded" in message
+    assert "the Inception network is not here and cannot be downloaded" in message
 
     assert re.search(TROUBLE[manner], message), message
     place = cache_folder() / "inception" / "inception-2015-12-05.pt"
-    assert f"put the file inception-2015-12-05.pt at {place}" in message
+    assert f"put it at {place}" in message
     assert "--features pixels or --features FILE" in message
     assert not list(cache_folder().rglob("*incept*.*"))
     assert not (tiny_run / "evaluations.jsonl").exists()
@@ -124,7 +135,91 @@ def test_a_host_that_is_not_there(cli: Cli, tiny_run: Path, monkeypatch: pytest.
     monkeypatch.setenv("BLURDIFF_INCEPTION", "http://127.0.0.1:9/file")
     failed = cli("fid", "--run", tiny_run, "--features", "inception", "--n", 8, "--force")
     assert failed.code == 1
-    assert "Connection refused" in failed.err
+    assert failed.err.splitlines()[-1].startswith(
+        "error: the Inception network is not here and cannot be downloaded: connection refused. Without it, score with --features"
+    )
+    assert "or fetch it with a network: blurdiff prefetch --preset cifar10-blur (from http://127.0.0.1:9/file)" in failed.err
+    assert load_config("cifar10-blur").score.features == "inception"
+
+
+def raised(error: BaseException, *outer: BaseException) -> BaseException:
+    """The last of these errors, each raised because of the one before."""
+    for cause, one in itertools.pairwise((error, *outer)):
+        one.__cause__ = cause
+    return (error, *outer)[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "no network connection"),
+        (raised(socket.gaierror(11001, "getaddrinfo failed"), urllib.error.URLError("x")), "no network connection"),
+        (
+            RuntimeError("Tried http://x, got:\n<urlopen error [Errno -3] Temporary failure in name resolution>"),
+            "no network connection",
+        ),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "no network connection"),
+        (ConnectionRefusedError(111, "Verbindungsaufbau abgelehnt"), "connection refused"),
+        (
+            raised(ConnectionRefusedError(), urllib3.exceptions.ProxyError("x", OSError())),
+            "the proxy cannot be reached; see $HTTPS_PROXY",
+        ),
+        (
+            OSError("Tunnel connection failed: 407 Proxy Authentication Required"),
+            "the proxy refuses (407 Proxy Authentication Required); see $HTTPS_PROXY",
+        ),
+        (httpx.ProxyError("407 Proxy Authentication Required"), "the proxy refuses; see $HTTPS_PROXY"),
+        (
+            raised(
+                ssl.SSLCertVerificationError(1, "[SSL: X] certificate verify failed: self-signed certificate (_ssl.c:1)"),
+                requests.exceptions.SSLError(),
+            ),
+            "the TLS certificate is not accepted (self-signed certificate); where a proxy opens TLS, name its certificates with "
+            "$SSL_CERT_FILE and $REQUESTS_CA_BUNDLE",
+        ),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1)"), "TLS failed (WRONG_VERSION_NUMBER)"),
+        (urllib.error.HTTPError("http://x", 403, "Forbidden", Message(), None), "HTTP 403"),
+        (raised(TimeoutError("The read operation timed out"), httpx.ReadTimeout("")), "timed out"),
+        (http.client.RemoteDisconnected("Remote end closed connection without response"), "the connection broke off"),
+        (httpx.RemoteProtocolError("peer closed connection"), "the connection broke off"),
+        (ValueError("something else"), None),
+    ],
+    ids=repr,
+)
+def test_reasons_are_short_and_the_same_for_every_library(error: Exception, reason: str | None) -> None:
+    assert downloads.network_reason(error) == reason
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://{host}", "TLS failed"),
+        ("http://absent.invalid/x", "no network connection"),
+        ("http://[bad/x", "not a valid host"),
+    ],
+)
+def test_reasons_are_no_objects_of_a_library(
+    host: Host, tmp_path: Path, url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(name: str, *arguments: object, **options: object) -> object:
+        if name == "absent.invalid":
+            raise socket.gaierror(-2, "Name or service not known")
+        return original(name, *arguments, **options)
+
+    original = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(downloads.DownloadError) as error:
+        downloads.fetch(
+            url.format(host=host.address.partition("//")[2]), tmp_path / "x", lambda path: None, lambda *progress: None
+        )
+    assert reason in error.value.reason
+    assert not re.search(r"Pool\(|object at|urllib3|Errno|Connection\(", error.value.text)
+
+
+def test_a_missing_file_of_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "absent"))
+    with pytest.raises(downloads.DownloadError, match=r"TLS CA certificate bundle, invalid path: .*absent"):
+        downloads.fetch("https://127.0.0.1:9/x", tmp_path / "x", lambda path: None, lambda *progress: None)
 
 
 def test_content_without_a_length(host: Host, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_no_network(command: Command, server: Hub, exported: Path) -> None:
     away = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     failed = command(*sample, **away)
     assert (failed.code, failed.err.count("\n")) == (1, 1), failed.err
-    assert "hf://me/tiny: http://127.0.0.1:9 cannot be reached" in failed.err
+    assert "hf://me/tiny: http://127.0.0.1:9 cannot be reached (connection refused); check the network" in failed.err
     assert "it is not in the cache" in failed.err
     server.trouble = "busy"
     assert "the hub answered 503 (busy); try again later" in command(*sample).err

@@ -11,7 +11,8 @@ from blurcli.cache import cache_folder
 from blurcli.data.dataset import Dataset, Request
 from blurcli.data.images import Images, fit
 from blurcli.data.packed_cache import digest_of, load_packed, pack
-from blurcli.errors import UserError, option
+from blurcli.downloads import network_reason
+from blurcli.errors import UserError, one_line, option
 
 TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 """The classes in `torchvision.datasets` by our names. Each has the arguments `root`, `train` and `download`."""
@@ -52,8 +53,9 @@ def _original(request: Request) -> Any:
     try:
         return getattr(torchvision.datasets, name)(root, train=request.split == "train", download=True)
     except (OSError, RuntimeError) as error:
+        reason = network_reason(error) or one_line(str(error).strip().partition("\n")[0])
         raise UserError(
-            f"{request.source}: cannot be downloaded ({error}). With a network, run the command again; without one, put the "
+            f"{request.source}: cannot be downloaded ({reason}). With a network, run the command again; without one, put the "
             f"files of torchvision.datasets.{name} into {root}, or name images with {option('data')}"
         ) from None
 

@@ -80,10 +80,12 @@ def locate(mode: str, given: Path | None, progress: downloads.Progress) -> tuple
     url, sha256 = (mirror, None) if mirror is not None else (_address(mode), published.sha256)
     try:
         downloads.fetch(url, path, lambda temporary: _check(temporary, mode), progress, sha256)
-    except UserError as error:
+    except downloads.DownloadError as error:
+        fetched = "blurdiff prefetch --preset cifar10-blur" + (f" --mode {mode}" if mode != "clean" else "")
         raise UserError(
-            f"the Inception network cannot be downloaded: {error.text}. Run the command again with a network; without one, "
-            f"put the file {published.name} at {path}, or name it with {option('inception')} or ${VARIABLE}. Or {_ALTERNATIVE}"
+            f"the Inception network is not here and cannot be downloaded: {error.reason}. Without it, {_ALTERNATIVE}. Or name "
+            f"its file {published.name} with {option('inception')} or ${VARIABLE}, put it at {path}, or fetch it with a "
+            f"network: {fetched} (from {error.url})"
         ) from None
     return path, downloads.verify(path)
 

@@ -101,10 +101,10 @@ def published_reference(name: str, features: Features, height: int, split: str, 
     if not path.is_file():
         try:
             downloads.fetch(_PUBLISHED_URL + file, path, _read_published, progress)
-        except UserError as error:
+        except downloads.DownloadError as error:
             raise UserError(
-                f"{option('reference')} {name}: {error.text}. Without a network, put {file} at {path}, or measure "
-                f"a reference with {option('data')}"
+                f"{option('reference')} {name}: cannot be downloaded: {error.reason}. Measure a reference with "
+                f"{option('data')}, or put {file} at {path} (from {error.url})"
             ) from None
     digest = downloads.verify(path)
     return Reference(f"{name} ({file})", digest, _read_published(path), split)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from logging import ERROR
 from typing import TYPE_CHECKING
 
+from blurcli.downloads import causes, network_reason
 from blurcli.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 TIMEOUT_SEC = 10.0  # as the library's own, for requests that have none
 LOG_IN = "log in with: hf auth login, or set $HF_TOKEN"
 
-# The errors of its HTTP client, by name: huggingface_hub 1 uses httpx, and 2 httpx2.
-_UNREACHABLE = ("ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol")
-_SILENT = ("ReadTimeout", "WriteTimeout", "PoolTimeout")
-_BROKEN_OFF = ("ReadError", "WriteError", "CloseError", "RemoteProtocolError", "LocalProtocolError")
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -76,11 +73,7 @@ def reason(error: BaseException) -> str:
     """What went wrong, and what to do, in one line."""
     from huggingface_hub import constants, errors
 
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    for one in chain:
-        name, detail = type(one).__name__, _first_line(one)
+    for one in causes(error):
         if isinstance(one, errors.OfflineModeIsEnabled):
             return "the hub's library is offline ($HF_HUB_OFFLINE)"
         if isinstance(one, errors.LocalTokenNotFoundError):
@@ -90,12 +83,8 @@ def reason(error: BaseException) -> str:
         if isinstance(one, OSError) and one.errno in _NOT_WRITABLE:
             where = one.filename or constants.HF_HUB_CACHE
             return f"{where} cannot be written ({one.strerror}): free disk space, or choose another folder with $HF_HOME"
-        if name in _UNREACHABLE:
-            return f"{constants.ENDPOINT} cannot be reached ({detail or name}); check the network connection"
-        if name in _SILENT:
-            return f"{constants.ENDPOINT} does not answer; try again later"
-        if name in _BROKEN_OFF or "Consistency check failed" in detail:
-            return f"the connection broke off ({detail or name}); try again"
+    if why := network_reason(error):
+        return f"{constants.ENDPOINT} cannot be reached ({why}); check the network connection, or try again later"
     return f"{_first_line(error) or type(error).__name__}"
 
 
