@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 _OPTION = re.compile("\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}(.*?)\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}")
 
@@ -64,6 +65,27 @@ class OptionError(UsageError):
 
     def __init__(self, name: str, value: object, reason: str) -> None:
         super().__init__(f"{option(name)} {value}: {reason}")
+
+
+@contextmanager
+def importing(package: str, text: str, hint: str = "") -> Iterator[None]:
+    """Turn a failed import of an optional package into a UserError: how to install it, or why it cannot be imported.
+
+    Args:
+        package: its name, by which it is imported and installed.
+        text: what needs it; the message begins with that.
+        hint: what else to do.
+    """
+    try:
+        yield
+    except Exception as error:  # a package that does not fit the others can raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise UserError(f"{text}: needs the package {package}: pip install {package}{hint}") from None
+        reason = one_line((str(error).strip().splitlines() or [""])[0])
+        raise UserError(
+            f"{text}: the package {package} is there and cannot be imported ({type(error).__name__}: {reason}); repair it, or "
+            f"what it needs{hint}"
+        ) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

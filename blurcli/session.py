@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import OptionError, UsageError, option
+from blurcli.errors import OptionError, UsageError, UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,10 +78,16 @@ def read_weights(source: Path | str) -> Weights:
     from blurcli import console, hub
     from blurcli.weights import load_weights
 
-    reference = str(source)
-    if not hub.is_reference(reference):
+    if not hub.is_reference(str(source)):
         return load_weights(Path(source))
-    return load_weights(hub.fetch(reference, console.notify), reference)
+    reference = hub.parse(str(source)).text
+    path = hub.fetch(reference, console.notify)
+    try:
+        return load_weights(path, reference)
+    except UsageError:
+        raise
+    except UserError as error:
+        raise UserError(f"{error.text}; to fetch it again, delete {path.resolve()} and repeat the command") from None
 
 
 def load_model(

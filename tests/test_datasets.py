@@ -194,7 +194,7 @@ def test_databases_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"not a readable LMDB database"):
         load_dataset(str(tmp_path), "train", (8, 8), 3)
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(UsageError, match=r"install the package for it: pip install lmdb"):
+    with pytest.raises(UserError, match=r"an LMDB database: needs the package lmdb: pip install lmdb"):
         load_dataset(str(tmp_path), "train", (8, 8), 3)
 
 

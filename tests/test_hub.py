@@ -21,6 +21,7 @@ from blurcli import hub, sharing
 from blurcli.checkpoint import content_hash
 from blurcli.config import load_run_config
 from blurcli.errors import UsageError, UserError
+from blurcli.hub import client
 from blurcli.weights import load_weights, save_weights
 
 pytest.importorskip("huggingface_hub", reason="needs the package huggingface_hub")
@@ -93,7 +94,57 @@ def test_references(text: str, parts: tuple[str, ...]) -> None:
     assert (found.repository, found.revision, found.file) == parts
 
 
+@pytest.mark.parametrize(
+    ("address", "reference"),
+    [
+        *(
+            (f"{scheme}{host}/me/tiny", "hf://me/tiny")
+            for scheme in ("https://", "http://", "HTTPS://", "")
+            for host in ("huggingface.co", "hf.co")
+        ),
+        *(
+            (f"{start}/me/tiny/", "hf://me/tiny")
+            for start in ("https://www.huggingface.co", "www.hf.co", "https:/huggingface.co", "Hf.Co")
+        ),
+        *(
+            (f"hf.co{rest}", "hf://me/tiny")
+            for rest in (":me/tiny", ":443/me/tiny", "/me/tiny?x=1#files", "/me/tiny/tree/main/", "//me/tiny")
+        ),
+        ("https://huggingface.co/me/tiny/tree/v1.0", "hf://me/tiny@v1.0"),
+        ("https://huggingface.co/me/tiny/tree/feature%2Fx", "hf://me/tiny@feature%2Fx"),
+        ("https://huggingface.co/me/tiny/tree/refs%2Fpr%2F1", "hf://me/tiny@refs%2Fpr%2F1"),
+        ("https://huggingface.co/me/tiny/commit/0123abc", "hf://me/tiny@0123abc"),
+        ("https://huggingface.co/me/tiny/blob/main/a/b.safetensors", "hf://me/tiny/a/b.safetensors"),
+        ("https://huggingface.co/me/tiny/resolve/main/b.safetensors?download=true", "hf://me/tiny/b.safetensors"),
+        ("https://huggingface.co/me/tiny/raw/refs/pr/1/b.safetensors", "hf://me/tiny@refs%2Fpr%2F1/b.safetensors"),
+        ("http://127.0.0.1:8000/me/tiny/resolve/v1/b.safetensors", "hf://me/tiny@v1/b.safetensors"),
+    ],
+)
+def test_addresses_are_references(address: str, reference: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:8000")
+    assert hub.is_reference(address)
+    assert hub.parse(address) == hub.parse(reference)
+    assert hub.parse(hub.parse(address).text) == hub.parse(reference)
+
+
 MALFORMED = (
+    *(
+        "https://huggingface.co",
+        "https://huggingface.co/",
+        "https://huggingface.co/me",
+        "https://hf.co/datasets/me/tiny",
+        "https://[x",
+    ),
+    *(
+        f"https://huggingface.co/me/tiny/{page}"
+        for page in ("discussions/1", "settings", "tree", "tree/main/folder", "blob/main/x.bin")
+    ),
+    *(
+        "https://github.com/me/tiny",
+        "https://huggingface.com.evil.org/me/tiny",
+        "http://",
+        "hf.co/me/tiny/resolve/main/../../x.safetensors",
+    ),
     *(
         "hf://",
         "hf:/me/tiny",
@@ -120,11 +171,61 @@ def test_malformed_references(text: str, cli: Cli) -> None:
     refused = cli("sample", "--weights", text)
     assert refused.code == 2
     assert len(refused.err.strip().splitlines()) == 1
-    assert f"error: {text.strip()}" in refused.err
+    assert refused.err.startswith(("error: hf", "error: https:", "error: http:", f"error: {text.strip()}"))
 
 
 def test_paths_are_no_references() -> None:
-    assert not any(hub.is_reference(text) for text in ("hf", "./hf:x", "runs/hf://me/tiny", "shapes-blur"))
+    paths = ("hf", "./hf:x", "runs/hf://me/tiny", "shapes-blur", "hf.co", "hf.common/x", "huggingface.co.safetensors", "https")
+    assert not any(map(hub.is_reference, paths))
+
+
+TOKENS = {
+    "hf_ab cd": "white space at position 6",
+    "hf_ab\ncd": "a line end at position 6",
+    '"hf_abcd"': "the character '\"' at position 1",
+    "hf_ab\u00e9": "the character '\\xe9' at position 6",
+    "hf_\u201cx": "the character '\\u201c' at position 4",
+    "HF_TOKEN=hf_abcd": "the character '=' at position 9",
+    "Bearer hf_abcd": "white space at position 7",
+    "<token>": "the character '<' at position 1",
+}
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_what_cannot_be_a_token_is_refused_before_any_request(
+    token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    file = tmp_path / "token"
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(file))
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", None)
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", None)
+    for call in (lambda: hub.fetch("hf://me/tiny"), lambda: hub.find_destination("me/tiny", None, False)):
+        with pytest.raises(UserError) as error:
+            call()
+        assert str(error.value).startswith(f"$HF_TOKEN: cannot be a token of the hub: it has {TOKENS[token]}; set it anew")
+        assert token not in str(error.value)
+    monkeypatch.setenv("HF_TOKEN", " ")
+    file.write_text(f"{token}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"token: cannot be a token of the hub: .*; log in again with: hf auth login"):
+        hub.fetch("hf://me/tiny")
+    file.write_bytes(b"hf_\xff")
+    with pytest.raises(UserError, match=r"token: cannot be a token of the hub: it has the character '\\ufffd' at position 4"):
+        hub.fetch("hf://me/tiny")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # no request needs it
+    with pytest.raises(UserError, match=r"hf://me/tiny: "):
+        hub.fetch("hf://me/tiny")
+
+
+def test_what_can_be_a_token_is_left_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "absent"))
+    for token in ("", "hf_abcDEF123", " hf_a\n", "hf_oauth_eyJh.bGc-i_O", "YWJj+/=="):
+        monkeypatch.setenv("HF_TOKEN", token)
+        client.api("hf://me/tiny")
 
 
 # Downloads
@@ -282,6 +383,23 @@ def test_a_broken_download_leaves_nothing_behind(
     assert command(*sample).code == 0
 
 
+def test_a_damaged_copy_in_the_cache_is_named(command: Command, server: Hub, exported: Path, tmp_path: Path) -> None:
+    server.add("me/tiny", {"model.safetensors": exported.read_bytes()})
+    sample = ("sample", "--weights", f"{server.address}/me/tiny/blob/main/model.safetensors", "--n", 1, "--out", "x.npz")
+    assert command(*sample).code == 0
+    (copy,) = {path.resolve() for path in (tmp_path / "hf").rglob("model.safetensors")}
+    copy.write_bytes(exported.read_bytes()[:-9])
+    failed = command(*sample, HF_HUB_OFFLINE="1")
+    assert failed.code == 1
+    assert failed.err.endswith(f"; to fetch it again, delete {copy} and repeat the command\n"), failed.err
+    copy.unlink()
+    assert command(*sample).code == 0
+    copy.write_bytes(exported.read_bytes()[:-9])
+    failed = command(*sample)
+    assert re.search(r"has other bytes than were published \(SHA-256\); .*model.safetensors is deleted: try again", failed.err)
+    assert command(*sample).code == 0
+
+
 def little_space() -> None:
     """Files of this process may have 20 kB."""
     import resource
@@ -312,6 +430,24 @@ def without_package() -> None:
     sys.modules["huggingface_hub"] = None  # type: ignore[assignment]
 
 
+def broken_package() -> None:
+    class Broken:
+        def find_spec(self, name: str, *arguments: object) -> None:
+            if name == "huggingface_hub.utils":
+                raise ImportError("cannot import name 'x' from 'typing_extensions'")
+
+    sys.meta_path.insert(0, Broken())  # type: ignore[arg-type]
+
+
+def without_requirement() -> None:
+    class Broken:
+        def find_spec(self, name: str, *arguments: object) -> None:
+            if name in ("httpx", "httpx2"):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Broken())  # type: ignore[arg-type]
+
+
 def test_the_package_is_optional(command: Command, tiny_run: Path) -> None:
     """Without it, references are explained, and all else works."""
     push = ("push", tiny_run, "me/tiny", "--license", "mit", "--n", 1, "--no-animation")
@@ -319,6 +455,13 @@ def test_the_package_is_optional(command: Command, tiny_run: Path) -> None:
         done = command(*arguments, before=without_package)
         assert done.code == 1
         assert "needs the package huggingface_hub: pip install huggingface_hub" in done.err
+    for before, reason in (
+        (broken_package, "ImportError: cannot import name 'x'"),
+        (without_requirement, "ModuleNotFoundError: No module"),
+    ):
+        done = command("sample", "--weights", "hf://me/tiny", before=before)
+        assert f"hf://me/tiny: the package huggingface_hub is there and cannot be imported ({reason}" in done.err
+        assert "pip install" not in done.err
     done = command(*push, "--dry-run", "dry", before=without_package)
     assert done.code == 0, done.err
 
@@ -505,6 +648,19 @@ def test_a_failed_upload_leaves_the_branch_as_it_was(
 def test_wrong_usage(cli: Cli, tiny_run: Path, arguments: tuple[str, ...], reason: str) -> None:
     refused = cli("push", tiny_run, *arguments)
     assert (refused.code, reason in refused.err) == (2, True), refused.err
+
+
+def test_a_repository_by_its_address(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    push = ("--license", "mit", "--n", 1, "--no-animation", "--json", "--dry-run")
+    for i, (address, revision) in enumerate(
+        {"https://huggingface.co/me/tiny": None, "hf.co/me/tiny/tree/dev": "dev", "hf://me/tiny@dev": "dev"}.items()
+    ):
+        done = cli("push", tiny_run, address, *push, tmp_path / str(i))
+        result = json.loads(done.out)
+        assert (result["repository"], result["revision"]) == ("me/tiny", revision)
+    for address in ("https://huggingface.co/me/tiny/tree/dev", "hf://me/tiny/x.safetensors"):
+        refused = cli("push", tiny_run, address, "--revision", "other", *push, tmp_path / "new")
+        assert (refused.code, "names a file, or another revision" in refused.err) == (2, True), refused.err
 
 
 def test_runs_that_cannot_be_shared(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:

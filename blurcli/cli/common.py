@@ -42,7 +42,9 @@ RunOption = Annotated[
 # Text, not a path, which would turn hf:// into hf:/.
 WeightsOption = Annotated[
     str | None,
-    typer.Option("--weights", help="Weights: a .safetensors file; hf://user/repo; or shapes, the bundled model."),
+    typer.Option(
+        "--weights", help="Weights: a .safetensors file; hf://user/repo, or its address; or shapes, the bundled model."
+    ),
 ]
 SamplerOption = Annotated[
     SamplerName | None,

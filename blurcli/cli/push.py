@@ -47,6 +47,13 @@ def push(
     """
     from blurcli import console, files, hub
 
+    if hub.is_reference(repository):
+        named = hub.parse(repository)
+        if named.file is not None or (branch or named.revision) != (named.revision or branch):
+            raise UsageError(
+                f"{repository}: names a file, or another revision; write user/repo, and the branch with --revision"
+            )
+        repository, branch = named.repository, branch or named.revision
     hub.check_repository(repository)
     license_ = hub.check_license(license_)
     if branch is not None:

@@ -15,7 +15,7 @@ from blurcli.data.labels import LABELS_FILE, parse_labels
 from blurcli.data.notes import left_out as left_out_note
 from blurcli.data.outputs import OUTPUT, output_folders, output_pictures
 from blurcli.data.walk import LeftOut, image_names, walk
-from blurcli.errors import UsageError, UserError, option
+from blurcli.errors import UsageError, UserError, importing, option
 
 _MAX_FILE_BYTES = 1 << 28
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -138,7 +138,8 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
     """Open the images below a folder, in a .zip file or an LMDB database, or the single image file at `path`.
 
     Raises:
-        UsageError: `path` does not exist, is of another kind, or contains no image; or the package `lmdb` is missing.
+        UsageError: `path` does not exist, is of another kind, or contains no image.
+        UserError: the package `lmdb` is missing.
         UserError: the archive is damaged.
     """
     if (path / "data.mdb").is_file():
@@ -257,10 +258,8 @@ def _in_folder(folder: Path, names: list[str], not_entered: LeftOut | None = Non
 @contextmanager
 def _database(path: Path) -> Iterator[ImageFiles]:
     """The values of an LMDB database, as LSUN is published."""
-    try:
+    with importing("lmdb", f"{path}: an LMDB database"):
         import lmdb
-    except ImportError:
-        raise UsageError(f"{path}: is an LMDB database; install the package for it: pip install lmdb") from None
     try:
         with (
             lmdb.open(str(path), readonly=True, lock=False, readahead=False) as database,

@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import ERROR
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blurcli.downloads import causes, network_reason
-from blurcli.errors import UserError, one_line
+from blurcli.errors import UserError, importing, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TIMEOUT_SEC = 10.0  # as the library's own, for requests that have none
 LOG_IN = "log in with: hf auth login, or set $HF_TOKEN"
 
+_NO_TOKEN = re.compile(r"[^\w.~+/=-]|=(?=[^=])", re.ASCII)  # RFC 6750
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -31,23 +33,43 @@ def api(text: str) -> HfApi:
         text: what needs it, for the error.
 
     Raises:
-        UserError: the package is missing.
+        UserError: the package is missing or broken, or the token cannot be one.
     """
-    try:
-        from huggingface_hub import HfApi
+    with importing("huggingface_hub", text):
+        from huggingface_hub import HfApi, constants
         from huggingface_hub.utils import logging
         from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-    except ImportError:
-        raise UserError(f"{text}: the hub needs the package huggingface_hub: pip install huggingface_hub") from None
     import blurcli
     from blurcli import console
 
+    if not constants.HF_HUB_OFFLINE:
+        _check_token(Path(constants.HF_TOKEN_PATH))
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.set_verbosity(ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that $HF_HUB_DISABLE_PROGRESS_BARS decides
         (enable_progress_bars if console.draws() else disable_progress_bars)()
     return HfApi(library_name="blurdiff", library_version=blurcli.__version__)
+
+
+def _check_token(file: Path) -> None:
+    """Refuse a token with characters that none has, which HTTP clients refuse in other words, some with the token in them."""
+    variable = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), "")
+    token, place, again = os.environ.get(variable, "").strip(), f"${variable}", "set it anew, or unset it and log in"
+    if not token:
+        place, again = str(file), "log in again"
+        try:
+            token = file.read_bytes().decode(errors="replace").strip()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UserError(f"{file}: the token of the hub cannot be read ({error.strerror}); {LOG_IN}") from None
+    if found := _NO_TOKEN.search(token):
+        character = found[0]
+        kind = "a line end" if character in "\r\n" else "white space" if character.isspace() else f"the character {character!a}"
+        raise UserError(
+            f"{place}: cannot be a token of the hub: it has {kind} at position {found.start() + 1}; {again} with: hf auth login"
+        )
 
 
 @contextmanager

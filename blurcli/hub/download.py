@@ -23,7 +23,7 @@ def fetch(text: str, notify: Callable[[str], None] = lambda text: None) -> Path:
     cannot be reached, or $HF_HUB_OFFLINE is set, it is the file in the cache.
 
     Args:
-        text: hf://user/repo[@revision][/file].
+        text: hf://user/repo[@revision][/file], or an address of the hub.
         notify: receives the commit that is used.
 
     Raises:
@@ -63,7 +63,7 @@ def _downloaded(api: HfApi, reference: Reference, entry: RepoSibling, commit: st
     if entry.lfs is not None and downloads.file_sha256(path) != entry.lfs.sha256:
         for copy in (path.resolve(), path):
             copy.unlink(missing_ok=True)
-        raise UserError(f"{reference.text}: {name} has other bytes than were published (SHA-256); try again")
+        raise UserError(f"{reference.text}: {name} has other bytes than were published (SHA-256); {path} is deleted: try again")
     return path
 
 

@@ -1,10 +1,11 @@
-"""References to weights on the hub: hf://user/repo[@revision][/file]."""
+"""References to weights on the hub: hf://user/repo[@revision][/file], or addresses of its pages."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from blurcli.errors import UsageError, one_line
 
@@ -18,6 +19,8 @@ _REFERENCE = re.compile(
 _REVISION = re.compile(r"[\w.+-]+(?:/[\w.+-]+)*", re.ASCII)
 _FILE = re.compile(r"[^\s\\?#%\x00-\x1f\x7f]+")
 _LONGEST_NAME = 96
+_HOSTS = ("huggingface.co", "hf.co")
+_PAGES = ("tree", "blob", "resolve", "raw", "commit")  # of a repository at a revision
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Reference:
     """A weights file on the hub.
 
     Attributes:
-        text: the reference as it was given.
+        text: the reference; that of an address is hf://user/repo[@revision][/file].
         repository: user/repo.
         revision: branch, tag or commit; None for the main branch.
         file: path of the file in the repository; None for its only weights.
@@ -38,16 +41,17 @@ class Reference:
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text names something on the hub, well-formed or not; a path does not begin with `hf:`."""
-    return text.lower().startswith("hf:")
+    """Whether a text names something on the hub, well-formed or not; a path does not begin with `hf:` or as an address does."""
+    return text.lower().startswith(("hf:", "http:/", "https:/")) or bool(re.match(rf"(?i)(?:www\.)?({_host()})[/:]", text))
 
 
 def parse(text: str) -> Reference:
-    """The parts of a reference. A slash in the name of a branch is written %2F.
+    """The parts of a reference, or of the address of a repository or file. A slash in the name of a branch is written %2F.
 
     Raises:
         UsageError: it is malformed, or names a file other than safetensors.
     """
+    text = text if text.lower().startswith("hf:") else _of_address(text)
     found = _REFERENCE.fullmatch(text)
     text = one_line(text)
     if not found:
@@ -63,6 +67,26 @@ def parse(text: str) -> Reference:
         if not file.endswith(_SUFFIX):
             raise UsageError(f"{text}: only {_SUFFIX} files are fetched; name one, or leave the file out")
     return Reference(text, found["repository"], revision, file)
+
+
+def _host() -> str:
+    """A pattern of the hub's hosts: $HF_ENDPOINT names another one."""
+    return "|".join(map(re.escape, filter(None, (*_HOSTS, urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc))))
+
+
+def _of_address(address: str) -> str:
+    """The reference that an address of the hub means."""
+    found = re.fullmatch(rf"(?i)(?:https?:/+)?(?:www\.)?(?:{_host()})(?::\d+)?(?:[/:]+([^?#]*))?(?:[?#].*)?", address)
+    if not found:
+        raise UsageError(f"{one_line(address)}: not an address of the Hugging Face hub; download the file, and name it")
+    owner, name, *rest = [*map(unquote, (found[1] or "").strip("/").split("/")), ""]
+    page, *rest = rest[:-1] or [""]
+    taken = 3 if rest[:1] == ["refs"] else 1
+    revision, file = "/".join(rest[:taken]), "/".join(rest[taken:])
+    if not name or owner in ("datasets", "spaces") or bool(page) != bool(revision) or page not in ("", *_PAGES):
+        raise UsageError(f"{one_line(address)}: not the address of a model or its file; write {_FORM}")
+    at = f"@{quote(revision, safe='')}" if revision not in ("", "main") else ""
+    return f"hf://{owner}/{name}{at}" + (f"/{file}" if file else "")
 
 
 def check_repository(name: str, text: str | None = None) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from blurcli import files
 from blurcli.data.outputs import mark
-from blurcli.errors import OptionError, UsageError, UserError, option
+from blurcli.errors import OptionError, UsageError, UserError, importing, option
 from blurcli.visualize.palettes import with_shared_palette
 
 # Browsers show shorter frames for a tenth of a second.
@@ -161,10 +161,8 @@ class H264(PictureFormat):
         if timing.loop:
             reason = "a video file stores no loop count; leave it out, or write .webp or .png"
             raise OptionError("loop", timing.loop, reason)
-        try:
+        with importing("av", str(path), "; or write .webp or .gif"):
             import av
-        except ImportError:
-            raise UserError(f"{path}: videos need the package av: pip install av; or write .webp or .gif") from None
         if "libx264" not in av.codecs_available:
             raise UserError(f"{path}: PyAV was built without the encoder libx264; write .webp or .gif")
 
