@@ -203,8 +203,9 @@ def test_existing_images_of_many_sizes(cli: Cli, photos: Path) -> None:
         (["--samples", "photos"], "--samples: no reference; name one with --data"),
         (
             ["--samples", "photos", "--data", "photos", "--n", "11"],
-            "--n 11: photos has 10 images; a score needs at least 2, and at most all of them",
+            "--n 11: photos has 10 images; use at most 10",
         ),
+        (["--samples", "photos/0.png", "--data", "photos"], "photos/0.png: is one image, also where it is a grid"),
         (["--samples", "photos", "--data", "photos", "--steps", "3"], "scores stored images; leave out --weights"),
         (["--samples", "photos", "--data", "photos", "--seed", "3"], "scores stored images; leave out --weights"),
         (["--samples", "photos", "--data", "photos", "--repeats", "3"], "scores stored images; leave out --weights"),

@@ -14,7 +14,7 @@ import typer
 import blurcli
 from blurcli import memory, threads
 from blurcli.cli import helptext
-from blurcli.cli.advice import correction, understood
+from blurcli.cli.advice import correction, normalize_arguments
 from blurcli.cli.animate import animate
 from blurcli.cli.bench import bench
 from blurcli.cli.data import data
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
             from blurcli import console
 
             console.be_quiet(quiet)
-        given = understood([argument for argument in arguments if argument not in ("--debug", "--quiet")])
+        given = normalize_arguments([argument for argument in arguments if argument not in ("--debug", "--quiet")])
         code = app(given, prog_name="blurdiff", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except Exception as error:
@@ -130,10 +130,11 @@ def main(arguments: list[str] | None = None) -> None:
             print("Aborted!", file=sys.stderr)
             sys.exit(1)
         show = getattr(error, "show", None)
-        if show is not None:  # wrong usage, found by Typer
+        if show is not None:  # wrong usage, found by Typer, whose suggestions are options that are spelled a little alike
+            vars(error).update(possibilities=None, message=str(getattr(error, "message", "")).partition(" Did you mean")[0])
             show()
-            if better := correction(given, str(getattr(error, "message", ""))):
-                print(f"\nDid you mean: {better}", file=sys.stderr)
+            if better := correction(given, vars(error)["message"], typer.main.get_command(app).commands):  # type: ignore[attr-defined]
+                print(f"\n{better}", file=sys.stderr)
             sys.exit(getattr(error, "exit_code", 2))
         from blurcli import console
 

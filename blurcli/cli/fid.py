@@ -203,9 +203,13 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
     if stream.left_out:
         console.notify(f"{samples}: left out: {stream.left_out}")
     count = n or stream.count
-    if not 2 <= count <= stream.count:
-        option = "" if n is None else f"--n {n}: "
-        raise UsageError(f"{option}{samples} has {stream.count} images; a score needs at least 2, and at most all of them")
+    if stream.count < 2:
+        raise UsageError(
+            f"{samples}: is one image, also where it is a grid, and a score needs many: write single images with "
+            "blurdiff sample --out samples, or an array with blurdiff sample --out samples.npz"
+        )
+    if count > stream.count:
+        raise UsageError(f"--n {n}: {samples} has {stream.count} images; use at most {stream.count}")
     scorer = options.scorer(config, chosen_run, stream.shape)
     protocol = {"samples": str(samples), "samples_found": stream.count}
     images = StoredImages(map(torch.from_numpy, stream.batches(count)), count, protocol)
