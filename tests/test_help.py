@@ -38,11 +38,30 @@ def test_every_option_is_there_once_and_in_a_panel(help_of, name: str) -> None: 
     assert "Other:" not in text
     for flag in flags_of(name) - {"--help", "-h"}:
         if flag.startswith("--"):
-            lines = [line for line in text.split("Examples:")[1].splitlines() if not line.startswith("  blurdiff")]
+            lines = [
+                line for line in text.split("Examples:")[1].splitlines() if not line.startswith(("  blurdiff", "      --"))
+            ]
             starts = [line for line in lines if line.strip().startswith((f"{flag} ", f"{flag},")) or line.strip() == flag]
             listed = flag in GUIDES[name].elsewhere[1] or f"{flag}," in text.replace("\n", " ") or f" / {flag}" in text
             assert starts or listed or text.rstrip().endswith(flag) or f", {flag}" in text, flag
-    assert max(map(len, text.splitlines())) <= 90
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_the_terminal_and_nothing_is_cut(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = cli(*filter(None, [name]), "--help").out
+    assert max(map(len, text.splitlines())) <= min(columns, 80)
+    if name:
+        pasted = [shlex.split(line) for line in text.replace("\\\n", " ").splitlines() if line.startswith("  blurdiff ")]
+        assert pasted == [["blurdiff", *shlex.split(example)] for example in GUIDES[name].examples]
+    else:
+        assert "..." not in text.partition("Options:")[2]
+        listed = " ".join(text.partition("Commands:")[2].split())
+        for one, command in COMMANDS.items():
+            assert f"{one} {command.help.partition('.')[0]}." in listed  # its first sentence
+            if columns >= 80:
+                assert len([line for line in text.splitlines() if line.startswith(f"  {one} ") and line.endswith(".")]) == 1
 
 
 def test_the_help_of_animate_fits_on_a_screen(help_of) -> None:  # type: ignore[no-untyped-def]

@@ -38,6 +38,7 @@ from blurcli.session import started_by_torchrun
 
 app = typer.Typer(
     name="blurdiff",
+    cls=helptext.Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -84,16 +85,7 @@ def _global_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only results and errors; allowed anywhere.")] = False,
 ) -> None:
-    """Train, sample, animate and score blurring diffusion models.
-
-    \b
-    First steps:
-      blurdiff sample                        64 images of the bundled model
-      blurdiff train --preset shapes-blur    train a model, in minutes
-      blurdiff train --data path/to/images   train one of your own images
-      blurdiff animate process.gif           see how its images emerge
-      blurdiff COMMAND --help                what else there is
-    """
+    """Train, sample, animate and score blurring diffusion models."""
     if started_by_torchrun() and context.invoked_subcommand not in _DISTRIBUTED:
         raise UsageError(f"{context.invoked_subcommand}: runs in one process; torchrun is for {', '.join(_DISTRIBUTED)}")
 

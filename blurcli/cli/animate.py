@@ -113,7 +113,7 @@ def animate(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Animate a process: images that emerge from noise, or dissolve in it.
+    """Animate how images emerge from noise, or dissolve in it.
 
     The last frame of the reverse process shows the images of sample with the same seed; forward, --preset needs no trained
     model.

@@ -38,10 +38,10 @@ def bench(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the speed of a preset on this machine: images per second, FLOP/s, memory, and the shares of a step.
+    """Measure the speed of a preset on this machine.
 
-    It needs no data: images are noise. It also estimates the time of the whole training. Rows are measured one after the
-    other in one process; trust their ratios more than their values.
+    Images per second, FLOP/s, memory, and the shares of a step. It needs no data: images are noise. It also estimates the time
+    of the whole training. Rows are measured one after the other in one process; trust their ratios more than their values.
     """
     config = resolve_preset(preset, None, with_precision(assignments, precision))
 

@@ -40,9 +40,9 @@ def data(
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report the images of a source: formats, unreadable files, duplicates, what a training makes of them, and a suitable blur.
+    """Report what a source of images holds, and a suitable blur.
 
-    The images are only read, and nothing is packed.
+    Formats, unreadable files, duplicates, and what a training makes of them; they are only read, and nothing is packed.
     """
     from blurcli import console
     from blurcli.config import resolve_source

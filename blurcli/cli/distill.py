@@ -33,7 +33,7 @@ def distill(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Distill a trained model into one that samples in one to four steps, by consistency distillation.
+    """Distill a trained model into one that takes one to four steps.
 
     The result is a run like any other: sample --run RUN-distilled, or sample --run RUN --fast. It stops, continues and runs on
     several GPUs as train does.

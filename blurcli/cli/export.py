@@ -22,9 +22,9 @@ def export(
     ] = "safetensors",
     as_json: JsonOption = False,
 ) -> None:
-    """Export weights for sharing: everything that sampling needs in one file of half the size, or in a folder for diffusers.
+    """Export weights for sharing: one file, or a folder for diffusers.
 
-    The export does not contain the location of the training images.
+    It has everything that sampling needs, in half the size. The export does not contain the location of the training images.
     """
     from blurcli import files
     from blurcli.portable.folder import check_folder, write_folder

@@ -88,7 +88,9 @@ def fid(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score images against reference images: FID, KID, precision, recall, log-spectral distance.
+    """Score images against reference images: FID, KID and others.
+
+    The others are precision, recall and log-spectral distance.
 
     In features other than Inception's, FID and KID are called FD and KD: they are not comparable. Every score is a line of
     evaluations.jsonl in its run folder, or in runs/ without a run; blurdiff results shows them.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 _KINDS = {
     **dict.fromkeys(("int", "int range", "integer", "integer range"), "N"),
@@ -120,6 +121,30 @@ GUIDES = {
 }
 
 
+_FIRST_STEPS = {
+    "sample": "64 images of the bundled model",
+    "train --preset shapes-blur": "train a model, in minutes",
+    "train --data path/to/images": "train one of your own images",
+    "animate process.gif": "see how its images emerge",
+    "COMMAND --help": "what else there is",
+}
+
+
+class Group(TyperGroup):
+    """The commands: what to do first, and what each of them does, uncut."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """The description, and the first steps."""
+        super().format_help_text(ctx, formatter)
+        with formatter.section("First steps"):
+            formatter.write_dl([(f"blurdiff {command}", text) for command, text in _FIRST_STEPS.items()], col_max=38)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The first sentence of each command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(1000)) for name in self.list_commands(ctx)])
+
+
 class Command(TyperCommand):
     """A command whose help has examples, and its options in panels."""
 
@@ -129,7 +154,13 @@ class Command(TyperCommand):
         guide = GUIDES.get(self.name or "", Guide())
         if guide.examples:
             formatter.write("\nExamples:\n")
-            formatter.write("".join(f"  blurdiff {example}\n" for example in guide.examples))
+            for example in guide.examples:
+                # A flag stays with its value, and broken lines can be pasted, too.
+                words = re.sub(r"(--[\w-]+) (?!-)", "\\1\0", f"blurdiff {example}")
+                lines = textwrap.wrap(
+                    words, formatter.width - 4, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+                )
+                formatter.write("  " + " \\\n  ".join(lines).replace("\0", " ") + "\n")
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, and options in panels."""

@@ -35,10 +35,10 @@ def import_(
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a checkpoint of the published implementations of blurring diffusion or inverse heat dissipation.
+    """Import a checkpoint of a published implementation.
 
-    Writes a weights file, with which all commands work. Inverse heat dissipation needs --data: sampling starts from blurred
-    training images, which a checkpoint does not hold.
+    Of blurring diffusion or inverse heat dissipation. Writes a weights file, with which all commands work. Inverse heat
+    dissipation needs --data: sampling starts from blurred training images, which a checkpoint does not hold.
     """
     load_torch()
     from blurcli import console, files, importing

@@ -45,10 +45,10 @@ def likelihood(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bound the negative log-likelihood of images, in bits per dimension; lower is better.
+    """Bound the negative log-likelihood of images.
 
-    The bound is reported by prior, diffusion and reconstruction, and by frequency band. Use images outside the training
-    set: --split test, where the data have one.
+    It is in bits per dimension; lower is better. The bound is reported by prior, diffusion and reconstruction, and by frequency
+    band. Use images outside the training set: --split test, where the data have one.
     """
     from blurcli import console, evaluate
     from blurcli.core.bands import band_names, frequency_bands

@@ -26,7 +26,10 @@ def plot(
     file_format: Annotated[Literal["png", "svg", "both"], typer.Option("--format", help="File format.")] = "both",
     as_json: JsonOption = False,
 ) -> None:
-    """Plot the records of a run: loss, scores over training, power spectra, and samplers against their steps."""
+    """Plot the records of a run: losses, scores, power spectra.
+
+    Scores are plotted over training, and samplers against their steps.
+    """
     from blurcli import console, files
     from blurcli.runs import RUNS, named_run, newest_run, similar_run
 

@@ -20,9 +20,9 @@ def prefetch(
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download everything that a preset needs, data and Inception, so that it then works without a network.
+    """Download what a preset needs, to use it without a network.
 
-    Downloads are stored in the cache: ~/.cache/blurdiff, or $BLURDIFF_CACHE.
+    Data and Inception. Downloads are stored in the cache: ~/.cache/blurdiff, or $BLURDIFF_CACHE.
     """
     if preset is None:
         raise UsageError("prefetch needs --preset NAME (blurdiff presets lists them)")

@@ -13,7 +13,7 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="Show this one, resolved, with a description of every key.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the presets, or show one with every key and its description."""
+    """List the presets, or show one with every key, described."""
     from blurcli import console
     from blurcli.config import load_config, preset_names, preset_summary, to_json, to_yaml
 

@@ -40,10 +40,10 @@ def push(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Share a trained model on the Hugging Face hub: weights in 16 bits, preset, samples and a model card, in one commit.
+    """Share a trained model on the Hugging Face hub.
 
-    Others use it with --weights hf://user/repo. The location of the training images is not shared. The token is that of
-    hf auth login, or $HF_TOKEN.
+    Weights in 16 bits, preset, samples and a model card, in one commit. Others use it with --weights hf://user/repo. The
+    location of the training images is not shared. The token is that of hf auth login, or $HF_TOKEN.
     """
     from blurcli import console, files, hub
 

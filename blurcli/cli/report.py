@@ -38,9 +38,10 @@ def report(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a report of a training as one HTML page: settings, samples, losses, scores, errors, and how to repeat it.
+    """Write a report of a training as one HTML page.
 
-    The page loads nothing and can be sent as it is; of the training images it names the last part of their path only.
+    It shows settings, samples, losses, scores, errors, and how to repeat it. The page loads nothing and can be sent as it is;
+    of the training images it names the last part of their path only.
     """
     from blurcli import console, files, hub
     from blurcli.errors import OptionError

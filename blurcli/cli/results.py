@@ -24,7 +24,10 @@ def results(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show recorded scores, the best first, in one table per protocol: scores of unlike protocols are not comparable."""
+    """Show recorded scores, the best first, in one table per protocol.
+
+    Scores of unlike protocols are not comparable.
+    """
     from blurcli import console, evaluate, files
     from blurcli.runs import RUNS, named_run, similar_run
 

@@ -90,7 +90,7 @@ def sample(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample images: from noise, from a photo, or on the path from one seed to another.
+    """Sample images: from noise, from a photo, or between two seeds.
 
     Image i depends on the weights, the sampler, its steps, the precision, the seed and i, and not on the batch size.
     """

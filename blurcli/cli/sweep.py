@@ -65,7 +65,7 @@ def sweep(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score samplers against their numbers of steps: a table, JSON and a plot.
+    """Score samplers against their numbers of steps: table and plot.
 
     Scores in the run's evaluations.jsonl with the same protocol and versions are reused, so that a sweep can be stopped and
     continued, or extended. Table and plot show all of them for these samplers and seeds.
