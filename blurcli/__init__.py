@@ -13,11 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blurcli.api import Animation, Images, Model, distill, load, score, train
+    from blurcli.api import Animation, Images, Model, be_quiet, distill, load, score, train
     from blurcli.errors import UsageError, UserError
 
 __version__ = "0.1.0"
-__all__ = ["Animation", "Images", "Model", "UsageError", "UserError", "distill", "load", "score", "train"]
+__all__ = ["Animation", "Images", "Model", "UsageError", "UserError", "be_quiet", "distill", "load", "score", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
-import io
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,24 +23,6 @@ from rich.text import Text
 
 from blurcli.errors import spelled
 from blurcli.pace import Lines, Pace
-
-
-def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, as an escape; of a file name that is not UTF-8, the byte."""
-    assert isinstance(error, UnicodeEncodeError)
-    text = error.object[error.start : error.end]
-    bytes_of_names = range(0xDC80, 0xDD00)
-    shown = [
-        f"\\x{ord(c) - 0xDC00:02x}" if ord(c) in bytes_of_names else c.encode("ascii", "backslashreplace").decode()
-        for c in text
-    ]
-    return "".join(shown), error.end
-
-
-codecs.register_error("blurdiff.escaped", _escaped)
-for _stream in (sys.stdout, sys.stderr):
-    if isinstance(_stream, io.TextIOWrapper):
-        _stream.reconfigure(errors="blurdiff.escaped")
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _speaker = ""  # name of a process that prints only errors
@@ -77,7 +56,7 @@ def silence(speaker: str) -> None:
     _speaker = f"{speaker}: "
 
 
-def be_quiet(wanted: bool) -> None:
+def be_quiet(wanted: bool = True) -> None:
     """Print only errors and results, and no progress; or messages and progress again."""
     global _quiet
     _quiet = wanted

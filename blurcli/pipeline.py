@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,10 @@ class Pipeline:
             return cls(config, network, data, device, weights.classes, notify, weaker)
         except ValueError as error:
             raise UserError(f"{weights.name}: {error}; the file is damaged") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By value, as a copy in another process has it: without what was compiled or measured here, and without messages."""
+        return partial(Pipeline, guide=self.guide), (self.config, self.network, self.model.data, self.device, self.classes)
 
     @property
     def moments(self) -> DataMoments:

@@ -1,11 +1,16 @@
 """The package in Python: what the command line gives, byte for byte, with its errors."""
 
 import ast
+import copy
 import json
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import types
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +28,16 @@ def test_importing_the_package_is_light() -> None:
     code = "import sys, blurcli; dir(blurcli); blurcli.__version__; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "numpy", "PIL", "rich", "pydantic", "yaml"}
+
+
+def test_using_the_package_leaves_streams_and_warnings_alone() -> None:
+    code = (
+        "import sys, warnings, torch, torchvision, matplotlib, numpy, PIL.Image; errors, filters = sys.stdout.errors, warnings.filters[:];"
+        "import blurcli as bd; bd.load('shapes'); from blurcli.data import images;"
+        "own = [f for f in warnings.filters if f not in filters];"
+        "assert (sys.stdout.errors, own) == (errors, []), (sys.stdout.errors, own)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_names_are_those_that_are_promised() -> None:
@@ -52,6 +67,54 @@ def test_images_are_those_of_the_command_line(
     images = bd.load(tiny_run).sample(5, seed=3, **options)  # type: ignore[arg-type]
     assert images.save(f"ours-{out}") == Path(f"ours-{out}")
     assert (tmp_path / f"ours-{out}").read_bytes() == (tmp_path / f"theirs-{out}").read_bytes()
+
+
+def test_models_can_be_copied_and_sent_to_other_processes(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
+    guide = tiny_run.parent / "guide.safetensors"
+    assert cli("export", guide, "--run", tiny_run).code == 0
+    model = bd.load(tiny_run, guide=guide)
+    options = {"guidance": 3.0, "seed": 5}
+    images = model.sample(3, **options)  # type: ignore[arg-type]
+    (tmp_path / "pickled").write_bytes(pickle.dumps((model, images, bd.load(tiny_run).animate(1, frames=2))))
+    shutil.rmtree(tiny_run)
+    copied = copy.deepcopy(model)
+    model.pipeline.network.requires_grad_(False).apply(lambda part: [one.zero_() for one in part.parameters()])
+    assert (np.asarray(copied.sample(3, **options)) == images.array).all()  # type: ignore[arg-type]
+    code = (
+        "import pickle, sys, numpy; model, images, animation = pickle.load(open('pickled', 'rb'));"
+        f"again = model.sample(3, **{options});"
+        "assert (again.array == images.array).all() and again.source == images.source;"
+        "assert repr(model) and len(animation.frames()) == 2"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_images_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, shown = bd.Images(np.zeros((4, 8, 8, 3), np.uint8)), []
+    monkeypatch.setattr("PIL.ImageShow.show", lambda picture: shown.append(picture) or True)
+    images.show()
+    assert [picture.size for picture in shown] == [images.grid().size]
+    monkeypatch.setattr("PIL.ImageShow.show", lambda picture: False)
+    with pytest.raises(bd.UserError, match=r"no viewer of pictures is installed here; write a file with save"):
+        images.show()
+    notebook = types.SimpleNamespace(display=shown.append)
+    monkeypatch.setitem(sys.modules, "ipykernel", notebook)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython", notebook)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)  # type: ignore[arg-type]
+    images.show()
+    assert shown[1:] == [images]
+
+
+def test_progress_can_be_silenced(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = bd.load(tiny_run)
+    try:
+        bd.be_quiet()
+        model.sample(1)
+        assert capsys.readouterr() == ("", "")
+    finally:
+        bd.be_quiet(False)
+    model.sample(1)
+    assert "sampling 1 images" in capsys.readouterr().err
 
 
 def test_a_photo_may_be_in_memory(tiny_run: Path, tmp_path: Path) -> None:
@@ -199,6 +262,30 @@ def test_mistakes_are_named(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.
         (lambda: bd.load(tiny_run, device="tpu"), "tpu"),
         (lambda: model.sample(0), "`n` 0: must be at least 1"),
         (lambda: model.sample(1, seed=-1), "`seed` -1: must be from 0 to"),
+        *(
+            (partial(call, **{name: value}), f"`{name}` {value!r}: must be a whole number")
+            for call, name, value in (
+                *((model.sample, "seed", None), (model.sample, "n", 2.5), (model.sample, "n", None), (model.sample, "n", "4")),
+                *((model.sample, "steps", 2.5), (model.sample, "batch_size", 1.5), (model.sample, "interpolate", "7")),
+                *(
+                    (model.sample, "n", True),
+                    (model.animate, "frames", 3.5),
+                    (model.animate, "seed", None),
+                    (model.score, "n", 9.5),
+                ),
+                *((model.score, "seed", 0.5), (bd.train, "steps", 2.5)),
+            )
+        ),
+        (lambda: model.sample(1, guidance="2"), "`guidance` '2': must be a number"),
+        (lambda: model.sample(1, init_image=np.zeros((8, 8, 3))), "`init_image` of float64: must be uint8, 0..255"),
+        *(
+            (partial(model.animate, direction="forward", images=pixels), f"`images` {problem}")
+            for pixels, problem in (
+                (np.zeros((2, 8, 8, 3)), "of float64: must be uint8, 0..255: scale"),
+                (np.zeros((8, 8, 3), np.uint8), "(8, 8, 3): must be (N, 8, 8, 3) uint8"),
+                (np.zeros((0, 8, 8, 3), np.uint8), "(0, 8, 8, 3): must be (N, 8, 8, 3) uint8"),
+            )
+        ),
         (lambda: model.sample(1, steps=0), "`steps` 0: must be at least 1"),
         (lambda: model.sample(1, label="cat"), "`label` cat: this model has no classes"),
         (lambda: model.sample(1, sampler="abn"), "`sampler` abn: this model"),

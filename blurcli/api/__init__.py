@@ -5,5 +5,6 @@ from blurcli.api.images import Images
 from blurcli.api.model import Model, load
 from blurcli.api.scores import score
 from blurcli.api.training import distill, train
+from blurcli.console import be_quiet
 
-__all__ = ["Animation", "Images", "Model", "distill", "load", "score", "train"]
+__all__ = ["Animation", "Images", "Model", "be_quiet", "distill", "load", "score", "train"]

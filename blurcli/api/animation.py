@@ -13,7 +13,7 @@ from PIL import Image
 
 from blurcli import console
 from blurcli.api.images import Images
-from blurcli.api.options import SamplingOptions
+from blurcli.api.options import SamplingOptions, check_pixels
 from blurcli.errors import OptionError, UsageError, option
 from blurcli.families import SamplingConfig
 from blurcli.pipeline import Pipeline
@@ -163,10 +163,11 @@ def animate(
     times = uniform_times(process.process, frames, spacing) if spacing != "steps" else []
     clean = None
     if given is not None:
-        clean = np.ascontiguousarray(np.asarray(given)[:n].transpose(0, 3, 1, 2))
-        wanted = (pipeline.config.data.channels, *pipeline.config.data.image_size)
-        if clean.shape[1:] != wanted:
-            raise OptionError("images", clean.shape, f"must be (N, {wanted[1]}, {wanted[2]}, {wanted[0]}) uint8")
+        pixels, wanted = np.asarray(given), (*pipeline.config.data.image_size, pipeline.config.data.channels)
+        if pixels.ndim != 4 or not len(pixels) or pixels.shape[1:] != wanted:
+            raise OptionError("images", pixels.shape, f"must be (N, {wanted[0]}, {wanted[1]}, {wanted[2]}) uint8")
+        check_pixels("images", pixels)
+        clean = np.ascontiguousarray(pixels[:n].transpose(0, 3, 1, 2))
         n = len(clean)
     trajectories = []
     if clean is not None:

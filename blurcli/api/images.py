@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from PIL import Image
+from PIL import Image, ImageShow
 
 from blurcli import console, files, visualize
-from blurcli.errors import UsageError, option
+from blurcli.errors import UsageError, UserError, option
 
 
 class Images:
@@ -65,6 +67,17 @@ class Images:
             scale: enlargement by whole pixels; None for a size that is easy to see.
         """
         return visualize.grid_picture(self._rows, columns, scale, self.titles)
+
+    def show(self) -> None:
+        """Show the grid: in a notebook below the cell, elsewhere in the system's viewer of pictures.
+
+        Raises:
+            UserError: there is no such viewer.
+        """
+        if "ipykernel" in sys.modules:
+            importlib.import_module("IPython.display").display(self)
+        elif not ImageShow.show(self.grid()):
+            raise UserError("images: no viewer of pictures is installed here; write a file with save('grid.png')")
 
     def save(self, path: str | Path, scale: int | None = None) -> Path:
         """Write a grid (`.png`), the array `arr_0` (`.npz`), or a folder of single images (no suffix).

@@ -15,14 +15,12 @@ from blurcli import console, session
 from blurcli.api.animation import Animation, AnimationOptions, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
-from blurcli.api.options import SamplingOptions, check_names, check_range
+from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_pixels, check_range, check_whole
 from blurcli.config import Config
 from blurcli.errors import OptionError
 from blurcli.families import SamplingConfig
 from blurcli.pipeline import Pipeline, to_uint8
 from blurcli.runs import Run
-
-_MAX_SEED = 2**64 - 1
 
 
 class SampleOptions(SamplingOptions, total=False):
@@ -88,10 +86,12 @@ class Model:
             UserError: a photo cannot be read, or the images are not finite.
         """
         check_names("sample", options, SampleOptions)
-        check_range("n", n, 1)
-        check_range("seed", seed, 0, _MAX_SEED)
+        check_whole("n", n, 1)
+        check_whole("seed", seed, 0, MAX_SEED)
         batch_size = options.get("batch_size")
-        check_range("batch_size", batch_size, 1)
+        for name, lowest in (("batch_size", 1), ("interpolate", 0)):
+            if options.get(name) is not None:
+                check_whole(name, options[name], lowest, MAX_SEED)  # type: ignore[literal-required]
         start_names = ("strength", "init_blurred", "interpolate", "same_init", "share_noise")
         chosen: dict[str, Any] = {name: options[name] for name in start_names if name in options}  # type: ignore[literal-required]
         beginning = session.StartOptions(_photo(options.get("init_image")), **chosen)
@@ -118,9 +118,10 @@ class Model:
             UsageError: options that do not fit the model or each other.
         """
         check_names("animate", options, AnimationOptions)
-        check_range("n", n, 1)
-        check_range("seed", seed, 0, _MAX_SEED)
-        check_range("frames", options.get("frames"), 2)
+        check_whole("n", n, 1)
+        check_whole("seed", seed, 0, MAX_SEED)
+        if "frames" in options:
+            check_whole("frames", options["frames"], 2)
         return animate(self.pipeline, self.title, n, seed, options, self.sampling(options))
 
     def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingOptions]) -> Tensor:
@@ -167,7 +168,8 @@ class Model:
             UsageError: they do not fit the model or each other.
         """
         chosen = {name: options.get(name) for name in SamplingOptions.__annotations__}
-        check_range("steps", chosen["steps"], 1)
+        if chosen["steps"] is not None:
+            check_whole("steps", chosen["steps"], 1)
         check_range("eta", chosen["eta"], 0, 1)
         check_range("delta", chosen["delta"], 0, 1)
         check_range("guidance", chosen["guidance"], 0, 100)
@@ -210,4 +212,7 @@ def load(
 def _photo(given: Any) -> Path | Image.Image | None:
     if given is None or isinstance(given, Image.Image):
         return given
-    return Image.fromarray(given) if isinstance(given, np.ndarray) else Path(given).expanduser()
+    if not isinstance(given, np.ndarray):
+        return Path(given).expanduser()
+    check_pixels("init_image", given)
+    return Image.fromarray(given)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, Literal, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blurcli.errors import OptionError, did_you_mean
+
+MAX_SEED = 2**64 - 1
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -37,8 +43,25 @@ def check_names(function: str, options: Mapping[str, Any], known: Any) -> None:
             raise TypeError(f"{function}() has no option {name!r}{did_you_mean(name, known.__annotations__)}")
 
 
+def check_pixels(name: str, pixels: NDArray[Any]) -> None:
+    """Raise an OptionError for an array of another type than uint8."""
+    if pixels.dtype != np.uint8:
+        raise OptionError(name, f"of {pixels.dtype}", "must be uint8, 0..255: scale other values and round them first")
+
+
 def check_range(name: str, value: float | None, low: float, high: float | None = None) -> None:
-    """Raise an OptionError for a number outside [low, high]; None is what was not given."""
-    if value is None or (low <= value and (high is None or value <= high)):
+    """Raise an OptionError for what is no number in [low, high]; None is what was not given."""
+    if value is None:
+        return
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise OptionError(name, repr(value), "must be a number")
+    if low <= value and (high is None or value <= high):
         return
     raise OptionError(name, value, f"must be at least {low}" if high is None else f"must be from {low} to {high}")
+
+
+def check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise an OptionError for what is no whole number in [low, high]."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise OptionError(name, repr(value), "must be a whole number")
+    check_range(name, value, low, high)

@@ -12,7 +12,7 @@ from blurcli import console, evaluate
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
-from blurcli.api.options import SamplingOptions, check_names, check_range
+from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_whole
 from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
 
 _BATCH = 256
@@ -68,7 +68,9 @@ def score(
         UserError: a file cannot be read or written, or the network is not to be had.
     """
     check_names("score", options, ScoreOptions)
-    check_range("n", options.get("n"), 2)
+    if options.get("n") is not None:
+        check_whole("n", options["n"], 2)
+    check_whole("seed", options.get("seed", 0), 0, MAX_SEED)
     inception = options.get("inception")
     chosen = ScoringOptions(
         options.get("features"),

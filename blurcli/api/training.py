@@ -10,7 +10,7 @@ from typing import Any
 from blurcli import console, session
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.model import Model, load
-from blurcli.api.options import check_range
+from blurcli.api.options import check_whole
 from blurcli.config import Config
 from blurcli.distillation import set_up as set_up_distillation
 from blurcli.distillation import teacher_of
@@ -56,7 +56,8 @@ def train(
         UserError: the images cannot be read, the training diverged, or a file cannot be written.
         KeyboardInterrupt: Ctrl-C, or a notebook's stop; the state is saved, and the same call continues.
     """
-    check_range("steps", steps, 1)
+    if steps is not None:
+        check_whole("steps", steps, 1)
     assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
     name = None if preset is None else str(preset)
     setup = set_up(name, source_of(data), None if run is None else Path(run).expanduser(), device, assigned, hours)
@@ -93,7 +94,8 @@ def distill(
         UserError: a file is damaged or cannot be written, or the training diverged.
         KeyboardInterrupt: as for `train`.
     """
-    check_range("steps", steps, 1)
+    if steps is not None:
+        check_whole("steps", steps, 1)
     assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
     folder = None if run is None else Path(run).expanduser()
     found = set_up_distillation(str(model), source_of(data), folder, assigned)

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -31,6 +32,7 @@ from blurcli.cli.push import push
 from blurcli.cli.report import report
 from blurcli.cli.results import results
 from blurcli.cli.sample import sample
+from blurcli.cli.streams import escape_unprintable
 from blurcli.cli.sweep import sweep
 from blurcli.cli.train import train
 from blurcli.errors import UsageError, UserError
@@ -97,6 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, quiet = ("--debug" in arguments), ("--quiet" in arguments)
+    escape_unprintable()
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")  # Pillow's; such images are refused
     threads.choose_threads()
     memory.keep_freed_memory()
     if sys.stdout is None:

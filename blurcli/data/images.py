@@ -8,7 +8,6 @@ import io
 import math
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from blurcli.data.png import without_texts
 from blurcli.errors import UserError, one_line
 
 _UNLIMITED_PIXELS = 1 << 26  # decoded at a time where Pillow has no limit for one image
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see `_decoding`
 
 # Pillow names these, but leaves their decoding to another program or to handlers that hardly anybody installs.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
