@@ -10,14 +10,16 @@ import torch
 from conftest import Cli, settings, shell
 from PIL import Image
 
+import blurcli as bd
 from blurcli.config import load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, HeatDissipation, dct2, idct2
 from blurcli.core.rng import ImageNoise
 from blurcli.families import family_of
 from blurcli.pipeline import to_uint8
 from blurcli.visualize import Timing
+from blurcli.visualize.frames import frame_pictures
 from blurcli.visualize.outputs import OUTPUTS
-from blurcli.visualize.trajectories import AnimatedProcess, View, forward_trajectory, uniform_times
+from blurcli.visualize.trajectories import AnimatedProcess, Panel, Trajectory, View, forward_trajectory, uniform_times
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -221,12 +223,12 @@ def test_estimates_of_the_clean_images(cli: Cli, tiny_run: Path, tmp_path: Path)
 
 def test_three_processes_under_one_clock(cli: Cli, tiny_run: Path, heat_run: Path, tmp_path: Path) -> None:
     names = ("--run", tiny_run, "--compare", heat_run, "--compare", tiny_run / "weights" / "step-00000003.safetensors")
-    done = cli("animate", "c.png", *names, "--n", 1, "--frames", 5, "--scale", 20, "--json")
+    done = cli("animate", "c.png", *names, "--n", 1, "--frames", 5, "--scale", 40, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["times"] == [1.0, 0.75, 0.5, 0.25, 0.0]
     frames = frames_of(tmp_path / "c.png")
     assert len(frames) == 5
-    side = 8 * 20
+    side = 8 * 40
     assert frames[0].shape[0] == 20 + side
     for frame in frames:  # the same seed; the first and the last panel show the same model
         assert np.array_equal(frame[20:, :side], frame[20:, -side:][:, :side])
@@ -238,7 +240,8 @@ def test_processes_without_models_are_compared(photos: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
     view = View(uniform_times(processes[0].process, 5, "time"))
     trajectory = forward_trajectory(processes, images, 0, view)
-    assert [panel.title for panel in trajectory.panels] == names
+    shown = ["blur 0.5 px per noise/signal", "plain diffusion, no blur", "heat dissipation, up to 24 px"]
+    assert [panel.title for panel in trajectory.panels] == [f"{what} ({name})" for what, name in zip(shown, names, strict=True)]
     blur, noise, heat = (panel.frames for panel in trajectory.panels)
     assert all(np.array_equal(frames[0], images) for frames in (blur, noise, heat))
     assert difference(blur[-1], noise[-1]) < 1  # the same noise, and nearly nothing else
@@ -285,6 +288,48 @@ def test_labels(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         assert np.array_equal(after[:-20], before)
         assert after[-20:].max() > 100
     assert not np.array_equal(text[0][-20:], text[1][-20:])  # times differ
+
+
+@pytest.mark.parametrize(
+    ("process", "final", "last"),
+    [
+        ("tiny", "denoised", "t 0.00  no noise  blur 0.0 px"),
+        ("tiny", "noisy", "t 0.00  log-SNR +10.0  blur 0.0 px"),
+        ("heat", None, "t 0.00  no noise  blur 0.0 px"),
+    ],
+)
+def test_a_label_says_what_its_frame_shows(tiny_run: Path, heat_run: Path, process: str, final: str | None, last: str) -> None:
+    """States with their noise and blur, estimates and finished images without; blur beyond the image is no number."""
+    run = tiny_run if process == "tiny" else heat_run
+    model = bd.load(run)
+    images = np.zeros((1, *model.image_shape), np.uint8)
+    options = {} if final is None else {"final": final}
+    forward, reverse = model.animate(1, direction="both", images=images, frames=3, show="both", **options).trajectories  # type: ignore[arg-type]
+    title = f"{model.pipeline.process.title} ({run.name})"
+    for one in (forward, reverse):
+        states, estimates = one.panels
+        assert [states.title, estimates.title] == [f"states z_t: {title}", f"estimates x_hat: {title}"]
+        assert estimates.labels == [f"t {t:.2f}" for t in one.times]
+    assert reverse.panels[0].labels[-1] == last
+    assert forward.panels[0].labels[0] == "t 0.00  no noise  blur 0.0 px"
+    end = {"tiny": "t 1.00  log-SNR -10.0  blur > 8 px", "heat": "t 1.00  log-SNR +7.8  blur 6.0 px"}[process]
+    assert forward.panels[0].labels[-1] == reverse.panels[0].labels[0] == end
+    alone, _ = model.animate(1, direction="forward", images=images, frames=3, show="blur").trajectories[0].panels  # type: ignore[arg-type]
+    assert alone.title == f"blur alone: {title}"
+    assert [label.split("  ")[1] for label in alone.labels] == ["no noise"] * 3
+
+
+def test_panels_stay_in_their_places() -> None:
+    """Labels that are wider than the images, and change their width with time, move nothing."""
+
+    def panel(title: str, *labels: str) -> Panel:
+        return Panel(title, BlurringDiffusion(8), [np.zeros((1, 3, 8, 8), np.uint8) for _ in labels], list(labels))
+
+    forward = Trajectory("forward", [0, 1], [panel("a", "wide label", "l"), panel("b", "l", "wide")])
+    reverse = Trajectory("reverse", [1, 0], [panel("a", "the widest label", "l"), panel("b", "l", "l")])
+    pictures = [np.asarray(one) for one in frame_pictures([forward, reverse], 1, labels=True)]
+    assert len({one.shape for one in pictures}) == 1
+    assert all(np.array_equal(one[:20], pictures[0][:20]) for one in pictures)  # the titles
 
 
 def test_a_strip_shows_all_frames_at_once(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:

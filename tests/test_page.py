@@ -111,9 +111,12 @@ def test_an_animation_is_scrubbed_and_played(
     page = open_page(tmp_path / "animation.html")
 
     # The slider: the images at its left end, noise at the right one.
+    caption = page.driver.find_element(By.ID, "panels")
     assert page.now() == (0.0, 1)
+    assert "(tiny) t 0.00 no noise blur 0.0 px" in caption.text
     assert np.array_equal(page.pixels(), frames[0])
     page.drag(1)
+    assert "t 1.00 log-SNR -10.0 blur > 8 px" in caption.text
     assert page.now() == (1.0, 5)
     assert np.array_equal(page.pixels(), frames[4])
     assert page.pixels().std() > 80
@@ -173,6 +176,7 @@ def test_a_title_is_escaped(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     run = tiny_run.rename(tiny_run.parent / "<script>alert(1)<")
     assert cli("animate", "animation.html", "--run", run, "--n", 1, "--frames", 2).code == 0
     page = (tmp_path / "animation.html").read_text()
+    assert '"labels":["t 1.00  log-SNR -10.0  blur > 8 px","t 0.00  no noise  blur 0.0 px"]' in page
     assert "<script>alert" not in page
     assert page.count("<script") == 2
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")

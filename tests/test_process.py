@@ -7,7 +7,8 @@ import pytest
 import scipy.fft
 import torch
 
-from blurcli.core import BlurringDiffusion, dct2, idct2
+from blurcli.core import BlurringDiffusion, HeatDissipation, dct2, idct2
+from blurcli.core.process import Process
 
 TIMES = [0.0, 0.013, 0.25, 0.5, 0.77, 1.0]
 
@@ -49,6 +50,26 @@ def test_blur_in_proportion_to_the_noise(t: float, ratio: float, limit: float | 
     times = torch.tensor([t], dtype=torch.float64)
     np.testing.assert_allclose(process.alpha(times)[0, 0].numpy(), np.sqrt(1 / (1 + np.exp(-logsnr))) * scaling, rtol=1e-9)
     np.testing.assert_allclose(process.blur_sigma(times).item(), blur, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("process", "title"),
+    [
+        (BlurringDiffusion(8), "the paper's blur, up to 20 px"),
+        (BlurringDiffusion(8, 0.0), "plain diffusion, no blur"),
+        (BlurringDiffusion(8, 5.0, blur_schedule="linear"), "blur linear in t, up to 5 px"),
+        (BlurringDiffusion(8, 2.1, blur_schedule="power", blur_power=2.5), "blur as t^2.5, up to 2.1 px"),
+        (BlurringDiffusion(8, 9.0, blur_schedule="cosine-power", blur_power=3), "blur as 1 - cos^3(pi t / 2), up to 9 px"),
+        (BlurringDiffusion(8, blur_schedule="noise-ratio", blur_noise_ratio=0.25), "blur 0.25 px per noise/signal"),
+        (
+            BlurringDiffusion(8, 4.0, blur_schedule="noise-ratio", blur_noise_ratio=1),
+            "blur 1 px per noise/signal, at most 4 px",
+        ),
+        (HeatDissipation(8), "heat dissipation, up to 24 px"),
+    ],
+)
+def test_a_title_says_what_a_process_does(process: Process, title: str) -> None:
+    assert process.title == title
 
 
 def test_limits_of_the_log_snr() -> None:

@@ -26,6 +26,7 @@ class BlurCurve:
     """One schedule: the standard deviation of the blur over time.
 
     Attributes:
+        title: what it does to images, for people, with places for the arguments of `BlurSchedule`.
         formula: for help texts.
         sigma: the standard deviation in pixels, never falling with t.
         rate: its derivative by t.
@@ -33,6 +34,7 @@ class BlurCurve:
         needs_limit: whether `sigma` is a fraction of `sigma_max`, which must then be finite.
     """
 
+    title: str
     formula: str
     sigma: Curve
     rate: Curve
@@ -78,6 +80,14 @@ class BlurSchedule:
             raise ValueError(f"blur_noise_ratio must be above 0 and finite, not {self.ratio}; blur_sigma_max=0 is no blur")
 
     @property
+    def title(self) -> str:
+        """What it does to images, in a few words."""
+        if not self.sigma_max:
+            return "plain diffusion, no blur"
+        limit = "" if self._curve.needs_limit or math.isinf(self.sigma_max) else f", at most {self.sigma_max:g} px"
+        return self._curve.title.format(sigma_max=self.sigma_max, power=self.power, ratio=self.ratio) + limit
+
+    @property
     def _curve(self) -> BlurCurve:
         return BLUR_SCHEDULES[self.name]
 
@@ -121,30 +131,36 @@ def _ratio_rate(t: Tensor, blur: BlurSchedule) -> Tensor:
 
 BLUR_SCHEDULES = {
     "sin2": BlurCurve(
+        "the paper's blur, up to {sigma_max:g} px",
         "sin^2(pi t / 2) (the paper's, section 4): slow at both ends",
         lambda t, blur: blur.sigma_max * (_HALF_PI * t).sin() ** 2,
         lambda t, blur: _power_rate(t, blur.sigma_max, 2.0),
     ),
     "linear": BlurCurve(
+        "blur linear in t, up to {sigma_max:g} px",
         "t: fine detail goes at once",
         lambda t, blur: blur.sigma_max * t,
         lambda t, blur: t.new_full(t.shape, blur.sigma_max),
     ),
     # With p = 2.5 the path of Lee et al. (arXiv 2207.11192), whose blur at 64x64 ends at 2.1 pixels.
     "power": BlurCurve(
+        "blur as t^{power:g}, up to {sigma_max:g} px",
         "t^p: a larger p blurs later",
         lambda t, blur: blur.sigma_max * t**blur.power,
         lambda t, blur: blur.sigma_max * blur.power * t.clamp(min=0) ** (blur.power - 1),
         option="power",
     ),
     "cosine-power": BlurCurve(
+        "blur as 1 - cos^{power:g}(pi t / 2), up to {sigma_max:g} px",
         "1 - cos^p(pi t / 2): p = 2 is sin2, a larger p blurs earlier, a smaller one later",
         lambda t, blur: blur.sigma_max * (1 - _cos(t) ** blur.power),
         lambda t, blur: _power_rate(t, blur.sigma_max, blur.power),
         option="power",
     ),
-    # Warm Diffusion (arXiv 2511.16904) argues for a constant ratio; the limit is this project's.
+    # Warm Diffusion (Hsueh, Yen, Peng and Huang, arXiv 2511.16904) keeps the ratio of blur to noise (BNR) constant. The unit,
+    # pixels per noise over signal, the limit and the ratios of the presets are this project's.
     "noise-ratio": BlurCurve(
+        "blur {ratio:g} px per noise/signal",
         "r noise / signal, r tan(theta): each frequency is blurred away when noise has hidden it",
         _ratio_sigma,
         _ratio_rate,

@@ -59,6 +59,11 @@ class HeatDissipation(Process):
         if not self.noise > 0:
             raise ValueError(f"noise must be above 0, not {self.noise}")
 
+    @property
+    def title(self) -> str:
+        """Its name and its blur, in a few words."""
+        return f"heat dissipation, up to {self.blur_sigma_max:g} px"
+
     def blur_sigma(self, t: Tensor) -> Tensor:
         """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
         level = t * self.levels

@@ -40,6 +40,11 @@ class Process(ABC):
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         return height, width
 
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it does to images, in a few words for people, such as the title of a picture."""
+
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale per DCT frequency: (B,) in [0, 1] -> (B, 1, H, W), in the dtype of `t`."""
@@ -114,7 +119,8 @@ class BlurringDiffusion(Process):
         logsnr_max: the same at t = 0.
         blur_schedule: how the blur grows with time, see `BlurSchedule`.
         blur_power: exponent of the schedules `power` and `cosine-power`.
-        blur_noise_ratio: r of the schedule `noise-ratio`, `sigma_B = r tan(theta)`: pixels of blur per noise over signal.
+        blur_noise_ratio: r of the schedule `noise-ratio`, `sigma_B = r tan(theta)`: pixels of blur per noise over signal, after
+            Warm Diffusion (arXiv 2511.16904).
 
     Raises:
         ValueError: an argument is out of its range.
@@ -137,6 +143,11 @@ class BlurringDiffusion(Process):
         self._blur  # noqa: B018  checks its arguments
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"min_scale must be in (0, 1], not {self.min_scale}")
+
+    @property
+    def title(self) -> str:
+        """How it blurs, in a few words."""
+        return self._blur.title
 
     @property
     def _noise(self) -> CosineSchedule:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from blurcli.core.process import Process
 from blurcli.visualize.grids import picture, tile
 from blurcli.visualize.trajectories import Trajectory
 
@@ -19,26 +17,27 @@ _LINE_PX = 20
 _WHITE, _GREY = 255, 160
 
 
-def frame_pictures(trajectory: Trajectory, scale: int, columns: int | None = None, labels: bool = False) -> list[Image.Image]:
-    """One picture per frame: the panels side by side, under their titles where there are several.
+def frame_pictures(
+    trajectories: Sequence[Trajectory], scale: int, columns: int | None = None, labels: bool = False
+) -> list[Image.Image]:
+    """One picture per frame, all of one size: the panels side by side, under their titles where there are several.
 
     Args:
-        trajectory: what to draw.
+        trajectories: one direction after the other, all with the same panels.
         scale: enlargement by whole pixels.
         columns: images per row of a panel; None for nearly square.
         labels: write time, log-SNR and blur below.
     """
-    titled = len(trajectory.panels) > 1
-    pictures = []
-    for i, t in enumerate(trajectory.times):
-        cells = []
-        for panel in trajectory.panels:
-            lines = ([(panel.title, _WHITE)] if titled else [], [(describe(panel.process, t), _GREY)] if labels else [])
-            cells.append(_captioned(picture(tile(panel.frames[i], columns), scale), *lines))
-        pictures.append(_beside(cells))
-    # The width of a label changes with time.
-    width = max(frame.width for frame in pictures)
-    return [_padded(frame, width) for frame in pictures]
+    panels = []
+    for directions in zip(*(trajectory.panels for trajectory in trajectories), strict=True):
+        above = [(directions[0].title, _WHITE)] if len(trajectories[0].panels) > 1 else []
+        cells = [
+            _captioned(picture(tile(frame, columns), scale), above, [(label, _GREY)] if labels else [])
+            for panel in directions
+            for frame, label in zip(panel.frames, panel.labels, strict=True)
+        ]
+        panels.append(_equally_wide(cells))
+    return [_beside(cells) for cells in zip(*panels, strict=True)]
 
 
 def film_strip(trajectories: Sequence[Trajectory], scale: int, labels: bool = False) -> Image.Image:
@@ -50,25 +49,19 @@ def film_strip(trajectories: Sequence[Trajectory], scale: int, labels: bool = Fa
                 _captioned(
                     picture(tile(frame, columns=1), scale),
                     [],
-                    [(line, _GREY) for line in describe(panel.process, t).split("  ")] if labels else [],
+                    [(line, _GREY) for line in label.split("  ")] if labels else [],
                 )
-                for t, frame in zip(trajectory.times, panel.frames, strict=True)
+                for frame, label in zip(panel.frames, panel.labels, strict=True)
             ]
             title = panel.title if len(trajectories) == 1 else f"{panel.title}, {trajectory.direction}"
             titled = len(trajectory.panels) * len(trajectories) > 1
-            rows.append(_captioned(_beside(cells, gap=scale), [(title, _WHITE)] if titled else [], []))
+            rows.append(_captioned(_beside(_equally_wide(cells), gap=scale), [(title, _WHITE)] if titled else [], []))
     canvas = Image.new(rows[0].mode, (max(row.width for row in rows), sum(row.height + _GAP_PX for row in rows) - _GAP_PX))
     top = 0
     for row in rows:
         canvas.paste(row, (0, top))
         top += row.height + _GAP_PX
     return canvas
-
-
-def describe(process: Process, t: float) -> str:
-    """Time, log-SNR and blur of a process at time t, as text."""
-    time = torch.tensor(t, dtype=torch.float64)
-    return f"t {t:.2f}  log-SNR {float(process.logsnr(time)):+.1f}  blur {float(process.blur_sigma(time)):.1f} px"
 
 
 def default_scale(panels: int, size: tuple[int, int], width_px: int) -> int:
@@ -109,9 +102,7 @@ def _beside(cells: Sequence[Image.Image], gap: int = _GAP_PX) -> Image.Image:
     return canvas
 
 
-def _padded(image: Image.Image, width: int) -> Image.Image:
-    if image.width == width:
-        return image
-    canvas = Image.new(image.mode, (width, image.height))
-    canvas.paste(image)
-    return canvas
+def _equally_wide(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Images of one panel, whose labels change their width with time, as wide as the widest; black fills the right."""
+    width = max(image.width for image in images)
+    return [image.crop((0, 0, width, image.height)) if image.width < width else image for image in images]

@@ -68,7 +68,7 @@ class Presentation:
         frames = panels[0].frames[0]
         size = tiled_size(len(frames), frames.shape[-2:], self.columns)
         scale = self.scale or default_scale(len(panels), size, _WIDTH_PX * min(2, len(panels)))
-        return [frame for one in trajectories for frame in frame_pictures(one, scale, self.columns, bool(self.labels))]
+        return frame_pictures(trajectories, scale, self.columns, bool(self.labels))
 
 
 class Output(ABC):

@@ -61,7 +61,7 @@ def _panel_data(panel: Panel, times: Sequence[float], columns: int | None) -> di
     return {
         "title": panel.title,
         "logsnr": panel.process.logsnr(t).tolist(),
-        "blur": panel.process.blur_sigma(t).tolist(),
+        "labels": panel.labels,
         "spectrum": [[float(f"{value:.3g}") for value in row] for row in power_spectra(panel)[1]],
         "images": [_data_uri(frame, columns) for frame in panel.frames],
     }

@@ -28,7 +28,7 @@ class AnimatedProcess:
     """A process to show.
 
     Attributes:
-        title: its name for people, such as the name of a run.
+        title: its name, such as that of a run; pictures show what the process does before it.
         process: the process.
         model: a network trained for it; None where only its forward process is shown.
         sampling: how its images are sampled; None for the preset's way.
@@ -75,11 +75,13 @@ class Panel:
         title: what it shows.
         process: the process.
         frames: images (N, C, H, W) uint8, one array per time.
+        labels: what each frame shows: time, noise and blur, each part after two spaces.
     """
 
     title: str
     process: Process
     frames: list[Images]
+    labels: list[str]
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, see
     panels = []
     for one in processes:
         unconditional = None if one.model is None else replace(one.model.sampling(), label="none")
-        recorder = _Recorder(replace(one, sampling=unconditional), view.show, seed)
+        recorder = _Recorder(replace(one, sampling=unconditional), view.show, seed, clean_end=True)
         for t in view.times:
             recorder.record(t, x if t == 0 else one.diffuse(x, t, eps), _blurred(one.process, x, torch.full((len(x),), t)))
         panels += recorder.panels
@@ -166,7 +168,7 @@ def reverse_trajectory(
     for one in processes:
         assert one.model is not None
         sampling = one.sampling or one.model.sampling()
-        recorder = _Recorder(replace(one, sampling=sampling), view.show, seed)
+        recorder = _Recorder(replace(one, sampling=sampling), view.show, seed, clean_end=sampling.final != "noisy")
         observer = _SamplerObserver(recorder, view.times, sampling.steps, lambda: on_step(next(done)))
         init = Init(images, 1.0) if images is not None and one.model.family.starts_from_images else None
         start = Start(init=init)
@@ -201,13 +203,16 @@ class _Recorder:
         animated: the process; its sampling gives the label and guidance of estimates.
         show: see `View`.
         seed: decides the classes of the images.
+        clean_end: whether the frame at t = 0 shows images without noise, and not the state, which has a little.
     """
 
-    def __init__(self, animated: AnimatedProcess, show: str, seed: int) -> None:
-        self._animated, self._seed = animated, seed
-        titles = {"z": animated.title, "x_hat": f"{animated.title}: x_hat", "blur": f"{animated.title}: blur alone"}
-        kinds = {"both": ("z", "x_hat"), "blur": ("blur", "z")}.get(show, (show,))
-        self._by_kind = {kind: Panel(titles[kind], animated.process, []) for kind in kinds}
+    def __init__(self, animated: AnimatedProcess, show: str, seed: int, clean_end: bool) -> None:
+        self._animated, self._seed, self._clean_end = animated, seed, clean_end
+        title = f"{animated.process.title} ({animated.title})"
+        titles = {"z": f"states z_t: {title}", "x_hat": f"estimates x_hat: {title}", "blur": f"blur alone: {title}"}
+        kinds = {"both": ("z", "x_hat"), "blur": ("blur", "z"), "z": ()}.get(show, (show,))
+        panels = {kind: titles[kind] for kind in kinds} or {"z": title}
+        self._by_kind = {kind: Panel(text, animated.process, [], []) for kind, text in panels.items()}
 
     @property
     def panels(self) -> list[Panel]:
@@ -223,11 +228,23 @@ class _Recorder:
                 assert blurred is not None
                 picture = blurred
             panel.frames.append(to_uint8(picture).numpy())
+            panel.labels.append(_label(shown, panel.process, t, clean=t == 0 and self._clean_end))
 
     def _estimate(self, t: float, z: Tensor) -> Tensor:
         model = self._animated.model
         assert model is not None
         return model.denoise(z.to(model.state_device), t, self._seed, self._animated.sampling)
+
+
+def _label(kind: str, process: Process, t: float, clean: bool) -> str:
+    """What a frame of one kind shows at time t; an estimate has neither noise nor blur."""
+    if kind == "x_hat":
+        return f"t {t:.2f}"
+    time, side = torch.tensor(t, dtype=torch.float64), max(process.shape)
+    noise = "no noise" if clean or kind == "blur" else f"log-SNR {float(process.logsnr(time)):+.1f}"
+    sigma = float(process.blur_sigma(time))
+    # Beyond the size of the image only its mean is left, and the number says nothing.
+    return f"t {t:.2f}  {noise}  blur " + (f"> {side} px" if sigma > side else f"{sigma:.1f} px")
 
 
 class _SamplerObserver:
