@@ -378,6 +378,18 @@ def test_the_loss_by_time_and_band(tmp_path: Path) -> None:
     assert equal(run_training(tmp_path / "a", "train.steps=4"), load_state(Run(tmp_path / "r").state_path).tensors)
 
 
+@pytest.mark.parametrize(
+    ("every", "steps", "measured"),
+    [("auto", 5, [1, 2, 3, 4, 5]), ("auto", 17, [3, 6, 9, 12, 15, 17]), ("2", 5, [2, 4, 5]), ("null", 5, [])],
+)
+def test_the_health_of_a_short_training_is_a_curve(tmp_path: Path, every: str, steps: int, measured: list[int]) -> None:
+    """By default an eighth of the training apart, and always at its end."""
+    run_training(tmp_path / "r", f"train.steps={steps}", f"train.health_every_steps={every}")
+    path = Run(tmp_path / "r").health_path
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == measured if measured else not path.exists()
+    assert monitoring._health_interval(tiny_config("train.steps=1000000").train) == 1000
+
+
 def test_deterministic_algorithms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     step = Trainer.train_step

@@ -8,8 +8,10 @@ from conftest import Cli
 from PIL import Image
 
 from blurcli.errors import UsageError, UserError
+from blurcli.runs import Run
 from blurcli.visualize import plots
 from blurcli.visualize.plots import check_plot, save_errors, save_sweep
+from blurcli.visualize.records import band_plots
 
 ROWS = [
     {"sampler": sampler, "steps": steps, "mean": 1 / steps, "min": 0.9 / steps, "max": 1.2 / steps}
@@ -70,8 +72,10 @@ def test_all_records_of_a_run(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "made").glob("*.png"):
         with Image.open(path) as image:
             assert np.asarray(image.convert("L")).std() > 10
-    sweep = (tmp_path / "made" / "sweep-fd-pixels-8x8-n12.svg").read_text()
-    assert "<svg" in sweep
+    # The plot of the sweep itself has the same label.
+    assert cli(*SWEEP, "--run", tiny_run, "--out", "s.svg").code == 0
+    for path in (tmp_path / "made" / "sweep-fd-pixels-8x8-n12.svg", tmp_path / "s.svg"):
+        assert "<!-- FD (pixels-8x8, 12 images) -->" in path.read_text()
 
     # With scores of earlier weights, there are plots over training.
     record = tiny_run / "evaluations.jsonl"
@@ -96,6 +100,23 @@ def test_the_loss_by_time(tiny_run: Path, cli: Cli, monkeypatch: pytest.MonkeyPa
     assert (steps, losses) == ([line["step"] for line in logged], [line["loss"] for line in logged])
     assert by_time == {0.0: [(1, 2.0), (2, 2.0)], 1.0: [(1, 1.0), (2, 2.0)]}
     assert path == tiny_run / "plots" / "loss.png"
+
+
+def test_a_loss_by_time_of_one_measurement_is_no_curve(tiny_run: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty panel or plot is left out, with its reason; a single logged loss is a visible point."""
+    health = {"step": 2, "times": [0.0, 1.0], "bands": ["mean", "4-2 px"], "loss": [[1.0, 3.0], [1.0, 1.0]]}
+    (tiny_run / "health.jsonl").write_text(json.dumps(health) + "\n")
+    (tiny_run / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
+    seen = []
+    save = plots.save_loss
+    monkeypatch.setattr(plots, "save_loss", lambda *arguments: seen.append(arguments) or save(*arguments))
+    done = cli("plot", tiny_run, "--format", "png")
+    assert "no plot of the loss by time: it needs two measurements; train.health_every_steps sets their interval" in done.err
+    assert seen[0][:3] == ([3], [0.5], {})
+    with Image.open(tiny_run / "plots" / "loss.png") as picture:
+        blue = np.asarray(picture.convert("RGB")).astype(int) - (31, 119, 180)
+    assert (np.abs(blue).sum(-1) < 9).sum() > 20
+    assert not list(band_plots(Run(tiny_run)))
 
 
 def test_scores_over_training_and_against_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:

@@ -115,7 +115,7 @@ def sweep(
     wanted = {str(number) for number in range(seed, seed + seeds)}
     shown = [score for score in scores if score.get("sampler") in chosen_samplers and str(score.get("seed")) in wanted]
     rows = _summary(shown, metric, {**usual, "eta": 0.0})
-    plots.save_sweep(rows, title, out)
+    plots.save_sweep(rows, f"{title} ({scorer.protocol['features']}, {count:,} images)", out)
     if as_json:
         common = {key: value for key, value in usual.items() if key not in (*evaluate.SAMPLING, "seed")}
         console.result_json({"metric": metric, "rows": rows, "out": str(out), **common, **shared})

@@ -10,7 +10,7 @@ from blurcli.config.loader import (
     preset_summary,
 )
 from blurcli.config.processes import DiffusionConfig, HeatConfig
-from blurcli.config.schema import Config, DataConfig, DistillConfig, OptimConfig, SampleConfig, ScoreConfig
+from blurcli.config.schema import Config, DataConfig, DistillConfig, OptimConfig, SampleConfig, ScoreConfig, TrainConfig
 from blurcli.config.serialization import FREE_KEYS, TEACHER_KEYS, differing_keys, flatten, leaves, to_json, to_yaml
 from blurcli.config.sources import DATASET_NAMES, expand_home, resolve_source
 
@@ -26,6 +26,7 @@ __all__ = [
     "OptimConfig",
     "SampleConfig",
     "ScoreConfig",
+    "TrainConfig",
     "derive_config",
     "differing_keys",
     "expand_home",

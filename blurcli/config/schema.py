@@ -166,8 +166,10 @@ class TrainConfig(Section):
     preview_images: int = Field(64, ge=1, le=10_000, description="images per preview")
     save_every_steps: Positive = Field(5000, description="interval of weights and of the state for an exact resume")
     keep: Positive | None = Field(None, description="number of weights files to keep, newest first; null for all")
-    health_every_steps: Positive | None = Field(
-        1000, description="interval of the loss by time and frequency band in health.jsonl and the trackers; null for never"
+    health_every_steps: Positive | Literal["auto"] | None = Field(
+        "auto",
+        description="interval of the loss by time and frequency band in health.jsonl and the trackers, also measured at the "
+        "end; auto: an eighth of the training, at most 1000 steps; null for never",
     )
     max_bad_steps: Positive = Field(
         10, description="consecutive steps without a finite loss after which the last saved state is restored"

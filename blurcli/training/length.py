@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blurcli import files
 from blurcli.config import Config
-from blurcli.training.monitoring import HEALTH_IMAGES, HEALTH_TIMES
+from blurcli.training.monitoring import HEALTH_IMAGES, HEALTH_POINTS, HEALTH_STEPS, HEALTH_TIMES
 
 _FORWARD = 1 / 3  # of the work of a training step, per image
 
@@ -19,14 +19,12 @@ def seconds_of(config: Config, steps: float, step_sec: float) -> float:
         steps: number of steps.
         step_sec: seconds per step alone.
     """
-    per_step, last = _work(config)
-    return step_sec * (steps * per_step + last)
+    return step_sec * max(steps * per_step + fixed for per_step, fixed in _work(config))
 
 
 def steps_in(config: Config, seconds: float, step_sec: float) -> int:
     """The number of steps for which a training takes so many seconds; at least 1."""
-    per_step, last = _work(config)
-    return max(1, round((seconds / step_sec - last) / per_step))
+    return max(1, round(min((seconds / step_sec - fixed) / per_step for per_step, fixed in _work(config))))
 
 
 def seconds_spent(metrics: Path, batch_size: int) -> float:
@@ -39,8 +37,8 @@ def seconds_spent(metrics: Path, batch_size: int) -> float:
     return total
 
 
-def _work(config: Config) -> tuple[float, float]:
-    """The work per step, and that after the last one, in units of a step. Scores are not counted: their features vary."""
+def _work(config: Config) -> list[tuple[float, float]]:
+    """The work per step and that besides, in units of a step; what is more counts. Scores are left out: features vary."""
     settings = config.train
 
     def calls(images: int) -> float:
@@ -48,5 +46,8 @@ def _work(config: Config) -> tuple[float, float]:
 
     preview = calls(settings.preview_images * config.sample.steps)
     health = calls(2 * HEALTH_IMAGES * HEALTH_TIMES)
+    per_step = 1 + preview / settings.preview_every_steps
+    if settings.health_every_steps == "auto":
+        return [(per_step + health / HEALTH_STEPS, preview), (per_step, preview + health * HEALTH_POINTS)]
     every = settings.health_every_steps
-    return 1 + preview / settings.preview_every_steps + (health / every if every is not None else 0), preview
+    return [(per_step + (0 if every is None else health / every), preview)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from blurcli import evaluate, files
-from blurcli.config import Config
+from blurcli.config import Config, TrainConfig
 from blurcli.core import UNet
 from blurcli.core.bands import band_names, frequency_bands
 from blurcli.core.rng import ImageNoise
@@ -35,6 +36,7 @@ from blurcli.weights import Classes, Weights, save_weights
 
 HEALTH_IMAGES = 32
 HEALTH_TIMES = 9
+HEALTH_POINTS, HEALTH_STEPS = 8, 1000  # measurements of a training, and most steps between two of them
 _CALIBRATION_IMAGES = 32
 _PREVIEW_SCALE = 2
 # Times the network's own loss. EMAs that keep up had 0.93 to 1.00 of it on shapes, one frozen at its start 1.03.
@@ -174,7 +176,7 @@ class Monitor:
         due = [
             check
             for check, every in self._checks(trainer.config)
-            if every and (trainer.step % every == 0 or (last and check == self._preview))
+            if every and (trainer.step % every == 0 or (last and check in (self._check_health, self._preview)))
         ]
         if due:
             with suppress(Stopping), shutdown.interrupts(trainer.network, trainer.ema):
@@ -183,7 +185,7 @@ class Monitor:
 
     def _checks(self, config: Config) -> Iterator[tuple[Callable[[Trainer, Trackers], None], int | None]]:
         """The checks, and their intervals in steps."""
-        yield self._check_health, config.train.health_every_steps
+        yield self._check_health, _health_interval(config.train)
         if self._draw_preview is not None:
             yield self._preview, config.train.preview_every_steps
         yield self._score, config.train.score_every_steps
@@ -221,6 +223,12 @@ class Monitor:
         trackers.metrics(trainer.step, {scorer.metric: score[scorer.metric]})
         metric = f"{scorer.metric.upper()} {score[scorer.metric]:.4f}"
         self._notify(f"step {trainer.step}: {metric} ({scorer.features.key}, {count:,} images)")
+
+
+def _health_interval(train: TrainConfig) -> int | None:
+    """Steps between two measurements of health: short trainings get a curve, too, and pay some 4% of their time for it."""
+    every = train.health_every_steps
+    return min(HEALTH_STEPS, math.ceil(train.steps / HEALTH_POINTS)) if every == "auto" else every
 
 
 def training_scorer(

@@ -88,7 +88,8 @@ def save_loss(
     """
     figure = Figure(figsize=(width, 7 if by_time else 4), layout="constrained")
     panels = figure.subplots(1 + bool(by_time), sharex=True, squeeze=False)[:, 0]
-    panels[0].plot(*_thinned(list(zip(steps, losses, strict=True)), _MOST_POINTS), linewidth=1)
+    marker = "o" if len(steps) == 1 else ""  # a line of one point cannot be seen
+    panels[0].plot(*_thinned(list(zip(steps, losses, strict=True)), _MOST_POINTS), linewidth=1, marker=marker)
     panels[0].set(yscale="log", ylabel="training loss (weighted)")
     if by_time:
         for t, points in by_time.items():
@@ -175,7 +176,7 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, w
         extent=(-half, 1 + half, len(bands) - 0.5, -0.5),
         interpolation="nearest",
     )
-    axes.set(xlabel="t", ylabel="wavelength", yticks=range(len(bands)), yticklabels=bands)
+    axes.set(xlabel="time t, from image to noise", ylabel="wavelength", yticks=range(len(bands)), yticklabels=bands)
     scale = figure.colorbar(image, label="squared error / squared error of the Wiener filter")
     ticks = np.linspace(-end, end, 5)
     scale.set_ticks(list(ticks), labels=[f"{float(f'{10.0**k:.2g}'):g}" for k in ticks])

@@ -47,6 +47,9 @@ def loss_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
         for t, bands in zip(times, rows, strict=False):
             if are_numbers(bands):
                 by_time.setdefault(t, []).append((step, sum(bands) / len(bands)))
+    by_time = {t: points for t, points in by_time.items() if len(points) > 1}  # a single one shows no change
+    if not by_time:
+        notify("no plot of the loss by time: it needs two measurements; train.health_every_steps sets their interval")
     yield Plot("loss", "Loss over training", partial(plots.save_loss, steps, losses, by_time))
 
 
@@ -57,6 +60,7 @@ def band_plots(run: Run) -> Iterator[Plot]:
         if names and all(are_numbers(row) and len(row) == len(names) for row in rows):
             for name, column in zip(names, zip(*rows, strict=True), strict=True):
                 by_band.setdefault(name, []).append((step, sum(column) / len(column)))
+    by_band = {band: points for band, points in by_band.items() if len(points) > 1}
     if by_band:
         yield Plot("loss-by-band", "Loss by frequency band", partial(plots.save_bands, by_band))
 
