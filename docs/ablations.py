@@ -32,7 +32,7 @@ from blurcli.pipeline import Pipeline
 from blurcli.training import Trainer
 
 BASE = [
-    *("data.image_size=16", "process.blur_schedule=sin2", "process.blur_sigma_max=10"),
+    *("data.image_size=16", "process.blur_schedule=sin2", "process.blur_sigma_max=10", "sample.final=noisy"),
     *("model.base_channels=32", "model.multipliers=[1,2,2]"),
     *("model.blocks_per_level=1", "model.attention_levels=[2]", "model.dropout=0", "optim.lr=1e-3", "optim.beta2=0.99"),
     *("optim.warmup_steps=100", "optim.decay_from_step=500", "optim.ema_decay=0.999", "train.batch_size=64"),

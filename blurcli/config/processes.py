@@ -34,7 +34,11 @@ class DiffusionConfig(Section):
         description="p of power, where larger p blurs later, and of cosine-power, where it blurs earlier; null for others",
     )
     blur_noise_ratio: float | None = Field(
-        None, gt=0, le=1000, description="r of noise-ratio: pixels of blur per noise over signal; null for other schedules"
+        None,
+        gt=0,
+        le=1000,
+        description="r of noise-ratio: pixels of blur per noise over signal, constant as in Warm Diffusion (arXiv 2511.16904); "
+        "null for other schedules",
     )
     min_scale: float = Field(1e-3, gt=0, le=1, description="lower bound of the frequency scaling of the blur")
     logsnr_min: float = Field(-10.0, ge=-30, description="log signal-to-noise ratio at t = 1")
