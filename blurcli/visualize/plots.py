@@ -198,7 +198,7 @@ def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     if score["reference_spectrum"] is not None:
         reference = np.array(score["reference_spectrum"][1:])
-        upper.plot(wavelength, reference, label=_plain(score["reference"]), color="black", marker="o", markersize=3)
+        upper.plot(wavelength, reference, label=_plain(f"data: {score['reference']}"), color="black", marker="o", markersize=3)
         lower.plot(wavelength, 10 * np.log10(ours / reference), color="C1", marker="o", markersize=3)
     upper.plot(wavelength, ours, label="samples", color="C1", marker="o", markersize=3)
     lower.axhline(0, color="black", linewidth=1)
