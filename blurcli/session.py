@@ -84,9 +84,9 @@ def read_weights(source: Path | str) -> Weights:
     path = hub.fetch(reference, console.notify)
     try:
         return load_weights(path, reference)
-    except UsageError:
-        raise
     except UserError as error:
+        if isinstance(error, UsageError) or hub.is_as_published(path):
+            raise
         raise UserError(f"{error.text}; to fetch it again, delete {path.resolve()} and repeat the command") from None
 
 

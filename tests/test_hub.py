@@ -640,7 +640,7 @@ def test_a_failed_upload_leaves_the_branch_as_it_was(
         (("me/tiny",), "--license: name the terms under which others may use the weights, such as mit"),
         (("me/tiny", "--license", "mitt"), "--license mitt: not an identifier of the hub; did you mean 'mit'?"),
         (("tiny", "--license", "mit"), "tiny: 'tiny' is no repository of the hub: write user/repo"),
-        (("hf://me/tiny", "--license", "mit"), "is no repository of the hub: write user/repo"),
+        (("https://github.com/me/tiny", "--license", "mit"), "not an address of the Hugging Face hub"),
         (("me/tiny", "--license", "mit", "--revision", "a b"), "--revision a b: 'a b' is no branch"),
         (("me/tiny", "--license", "mit", "--message", " "), "--message: is empty"),
     ],

@@ -1,6 +1,6 @@
 """Weights on the Hugging Face hub: references such as hf://user/repo, downloads and uploads. Imports the hub's library late."""
 
-from blurcli.hub.download import fetch
+from blurcli.hub.download import fetch, is_as_published
 from blurcli.hub.licenses import check_license
 from blurcli.hub.references import Reference, check_branch, check_repository, is_reference, parse
 from blurcli.hub.upload import Destination, find_destination, upload
@@ -13,6 +13,7 @@ __all__ = [
     "check_repository",
     "fetch",
     "find_destination",
+    "is_as_published",
     "is_reference",
     "parse",
     "upload",

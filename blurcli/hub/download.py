@@ -50,6 +50,11 @@ def fetch(text: str, notify: Callable[[str], None] = lambda text: None) -> Path:
         return _downloaded(api, reference, siblings[name], info.sha)
 
 
+def is_as_published(path: Path) -> bool:
+    """Whether a file in the cache is what the hub sent; its copy there is named by the SHA-256 that was published."""
+    return path.resolve().name == downloads.file_sha256(path)
+
+
 def _downloaded(api: HfApi, reference: Reference, entry: RepoSibling, commit: str | None) -> Path:
     """The file of a repository, in the cache, with the published SHA-256."""
     from huggingface_hub import constants, try_to_load_from_cache
