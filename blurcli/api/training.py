@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from blurcli import console, session
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.model import Model, load
-from blurcli.api.options import check_whole
+from blurcli.api.options import check_names, check_whole
 from blurcli.config import Config
 from blurcli.distillation import set_up as set_up_distillation
 from blurcli.distillation import teacher_of
@@ -23,30 +23,35 @@ from blurcli.visualize import tile
 from blurcli.weights import Weights
 
 
-def train(
-    preset: str | Path | None = None,
-    data: TrainingImages | None = None,
-    *,
-    run: str | Path | None = None,
-    steps: int | None = None,
-    hours: float | None = None,
-    settings: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    callback: Callable[[dict[str, Any]], object] = lambda metrics: None,
-) -> Model:
+class TrainingOptions(TypedDict, total=False):
+    """Where and how long a training runs, and with which keys.
+
+    Keys:
+        run: run folder; if not given, one in `runs/`, named after the preset or the images.
+        steps: training steps in all; if not given, the preset's.
+        hours: length at the speed of this computer, instead of `steps`.
+        settings: other keys over the preset's, such as `{"optim.lr": 1e-4}`.
+        device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
+        callback: receives, at every log interval, a dictionary with `step`, `loss` (None where none was finite),
+            `images_per_sec` and others.
+    """
+
+    run: str | Path | None
+    steps: int | None
+    hours: float | None
+    settings: Mapping[str, Any] | None
+    device: str
+    callback: Callable[[dict[str, Any]], object]
+
+
+def train(preset: str | Path | None = None, data: TrainingImages | None = None, **options: Unpack[TrainingOptions]) -> Model:
     """Train a model, or continue a run, as `blurdiff train` does.
 
     Args:
         preset: name of a preset, or a YAML file; None for the run's own, or one chosen by the images.
         data: folder or .zip of images, or a dataset's name; or images: an array (N, H, W, C) uint8, or a list or torch
             `Dataset` of Pillow images, arrays or files, each perhaps with the number of its class; None for the preset's.
-        run: run folder; None for one in `runs/`, named after the preset or the images.
-        steps: training steps in all; None for the preset's.
-        hours: length at the speed of this computer, instead of `steps`.
-        settings: other keys over the preset's, such as `{"optim.lr": 1e-4}`.
-        device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
-        callback: receives, at every log interval, a dictionary with `step`, `loss` (None where none was finite),
-            `images_per_sec` and others.
+        **options: see `TrainingOptions`.
 
     Returns:
         The trained model.
@@ -56,11 +61,15 @@ def train(
         UserError: the images cannot be read, the training diverged, or a file cannot be written.
         KeyboardInterrupt: Ctrl-C, or a notebook's stop; the state is saved, and the same call continues.
     """
+    check_names("train", options, TrainingOptions)
+    steps, run, device = options.get("steps"), options.get("run"), options.get("device", "auto")
     if steps is not None:
         check_whole("steps", steps, 1)
-    assigned = {**(settings or {}), **({} if steps is None else {"train.steps": steps})}
+    assigned = {**(options.get("settings") or {}), **({} if steps is None else {"train.steps": steps})}
+    folder = None if run is None else Path(run).expanduser()
     name = None if preset is None else str(preset)
-    setup = set_up(name, source_of(data), None if run is None else Path(run).expanduser(), device, assigned, hours)
+    setup = set_up(name, source_of(data), folder, device, assigned, options.get("hours"))
+    callback = options.get("callback", lambda metrics: None)
     return _trained(setup.run, setup.config, device, callback, teacher_of(setup.run, setup.config))
 
 
