@@ -109,7 +109,7 @@ def test_links_to_nowhere_are_named(cli: Cli, whole: Path) -> None:
 
 
 def test_a_training_does_not_begin_again_over_a_linked_state(cli: Cli, whole: Path) -> None:
-    Run(whole).state_path.unlink()
+    Run(whole).state_path.rename(Run(whole).previous_state_path)
     Run(whole).state_path.symlink_to("/nowhere/state")
     done = cli("train", "--run", whole, "--set", "train.steps=4")
     assert done.code == 1
