@@ -280,6 +280,7 @@ class StartOptions:
         import hashlib
 
         record = {**asdict(sampling), "seed": seed, "weights": model.digest, "calibrated": model.calibrated}
+        record["network_precision"] = model.precision
         if start.init is not None:
             photo = hashlib.sha256(start.init.image.tobytes()).hexdigest()[:16]
             record |= {"init_image": photo, "strength": self.time, "init_blurred": self.init_blurred}

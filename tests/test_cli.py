@@ -17,7 +17,7 @@ from PIL import Image
 
 import blurcli
 from blurcli.cli import app
-from blurcli.inference import choose_device
+from blurcli.inference import choose_device, has_native_bf16
 from blurcli.visualize import image_folder, picture
 
 COMMANDS = [info.name or "" for info in app.registered_commands]
@@ -148,6 +148,7 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         "seed": 0,
         "weights": str(weights),
         "calibrated": False,
+        "network_precision": "bf16" if has_native_bf16(torch.device("cpu")) else "fp32",
         "interpolate": None,
         "same_init": False,
         "share_noise": False,

@@ -379,15 +379,19 @@ def test_the_loss_by_time_and_band(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("every", "steps", "measured"),
-    [("auto", 5, [1, 2, 3, 4, 5]), ("auto", 17, [3, 6, 9, 12, 15, 17]), ("2", 5, [2, 4, 5]), ("null", 5, [])],
+    ("steps", "every", "interval"),
+    [(5, "auto", 100), (1_600, "auto", 200), (1_000_000, "auto", 1000), (5, "2", 2), (5, "null", None)],
 )
-def test_the_health_of_a_short_training_is_a_curve(tmp_path: Path, every: str, steps: int, measured: list[int]) -> None:
-    """By default an eighth of the training apart, and always at its end."""
-    run_training(tmp_path / "r", f"train.steps={steps}", f"train.health_every_steps={every}")
+def test_health_is_measured_eight_times_in_a_short_training(steps: int, every: str, interval: int | None) -> None:
+    config = tiny_config(f"train.steps={steps}", f"train.health_every_steps={every}")
+    assert monitoring.health_interval(config.train) == interval
+
+
+@pytest.mark.parametrize(("every", "measured"), [("auto", [5]), ("2", [2, 4, 5]), ("null", [])])
+def test_health_is_measured_at_the_end_too(tmp_path: Path, every: str, measured: list[int]) -> None:
+    run_training(tmp_path / "r", "train.steps=5", f"train.health_every_steps={every}")
     path = Run(tmp_path / "r").health_path
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == measured if measured else not path.exists()
-    assert monitoring._health_interval(tiny_config("train.steps=1000000").train) == 1000
 
 
 def test_deterministic_algorithms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,9 @@ def names_in(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def sample_folder(folder: Path) -> None:
-    ImageFolder(folder, {}).write([pixels()], 0)
+    images = ImageFolder(folder, {})
+    with images.claimed(len(pixels())) as missing:
+        images.write([pixels()], missing)
     (folder / "sampling.json").touch()
 
 

@@ -64,6 +64,19 @@ def test_the_presets_own_is_the_default(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(cli("sample", "--run", "r", "--n", 1, "--json").out)["network_precision"] == "bf16"
 
 
+def test_a_folder_holds_images_of_one(cli: Cli) -> None:
+    command = ("sample", *BUNDLED, "--out", "folder")
+    assert cli(*command, "--n", 1, "--precision", "fp32").code == 0
+    refused = cli(*command, "--n", 2, "--precision", "bf16")
+    assert refused.code == 2
+    assert "network_precision fp32 (now bf16)" in refused.err
+    # A folder of an earlier version, which recorded neither, is continued.
+    record = json.loads(Path("folder/sampling.json").read_text())
+    older = {key: value for key, value in record.items() if key not in ("network_precision", "blurdiff")}
+    Path("folder/sampling.json").write_text(json.dumps(older))
+    assert cli(*command, "--n", 2, "--precision", "bf16").code == 0
+
+
 def test_measurements_record_it(cli: Cli, tiny_run: Path) -> None:
     for command in ("likelihood", "diagnose"):
         done = cli(command, "--run", tiny_run, "--n", 2, "--precision", "bf16", "--json")

@@ -169,7 +169,7 @@ class TrainConfig(Section):
     health_every_steps: Positive | Literal["auto"] | None = Field(
         "auto",
         description="interval of the loss by time and frequency band in health.jsonl and the trackers, also measured at the "
-        "end; auto: an eighth of the training, at most 1000 steps; null for never",
+        "end; auto: an eighth of the training, from 100 to 1000 steps; null for never",
     )
     max_bad_steps: Positive = Field(
         10, description="consecutive steps without a finite loss after which the last saved state is restored"

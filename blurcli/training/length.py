@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import bisect
+import math
 from pathlib import Path
 
 from blurcli import files
 from blurcli.config import Config
-from blurcli.training.monitoring import HEALTH_IMAGES, HEALTH_POINTS, HEALTH_STEPS, HEALTH_TIMES
+from blurcli.training.monitoring import HEALTH_IMAGES, HEALTH_TIMES, health_interval
 
 _FORWARD = 1 / 3  # of the work of a training step, per image
 
 
 def seconds_of(config: Config, steps: float, step_sec: float) -> float:
-    """Seconds that `steps` training steps take, the last preview included.
+    """Seconds that `steps` training steps take, the last preview included. Scores are left out: their features vary.
 
     Args:
         config: says how often the network is measured and previewed.
         steps: number of steps.
         step_sec: seconds per step alone.
     """
-    return step_sec * max(steps * per_step + fixed for per_step, fixed in _work(config))
+    settings, every = config.train, health_interval(config.train)
+
+    def calls(images: int) -> float:
+        return images * _FORWARD / settings.batch_size
+
+    previews = calls(settings.preview_images * config.sample.steps) * (steps / settings.preview_every_steps + 1)
+    health = 0 if every is None else calls(2 * HEALTH_IMAGES * HEALTH_TIMES) * steps / every
+    return step_sec * (steps + previews + health)
 
 
 def steps_in(config: Config, seconds: float, step_sec: float) -> int:
     """The number of steps for which a training takes so many seconds; at least 1."""
-    return max(1, round(min((seconds / step_sec - fixed) / per_step for per_step, fixed in _work(config))))
+
+    def taken(steps: int) -> float:
+        return seconds_of(
+            config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})}), steps, step_sec
+        )
+
+    return max(1, bisect.bisect(range(math.ceil(seconds / step_sec) + 2), seconds + step_sec / 2, key=taken) - 1)
 
 
 def seconds_spent(metrics: Path, batch_size: int) -> float:
@@ -35,19 +50,3 @@ def seconds_spent(metrics: Path, batch_size: int) -> float:
         if isinstance(step, int) and isinstance(rate, int | float) and rate > 0:
             total, before = total + (step - before) * batch_size / rate, step
     return total
-
-
-def _work(config: Config) -> list[tuple[float, float]]:
-    """The work per step and that besides, in units of a step; what is more counts. Scores are left out: features vary."""
-    settings = config.train
-
-    def calls(images: int) -> float:
-        return images * _FORWARD / settings.batch_size
-
-    preview = calls(settings.preview_images * config.sample.steps)
-    health = calls(2 * HEALTH_IMAGES * HEALTH_TIMES)
-    per_step = 1 + preview / settings.preview_every_steps
-    if settings.health_every_steps == "auto":
-        return [(per_step + health / HEALTH_STEPS, preview), (per_step, preview + health * HEALTH_POINTS)]
-    every = settings.health_every_steps
-    return [(per_step + (0 if every is None else health / every), preview)]

@@ -36,7 +36,8 @@ from blurcli.weights import Classes, Weights, save_weights
 
 HEALTH_IMAGES = 32
 HEALTH_TIMES = 9
-HEALTH_POINTS, HEALTH_STEPS = 8, 1000  # measurements of a training, and most steps between two of them
+_HEALTH_POINTS = 8  # measurements of a training, by default
+_HEALTH_STEPS = (100, 1000)  # between two of them: a measurement takes as long as some six steps
 _CALIBRATION_IMAGES = 32
 _PREVIEW_SCALE = 2
 # Times the network's own loss. EMAs that keep up had 0.93 to 1.00 of it on shapes, one frozen at its start 1.03.
@@ -185,7 +186,7 @@ class Monitor:
 
     def _checks(self, config: Config) -> Iterator[tuple[Callable[[Trainer, Trackers], None], int | None]]:
         """The checks, and their intervals in steps."""
-        yield self._check_health, _health_interval(config.train)
+        yield self._check_health, health_interval(config.train)
         if self._draw_preview is not None:
             yield self._preview, config.train.preview_every_steps
         yield self._score, config.train.score_every_steps
@@ -225,10 +226,11 @@ class Monitor:
         self._notify(f"step {trainer.step}: {metric} ({scorer.features.key}, {count:,} images)")
 
 
-def _health_interval(train: TrainConfig) -> int | None:
-    """Steps between two measurements of health: short trainings get a curve, too, and pay some 4% of their time for it."""
+def health_interval(train: TrainConfig) -> int | None:
+    """Steps between two measurements of health; None for none. Trainings of minutes get a curve, too."""
+    least, most = _HEALTH_STEPS
     every = train.health_every_steps
-    return min(HEALTH_STEPS, math.ceil(train.steps / HEALTH_POINTS)) if every == "auto" else every
+    return max(least, min(most, math.ceil(train.steps / _HEALTH_POINTS))) if every == "auto" else every
 
 
 def training_scorer(

@@ -15,6 +15,7 @@ from blurcli import __version__, files
 from blurcli.errors import UsageError, option
 from blurcli.visualize.grids import Images, picture
 
+_PRECISION = "network_precision"
 _VERSION = "blurdiff"  # the key of the version that began the folder, which decides nothing
 _NAME = re.compile(r"(\d{6,})\.png")
 
@@ -75,6 +76,8 @@ class ImageFolder:
         if before is None and self._found():
             raise UsageError(f"{record}: cannot be read; choose another folder with {option('out')}")
         before = self._settings if before is None else before
+        if _VERSION not in before:  # of a version that did not record in what the network computed
+            before = {_PRECISION: self._settings.get(_PRECISION), **before}
         keys = sorted(key for key in before.keys() | self._settings if before.get(key) != self._settings.get(key))
         keys = [key for key in keys if key != _VERSION]
         if keys:
