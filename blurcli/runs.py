@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,15 +137,23 @@ class Run:
         found = self.all_weights()
         return int(found[-1].stem.removeprefix("step-")) if found else 0
 
+    def has_begun(self) -> bool:
+        """Whether the folder is one of a training, or has its scores."""
+        return any(os.path.lexists(path) for path in (self.config_path, self.path / "weights", self.evaluations_path))
+
     def is_empty(self) -> bool:
         """Whether the folder exists and holds nothing but what a training leaves that was stopped before it began."""
         return self.path.is_dir() and files.is_empty(self.path)
 
 
 def named_run(name: Path) -> Run:
-    """The run that a person names: its folder, or, where there is no such folder here, its name in `runs/`."""
-    inside = RUNS / name
-    return Run(inside if len(name.parts) == 1 and not name.exists() and inside.is_dir() else name)
+    """The run that a person names: its folder, or, where that is no run, the one with this name in `runs/`.
+
+    A folder of images has the name of the run that was trained on it.
+    """
+    here, inside = Run(name), Run(RUNS / name)
+    elsewhere = len(name.parts) == 1 and inside.path.is_dir() and not (here.has_begun() or here.is_empty())
+    return inside if elsewhere else here
 
 
 def similar_run(name: Path) -> str:

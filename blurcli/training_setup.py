@@ -107,7 +107,7 @@ def set_up(
     if run is not None:
         folder = named_run(run)
         if folder.path != run:
-            console.notify(f"{option('run')} {run}: there is no such folder here; using {folder.path}")
+            console.notify(f"{option('run')} {run}: there is no such run here; using {folder.path}")
         _repair_config(folder)
     elif config is not None:
         folder = _run_of(Path(str(preset)).stem, config.data.source)

@@ -144,7 +144,7 @@ def test_a_run_is_found_by_its_name_in_runs(cli: Cli, whole: Path, command: tupl
     assert done.code == 0, done.err
     assert not Path("my pictures").exists()
     if command[0] == "train":
-        assert "--run my pictures: there is no such folder here; using runs/my pictures" in done.err
+        assert "--run my pictures: there is no such run here; using runs/my pictures" in done.err
     Path("x.safetensors").unlink(missing_ok=True)
     wrong = cli(*command, "my picture")
     assert wrong.code != 0
@@ -154,7 +154,13 @@ def test_a_run_is_found_by_its_name_in_runs(cli: Cli, whole: Path, command: tupl
 def test_a_folder_here_comes_first(cli: Cli, whole: Path) -> None:
     shutil.copytree(whole, "here")
     shutil.copytree(whole, RUNS / "here")
-    assert "using here/weights" in cli("sample", "--run", "here", "--n", 1, "--steps", 1, "--out", "x.npz").err
+    sample = ("sample", "--n", 1, "--steps", 1, "--out", "x.npz", "--run")
+    assert "using here/weights" in cli(*sample, "here").err
+    shutil.rmtree("here")
+    Path("here").mkdir()
+    assert "here: has no weights yet" in cli(*sample, "here").err
+    Path("here/photo.png").touch()  # the images of the run with their name
+    assert "using runs/here/weights" in cli(*sample, "here").err
     assert bd.load("my pictures").path == whole / "weights" / NEWEST
     shutil.copytree(whole, RUNS / "shapes")
     assert bd.load("shapes").run is None  # the bundled model
