@@ -249,8 +249,8 @@ def hostile_run(cli: Cli, tmp_path: Path) -> Path:
     ]
     scores += [common | {"samples": f"/{FOLDER}/shots", "fd": 3.0}]
     (run / "evaluations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in scores))
-    health = {"step": 1, "times": [0.5], "bands": [EVIL, "$"], "loss": [[1, 2]]}
-    (run / "health.jsonl").write_text(json.dumps(health) + "\n")
+    health = [{"step": step, "times": [0.5], "bands": [EVIL, "$"], "loss": [[1, 2]]} for step in (1, 2)]
+    (run / "health.jsonl").write_text("".join(json.dumps(one) + "\n" for one in health))
     with (run / "sessions.jsonl").open("a") as file:
         file.write(json.dumps({"hardware": EVIL, "precision": EVIL, "device": EVIL, "versions": {EVIL: EVIL}}) + "\n")
     return run

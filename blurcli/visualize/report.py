@@ -216,11 +216,11 @@ def _plots(found: list[Plot]) -> str:
 
 
 def _loss_parts(run: Run) -> list[Part]:
-    found = [*loss_plots(run, lambda text: None), *band_plots(run)]
-    if not found:
-        return [Missing("No loss: metrics.jsonl is missing, or has no line that can be read.")]
-    parts: list[Part] = [_plots(found)]
-    if len(found) == 1:
+    loss, bands = list(loss_plots(run, lambda text: None)), list(band_plots(run))
+    parts: list[Part] = [_plots([*loss, *bands])] if loss or bands else []
+    if not loss:
+        parts.append(Missing("No loss: metrics.jsonl is missing, or has no line that can be read."))
+    elif not bands:
         parts.append(Missing("No loss by time and frequency band yet: train.health_every_steps sets its interval."))
     return parts
 

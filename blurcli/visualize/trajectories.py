@@ -236,12 +236,12 @@ class _Recorder:
         return model.denoise(z.to(model.state_device), t, self._seed, self._animated.sampling)
 
 
-def _label(kind: str, process: Process, t: float, clean: bool) -> str:
-    """What a frame of one kind shows at time t; an estimate has neither noise nor blur."""
-    if kind == "x_hat":
+def _label(shown: str, process: Process, t: float, clean: bool) -> str:
+    """What a frame shows at time t, of the panel `shown` (see `View`); an estimate has neither noise nor blur."""
+    if shown == "x_hat":
         return f"t {t:.2f}"
     time, side = torch.tensor(t, dtype=torch.float64), max(process.shape)
-    noise = "no noise" if clean or kind == "blur" else f"log-SNR {float(process.logsnr(time)):+.1f}"
+    noise = "no noise" if clean or shown == "blur" else f"log-SNR {float(process.logsnr(time)):+.1f}"
     sigma = float(process.blur_sigma(time))
     # Beyond the size of the image only its mean is left, and the number says nothing.
     return f"t {t:.2f}  {noise}  blur " + (f"> {side} px" if sigma > side else f"{sigma:.1f} px")
