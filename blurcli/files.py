@@ -278,7 +278,8 @@ def unreadable(path: Path) -> str | None:
             return f"is a link to {target}, which is not here; fetch its content (such as git annex get, dvc pull)"
         return "no such file"
     except OSError as error:
-        return f"cannot be read ({error.strerror}); fix its permissions"
+        hint = "choose a shorter name" if error.errno == errno.ENAMETOOLONG else "fix its permissions"
+        return f"cannot be read ({error.strerror}); {hint}"
 
 
 def listed(folder: Path) -> list[Path]:

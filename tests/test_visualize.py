@@ -139,7 +139,7 @@ def test_unknown_suffixes_and_impossible_timings(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
     visualize.save_animation(pictures(images(1), images(1, seed=1)), tmp_path / "x.webp", Timing(fps=60))
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UserError, match=r"x.mp4: videos need the package av: pip install av"):
+    with pytest.raises(UserError, match=r"x.mp4: needs the package av: pip install av"):
         visualize.check_animation(tmp_path / "x.mp4", Timing())
 
 

@@ -14,13 +14,15 @@ def presets(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Run folders in `runs/`, and below a path that has begun."""
+    """Run folders in `runs/`, also by a name that has begun, and below a path that has begun."""
     from blurcli import files
     from blurcli.runs import RUNS, Run
 
     below = Path(incomplete if incomplete.endswith("/") else incomplete.rpartition("/")[0] or RUNS)
     found = [path for path in files.listed(below) if files.unreadable(Run(path).config_path) is None]
-    names = [str(path) for path in found] + [path.name for path in found if below == RUNS]
+    names = [str(path) for path in found]
+    if incomplete and below == RUNS:
+        names += [path.name for path in found]
     return [name for name in names if name.startswith(incomplete)]
 
 
