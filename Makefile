@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 -
 FINAL := step-00001600.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
-.PHONY: install test coverage quality style demo docs bundle compare clean
+.PHONY: install test test-lowest coverage quality style demo docs bundle compare clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,13 @@ $(VENV)/.installed: pyproject.toml blurcli/__init__.py
 
 test: quality
 	$(PYTEST)
+
+# The tests with the oldest versions that pyproject.toml allows of each direct dependency, in an environment of their own.
+LOWEST := .venv-lowest
+test-lowest: install
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	$(subst $(BIN),$(LOWEST)/bin,$(PYTEST))
 
 coverage: install
 	$(PYTEST) --cov=blurcli --cov-report=term-missing:skip-covered
@@ -85,5 +92,5 @@ compare: install
 	$(BIN)/python tests/gpu/compare.py $(ORIGINAL) comparison --minutes $(MINUTES) $(OPTIONS)
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) demo build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache
 	find blurcli tests -name __pycache__ -type d -prune -exec rm -rf {} +
