@@ -70,6 +70,7 @@ docs: install $(MODELS)
 	$(BIN)/blurdiff animate docs/processes.png --preset docs/sin2.yaml --compare shapes-noblur --compare shapes-heat --direction forward --n 1 --size 64 --strip --labels
 	$(BIN)/blurdiff animate docs/blurs.png --preset docs/blur5.yaml --compare docs/sin2.yaml --compare docs/blur60.yaml --direction forward --n 1 --size 64 --strip --labels --frames 7
 	$(BIN)/blurdiff animate docs/paths.png --preset shapes-blur --compare docs/sin2.yaml --compare shapes-noblur --direction forward --n 1 --size 64 --strip --labels --frames 8
+	$(BIN)/blurdiff sweep --run demo/run --samplers ancestral --steps 100 --out demo/ancestral.png
 	$(BIN)/blurdiff sweep --run demo/run --samplers abm,ab2,dpmpp-2m,ddim,ancestral --steps 5,10,20,35 --out docs/sweep.png
 	$(BIN)/blurdiff plot demo/run --out demo/plots --format png
 	cp demo/plots/loss.png demo/plots/spectrum.png docs/
