@@ -189,7 +189,8 @@ class Trainer:
             times: number of times, evenly spaced on the path of the images.
         """
         assert self._teacher is not None
-        model = self.family.model(network, ModelData(self.moments)).trainable
+        call = mixed_precision(network, self.config, self.device)
+        model = self.family.model(call, ModelData(self.moments)).trainable
         assert isinstance(model, ConsistencyModel)
         x = x.to(self.device)
         band = frequency_bands(*self.family.process.shape, 1)[0].to(self.device)
