@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Cli
+from conftest import Cli, shell
 from PIL import Image, PngImagePlugin, features
 
 from blurcli.data import load_dataset
@@ -124,6 +124,12 @@ def test_damaged_exif_data_do_not_hide_the_pixels(form: str, damaged: bytes, tmp
     (tmp_path / f"x.{form.lower()}").write_bytes(encoded(SMOOTH, form, exif=damaged))
     assert load_dataset(str(tmp_path), "train", (16, 32), 3).images.shape == (1, 3, 16, 32)
     assert open_stream(tmp_path, 3).shape == (3, 16, 32)
+
+
+def test_pillows_warnings_are_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(encoded(SMOOTH, "JPEG", exif=b"Exif\0\0" + exif(6)[6:20]))
+    done = shell("data", ".", cwd=tmp_path)
+    assert (done.code, "Warning" in done.err) == (0, False), done.err
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, quiet = ("--debug" in arguments), ("--quiet" in arguments)
     escape_unprintable()
-    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")  # Pillow's; such images are refused
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of large and damaged images, which are refused, or read all the same
     threads.choose_threads()
     memory.keep_freed_memory()
     if sys.stdout is None:
