@@ -34,7 +34,8 @@ class WhitenedSpace:
 
     Args:
         process: the diffusion process.
-        mean: M per DCT frequency, (H, W) or (C, H, W), float64.
+        mean: M per DCT frequency, (H, W) or (C, H, W), float64; (B, C, H, W) for moments of every image of a batch, which its
+            posterior given a photo has.
         variance: V, like `mean`, positive.
     """
 
@@ -67,7 +68,7 @@ class WhitenedSpace:
         return self.mean + self._root_v * (sin * w + cos * slope)
 
     def clock_moments(self, t: float, s: float) -> tuple[Tensor, Tensor, Tensor]:
-        """`integral of (tau - t)^k dphi(tau)` from t to s for k = 0, 1, 2, each (1, 1 or C, H, W).
+        """`integral of (tau - t)^k dphi(tau)` from t to s for k = 0, 1, 2, each (1 or B, 1 or C, H, W).
 
         By parts, so that the quadrature (Gauss-Legendre) sees the angle and not its derivative.
         """
@@ -75,14 +76,13 @@ class WhitenedSpace:
         dtype, device = (torch.float32 if large else torch.float64), self.mean.device
         nodes, weights = _gauss_legendre(_QUADRATURE_NODES_LARGE if large else _QUADRATURE_NODES)
         passed = s - t
-        ends = self.angle(torch.tensor([s, t], dtype=torch.float64, device=device))
-        end, begin = ends[:1], ends[1:]
+        end, begin = self._angles(torch.tensor([s, t], dtype=torch.float64, device=device))
         total = end - begin
         # Only the ends must be exact: they decide where a step arrives.
         tau = torch.tensor(t + passed * nodes, device=device)
-        turned = self.angle(tau, dtype) - begin.to(dtype)
+        turned = self._angles(tau, dtype) - begin.to(dtype)
         rule = torch.tensor(np.stack([weights, weights * nodes]), dtype=dtype, device=device)
-        area, lever = torch.tensordot(rule, turned, 1).double().unsqueeze(1)
+        area, lever = torch.tensordot(rule, turned, 1).double()
         return total, passed * (total - area), passed**2 * (total - 2 * lever)
 
     def time_grid(self, steps: int, start: float) -> list[float]:
@@ -119,6 +119,11 @@ class WhitenedSpace:
     def _root_v(self) -> Tensor:
         with torch.inference_mode(False):  # cached: see dct_matrix
             return self.variance.sqrt()
+
+    def _angles(self, times: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """phi of all images at each of some times (N,): (N, 1 or B, 1 or C, H, W)."""
+        alpha, sigma = self.process.alpha(times).to(dtype)[:, None], self.process.sigma(times).to(dtype)[:, None]
+        return torch.atan2(alpha * self._root_v.to(dtype), sigma)
 
     def _root_s(self, t: Tensor) -> Tensor:
         return torch.hypot(self.process.alpha(t) * self._root_v, self.process.sigma(t))

@@ -1,0 +1,179 @@
+"""Restoration on problems with a known answer: Gaussian data, a mixture of Gaussians, and small systems solved directly."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from test_sampling import Gaussian, power_law
+from torch import Tensor
+
+from blurcli.core import BlurringDiffusion, dct2, idct2, restoration
+from blurcli.core.restoration import (
+    BoxAverage,
+    Convolution,
+    DctFilter,
+    Mask,
+    Measurement,
+    Observation,
+    Sequence,
+    conjugate_gradients,
+    defocus,
+    even_kernel,
+    gaussian_blur,
+    is_even,
+    restore,
+)
+from blurcli.core.whitened import WhitenedSpace
+
+SIZE = (8, 12)
+COMET = torch.tensor([[0.0, 0.1, 0.4, 0.0, 0.0], [0.0, 0.2, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+KNOWN = torch.rand(SIZE, generator=torch.Generator().manual_seed(3)) < 0.4
+MEASUREMENTS: dict[str, Measurement] = {
+    "noise alone": DctFilter(torch.ones(SIZE, dtype=torch.float64)),
+    "blur": gaussian_blur(SIZE, 1.3),
+    "a blur per image": gaussian_blur(SIZE, torch.tensor([0.5, 1.0, 2.0])),
+    "defocus": defocus(SIZE, 2.3),
+    "boxes": BoxAverage(2),
+    "mask": Mask(KNOWN),
+    "a mask per image": Mask(torch.stack([KNOWN, ~KNOWN, KNOWN.flip(0)])[:, None]),
+    "kernel": Convolution(COMET),
+    "blurred, then reduced": Sequence((gaussian_blur(SIZE, 0.8), BoxAverage(4))),
+}
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def space_of(process: BlurringDiffusion, mean: Tensor | None = None) -> WhitenedSpace:
+    index = [torch.arange(size, dtype=torch.float64) for size in process.shape]
+    variance = 60 / (1 + index[0][:, None] ** 2 + index[1] ** 2)
+    return WhitenedSpace(process, torch.zeros_like(variance) if mean is None else mean, variance)
+
+
+def matrix_of(measurement: Measurement, count: int) -> Tensor:
+    """A of every image of a batch, from its effect on every pixel: (B, h w, H W)."""
+    pixels = math.prod(SIZE)
+    columns = [measurement.apply(pixel.reshape(1, 1, *SIZE).expand(count, 1, *SIZE)) for pixel in torch.eye(pixels).double()]
+    return torch.stack([column.flatten(1) for column in columns], -1)
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_the_transpose_is_one(name: str) -> None:
+    measurement, x = MEASUREMENTS[name], noise(3, 2, *SIZE)
+    seen = measurement.apply(x)
+    y = noise(*seen.shape)
+    torch.testing.assert_close((seen * y).sum((1, 2, 3)), (x * measurement.transpose(y)).sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("kernel", [COMET, COMET.T, torch.ones(7, 3).double() / 21], ids=["comet", "turned", "box"])
+def test_convolution_is_scipys(kernel: Tensor) -> None:
+    x = noise(2, 1, *SIZE)
+    expected = [ndimage.convolve(image[0].numpy(), kernel.numpy(), mode="reflect") for image in x]
+    np.testing.assert_allclose(Convolution(kernel).apply(x)[:, 0], expected, atol=1e-12)
+    if is_even(kernel):
+        np.testing.assert_allclose(even_kernel(SIZE, kernel).apply(x)[:, 0], expected, atol=1e-12)
+    else:
+        with pytest.raises(ValueError, match="even in rows and in columns"):
+            even_kernel(SIZE, kernel)
+
+
+def test_gaussian_blur_is_scipys() -> None:
+    x = noise(1, 1, 32, 40)
+    expected = ndimage.gaussian_filter(x[0, 0].numpy(), 2.0, mode="reflect", truncate=10)
+    np.testing.assert_allclose(gaussian_blur((32, 40), 2.0).apply(x)[0, 0], expected, atol=1e-4)  # SciPy's is sampled
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.4, 1.0, 3.6])
+def test_defocus_is_a_disk(radius: float) -> None:
+    """The share of a million random points of a disk in each pixel; a disk within a pixel leaves the image alone."""
+    pulse = torch.zeros(1, 1, 15, 15, dtype=torch.float64)
+    pulse[..., 7, 7] = 1
+    random = np.random.default_rng(0)
+    distance, angle = radius * np.sqrt(random.random(1_000_000)), 2 * np.pi * random.random(1_000_000)
+    edges = np.arange(16) - 7.5
+    points, *_ = np.histogram2d(distance * np.cos(angle), distance * np.sin(angle), [edges, edges])
+    np.testing.assert_allclose(defocus((15, 15), radius).apply(pulse)[0, 0], points / 1e6, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_an_estimate_is_conditioned_as_a_gaussian(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`X_y` against the normal equations, solved directly."""
+    monkeypatch.setattr(restoration, "_ITERATIONS", 300)
+    monkeypatch.setattr(restoration, "_TOLERANCE", 1e-12)
+    measurement, count = MEASUREMENTS[name], 3
+    process = BlurringDiffusion(SIZE, blur_sigma_max=2.0)
+    r, x = space_of(process).variance * 0.1, noise(count, 1, *SIZE)
+    y = measurement.apply(noise(count, 1, *SIZE).flip(0))
+    s = torch.tensor([0.1, 0.3, 1.0], dtype=torch.float64)
+    matrix = matrix_of(measurement, count)
+    basis = dct2(torch.eye(math.prod(SIZE), dtype=torch.float64).reshape(-1, *SIZE)).flatten(1)  # rows: the DCT of each pixel
+    prior = basis @ torch.diag(r.flatten()) @ basis.T
+    inner = matrix @ prior @ matrix.mT + (s**2)[:, None, None] * torch.eye(matrix.shape[1])
+    error = (y.flatten(1) - (matrix @ x.flatten(1)[..., None])[..., 0])[..., None]
+    expected = x.flatten(1) + (prior @ matrix.mT @ torch.linalg.solve(inner, error))[..., 0]
+    found = idct2(Observation(y, measurement, s).condition(dct2(x), r)).flatten(1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_conjugate_gradients_solve_each_image_by_itself() -> None:
+    """An image with the solution 0, or solved at once, does not disturb the others."""
+    scale = torch.tensor([1.0, 1e6, 1.0]).double()[:, None, None, None] * torch.linspace(1, 40, 20).double().reshape(1, 1, 4, 5)
+    right = noise(3, 1, 4, 5) * torch.tensor([1.0, 1e-3, 0.0]).double()[:, None, None, None]
+    found = conjugate_gradients(lambda v: scale * v, right)
+    torch.testing.assert_close(found, right / scale, rtol=1e-4, atol=1e-12)
+    alone = conjugate_gradients(lambda v: scale[:1] * v, right[:1])
+    torch.testing.assert_close(found[:1], alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("blur", [0.0, 4.0])
+@pytest.mark.parametrize("sampler", ["abm", "ab2", "euler"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_one_step_draws_from_the_posterior_of_gaussian_data(sampler: str, blur: float, steps: int) -> None:
+    """The map from w to the image is affine: its value at 0 is the mean, and its slopes are the standard deviations."""
+    process = BlurringDiffusion(SIZE, blur_sigma_max=blur)
+    space = space_of(process, mean=torch.full(SIZE, 0.3, dtype=torch.float64))
+    widths, s = torch.tensor([0.5, 1.0, 2.0]).double(), torch.tensor([0.05, 0.2, 1.0]).double()
+    photos = Observation(noise(3, 1, *SIZE), gaussian_blur(SIZE, widths), s)
+    denoiser = Gaussian(process, space.variance, space.mean)
+    zero = torch.zeros(3, 1, *SIZE, dtype=torch.float64)
+    at_zero = restore(denoiser, space, photos, zero, steps, sampler)
+    slopes = dct2(restore(denoiser, space, photos, zero + idct2(torch.ones(SIZE).double()), steps, sampler) - at_zero)
+    precise = [(torch.pi * torch.arange(size, dtype=torch.float64) / size) ** 2 for size in SIZE]
+    h = torch.exp(-(precise[0][:, None] + precise[1]) * widths[:, None, None, None] ** 2 / 2)
+    precision = 1 / space.variance + h**2 / s[:, None, None, None] ** 2
+    mean = (space.mean / space.variance + h * dct2(photos.photo) / s[:, None, None, None] ** 2) / precision
+    torch.testing.assert_close(dct2(at_zero), mean, rtol=0, atol=1e-10)
+    torch.testing.assert_close(slopes, precision**-0.5, rtol=0, atol=1e-10)
+
+
+def test_photos_do_not_disturb_each_other() -> None:
+    process = BlurringDiffusion(SIZE, blur_sigma_max=2.0)
+    space, w = space_of(process), noise(3, 2, *SIZE)
+    y, s = noise(3, 2, *SIZE).flip(0), torch.tensor([0.1, 0.3, 1.0]).double()
+    denoiser = Gaussian(process, power_law(12)[:8])  # of other data, so that steps matter
+    for name in ("a blur per image", "a mask per image"):
+        measurement = MEASUREMENTS[name]
+        whole = restore(denoiser, space, Observation(y, measurement, s), w, 4, "abm")
+        own = (
+            {"response": measurement.response[1:2]} if isinstance(measurement, DctFilter) else {"known": measurement.known[1:2]}
+        )  # type: ignore[attr-defined]
+        alone = restore(denoiser, space, Observation(y[1:2], type(measurement)(**own), s[1:2]), w[1:2], 4, "abm")
+        torch.testing.assert_close(whole[1:2], alone, rtol=0, atol=1e-12)
+
+
+def test_the_residual_tells_a_wrong_noise() -> None:
+    x = noise(2, 3, *SIZE)
+    blur = gaussian_blur(SIZE, 1.0)
+    y = blur.apply(x) + 0.1 * noise(2, 3, *SIZE).flip(0)
+    assert Observation(y, blur, torch.tensor([0.1, 0.05])).residual(x).tolist() == pytest.approx([1, 2], rel=0.1)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "consistency", "no-such"])
+def test_other_samplers_are_refused(sampler: str) -> None:
+    space = space_of(BlurringDiffusion(SIZE, blur_sigma_max=2.0))
+    photos = Observation(noise(1, 1, *SIZE), gaussian_blur(SIZE, 1.0), torch.ones(1))
+    with pytest.raises(ValueError, match=f"restored by .*abm.*, not by '{sampler}'"):
+        restore(lambda z, t: z, space, photos, noise(1, 1, *SIZE), sampler=sampler)
