@@ -89,8 +89,10 @@ def _encoded(item: Any, number: int) -> tuple[str, bytes]:
             raise UsageError(f"{one_line(str(path))}: cannot be read ({error.strerror})") from None
     content = io.BytesIO()
     if isinstance(item, Image.Image):
-        suffix, form = (".png", "PNG") if item.mode in _PNG_MODES else (".tif", "TIFF")
         try:
+            if item.mode == "YCbCr":  # which some versions of Pillow write as TIFF files that they cannot read
+                item = item.convert("RGB")
+            suffix, form = (".png", "PNG") if item.mode in _PNG_MODES else (".tif", "TIFF")
             item.save(content, form)
         except Exception as error:  # an image is decoded when it is used, and on damaged files decoders raise nearly anything
             raise UserError(f"{option('data')}: image {number} cannot be read ({error})") from None
