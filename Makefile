@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 -
 FINAL := step-00001600.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
-.PHONY: install test test-lowest coverage quality style demo docs bundle compare clean
+.PHONY: install test test-lowest coverage quality style demo docs bundle bundle-photos compare clean
 
 install: $(VENV)/.installed
 
@@ -84,6 +84,15 @@ bundle: install
 	$(BIN)/blurdiff train --preset docs/bundled.yaml --run demo/bundle
 	$(BIN)/blurdiff export demo/shapes-blur.safetensors --run demo/bundle
 	mv demo/shapes-blur.safetensors blurcli/bundled/
+
+# The bundled model of photos; takes two hours on one core. Needs CIFAR-10, which is downloaded.
+bundle-photos: install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python scikit-image scikit-learn
+	rm -rf demo/photos demo/photos-run demo/photos.safetensors
+	$(BIN)/python docs/photos.py demo/photos
+	$(BIN)/blurdiff train --preset docs/photos.yaml --data demo/photos --run demo/photos-run
+	$(BIN)/blurdiff export demo/photos.safetensors --run demo/photos-run
+	mv demo/photos.safetensors blurcli/bundled/
 
 # Compare with the unofficial implementation, checked out at ORIGINAL: with and without blur, MINUTES of training each, on this
 # machine. Results are in comparison/; a second call with more MINUTES continues the trainings.

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from blurcli.errors import UsageError, UserError
 
 __version__ = "0.1.0"
-__all__ = ["Animation", "Images", "Model", "UsageError", "UserError", "be_quiet", "distill", "load", "score", "train"]
+__all__ = [
+    "Animation",
+    "Images",
+    "Model",
+    "RestoredPhoto",
+    "UsageError",
+    "UserError",
+    "be_quiet",
+    "distill",
+    "load",
+    "score",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,8 +30,8 @@ _quiet = False  # whether there are only errors and results
 _UNLIMITED = 10_000  # characters per line
 _stdout = Console(soft_wrap=True, highlight=False, emoji=False)
 
-
-_FLAGS = {"label": "--class", "hold_sec": "--hold", "calibrated": "--no-calibration"}  # of options whose flag has another name
+# Of options whose flag has another name.
+_FLAGS = {"label": "--class", "purpose": "--for", "hold_sec": "--hold", "calibrated": "--no-calibration"}
 
 
 def flag(name: str) -> str:

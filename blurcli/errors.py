@@ -68,19 +68,21 @@ class OptionError(UsageError):
 
 
 @contextmanager
-def importing(package: str, text: str, hint: str = "") -> Iterator[None]:
+def importing(package: str, text: str, hint: str = "", install: str | None = None) -> Iterator[None]:
     """Turn a failed import of an optional package into a UserError: how to install it, or why it cannot be imported.
 
     Args:
-        package: its name, by which it is imported and installed.
+        package: its name, by which it is imported.
         text: what needs it; the message begins with that.
         hint: what else to do.
+        install: its name, by which it is installed; None for the same.
     """
     try:
         yield
     except Exception as error:  # a package that does not fit the others can raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == package:
-            raise UserError(f"{text}: needs the package {package}: pip install {package}{hint}") from None
+            name = install or package
+            raise UserError(f"{text}: needs the package {name}: pip install {name}{hint}") from None
         reason = one_line((str(error).strip().splitlines() or [""])[0])
         raise UserError(
             f"{text}: the package {package} is there and cannot be imported ({type(error).__name__}: {reason}); repair it, or "

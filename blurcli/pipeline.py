@@ -327,6 +327,10 @@ class Pipeline:
         """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
         return self.moments.space.colors_to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
 
+    def denoiser(self, count: int, seed: int, sampling: SamplingConfig) -> Callable[[Tensor, Tensor], Tensor]:
+        """`x_hat = denoiser(z, t)` for images 0, 1, ... of a seed, of their classes and with this guidance, in model space."""
+        return partial(self.model.denoiser, **self._conditions(range(count), seed, sampling))
+
     @torch.inference_mode()
     def denoise(self, z: Tensor, t: float, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
         """The estimates x_hat of the clean images behind states of images 0, 1, ... of a seed.
@@ -345,8 +349,7 @@ class Pipeline:
         """
         z = self.moments.to_model_space(z)
         times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
-        conditions = self._conditions(range(len(z)), seed, sampling or self.sampling())
-        return self.to_rgb(self.model.denoiser(z, times, **conditions))
+        return self.to_rgb(self.denoiser(len(z), seed, sampling or self.sampling())(z, times))
 
     def column_titles(self, sampling: SamplingConfig) -> tuple[str, ...]:
         """The classes, as titles of the columns of a grid, where images have all classes in turn; else none."""

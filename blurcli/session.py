@@ -159,7 +159,7 @@ def read_photo(photo: Path | Image.Image, config: Config) -> NDArray[np.uint8]:
     from blurcli.data.images import decode
 
     if isinstance(photo, Path):
-        content = _content(photo)
+        content = read_file(photo)
     else:
         photo.save(buffer := io.BytesIO(), "PNG")
         content = buffer.getvalue()
@@ -171,12 +171,13 @@ def photo_size(path: Path, most: int) -> tuple[int, int]:
     """Height and width in which to show an image file: its own, or with the longer side brought down to `most`."""
     from blurcli.data.images import upright_size
 
-    height, width = upright_size(_content(path), str(path))
+    height, width = upright_size(read_file(path), str(path))
     shrink = min(1.0, most / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
-def _content(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The content of a file that a person names."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -321,7 +322,7 @@ def named_file(name: str) -> Path | str:
     if hub.is_reference(name):
         return hub.parse(name).text
     path = Path(expand_home(name))
-    return bundled.PATH if name in bundled.NAMES and not path.is_file() else path
+    return bundled.MODELS[name] if name in bundled.MODELS and not path.is_file() else path
 
 
 def named_weights(name: str) -> tuple[Path | str, Run | None]:

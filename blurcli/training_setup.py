@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from blurcli.config import Config
     from blurcli.runs import Run
 
+PURPOSES = ("sample", "restore")
+"""What a model may be for."""
+
+_RESTORE_PRESET = "folder-restore"
+
 Override = tuple[str, str, Any]
 """Origin for messages, dotted key, value."""
 
@@ -78,6 +83,7 @@ def set_up(
     device: str,
     assignments: Assignments | None,
     hours: float | None = None,
+    purpose: str | None = None,
 ) -> Setup:
     """The run folder and the configuration of a training that begins or continues.
 
@@ -88,6 +94,7 @@ def set_up(
         device: as `inference.choose_device` takes it.
         assignments: keys over the preset's.
         hours: length of the training at the speed of this computer; None for the preset's steps, or those that suit the images.
+        purpose: what the model is for, where the images choose the preset: one of `PURPOSES`; None for `sample`.
 
     Raises:
         UsageError: nothing says what to train, or how long in two ways.
@@ -103,6 +110,8 @@ def set_up(
         )
     if hours is not None:
         _check_hours(hours, assignments)
+    if purpose is not None:
+        _check_purpose(purpose, preset, data)
     config = None if preset is None else resolve_preset(preset, data, assignments)
     if run is not None:
         folder = named_run(run)
@@ -123,7 +132,7 @@ def set_up(
             f"{option('run')} {folder.path}: no run to continue; start one with {option('data')} FOLDER or "
             f"{option('preset')} NAME"
         )
-    return _for_images(folder, data, device, assignments, hours)
+    return _for_images(folder, data, device, assignments, hours, purpose)
 
 
 def _check_hours(hours: float, assignments: Assignments | None) -> None:
@@ -135,6 +144,16 @@ def _check_hours(hours: float, assignments: Assignments | None) -> None:
     if started_by_torchrun():
         way = f"with torchrun use {option('set')} {_LENGTH}=N"
         raise UsageError(f"{option('hours')} {hours:g}: the speed is measured with one process; {way}")
+
+
+def _check_purpose(purpose: str, preset: str | None, data: str | None) -> None:
+    if purpose not in PURPOSES:
+        raise OptionError("purpose", purpose, f"must be one of {', '.join(PURPOSES)}")
+    if preset is not None or data is None:
+        raise UsageError(
+            f"{option('purpose')} {purpose}: chooses the preset for your images: name them with {option('data')}, and leave "
+            f"{option('preset')} out"
+        )
 
 
 def _name_of(source: str) -> str:
@@ -206,7 +225,9 @@ def _is_torn(path: Path) -> bool:
         return True
 
 
-def _for_images(folder: Run, data: str, device: str, assignments: Assignments | None, hours: float | None) -> Setup:
+def _for_images(
+    folder: Run, data: str, device: str, assignments: Assignments | None, hours: float | None, purpose: str | None
+) -> Setup:
     """A new training on a person's own images: on a CPU, as many steps as fit into about an hour."""
     from blurcli.config import DATASET_NAMES, resolve_source
 
@@ -218,14 +239,15 @@ def _for_images(folder: Run, data: str, device: str, assignments: Assignments | 
     from blurcli.inference import choose_device
 
     assigned = overrides_of(assignments)
-    choice = choose_preset(resolve_source(data), device, assigned)
+    choice = choose_preset(resolve_source(data), device, assigned, purpose)
     console.notify(choice.reason)
     setup = _of_length(folder, choice.config, device, hours)
     own_length = hours is not None or any(key == _LENGTH for _, key, _ in assigned)
     if not own_length and choose_device(device).type == "cpu" and not started_by_torchrun():
         setup = _of_usual_length(folder, choice.config, device)
-    other, kind = ("folder-blur", "a GPU") if choice.preset == "folder-small" else ("folder-small", "a CPU")
-    console.notify(f"for {kind}: {option('preset')} {other}")
+    if choice.preset != _RESTORE_PRESET:
+        other, kind = ("folder-blur", "a GPU") if choice.preset == "folder-small" else ("folder-small", "a CPU")
+        console.notify(f"for {kind}: {option('preset')} {other}")
     return setup
 
 
@@ -284,13 +306,14 @@ def _with_steps(config: Config, steps: int) -> Config:
     return changed(config, {"steps": steps})
 
 
-def choose_preset(source: str, device: str, assigned: Sequence[Override] = ()) -> Choice:
+def choose_preset(source: str, device: str, assigned: Sequence[Override] = (), purpose: str | None = None) -> Choice:
     """The preset for the images of a path.
 
     Args:
         source: a folder, .zip or LMDB database.
         device: `auto`, `cpu` or `cuda`.
         assigned: overrides of the user, which count more.
+        purpose: one of `PURPOSES`; None for `sample`.
 
     Raises:
         UsageError: there are no images.
@@ -300,18 +323,19 @@ def choose_preset(source: str, device: str, assigned: Sequence[Override] = ()) -
     from blurcli.inference import choose_device
 
     found = _summarize(source)
-    preset = "folder-small" if choose_device(device).type == "cpu" else "folder-blur"
-    keys: dict[str, Any] = {"data.image_size": next(size for least, size in _SIZES if found.side >= least)}
+    restores = purpose == "restore"
+    preset = _RESTORE_PRESET if restores else "folder-small" if choose_device(device).type == "cpu" else "folder-blur"
+    sizes = _SIZES[1:] if restores else _SIZES  # patches of large photos are no better for being large
+    keys: dict[str, Any] = {"data.image_size": next(size for least, size in sizes if found.side >= least)}
     if found.gray:
         keys["data.channels"] = 1
-    if found.count < _FEW_IMAGES:
+    if found.count < _FEW_IMAGES and not restores:
         keys["data.augment"] = _AUGMENT
     own = [("the choice for these images", key, value) for key, value in keys.items()]
     config = load_config(preset, [*own, *assigned, (f"{option('data')} {source}", "data.source", source)])
     height, width = config.data.image_size
-    made = (
-        f"{height}x{width}{' gray' if config.data.channels == 1 else ''}{', with augmentation' if config.data.augment else ''}"
-    )
+    made = f"{'patches of ' if restores else ''}{height}x{width}{' gray' if config.data.channels == 1 else ''}"
+    made += ", with augmentation" if config.data.augment else ""
     colors = "gray" if found.gray else "in color"
     reason = f"{found.count:,} images, shorter side {found.side} px, {colors}: preset {preset} at {made}"
     return Choice(config, preset, reason)

@@ -42,6 +42,8 @@ def test_train_resume_sample_animate_and_score(cli: Cli, tmp_path: Path) -> None
     assert cli("animate", "p.gif", "--run", "r", "--device", "cuda").code == 0
     assert cli("fid", "--run", "r", "--n", 20, "--force", "--device", "cuda").code == 0
     assert cli("sample", "--run", "r", "--n", 3, "--device", "cpu", "--out", "cpu.png").code == 0
+    for given in ([], ["--motion", "5,30", "--n", 2, "--mean"], ["--enlarge", 2]):
+        assert cli("restore", "cpu.png", "--run", "r", "--steps", 2, "--device", "cuda", *given).code == 0
 
 
 def test_measuring_a_calibrated_model(cli: Cli) -> None:

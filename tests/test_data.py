@@ -3,6 +3,7 @@
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from PIL import Image
 
 from blurcli.cache import cache_folder
+from blurcli.config import load_config, parse_overrides
 from blurcli.core import dct2
 from blurcli.core.colors import to_opponent
 from blurcli.data import Batches, ReadOptions, load_dataset, measure_moments
-from blurcli.data.images import decode
+from blurcli.data.images import decode, decode_described
 from blurcli.data.packed_cache import pack
 from blurcli.data.shapes import draw_shapes
 from blurcli.errors import UsageError, UserError
@@ -349,3 +351,128 @@ def test_images_that_are_known_are_not_written_again() -> None:
     assert path.stat().st_ino == inode
     path.write_bytes(path.read_bytes()[:-1])
     assert (pack([images], (3, 2, 2), lambda: "known") == images).all()
+
+
+# Random patches
+
+PATCHES = ReadOptions(crop="random", crops=1000)
+
+
+def is_part(patch: np.ndarray, image: np.ndarray) -> bool:
+    """Whether a patch (C, h, w) is somewhere in an image (C, H, W)."""
+    windows = np.lib.stride_tricks.sliding_window_view(image, patch.shape)[0]
+    return bool((windows == patch).all((-3, -2, -1)).any())
+
+
+def test_random_patches_are_at_full_detail(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    found = decode_described(encode(Image.fromarray(pixels), tmp_path / "x.png"), "x", (3, 8, 12), patches=7)
+    assert (found.pixels.shape, found.pixels.dtype) == ((7, 3, 8, 12), np.uint8)
+    assert all(is_part(patch, pixels.transpose(2, 0, 1)) for patch in found.pixels)
+    assert len({patch.tobytes() for patch in found.pixels}) == 7
+    assert not found.odd_crop
+
+
+def test_random_patches_depend_on_the_content_alone(tmp_path: Path) -> None:
+    first, second = (np.random.default_rng(i).integers(0, 256, (30, 40, 3), np.uint8) for i in (0, 1))
+    content = encode(Image.fromarray(first), tmp_path / "x.png")
+    once, again = (decode_described(content, name, (3, 8, 8), patches=20).pixels for name in ("a", "b"))
+    assert np.array_equal(once, again)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    for name, pixels in (("one/a.png", first), ("two/z.png", first), ("two/b.png", second)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    one, two = (
+        load_dataset(str(tmp_path / name), "train", (8, 8), 3, replace(PATCHES, crops=20 * count)).images
+        for name, count in (("one", 1), ("two", 2))
+    )
+    assert np.array_equal(one, once)
+    assert np.array_equal(two[20:], once)
+    places = decode_described(encode(Image.fromarray(second), tmp_path / "y.png"), "y", (3, 8, 8), patches=20).pixels
+    assert np.array_equal(two[:20], places)
+
+
+def test_images_have_places_of_their_own(tmp_path: Path) -> None:
+    ramp = np.arange(225, dtype=np.uint8).reshape(15, 15)
+    places = [
+        decode_described(encode(Image.fromarray(ramp + np.uint8(more)), tmp_path / "x.png"), "x", (1, 4, 4), patches=9).pixels
+        for more in (0, 10)
+    ]
+    assert sorted(places[0][:, 0, 0, 0]) != sorted(places[1][:, 0, 0, 0] - 10)
+
+
+def test_random_patches_are_spread_over_the_image(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8), (64, 200))
+    found = decode_described(encode(Image.fromarray(ramp), tmp_path / "x.png"), "x", (1, 8, 8), patches=300).pixels
+    left = found[:, 0, 0, 0].astype(int)
+    assert left.min() < 10
+    assert left.max() > 182
+    assert np.histogram(left, 4, (0, 193))[0].min() > 40
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [((8, 8), 1), ((8, 9), 2), ((9, 9), 4), ((15, 15), 4), ((16, 16), 16), ((24, 16), 24)]
+)
+def test_a_small_image_has_fewer_patches(tmp_path: Path, size: tuple[int, int], most: int) -> None:
+    """Four for each that fits beside others, and no more than there are places."""
+    pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    content = encode(Image.fromarray(pixels), tmp_path / "x.png")
+    found = decode_described(content, "x", (1, 8, 8), patches=100).pixels
+    assert len(found) == most
+    assert len({patch.tobytes() for patch in found}) == most
+    assert len(decode_described(content, "x", (1, 8, 8), patches=1).pixels) == 1
+
+
+@pytest.mark.parametrize("size", [(6, 30), (30, 6), (5, 5)])
+def test_smaller_images_are_enlarged_as_for_center_crops(tmp_path: Path, size: tuple[int, int]) -> None:
+    content = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, size, np.uint8)), tmp_path / "x.png")
+    found = decode_described(content, "x", (1, 8, 8), patches=100).pixels
+    assert np.array_equal(found, decode(content, "x", 8, 8, 1)[None])
+
+
+def test_patches_of_all_kinds_of_images(tmp_path: Path) -> None:
+    """Deep values by their range, transparency over white, and turned upright."""
+    deep = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    found = decode_described(encode(Image.fromarray(deep), tmp_path / "x.png"), "x", (1, 8, 8), (0, 4095), patches=3)
+    assert all(is_part(patch, np.rint(deep * (255 / 4095)).astype(np.uint8)[None]) for patch in found.pixels)
+    assert found.values == (deep.min(), deep.max())
+    clear = encode(Image.new("RGBA", (20, 20), (0, 0, 0, 0)), tmp_path / "y.png")
+    assert decode_described(clear, "y", (3, 8, 8), patches=3).pixels.min() == 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encode(Image.new("L", (40, 8)), tmp_path / "z.png", exif=exif)
+    assert decode_described(turned, "z", (1, 40, 8), patches=3).pixels.shape == (1, 1, 40, 8)
+
+
+def test_patches_are_cached_apart_from_center_crops(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = {
+        "center": ReadOptions(),
+        "random": ReadOptions(crop="random", crops=20),
+        "more": ReadOptions(crop="random", crops=30),
+        "as many": ReadOptions(crop="random", crops=11),
+    }
+    found = {name: load_dataset(str(photos), "train", (8, 8), 3, options) for name, options in ways.items()}
+    assert [len(dataset.images) for dataset in found.values()] == [10, 20, 30, 20]
+    assert len({dataset.fingerprint for dataset in found.values()}) == 3
+    assert found["random"].fingerprint == found["as many"].fingerprint  # two patches per file in both
+    assert load_dataset(str(photos), "train", (8, 8), 3, replace(ways["center"], crops=7)).fingerprint == (
+        found["center"].fingerprint
+    )
+    monkeypatch.setattr("blurcli.data.decoder.decode_described", lambda *_: pytest.fail("read again"))
+    for name, options in ways.items():
+        again = load_dataset(str(photos), "train", (8, 8), 3, options)
+        assert np.array_equal(again.images, found[name].images)
+
+
+def test_broken_files_have_no_patches(photos: Path) -> None:
+    (photos / "3.png").write_text("no image")
+    with pytest.raises(UserError, match=r"3.png: not a readable image"):
+        load_dataset(str(photos), "train", (8, 8), 3, replace(PATCHES, crops=20))
+    dataset = load_dataset(str(photos), "train", (8, 8), 3, replace(PATCHES, crops=20, max_broken=1))
+    assert (len(dataset.images), dataset.broken) == (18, ("3.png",))
+
+
+def test_patches_have_no_classes() -> None:
+    with pytest.raises(UsageError, match=r"crop random is for models without classes: set data.classes to null"):
+        load_config("folder-restore", parse_overrides(["data.source=x", "data.classes=3"]))
+    assert load_config("folder-restore", parse_overrides(["data.source=x"])).data.crop == "random"

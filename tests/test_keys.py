@@ -102,6 +102,8 @@ CHANGES: dict[str, tuple[str, str]] = {
     "data.source": ("PHOTOS", "weights"),
     "data.image_size": ("[8, 12]", "batches"),
     "data.channels": ("1", "batches"),
+    "data.crop": ("random", "weights"),
+    "data.crops": ("10", "weights"),
     "data.centered": ("false", "weights"),
     "data.flip": ("false", "weights"),
     "data.shapes_count": ("32", "weights"),
@@ -226,7 +228,9 @@ def test_key_does_something(
             Image.fromarray(np.random.default_rng(i).integers(0, 4096, (8, 8)).astype(np.uint16)).save(photos / f"{i}.png")
     if key == "data.max_broken":
         (photos / "broken.png").write_text("no image")
-    if key in ("data.value_range", "data.max_broken"):
+    if key == "data.crops":
+        base.append("data.crop=random")
+    if key in ("data.value_range", "data.max_broken", "data.crop", "data.crops"):
         base.append(f"data.source={photos}")
     if key == "train.keep":
         base.append("train.save_every_steps=1")

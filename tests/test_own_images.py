@@ -308,3 +308,29 @@ def test_an_expected_length_is_corrected_only_where_it_is_wrong(
     assert message.endswith("Ctrl-C saves, and the same command continues")
     assert ("101 steps at 1 steps/s: about" in message) is told
     assert ("as it was measured before" in message) is (expected_sec == 40)
+
+
+def test_a_model_that_restores_learns_patches(cli: Cli, tmp_path: Path) -> None:
+    images = photos(tmp_path / "p", 3, (70, 70))
+    choice = choose_preset(str(images), "cpu", (), "restore")
+    assert (choice.preset, choice.config.data.crop, choice.config.data.image_size) == ("folder-restore", "random", (32, 32))
+    assert "3 images, shorter side 70 px, in color: preset folder-restore at patches of 32x32" in choice.reason
+    shown = cli("train", "--data", images, "--for", "restore", "--dry-run", "--set", "train.steps=3")
+    assert "crop: random" in shown.out, shown.err
+    told = cli("data", images, "--preset", "folder-restore")
+    assert "patches of 32x32 at random places, about 100,000 in all" in told.out
+
+
+@pytest.mark.parametrize(
+    ("purpose", "more", "problem"),
+    [
+        ("restore", ("--preset", "folder-small", "--data", "p"), "--for restore: chooses the preset for your images"),
+        ("restore", ("--run", "r"), "name them with --data"),
+        ("restyle", ("--data", "p"), "'restyle'"),
+    ],
+)
+def test_a_purpose_needs_images_alone(purpose: str, more: tuple[str, ...], problem: str, cli: Cli, tmp_path: Path) -> None:
+    photos(tmp_path / "p", 1, (40, 40))
+    done = cli("train", "--for", purpose, *more)
+    assert done.code == 2
+    assert problem in " ".join(done.err.split())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).parent / "pretend.py"
@@ -32,11 +33,16 @@ def train(preset: str, run: str, steps: int, *more: str) -> list[str]:
     return ["train", "--preset", preset, "--run", run, *(p for a in (*assignments, *more) for p in ("--set", a))]
 
 
+def restore(name: str, *more: str) -> list[str]:
+    return ["restore", "photo.png", "--run", "blur", "--steps", "2", "--out", f"{name}.png", *more]
+
+
 def sample(run: str, *more: str) -> list[str]:
     name = "-".join([run, *(m.strip("-") for m in more)])
     return ["sample", "--run", run, "--n", "3", "--out", f"{name}.npz", *more]
 
 
+RESTORED = ("alone", "moved", "filled", "larger")
 COMPARED = [
     train("shapes-blur", "blur", 2),
     train("shapes-blur", "blur", 4),  # continues
@@ -50,6 +56,10 @@ COMPARED = [
     sample("classes", "--class", "circle", "--guidance", "2"),
     ["distill", "blur", "--set", "train.steps=2", "--set", "distill.double_every_steps=1"],
     sample("blur-distilled"),
+    restore("alone", "--temperature", "0"),
+    restore("moved", "--motion", "3,30", "--noise", "4", "--n", "2", "--mean"),
+    restore("filled", "--mask", "mask.png"),
+    restore("larger", "--enlarge", "2", "--blur", "1"),
 ]
 OTHERS = [
     ["animate", "both.gif", "--run", "blur", "--n", "1", "--frames", "3", "--direction", "both", "--show", "both"],
@@ -65,6 +75,9 @@ OTHERS = [
 
 def report(folder: Path, commands: list[list[str]], *flags: str) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(0).integers(60, 200, (20, 28, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "photo.png")
+    Image.fromarray((pixels[..., 0] > 150).astype(np.uint8) * np.uint8(255)).save(folder / "mask.png")
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "report.json", *flags],
@@ -114,6 +127,9 @@ def test_results_are_those_of_the_cpu(ran: tuple[Path, dict[str, Any]], on_cpu: 
     images = sorted(path.relative_to(on_cpu) for path in on_cpu.glob("*.npz"))
     assert len(weights) == 6
     assert len(images) == 11
+    restored = {
+        path: [np.asarray(Image.open(root / f"{path}.png")).astype(int) for root in (folder, on_cpu)] for path in RESTORED
+    }
     for path in weights:
         ours, theirs = load_file(folder / path), load_file(on_cpu / path)
         for name, tensor in theirs.items():
@@ -121,6 +137,8 @@ def test_results_are_those_of_the_cpu(ran: tuple[Path, dict[str, Any]], on_cpu: 
     for path in images:
         ours, theirs = (np.load(root / path)["arr_0"].astype(int) for root in (folder, on_cpu))
         assert np.abs(ours - theirs).max() <= 1, path
+    for name, (ours, theirs) in restored.items():
+        assert np.abs(ours - theirs).max() <= 1, name
 
 
 def test_the_device_finds_faults() -> None:

@@ -10,21 +10,18 @@ from test_sampling import Gaussian, power_law
 from torch import Tensor
 
 from blurcli.core import BlurringDiffusion, dct2, idct2, restoration
-from blurcli.core.restoration import (
-    BoxAverage,
+from blurcli.core.measurements import (
     Convolution,
     DctFilter,
     Mask,
     Measurement,
-    Observation,
     Sequence,
-    conjugate_gradients,
     defocus,
     even_kernel,
     gaussian_blur,
     is_even,
-    restore,
 )
+from blurcli.core.restoration import Observation, conjugate_gradients, restore
 from blurcli.core.whitened import WhitenedSpace
 
 SIZE = (8, 12)
@@ -35,11 +32,12 @@ MEASUREMENTS: dict[str, Measurement] = {
     "blur": gaussian_blur(SIZE, 1.3),
     "a blur per image": gaussian_blur(SIZE, torch.tensor([0.5, 1.0, 2.0])),
     "defocus": defocus(SIZE, 2.3),
-    "boxes": BoxAverage(2),
+    "boxes": DctFilter(torch.ones(SIZE, dtype=torch.float64), box=2),
     "mask": Mask(KNOWN),
     "a mask per image": Mask(torch.stack([KNOWN, ~KNOWN, KNOWN.flip(0)])[:, None]),
     "kernel": Convolution(COMET),
-    "blurred, then reduced": Sequence((gaussian_blur(SIZE, 0.8), BoxAverage(4))),
+    "blurred, then reduced": DctFilter(gaussian_blur(SIZE, 0.8).response, box=4),
+    "kernel, then reduced": Sequence((Convolution(COMET), DctFilter(torch.ones(SIZE, dtype=torch.float64), box=2))),
 }
 
 
@@ -101,7 +99,6 @@ def test_defocus_is_a_disk(radius: float) -> None:
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_an_estimate_is_conditioned_as_a_gaussian(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`X_y` against the normal equations, solved directly."""
-    monkeypatch.setattr(restoration, "_ITERATIONS", 300)
     monkeypatch.setattr(restoration, "_TOLERANCE", 1e-12)
     measurement, count = MEASUREMENTS[name], 3
     process = BlurringDiffusion(SIZE, blur_sigma_max=2.0)
@@ -114,7 +111,7 @@ def test_an_estimate_is_conditioned_as_a_gaussian(name: str, monkeypatch: pytest
     inner = matrix @ prior @ matrix.mT + (s**2)[:, None, None] * torch.eye(matrix.shape[1])
     error = (y.flatten(1) - (matrix @ x.flatten(1)[..., None])[..., 0])[..., None]
     expected = x.flatten(1) + (prior @ matrix.mT @ torch.linalg.solve(inner, error))[..., 0]
-    found = idct2(Observation(y, measurement, s).condition(dct2(x), r)).flatten(1)
+    found = idct2(Observation(y, measurement, s).condition(dct2(x), r, 300)).flatten(1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
@@ -177,3 +174,70 @@ def test_other_samplers_are_refused(sampler: str) -> None:
     photos = Observation(noise(1, 1, *SIZE), gaussian_blur(SIZE, 1.0), torch.ones(1))
     with pytest.raises(ValueError, match=f"restored by .*abm.*, not by '{sampler}'"):
         restore(lambda z, t: z, space, photos, noise(1, 1, *SIZE), sampler=sampler)
+
+
+class Mixture:
+    """Three Gaussians per DCT frequency, the denoiser of their states, and their posterior given a photo."""
+
+    def __init__(self, process: BlurringDiffusion) -> None:
+        random = torch.Generator().manual_seed(0)
+        index = [torch.arange(size, dtype=torch.float64) for size in process.shape]
+        spread = 20 / (1 + index[0][:, None] ** 2 + index[1] ** 2)
+        shape = 3, *process.shape
+        self.process, self.weights = process, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+        self.means = torch.randn(shape, generator=random).double() * spread.sqrt()
+        self.variances = 0.3 * spread * (1 + torch.rand(shape, generator=random).double())
+        weight = self.weights[:, None, None]
+        mean = (weight * self.means).sum(0)
+        self.space = WhitenedSpace(process, mean, (weight * (self.variances + self.means**2)).sum(0) - mean**2)
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self.process.alpha(t)[:, :, None], self.process.sigma(t)[:, :, None]
+        variance = alpha**2 * self.variances + sigma**2
+        distance = dct2(z)[:, :, None] - alpha * self.means
+        likelihood = self.weights.log() - 0.5 * (variance.log() + distance**2 / variance).sum((-1, -2))
+        estimates = self.means + self.variances * alpha / variance * distance
+        return idct2((likelihood.softmax(-1)[..., None, None] * estimates).sum(2))
+
+    def posterior(self, photo: Tensor, measurement: Measurement, s: float) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the DCT of the image given a photo (1, 1, h, w)."""
+        pixels = math.prod(self.process.shape)
+        images = idct2(torch.eye(pixels, dtype=torch.float64).reshape(pixels, 1, *self.process.shape))
+        matrix = measurement.apply(images).reshape(pixels, -1).T
+        means, covariances, likelihoods = [], [], []
+        for weight, mean, variance in zip(self.weights, self.means, self.variances, strict=True):
+            prior = torch.diag(variance.flatten())
+            inner = matrix @ prior @ matrix.T + s**2 * torch.eye(len(matrix))
+            error = photo.flatten() - matrix @ mean.flatten()
+            gain = prior @ matrix.T @ torch.linalg.inv(inner)
+            means.append(mean.flatten() + gain @ error)
+            covariances.append(prior - gain @ matrix @ prior)
+            likelihoods.append(weight.log() - 0.5 * (torch.logdet(inner) + error @ torch.linalg.solve(inner, error)))
+        shares = torch.stack(likelihoods).softmax(0)
+        mean = torch.einsum("k,kd->d", shares, torch.stack(means))
+        second = sum(
+            share * (covariance + torch.outer(one, one))
+            for share, covariance, one in zip(shares, covariances, means, strict=True)
+        )
+        return mean, second - torch.outer(mean, mean)
+
+
+@pytest.mark.parametrize("name", ["blur", "boxes"])
+@pytest.mark.parametrize("blur", [0.0, 3.0])
+def test_draws_of_a_mixture_converge_and_are_near_its_posterior(name: str, blur: float) -> None:
+    """The error of a step falls with its square; what remains is that errors of the denoiser count as a Wiener filter's."""
+    mixture, measurement, s, count = Mixture(BlurringDiffusion(SIZE, blur_sigma_max=blur)), MEASUREMENTS[name], 0.3, 400
+    random = torch.Generator().manual_seed(3)
+    image = idct2(mixture.means[1] + mixture.variances[1].sqrt() * torch.randn(SIZE, generator=random).double())
+    photo = measurement.apply(image[None, None])
+    photo = photo + s * torch.randn(photo.shape, generator=random).double()
+    observation = Observation(photo.expand(count, -1, -1, -1), measurement, torch.tensor([s]))
+    w = torch.randn(count, 1, *SIZE, generator=random).double()
+    draws = {steps: dct2(restore(mixture, mixture.space, observation, w, steps)).flatten(1) for steps in (20, 40, 80)}
+    apart = [(draws[steps] - draws[2 * steps]).square().mean().sqrt() for steps in (20, 40)]
+    assert math.log2(apart[0] / apart[1]) > 1.7
+    mean, covariance = mixture.posterior(photo, measurement, s)
+    assert (draws[20].mean(0) - mean).norm() < 0.4 * covariance.trace() ** 0.5
+    assert 0.7 < draws[20].var(0).sum() / covariance.trace() < 1.5
+    given = mixture.space.variance.sum()
+    assert covariance.trace() < 0.4 * given  # or agreement would be worth nothing

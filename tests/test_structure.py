@@ -23,6 +23,7 @@ FLOORS = [
     {"training"},
     {"evaluate", "importing"},
     {"session"},
+    {"restoring"},
     {"pipeline", "guide", "inference", "weights"},
     {"families"},
     {"data"},

@@ -3,8 +3,9 @@
 from blurcli.api.animation import Animation
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
+from blurcli.api.restoration import RestoredPhoto
 from blurcli.api.scores import score
 from blurcli.api.training import distill, train
 from blurcli.console import be_quiet
 
-__all__ = ["Animation", "Images", "Model", "be_quiet", "distill", "load", "score", "train"]
+__all__ = ["Animation", "Images", "Model", "RestoredPhoto", "be_quiet", "distill", "load", "score", "train"]

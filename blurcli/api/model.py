@@ -16,6 +16,7 @@ from blurcli.api.animation import Animation, AnimationOptions, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_pixels, check_range, check_whole
+from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoringOptions, restore
 from blurcli.config import Config
 from blurcli.errors import OptionError
 from blurcli.families import SamplingConfig
@@ -123,6 +124,19 @@ class Model:
         if "frames" in options:
             check_whole("frames", options["frames"], 2)
         return animate(self.pipeline, self.title, n, seed, options, self.sampling(options))
+
+    def restore(self, photo: PhotoLike, **options: Unpack[RestoringOptions]) -> RestoredPhoto:
+        """A photo restored: a sharp image that agrees with it, one of many, as `blurdiff restore` makes it.
+
+        Args:
+            photo: of any size from that of the model's images on: a file, a Pillow image, or an array (H, W, C) uint8.
+            **options: see `RestoringOptions`; without a blur or noise, they are estimated from the photo.
+
+        Raises:
+            UsageError: options that do not fit the photo, the model or each other.
+            UserError: a file cannot be read.
+        """
+        return restore(self.pipeline, photo, options)
 
     def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingOptions]) -> Tensor:
         """The network's estimate of the clean images behind states.

@@ -30,6 +30,7 @@ class TrainingOptions(TypedDict, total=False):
         run: run folder; if not given, one in `runs/`, named after the preset or the images.
         steps: training steps in all; if not given, the preset's.
         hours: length at the speed of this computer, instead of `steps`.
+        purpose: what a model of your own images is for, where no preset is named: `sample` or `restore`.
         settings: other keys over the preset's, such as `{"optim.lr": 1e-4}`.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         callback: receives, at every log interval, a dictionary with `step`, `loss` (None where none was finite),
@@ -39,6 +40,7 @@ class TrainingOptions(TypedDict, total=False):
     run: str | Path | None
     steps: int | None
     hours: float | None
+    purpose: str | None
     settings: Mapping[str, Any] | None
     device: str
     callback: Callable[[dict[str, Any]], object]
@@ -68,7 +70,7 @@ def train(preset: str | Path | None = None, data: TrainingImages | None = None, 
     assigned = {**(options.get("settings") or {}), **({} if steps is None else {"train.steps": steps})}
     folder = None if run is None else Path(run).expanduser()
     name = None if preset is None else str(preset)
-    setup = set_up(name, source_of(data), folder, device, assigned, options.get("hours"))
+    setup = set_up(name, source_of(data), folder, device, assigned, options.get("hours"), options.get("purpose"))
     callback = options.get("callback", lambda metrics: None)
     return _trained(setup.run, setup.config, device, callback, teacher_of(setup.run, setup.config))
 

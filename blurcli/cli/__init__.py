@@ -30,6 +30,7 @@ from blurcli.cli.prefetch import prefetch
 from blurcli.cli.presets import presets
 from blurcli.cli.push import push
 from blurcli.cli.report import report
+from blurcli.cli.restore import restore
 from blurcli.cli.results import results
 from blurcli.cli.sample import sample
 from blurcli.cli.streams import escape_unprintable
@@ -50,6 +51,7 @@ for command in (
     train,
     distill,
     sample,
+    restore,
     animate,
     fid,
     results,

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 INTEGER_FLAGS = frozenset(
-    {"--batch-size", "--calls", "--columns", "--frames", "--interpolate", "--loop", "--n", "--repeats", "--scale", "--seed"}
+    {
+        "--batch-size",
+        "--calls",
+        "--columns",
+        "--enlarge",
+        "--frames",
+        "--interpolate",
+        "--loop",
+        "--n",
+        "--repeats",
+        "--scale",
+        "--seed",
+    }
     | {"--seeds", "--size", "--steps"}
 )
 """The flags of whole numbers, which may be written as 1e3."""

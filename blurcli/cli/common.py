@@ -43,7 +43,8 @@ RunOption = Annotated[
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        "--weights", help="Weights: a .safetensors file; hf://user/repo, or its address; or shapes, the bundled model."
+        "--weights",
+        help="Weights: a .safetensors file; hf://user/repo, or its address; or shapes or photos, the bundled models.",
     ),
 ]
 SamplerOption = Annotated[

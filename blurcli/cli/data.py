@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -165,10 +167,14 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
         notes.append(f"the unreadable files ({broken:,}) are {fate}")
     if not found.images:
         return [*notes, *([_deep(found.deep_values, config, used=False)] if found.deep_values is not None else [])]
+    if config.crop == "random":
+        notes.append(f"patches of {height}x{width} at random places, about {config.crops:,} in all")
+        enlarged = {size: count for size, count in found.sizes.items() if size[0] < height or size[1] < width}
+        found = replace(found, sizes=Counter(enlarged))
     cropped = sum(count for (h, w), count in found.sizes.items() if max(height / h, width / w) == 1)
     if only := cropped - found.sizes[height, width]:
         notes.append(f"{only:,} are cropped around the center")
-    if other := found.images - cropped:
+    if other := sum(found.sizes.values()) - cropped:
         notes.append(f"{other:,} are resized to cover {height}x{width} and cropped around the center")
     if small := sum(count for (h, w), count in found.sizes.items() if h < height or w < width):
         notes.append(f"{small:,} of these are enlarged and look blurred: use a smaller data.image_size")

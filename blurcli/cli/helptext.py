@@ -29,6 +29,7 @@ PANELS: dict[str, tuple[str, ...]] = {
             "preset",
             "set",
             "hours",
+            "for",
             "compare",
             "data",
             "images",
@@ -39,15 +40,17 @@ PANELS: dict[str, tuple[str, ...]] = {
         ),
         *("features", "mode", "inception", "ema"),
     ),
+    "Damage": ("blur", "defocus", "motion", "kernel", "noise", "enlarge", "mask"),
     "Sampling": (
         *("n", "sampler", "samplers", "steps", "eta", "delta", "final", "class", "guidance", "calibration", "seed", "seeds"),
+        *("temperature", "mean", "spread"),
         *("repeats", "calls", "init-image", "strength", "init-blurred", "interpolate", "same-init", "share-noise"),
     ),
     "Looks": (
         *("direction", "show", "frames", "spacing", "fps", "hold", "loop", "scale", "columns", "labels", "strip", "animation"),
         "preview",
     ),
-    "Output": ("out", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
+    "Output": ("out", "demo", "score", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
     "Sharing": ("license", "private", "message", "revision", "replace-card"),
     "Machine": ("device", "precision", "batch-size", "max-batch", "seconds"),
 }
@@ -87,6 +90,16 @@ GUIDES = {
             "sample --init-image me.jpg --n 4",
         ),
     ),
+    "restore": Guide(
+        ("blur", "noise", "enlarge", "mask", "out", "compare"),
+        (
+            "restore photo.jpg",
+            "restore photos/ --out restored",
+            "restore photo.jpg --blur 2 --noise 5 --n 8 --mean --spread",
+            "restore photo.jpg --mask scratches.png",
+            "restore --demo",
+        ),
+    ),
     "animate": Guide(
         ("direction", "images", "n"),
         (
@@ -122,6 +135,7 @@ GUIDES = {
 
 
 _FIRST_STEPS = {
+    "restore photo.jpg": "undo blur and noise in a photo",
     "sample": "64 images of the bundled model",
     "train --preset shapes-blur": "train a model, in minutes",
     "train --data path/to/images": "train one of your own images",

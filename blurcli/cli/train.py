@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,7 +20,12 @@ from blurcli.cli.common import (
 from blurcli.cli.progress import run_to_end
 from blurcli.distillation import teacher_of
 from blurcli.session import load_torch
-from blurcli.training_setup import set_up
+from blurcli.training_setup import PURPOSES, set_up
+
+if TYPE_CHECKING:
+    Purpose = str
+else:
+    Purpose = Literal[PURPOSES]  # Typer reads the choices at run time
 
 
 def train(
@@ -37,6 +42,10 @@ def train(
         float | None,
         typer.Option("--hours", help="Length at the speed of this computer, instead of train.steps. [default: the preset's]"),
     ] = None,
+    purpose: Annotated[
+        Purpose | None,
+        typer.Option("--for", help="What a model of your own images is for: sample, or restore photos. [default: sample]"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,7 +56,7 @@ def train(
     """
     from blurcli.config import to_json, to_yaml
 
-    setup = set_up(preset, data, run, device, with_precision(assignments, precision), hours)
+    setup = set_up(preset, data, run, device, with_precision(assignments, precision), hours, purpose)
     config = setup.config
     if dry_run:
         print((to_json(config) if as_json else to_yaml(config)).strip())

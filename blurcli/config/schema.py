@@ -41,6 +41,13 @@ class DataConfig(Section):
     )
     image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
     channels: Literal[1, 3] = Field(3, description="1 for gray, 3 for color")
+    crop: Literal["center", "random"] = Field(
+        "center",
+        description="of image files. center: resized to cover image_size, then cropped; random: patches at full detail",
+    )
+    crops: int = Field(
+        100_000, ge=1, le=100_000_000, description="for crop: random, about how many patches to take from all files together"
+    )
     centered: bool = Field(True, description="diffuse images in [-1, 1]; false: in [0, 1], as published implementations")
     flip: bool = Field(True, description="flip half of the images, left to right")
     augment: float = Field(
@@ -67,9 +74,11 @@ class DataConfig(Section):
         return (value, value) if isinstance(value, int | float | str) else value
 
     @model_validator(mode="after")
-    def _rising(self) -> DataConfig:
+    def _consistent(self) -> DataConfig:
         if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
             raise ValueError("value_range must rise, as [0, 4095] does")
+        if self.crop == "random" and self.classes is not None:
+            raise ValueError("crop random is for models without classes: set data.classes to null")
         return self
 
 

@@ -36,7 +36,7 @@ class WhitenedSpace:
         process: the diffusion process.
         mean: M per DCT frequency, (H, W) or (C, H, W), float64; (B, C, H, W) for moments of every image of a batch, which its
             posterior given a photo has.
-        variance: V, like `mean`, positive.
+        variance: V, positive, like `mean`, or one for all images.
     """
 
     process: Process

@@ -57,12 +57,16 @@ class ReadOptions:
         shapes_objects: largest number of objects per image of `shapes`, 1 or 2; with 1, the kind of the object is its class.
         value_range: for files, the values of deep gray images that become 0 and 255, see `decode`.
         max_broken: for files, the largest number of unreadable ones that are skipped.
+        crop: for files, `center`, or `random` for patches at full detail.
+        crops: about how many patches, from all files together.
     """
 
     shapes_count: int = 20_000
     shapes_objects: int = 2
     value_range: Range | None = None
     max_broken: int = 0
+    crop: str = "center"
+    crops: int = 100_000
 
     @classmethod
     def of(cls, config: DataConfig) -> ReadOptions:

@@ -17,7 +17,7 @@ from blurcli.threads import available_cores
 
 
 class Decoder:
-    """An iterable of the readable images of files, (1, C, H, W) uint8 each.
+    """An iterable of the readable images of files, (1, C, H, W) uint8 each, or of patches of them, (N, C, H, W).
 
     Args:
         files: the files.
@@ -25,6 +25,7 @@ class Decoder:
         value_range: see `decode`.
         max_broken: largest number of unreadable files that are skipped.
         progress: called as `progress(done, total)`.
+        patches: most random patches per file, see `decode_patches`; None for whole images.
 
     Attributes:
         broken: unreadable files so far.
@@ -42,12 +43,14 @@ class Decoder:
         value_range: Range | None,
         max_broken: int,
         progress: Progress,
+        patches: int | None = None,
     ) -> None:
         self._files = files
         self._shape = shape
         self._value_range = value_range
         self._max_broken = max_broken
         self._progress = progress
+        self._patches = patches
         self.broken: list[str] = []
         self.content = hashlib.blake2b(digest_size=16)
         self.values: Range | None = None
@@ -70,19 +73,20 @@ class Decoder:
                         self.content.update(b"odd crop")  # other pixels than in caches of earlier versions
                     if image.values is not None:
                         self.values = hull(self.values, image.values)
-                    yield np.ascontiguousarray(image.pixels)[None]
+                    yield np.ascontiguousarray(image.pixels)
                 self._progress(done, len(names))
         if len(errors) == len(names):
             raise UserError(f"{self._files.place}: none of its {len(names)} images can be read; the first error: {errors[0]}")
 
     def _bytes_of(self, name: str) -> int:
-        return self._files.bytes_of(name) + math.prod(self._shape)
+        return self._files.bytes_of(name) + math.prod(self._shape) * (self._patches or 1)
 
     def _decoded(self, name: str) -> tuple[bytes, Decoded | UserError]:
         content = b"unreadable"
         try:
             content = self._files.read(name)
-            return content, decode_described(content, f"{self._files.place / name}", self._shape, self._value_range)
+            place = f"{self._files.place / name}"
+            return content, decode_described(content, place, self._shape, self._value_range, self._patches)
         except UserError as error:
             return content, error
 

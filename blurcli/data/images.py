@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import io
 import math
@@ -37,6 +38,8 @@ _PHOTOS = {
     "AVIF": ((".avif", ".avifs"), (b"avif", b"avis"), "pip install --upgrade 'pillow>=11.3'"),
 }
 _BRANDS_BYTES = 64
+
+_PATCHES_PER_AREA = 4  # of random patches: more repeat each other
 
 _ORIENTATION = 0x0112  # EXIF
 _TURNS = {
@@ -85,7 +88,7 @@ class Decoded:
     """An image file, decoded.
 
     Attributes:
-        pixels: (C, H, W) uint8.
+        pixels: (1, C, H, W) uint8, or patches (N, C, H, W).
         values: smallest and largest value, of gray images of more than 8 bits.
         odd_crop: whether it was only cropped, by an odd number of pixels; earlier versions resampled such an image.
     """
@@ -114,18 +117,38 @@ def decode(content: bytes, name: str, height: int, width: int, channels: int, va
     Raises:
         UserError: the content is not a readable image; the message contains `name`.
     """
-    return decode_described(content, name, (channels, height, width), value_range).pixels
+    pixels: Images = decode_described(content, name, (channels, height, width), value_range).pixels[0]
+    return pixels
 
 
-def decode_described(content: bytes, name: str, shape: tuple[int, int, int], value_range: Range | None = None) -> Decoded:
-    """`decode` to a shape (C, H, W), with what it found."""
+def decode_described(
+    content: bytes, name: str, shape: tuple[int, int, int], value_range: Range | None = None, patches: int | None = None
+) -> Decoded:
+    """`decode` to a shape (C, H, W), with what it found.
+
+    With `patches`, the largest number of them, to patches of that shape at full detail and at random places, which depend on
+    nothing but the content; of a small image to fewer, four for each that fits beside others.
+    """
     channels, height, width = shape
     with opened(io.BytesIO(content), name) as image:
         image = upright(image)
         values = deep_values(image)
+        eight_bit = _eight_bit(image, value_range, values)
+        if patches is not None and image.width >= width and image.height >= height:
+            whole = fit(eight_bit, image.height, image.width, channels)
+            return Decoded(_patches(whole, height, width, patches, content), values, odd_crop=False)
         odd = (image.width - width) % 2 or (image.height - height) % 2
         odd_crop = bool(odd and _cover(image, height, width) == 1)
-        return Decoded(fit(_eight_bit(image, value_range, values), height, width, channels), values, odd_crop)
+        return Decoded(fit(eight_bit, height, width, channels)[None], values, odd_crop)
+
+
+def _patches(image: Images, height: int, width: int, most: int, content: bytes) -> Images:
+    rows, columns = image.shape[1] - height + 1, image.shape[2] - width + 1
+    apart = (image.shape[1] // height) * (image.shape[2] // width)
+    count = min(most, _PATCHES_PER_AREA * apart, rows * columns)
+    random = np.random.default_rng(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()))
+    places = np.stack(np.divmod(random.choice(rows * columns, count, replace=False), columns), axis=1)
+    return np.stack([image[:, y : y + height, x : x + width] for y, x in places])
 
 
 @contextmanager
@@ -320,13 +343,13 @@ def fit(image: Image.Image, height: int, width: int, channels: int) -> Images:
         small = _fit(image if image.mode == "RGBA" else image.convert("RGBA"), height, width)
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert(wanted)
     else:
-        colors = _rgb(image) if image.mode == "LAB" else image
+        colors = rgb(image) if image.mode == "LAB" else image
         small = _fit(colors if colors.mode == wanted else colors.convert(wanted), height, width)
     pixels = np.asarray(small)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     """An image in CIE Lab, which Pillow converts only by color profiles, in sRGB."""
     from PIL import ImageCms
 

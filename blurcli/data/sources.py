@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -87,6 +88,9 @@ def _packed_files(files: ImageFiles, request: Request) -> Dataset:
     place, options, form = files.place, request.options, request.form
     if options.value_range is not None:
         form += f"/{options.value_range[0]:g}..{options.value_range[1]:g}"
+    patches = math.ceil(options.crops / len(files.names)) if options.crop == "random" else None
+    if patches is not None:
+        form += f"/patches{patches}"
     # Files with unchanged stamps are not read again.
     stamps = "".join(f"{name}\0{files.stamp(name)}\0" for name in files.names)
     key = digest_of(f"{place.absolute()}\0{form}\0{_RECORD_VERSION}\0{stamps}")
@@ -99,7 +103,7 @@ def _packed_files(files: ImageFiles, request: Request) -> Dataset:
                 f"{options.max_broken}: repair or remove them, or raise data.max_broken"
             )
         return Dataset(images, known.fingerprint, str(place), broken, _notes(files, known.values, options.value_range))
-    decoder = Decoder(files, request.shape, options.value_range, options.max_broken, request.progress)
+    decoder = Decoder(files, request.shape, options.value_range, options.max_broken, request.progress, patches)
 
     def content() -> str:
         return digest_of(f"files/{form}/{decoder.content.hexdigest()}")

@@ -11,6 +11,7 @@ from blurcli.evaluate.features import Features
 from blurcli.evaluate.statistics import Statistics
 
 _IMAGES = ("features", "reference_hash", "size", "n")
+_RESTORATION = ("damage", "features", "reference_hash", "n", "seed")
 _LIKELIHOOD = ("by_levels", "reference_hash", "n", "steps", "calls", "seed")
 
 
@@ -82,6 +83,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("fid", "FID", lambda pair: pair.frechet, inception=True, protocol=_IMAGES),
     Metric("fd", "FD", lambda pair: pair.frechet, inception=False, protocol=_IMAGES),
     Metric("bits_per_dim", "bits/dim", protocol=_LIKELIHOOD),
+    Metric("psnr", "PSNR", higher_is_better=True, protocol=_RESTORATION),
+    Metric("ssim", "SSIM", higher_is_better=True),
+    Metric("restored_fd", "FD to the undamaged"),
+    Metric("coverage", "coverage of 90%", higher_is_better=True),
     Metric("kid", "KID", lambda pair: pair.kernel[0], inception=True),
     Metric("kid_std", "", lambda pair: pair.kernel[1], inception=True),
     Metric("kd", "KD", lambda pair: pair.kernel[0], inception=False),

@@ -18,11 +18,15 @@ SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance", "final", "g
 """The keys of a score that hold its `SamplingConfig`."""
 
 _EXECUTION = ("calibrated", "network_precision")
-_SUBJECT = ("weights_sha256", "step", *SAMPLING, *_EXECUTION, "features", "reference_hash", "size", "n", "calls")
+_RESTORATION = ("temperature", "draws")
+_SUBJECT = (
+    *("weights_sha256", "step", *SAMPLING, *_EXECUTION, "features", "reference_hash", "size", "n", "calls"),
+    *("damage", *_RESTORATION),
+)
 # In effect where a score has no such key.
 _NEUTRAL: Score = {"eta": 0.0, "guidance": 1.0, "calibrated": False, "final": "noisy"}
 _LABELS = ("run", "name", "samples", "weights")
-_ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, *_EXECUTION)
+_ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, *_EXECUTION, *_RESTORATION)
 _LARGEST = 1e300
 
 
@@ -96,6 +100,8 @@ def sampling_title(score: Score, usual: Score | None = None) -> str:
         ("guide", "by"),
         ("delta", "delta"),
         ("final", "final"),
+        ("temperature", "temperature"),
+        ("draws", "mean of"),
     ):
         value = _setting(score, key)
         if value is not None and value != _setting(usual or {}, key):

@@ -20,6 +20,8 @@ _SETTINGS = {
     "guidance": "guidance",
     "guide": "guide",
     "calls": "calls",
+    "temperature": "temperature",
+    "draws": "draws",
     "calibrated": "calibrated",
     "network_precision": "precision of the network",
     "seed": "seed",
@@ -71,7 +73,9 @@ def heading(group: Group, shown: Callable[[str], str] = str) -> str:
         shown: the name of the reference, which can be a path, as it is to be shown.
     """
     protocol = group.protocol
-    if "calls" in protocol:
+    if "damage" in protocol:
+        how = f"in dB, of images restored after {protocol['damage']}, seed {protocol['seed']}"
+    elif "calls" in protocol:
         time = f"{protocol['steps']} ancestral steps" if protocol["steps"] else "continuous time"
         bound = "by blur levels" if protocol["by_levels"] else f"in {time}"
         how = f"{bound}, {protocol['calls']} calls, seed {protocol['seed']}"

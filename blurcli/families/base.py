@@ -371,6 +371,15 @@ class Family(ABC):
                 "it has no estimate of the clean image"
             )
 
+    def require_restorer(self) -> None:
+        """Check that the network can restore photos.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        self.require_image_objective()
+        self.require_mean_estimate()
+
     def require_mean_estimate(self) -> None:
         """Check that the network's estimate is the mean of the images behind a state.
 

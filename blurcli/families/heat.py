@@ -22,7 +22,7 @@ from blurcli.core.plans import Plan, make_plan
 from blurcli.core.samplers.heat import Heat
 from blurcli.core.sampling import Observer
 from blurcli.data.moments import dct_chunks, evenly_spaced
-from blurcli.errors import OptionError
+from blurcli.errors import OptionError, UsageError
 from blurcli.families.base import (
     Batch,
     Family,
@@ -109,6 +109,13 @@ class HeatFamily(Family):
         options = self._process_options()
         options["noise"] = self.noise_in_model_space(options["noise"])
         return HeatDissipation(self.config.data.image_size, **options)
+
+    def require_restorer(self) -> None:
+        """See `Family.require_restorer`."""
+        raise UsageError(
+            "this model is of heat dissipation, whose states have no noise to weigh against that of a photo: use a model of "
+            "process.kind diffusion, or start from a blurred photo with: blurdiff sample --init-image PHOTO --init-blurred"
+        )
 
     @property
     def published_times(self) -> int:  # type: ignore[override]  # an attribute elsewhere

@@ -1,4 +1,4 @@
-"""A folder of sampled images: an interrupted sampling continues, a larger number extends it, and lost images are made again."""
+"""Folders of images as they are made: an interrupted command continues, a larger number extends, what is lost is made again."""
 
 from __future__ import annotations
 
@@ -20,60 +20,57 @@ _VERSION = "blurdiff"  # the key of the version that began the folder, which dec
 _NAME = re.compile(r"(\d{6,})\.png")
 
 
-class ImageFolder:
-    """A folder with one PNG per image, named by its index, and a record of how they are made.
+class RecordedFolder:
+    """A folder of pictures, and a record of how they are made: an interrupted command continues it, others are refused.
 
     Args:
         path: the folder.
-        settings: what decides the images, besides their number; a missing key is the same as None.
+        settings: what decides the pictures, besides what their names say; a missing key is the same as None.
         notify: receives messages.
+        work: what is done, for messages to others.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], notify: Callable[[str], None] = lambda text: None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, settings: dict[str, Any], notify: Callable[[str], None] = lambda text: None, work: str = "sampling"
+    ) -> None:
+        self.path, self._work = path, work
         self._settings = json.loads(json.dumps(settings))
         self._notify = notify
 
     @contextmanager
-    def claimed(self, count: int) -> Iterator[list[int]]:
-        """Lock the folder while the block runs; yields the indices below `count` of images that are missing or damaged.
+    def opened(self) -> Iterator[None]:
+        """Lock the folder while the block runs.
 
         Raises:
-            UsageError: the folder has images of other settings, more images, or other files.
+            UsageError: the folder has pictures of other settings, or other files.
             UserError: another process works there, or the folder cannot be written.
         """
         self._check()  # before the lock, which leaves a file
-        with files.locked(self.path, "sampling", self._notify):
+        with files.locked(self.path, self._work, self._notify):
             self._check()
             files.remove_partial(self.path)
-            found = self._found()
-            if found and max(found) >= count:
-                raise UsageError(
-                    f"{self.path}: holds {max(found) + 1} images, more than {option('n')} {count}; "
-                    f"choose another folder with {option('out')}, or use {option('n')} {max(found) + 1}"
-                )
-            yield [index for index in range(count) if index not in found or not _is_whole(self._file(index))]
+            yield
 
-    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
-        """Write the images of these indices, in batches (B, C, H, W); inside `claimed`."""
+    def is_done(self, name: str) -> bool:
+        """Whether a picture is there, and whole."""
+        return is_whole(self.path / name)
+
+    def record(self) -> None:
+        """Write the record, inside `opened`, before the first picture."""
         record = self.path / files.SAMPLING
         if _content(record) is None:
             with files.replacing(record) as temporary:
                 text = json.dumps({**self._settings, _VERSION: __version__}, indent=1)
                 temporary.write_text(text + "\n", encoding="utf-8")
-        images = (image for batch in batches for image in batch)
-        for index, image in zip(indices, images, strict=True):
-            with files.replacing(self._file(index)) as temporary:
-                picture(image.transpose(1, 2, 0)).save(temporary, format="PNG")
 
     def _check(self) -> None:
-        """Raise what keeps images of these settings from being added."""
+        """Raise what keeps pictures of these settings from being added."""
         record = self.path / files.SAMPLING
         if not record.is_file():
             files.check_new_folder(self.path)
             return
         before = _content(record)
-        if before is None and self._found():
+        if before is None and self._has_pictures():
             raise UsageError(f"{record}: cannot be read; choose another folder with {option('out')}")
         before = self._settings if before is None else before
         if _VERSION not in before:  # of a version that did not record in what the network computed
@@ -89,13 +86,54 @@ class ImageFolder:
                 f"choose another folder with {option('out')}, or use the same settings to continue"
             )
 
+    def _has_pictures(self) -> bool:
+        with files.explained(self.path):
+            return any(self.path.rglob("*.png"))
+
+
+class ImageFolder(RecordedFolder):
+    """A `RecordedFolder` with one PNG per image, named by its index."""
+
+    @contextmanager
+    def claimed(self, count: int) -> Iterator[list[int]]:
+        """Lock the folder while the block runs; yields the indices below `count` of images that are missing or damaged.
+
+        Raises:
+            UsageError: the folder has images of other settings, more images, or other files.
+            UserError: another process works there, or the folder cannot be written.
+        """
+        with self.opened():
+            found = self._found()
+            if found and max(found) >= count:
+                raise UsageError(
+                    f"{self.path}: holds {max(found) + 1} images, more than {option('n')} {count}; "
+                    f"choose another folder with {option('out')}, or use {option('n')} {max(found) + 1}"
+                )
+            yield [index for index in range(count) if index not in found or not is_whole(self._file(index))]
+
+    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+        """Write the images of these indices, in batches (B, C, H, W); inside `claimed`."""
+        self.record()
+        images = (image for batch in batches for image in batch)
+        for index, image in zip(indices, images, strict=True):
+            with files.replacing(self._file(index)) as temporary:
+                picture(image.transpose(1, 2, 0)).save(temporary, format="PNG")
+
+    def _has_pictures(self) -> bool:
+        return bool(self._found())
+
     def _found(self) -> set[int]:
         """The indices of the images that are there, whole or not."""
         with files.explained(self.path):
             return {int(match[1]) for path in self.path.iterdir() if (match := _NAME.fullmatch(path.name))}
 
     def _file(self, index: int) -> Path:
-        return self.path / f"{index:06d}.png"
+        return self.path / image_name(index)
+
+
+def image_name(index: int) -> str:
+    """The file of an image in a folder of images of a seed."""
+    return f"{index:06d}.png"
 
 
 def _content(record: Path) -> dict[str, Any] | None:
@@ -106,7 +144,7 @@ def _content(record: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether a PNG is complete, by its checksums: after a power loss it may be empty or cut."""
     try:
         with Image.open(path, formats=["PNG"]) as image:

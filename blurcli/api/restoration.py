@@ -1,0 +1,188 @@
+"""Restored photos as a person uses them in Python."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from blurcli import console, session
+from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range, check_whole
+from blurcli.core.kernels import put_right
+from blurcli.data.photos import Photo, from_picture, read_kernel, read_mask, read_photo
+from blurcli.errors import OptionError, spelled
+from blurcli.pipeline import Pipeline
+from blurcli.restoring import Restored, RestoreOptions, Restorer
+
+_MOST_ENLARGED = 16
+PhotoLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+class RestoringOptions(TypedDict, total=False):
+    """How a photo was damaged, and how it is restored; lengths in pixels of the photo as given.
+
+    Keys:
+        blur: standard deviation of a Gaussian blur; estimated if no blur is given.
+        defocus: radius of the disk of a lens out of focus.
+        motion: length of a straight motion, and its angle in degrees, counterclockwise from the horizontal.
+        kernel: any other blur: an array (h, w), or a picture of it.
+        noise: standard deviation of the noise, in gray levels of 0 to 255; estimated if not given.
+        enlarge: pixels of the result per pixel of the photo, along a side.
+        mask: what is to be filled: an array (H, W) of bool, or a picture, where all that is not black is filled.
+        temperature: 0 is one image, which invents nothing; 1 draws from the posterior.
+        n: number of draws.
+        steps: calls of the network per draw.
+        seed: of the draws.
+        label: of a class-conditional model.
+        guidance: classifier-free guidance, or by the guide.
+    """
+
+    blur: float
+    defocus: float
+    motion: tuple[float, float]
+    kernel: str | Path | NDArray[np.float64]
+    noise: float
+    enlarge: int
+    mask: str | Path | Image.Image | NDArray[np.bool_]
+    temperature: float
+    n: int
+    steps: int
+    seed: int
+    label: str
+    guidance: float
+
+
+class RestoredPhoto:
+    """A restored photo: an image in a notebook.
+
+    Attributes:
+        draws: the draws, (n, H, W, C) float32, gray levels of 0 to 255.
+        facts: blur and noise, given or estimated, and how well the result fits the photo; as in `blurdiff restore --json`.
+    """
+
+    def __init__(self, photo: Photo, restored: Restored) -> None:
+        self._photo, self._restored = photo, restored
+        self.draws = np.ascontiguousarray(restored.draws.clip(0, 255).transpose(0, 2, 3, 1), dtype=np.float32)
+        self.facts = restored.facts
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """One Pillow image per draw, rounded as `blurdiff restore` writes it."""
+        return [self._photo.with_pixels(draw).picture() for draw in self._restored.draws]
+
+    @property
+    def image(self) -> Image.Image:
+        """The first draw."""
+        return self.images[0]
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean of the draws, (H, W, C) float32: it measures best."""
+        return np.ascontiguousarray(self._restored.mean.transpose(1, 2, 0), dtype=np.float32)
+
+    @property
+    def spread(self) -> NDArray[np.float32]:
+        """How much the draws differ: their standard deviation in gray levels, (H, W) float32; of at least two draws."""
+        if len(self.draws) < 2:
+            raise OptionError("n", len(self.draws), "a spread needs at least two draws")
+        return self._restored.spread.astype(np.float32)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the first draw, as `blurdiff restore --out` does, byte for byte; returns the path.
+
+        Raises:
+            UsageError: the suffix is of no format of photos.
+            UserError: it cannot be written.
+        """
+        path = Path(path).expanduser()
+        self._photo.with_pixels(self._restored.draws[0]).save(path)
+        return path
+
+    def __repr__(self) -> str:
+        count, height, width, channels = self.draws.shape
+        found = spelled(self._restored.description, str)
+        return f"RestoredPhoto({count} of {height}x{width}{', gray' if channels == 1 else ''}: {found})"
+
+    def _repr_png_(self) -> bytes:
+        self.image.save(buffer := io.BytesIO(), "PNG")
+        return buffer.getvalue()
+
+
+def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoringOptions) -> RestoredPhoto:
+    """A restored photo; see `Model.restore`."""
+    check_names("restore", options, RestoringOptions)
+    for name, least, most in (("n", 1, None), ("steps", 1, None), ("seed", 0, MAX_SEED), ("enlarge", 1, _MOST_ENLARGED)):
+        if options.get(name) is not None:
+            check_whole(name, options[name], least, most)  # type: ignore[literal-required]
+    for name in ("blur", "defocus", "noise", "temperature"):
+        check_range(name, options.get(name), 0)  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    restorer = Restorer(pipeline, chosen.pop("label", None), chosen.pop("guidance", None))
+    chosen["kernel"], chosen["mask"] = _kernel(chosen.get("kernel")), _mask(chosen.get("mask"))
+    if "motion" in chosen:
+        chosen["motion"] = _motion(chosen["motion"])
+    request, given = RestoreOptions(**chosen), _photo(photo)
+    with (
+        console.progress("restoring", restorer.work(given, request)) as update,
+        pipeline.progress(restorer.sampling(request), update),
+    ):
+        restored = restorer(given, request)
+    return RestoredPhoto(given, restored)
+
+
+def _photo(given: Any) -> Photo:
+    if isinstance(given, Image.Image):
+        return _from_picture("photo", given)
+    if isinstance(given, np.ndarray):
+        check_pixels("photo", given)
+        if given.ndim not in (2, 3) or not given.size or given.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise OptionError("photo", f"of shape {given.shape}", "must be (H, W) or (H, W, C) with 1, 3 or 4 channels")
+        return from_picture(Image.fromarray(given[..., 0] if given.shape[2:] == (1,) else given))
+    path = Path(given).expanduser()
+    return read_photo(session.read_file(path), str(path))
+
+
+def _from_picture(name: str, given: Image.Image) -> Photo:
+    try:
+        return from_picture(given)
+    except ValueError as error:
+        raise OptionError(name, f"of mode {given.mode}", str(error)) from None
+
+
+def _motion(given: Any) -> tuple[float, float]:
+    try:
+        length, angle = map(float, given)
+    except (TypeError, ValueError):
+        raise OptionError("motion", repr(given), "must be a length and an angle, such as (9, 30)") from None
+    return length, angle
+
+
+def _kernel(given: Any) -> NDArray[np.float64] | None:
+    if given is None:
+        return None
+    if not isinstance(given, np.ndarray):
+        path = Path(given).expanduser()
+        return read_kernel(session.read_file(path), str(path))[0]
+    if given.ndim != 2:
+        raise OptionError("kernel", f"of shape {given.shape}", "must be (h, w)")
+    try:
+        return put_right(torch.from_numpy(np.asarray(given, dtype=np.float64)))[0].numpy()
+    except ValueError as error:
+        raise OptionError("kernel", f"of shape {given.shape}", str(error)) from None
+
+
+def _mask(given: Any) -> NDArray[np.bool_] | None:
+    if given is None:
+        return None
+    if isinstance(given, Image.Image):
+        given = np.any(_from_picture("mask", given).pixels > 0, axis=0)
+    if isinstance(given, np.ndarray):
+        mask: NDArray[np.bool_] = given > 0
+        return mask
+    path = Path(given).expanduser()
+    return read_mask(session.read_file(path), str(path))

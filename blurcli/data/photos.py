@@ -1,0 +1,225 @@
+"""Photos at their own size, with what must come back unchanged: transparency, color profile, EXIF data."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from blurcli import files
+from blurcli.core.kernels import put_right
+from blurcli.data.images import is_deep, opened, rgb, upright
+from blurcli.data.outputs import mark
+from blurcli.errors import UsageError, option
+
+_ORIENTATION, _SOFTWARE = 0x0112, 0x0131  # EXIF
+_DEEP, _DEEPEST = 257.0, 65535  # values of 16 bits per gray level, and the largest of them
+_QUALITY = 95  # of JPEG and WebP
+# EXIF that says something of the photo: description, maker, model, orientation, resolution, software, date, artist, copyright,
+# EXIF, GPS, and what Windows adds. Others, of a TIFF, say how its pixels are stored.
+_KEPT_TAGS = {270, 271, 272, 274, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853, 18246, 18249, *range(40091, 40096)}
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+_OPAQUE = ("JPEG",)
+_OTHER_COLORS = ("CMYK", "LAB", "YCbCr", "HSV")  # whose profile is not that of red, green and blue, or gray
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LARGEST_PROFILE = 1 << 24
+ROUNDING = 0.29
+"""The least noise in gray levels, that of rounding to 8 bits: 1 / sqrt(12)."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo, upright.
+
+    Attributes:
+        pixels: (C, H, W) float64, gray levels from 0 to 255, C 1 or 3.
+        deep: whether it has 16 bits per value.
+        alpha: transparency, (H, W) uint8; None for an opaque photo.
+        profile: its color profile (ICC); None for none.
+        exif: its EXIF data; None for none.
+    """
+
+    pixels: NDArray[np.float64]
+    deep: bool = False
+    alpha: NDArray[np.uint8] | None = None
+    profile: bytes | None = None
+    exif: bytes | None = None
+
+    @property
+    def least_noise(self) -> float:
+        """The noise of rounding, in gray levels."""
+        return ROUNDING / (_DEEP if self.deep else 1)
+
+    @property
+    def unclipped(self) -> NDArray[np.bool_]:
+        """Pixels of which no value is the least or the largest possible one, (H, W)."""
+        inside: NDArray[np.bool_] = np.all((self.pixels > 0) & (self.pixels < 255), axis=0)
+        return inside
+
+    def with_pixels(self, pixels: NDArray[np.float64]) -> Photo:
+        """Other pixels (C, H', W') in the place of these; H' and W' are whole multiples of H and W."""
+        alpha, (height, width) = self.alpha, pixels.shape[1:]
+        if alpha is not None and alpha.shape != (height, width):
+            alpha = np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC))
+        return replace(self, pixels=pixels, alpha=alpha)
+
+    def picture(self) -> Image.Image:
+        """The photo as a Pillow image, rounded."""
+        if self.deep:
+            return Image.fromarray(np.rint(self.pixels[0] * _DEEP).clip(0, _DEEPEST).astype(np.uint16))
+        levels = np.rint(self.pixels).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
+        if self.alpha is not None:
+            image.putalpha(Image.fromarray(self.alpha))
+        return image
+
+    def check_fits(self, path: Path) -> None:
+        """Check that the format of a path, by its suffix, holds all of the photo.
+
+        Raises:
+            UsageError: it does not; or another suffix.
+        """
+        form = photo_format(path)
+        if form in _OPAQUE and self.alpha is not None:
+            raise UsageError(f"{option('out')} {path}: JPEG has no transparency, and the photo has; write a .png")
+        if self.deep and form not in ("PNG", "TIFF"):
+            raise UsageError(f"{option('out')} {path}: {form} has 8 bits, and the photo has 16; write a .png or .tif")
+
+    def save(self, path: Path) -> None:
+        """Write it as PNG, JPEG, WebP or TIFF, by the suffix of the path.
+
+        Raises:
+            UsageError: see `check_fits`.
+            UserError: it cannot be written.
+        """
+        self.check_fits(path)
+        form = photo_format(path)
+        image, marks = self.picture(), mark(form)
+        if self.exif is not None:
+            exif = Image.Exif()
+            exif.load(self.exif)
+            if "exif" in marks:
+                exif[_SOFTWARE] = marks["exif"][_SOFTWARE]
+            marks["exif"] = exif
+        if self.profile is not None:
+            marks["icc_profile"] = self.profile
+        if form in ("JPEG", "WEBP"):
+            marks["quality"] = _QUALITY
+        if form == "JPEG":
+            marks["subsampling"] = 0  # colors as sharp as the brightness
+        with files.replacing(path) as temporary:
+            image.save(temporary, format=form, **marks)
+
+
+def photo_format(path: Path) -> str:
+    """The format of a photo by the suffix of its path, by Pillow's name.
+
+    Raises:
+        UsageError: another suffix.
+    """
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise UsageError(f"{option('out')} {path}: unknown suffix; use {', '.join(_FORMATS)}, or a folder")
+    return form
+
+
+def read_photo(content: bytes, name: str) -> Photo:
+    """A photo from the content of its file.
+
+    Args:
+        content: of a format that Pillow decodes, or .npy.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: it is not a readable image; the message contains `name`.
+    """
+    with opened(io.BytesIO(content), name) as image:
+        return from_picture(image, _png_profile(content))
+
+
+def read_kernel(content: bytes, name: str) -> tuple[NDArray[np.float64], list[str]]:
+    """A blur kernel from the content of a file: gray, or the mean of its colors; see `core.kernels.put_right`.
+
+    Raises:
+        UserError: it is not readable, or no kernel.
+    """
+    with opened(io.BytesIO(content), name) as image:
+        values = np.array(image if is_deep(image) else image.convert("RGB"), dtype=np.float64)
+    try:
+        kernel, done = put_right(torch.from_numpy(values if values.ndim == 2 else values.mean(-1)))
+    except ValueError as error:
+        raise UsageError(f"{name}: no blur kernel: {error}") from None
+    return kernel.numpy(), done
+
+
+def read_mask(content: bytes, name: str) -> NDArray[np.bool_]:
+    """What is to be filled, (H, W), from the content of a file: all that is not black.
+
+    Raises:
+        UserError: it is not a readable image.
+    """
+    photo = read_photo(content, name)
+    mask: NDArray[np.bool_] = np.any(photo.pixels > 0, axis=0)
+    return mask
+
+
+def from_picture(image: Image.Image, profile: bytes | None = None) -> Photo:
+    """A photo from a Pillow image: upright, gray or red, green and blue.
+
+    Args:
+        image: of any mode.
+        profile: its color profile, if it is not in `image.info`.
+
+    Raises:
+        ValueError: its values have no known range.
+    """
+    profile = None if image.mode in _OTHER_COLORS else profile or image.info.get("icc_profile")
+    exif = _upright_exif(image)
+    image = upright(image)
+    if is_deep(image):
+        values = np.array(image, dtype=np.float64)[None]
+        if image.mode == "F" or values.min() < 0 or values.max() > _DEEPEST:
+            what = "floating-point values have" if image.mode == "F" else "values beyond 16 bits have"
+            raise ValueError(f"{what} no known range: save it with 8 or 16 bits")
+        return Photo(values / _DEEP, deep=True, profile=profile, exif=exif)
+    gray, alpha = image.mode in ("1", "L", "LA"), None
+    if image.has_transparency_data:
+        image = image.convert("RGBA") if image.mode not in ("LA", "RGBA") else image
+        alpha = np.asarray(image.getchannel("A"))
+    colors = rgb(image) if image.mode == "LAB" else image
+    pixels = np.asarray(colors.convert("L" if gray else "RGB"), dtype=np.float64)
+    return Photo(pixels[None] if gray else pixels.transpose(2, 0, 1), False, alpha, profile, exif)
+
+
+def _png_profile(content: bytes) -> bytes | None:
+    """The color profile of a PNG, which `opened` leaves out; None without one, and for other formats."""
+    place = len(_PNG)
+    while content.startswith(_PNG) and len(content) >= place + 8:
+        size, name = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
+        if name == b"iCCP":
+            compressed = content[place + 8 : place + 8 + size].partition(b"\0")[2][1:]
+            try:
+                return zlib.decompressobj().decompress(compressed, _LARGEST_PROFILE)
+            except zlib.error:
+                return None
+        place = len(content) if name == b"IDAT" else place + size + 12
+    return None
+
+
+def _upright_exif(image: Image.Image) -> bytes | None:
+    try:
+        exif = Image.Exif()  # a copy: the image keeps its own, by which it is turned
+        exif.load(image.getexif().tobytes())
+        for tag in [tag for tag in exif if tag not in _KEPT_TAGS]:
+            del exif[tag]
+        if _ORIENTATION in exif:
+            exif[_ORIENTATION] = 1
+        return exif.tobytes() if exif else None
+    except Exception:  # whatever they hold, the pixels are what they are
+        return None

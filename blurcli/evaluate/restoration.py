@@ -1,0 +1,124 @@
+"""How well photos are restored: degraded with a fixed seed, restored, and compared with what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from blurcli.data.photos import Photo
+from blurcli.errors import importing
+from blurcli.restoring import RestoreOptions, Restorer, measurement_of
+
+_WITHIN = 0.95  # quantile of the upper end of the central 90%
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """What restored images have in common with the undamaged ones.
+
+    Attributes:
+        psnr: mean over the images, in dB.
+        ssim: likewise.
+        psnr_given: of the damaged images; None where they have another size.
+        coverage: share of the pixels that lie where 90% of further draws would; None for one draw.
+        correlation: of the spread of the draws and the error of their mean, over all pixels; None for one draw.
+        restored: the restored images, (N, C, H, W) uint8.
+    """
+
+    psnr: float
+    ssim: float
+    psnr_given: float | None
+    coverage: float | None
+    correlation: float | None
+    restored: NDArray[np.uint8]
+
+
+def compare(
+    restorer: Restorer, images: Sequence[NDArray[np.uint8]], options: RestoreOptions, progress: Callable[[int], None]
+) -> Comparisons:
+    """Damage images, restore them, and compare.
+
+    The noise of image i, and the draws of its restoration, have the seed `options.seed + i`.
+
+    Args:
+        restorer: the model.
+        images: (C, H, W) each.
+        options: the damage, which the restorer is told, and how it restores; of several draws the mean is scored.
+        progress: receives the number of images done.
+
+    Raises:
+        UsageError: see `Restorer`.
+        UserError: scikit-image is not installed.
+    """
+    quality, structure, before, inside, restored = [], [], [], [], []
+    spreads, errors = [], []
+    for i, pixels in enumerate(images):
+        truth, own = Photo(pixels.astype(np.float64)), replace(options, seed=options.seed + i)
+        given = degrade(truth, own, own.seed)
+        found = restorer(given, own)
+        result = Photo(found.mean if len(found.draws) > 1 else found.draws[0])
+        quality.append(psnr(result, truth))
+        structure.append(ssim(result, truth))
+        if given.pixels.shape == truth.pixels.shape:
+            before.append(psnr(given, truth))
+        if len(found.draws) > 1:
+            count = len(found.draws)
+            # Student's t, because so few draws know their own spread badly; and their mean has an error, too.
+            width = student.ppf(_WITHIN, count - 1) * (1 + 1 / count) ** 0.5 * found.draws.std(0, ddof=1)
+            inside.append(float(np.mean(np.abs(truth.pixels - found.draws.mean(0)) <= width)))
+            spreads.append(found.spread.ravel())
+            errors.append(np.sqrt(((found.mean - truth.pixels) ** 2).mean(0)).ravel())
+        restored.append(np.rint(result.pixels).clip(0, 255).astype(np.uint8))
+        progress(i + 1)
+    correlation = float(np.corrcoef(np.concatenate(spreads), np.concatenate(errors))[0, 1]) if spreads else None
+    return Comparisons(
+        fmean(quality),
+        fmean(structure),
+        fmean(before) if before else None,
+        fmean(inside) if inside else None,
+        correlation,
+        np.stack(restored),
+    )
+
+
+def degrade(photo: Photo, options: RestoreOptions, seed: int) -> Photo:
+    """A photo as a camera with this blur and noise gives it, rounded to 8 bits.
+
+    Args:
+        photo: the undamaged photo; with `enlarge`, rows and columns beyond whole boxes are left out.
+        options: what is given in them is done.
+        seed: of the noise.
+    """
+    height, width = (side - side % options.enlarge for side in photo.pixels.shape[1:])
+    shape = (height, width)
+    seen = measurement_of(options, shape).apply(torch.from_numpy(photo.pixels[:, :height, :width])[None])[0].numpy()
+    noise = np.random.default_rng(seed).standard_normal(seen.shape) * (options.noise or 0)
+    return replace(photo, pixels=np.rint(seen + noise).clip(0, 255))
+
+
+def psnr(one: Photo, other: Photo) -> float:
+    """Peak signal-to-noise ratio in dB: all pixels and channels, rounded to 8 bits, of a range of 255."""
+    a, b = (np.rint(photo.pixels).clip(0, 255) for photo in (one, other))
+    return float(10 * np.log10(255**2 / max(float(((a - b) ** 2).mean()), 1e-12)))
+
+
+def ssim(one: Photo, other: Photo) -> float:
+    """Structural similarity (Wang et al. 2004): Gaussian windows of sigma 1.5, a range of 255, the mean over channels.
+
+    Raises:
+        UserError: scikit-image is not installed.
+    """
+    with importing("skimage", "SSIM", install="scikit-image"):
+        from skimage.metrics import structural_similarity
+    a, b = (np.rint(photo.pixels).clip(0, 255) for photo in (one, other))
+    return float(
+        structural_similarity(
+            a, b, data_range=255, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+    )

@@ -1,0 +1,173 @@
+"""What is known of the damage of a photo, and how it is restored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli.core.kernels import motion, response
+from blurcli.core.measurements import (
+    Convolution,
+    DctFilter,
+    Mask,
+    Measurement,
+    Sequence,
+    defocus,
+    even_kernel,
+    gaussian_blur,
+    is_even,
+)
+from blurcli.errors import OptionError, UsageError, option
+
+STEPS = 10
+"""Calls of the network, by default: more change little (docs/restoring.md)."""
+
+_DRAWS = 8  # of a mean or a spread
+_TEMPERATURE = 0.5  # docs/restoring.md
+_BLURS = ("blur", "defocus", "motion", "kernel")
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How a photo was damaged, and how it is restored. Lengths are in pixels of the photo as given.
+
+    Attributes:
+        blur: standard deviation of a Gaussian blur; None, with no other blur: estimated.
+        defocus: radius of the disk of a lens out of focus.
+        motion: length of a straight motion, and its angle in degrees, counterclockwise from the horizontal.
+        kernel: any other blur: (h, w) with odd sides and sum 1.
+        noise: standard deviation of the noise in gray levels of 0 to 255; 0 is that of rounding; None: estimated.
+        enlarge: pixels of the result per pixel of the photo, along a side, each photo's pixel being their average.
+        mask: True where the photo is to be filled, (H, W).
+        temperature: 0 is one image, which invents nothing; 1 draws from the posterior; None for 0.5, or 1 with `mean`
+            or `spread`.
+        n: number of draws; None for 1, or 8 with `mean` or `spread`.
+        mean: whether to return the mean of the draws.
+        spread: whether to return their standard deviation.
+        steps: calls of the network per draw.
+        seed: of the draws.
+    """
+
+    blur: float | None = None
+    defocus: float | None = None
+    motion: tuple[float, float] | None = None
+    kernel: NDArray[np.float64] | None = None
+    noise: float | None = None
+    enlarge: int = 1
+    mask: NDArray[np.bool_] | None = None
+    temperature: float | None = None
+    n: int | None = None
+    mean: bool = False
+    spread: bool = False
+    steps: int = STEPS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range or makes no sense together.
+
+        Raises:
+            UsageError: it is.
+        """
+        given = [name for name in _BLURS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{', '.join(map(option, given))}: each is the blur of the photo; use one of them")
+        for name, value in (("blur", self.blur), ("defocus", self.defocus), ("noise", self.noise)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise OptionError(name, f"{value:g}", "must be a number of at least 0")
+        if self.motion is not None and not (all(map(math.isfinite, self.motion)) and self.motion[0] >= 0):
+            raise OptionError("motion", "{:g},{:g}".format(*self.motion), "must be a length of at least 0, and an angle")
+        if self.noise is not None and self.noise > 255:
+            raise OptionError("noise", f"{self.noise:g}", "is in gray levels of 0 to 255")
+        if self.temperature is not None and not 0 <= self.temperature <= 1:
+            raise OptionError("temperature", f"{self.temperature:g}", "must be from 0 (one image) to 1 (draws)")
+        if self.kernel is not None and self.enlarge > 1:
+            text = f"{option('kernel')} with {option('enlarge')}: a kernel has the pixels of the photo, and no finer ones"
+            raise UsageError(f"{text}; use {option('blur')}, {option('defocus')} or {option('motion')}")
+        if self.spread and self.count < 2:
+            raise UsageError(f"{option('spread')}: needs several draws; raise {option('n')} {self.count}")
+        if self.temperature == 0 and self.count > 1:
+            few = f"{option('temperature')} 0: gives one image, the same for every draw"
+            raise UsageError(f"{few}; leave out {option('n')}, {option('mean')} and {option('spread')}, or raise it")
+
+    @property
+    def count(self) -> int:
+        """Number of draws."""
+        return self.n or (_DRAWS if self.mean or self.spread else 1)
+
+    @property
+    def chosen_temperature(self) -> float:
+        """The temperature, or its default; means and spreads are of draws from the posterior."""
+        if self.temperature is not None:
+            return self.temperature
+        return 1.0 if self.mean or self.spread else _TEMPERATURE
+
+    @property
+    def only_fills(self) -> bool:
+        """Whether all that is known of the photo stays as it is."""
+        return self.mask is not None and self.noise is None and self.enlarge == 1 and not self.has_blur
+
+    @property
+    def damage(self) -> str:
+        """What was done to the photo, in words; empty for nothing that is known."""
+        parts = [
+            *(["another kernel"] if self.kernel is not None else []),
+            *(["motion of {:g} px at {:g} degrees".format(*self.motion)] if self.motion is not None else []),
+            *([f"{name} {getattr(self, name):g} px" for name in ("blur", "defocus") if getattr(self, name)]),
+            *([f"reduced {self.enlarge} times"] if self.enlarge > 1 else []),
+            *([f"{self.mask.mean():.0%} missing"] if self.mask is not None else []),
+            *([f"noise {self.noise:g}"] if self.noise else []),
+        ]
+        return ", ".join(parts)
+
+    @property
+    def has_blur(self) -> bool:
+        """Whether a blur is given."""
+        return any(getattr(self, name) is not None for name in _BLURS)
+
+
+def _filter(options: RestoreOptions, shape: tuple[int, int], blur_px: float) -> DctFilter | Convolution:
+    """The blur of the photo at the resolution of the result."""
+    if options.defocus is not None:
+        return defocus(shape, options.defocus * options.enlarge)
+    if options.motion is not None or options.kernel is not None:
+        kernel = torch.from_numpy(options.kernel) if options.kernel is not None else _motion(options)
+        return even_kernel(shape, kernel) if is_even(kernel) else Convolution(kernel)
+    return gaussian_blur(shape, blur_px * options.enlarge)
+
+
+def _motion(options: RestoreOptions) -> Tensor:
+    assert options.motion is not None
+    return motion(options.motion[0] * options.enlarge, options.motion[1])
+
+
+def measurement_of(options: RestoreOptions, shape: tuple[int, int], blur_px: float | None = None) -> Measurement:
+    """What a photo shows of an image of a shape (H, W).
+
+    Args:
+        options: what is known of the damage.
+        shape: of the image; with `enlarge` larger than the photo.
+        blur_px: of a Gaussian blur, where `options` give none.
+    """
+    parts: list[Measurement] = [_filter(options, shape, (options.blur or 0.0) if blur_px is None else blur_px)]
+    if options.enlarge > 1:
+        first = parts.pop()
+        if isinstance(first, DctFilter):
+            parts.append(replace(first, box=options.enlarge))
+        else:
+            parts += [first, DctFilter(torch.ones(shape, dtype=torch.float64), options.enlarge)]
+    if options.mask is not None:
+        known = Mask(torch.from_numpy(~options.mask))
+        parts = [known] if options.only_fills else [*parts, known]
+    return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+
+
+def response_of(options: RestoreOptions, size: tuple[int, ...]) -> Tensor:
+    """The amplitude that the given blur leaves per frequency of the photo, (h, w)."""
+    shape = (int(size[0]), int(size[1]))
+    own = _filter(replace(options, enlarge=1), shape, options.blur or 0.0)
+    return own.response if isinstance(own, DctFilter) else response(own.kernel, shape)

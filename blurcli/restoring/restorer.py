@@ -1,0 +1,303 @@
+"""A model that restores photos, and what it finds."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurcli.core.blind import Degradation, Interval, estimate
+from blurcli.core.measurements import Measurement
+from blurcli.core.restoration import Observation, restore
+from blurcli.core.rng import ImageNoise
+from blurcli.core.whitened import WhitenedSpace
+from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
+from blurcli.data.photos import ROUNDING, Photo
+from blurcli.distributed import SINGLE_PROCESS
+from blurcli.errors import OptionError, UsageError, option
+from blurcli.families import SamplingConfig
+from blurcli.pipeline import Pipeline
+from blurcli.restoring.options import RestoreOptions, measurement_of, response_of
+
+GRAY_LEVELS = 127.5
+"""Gray levels of 0 to 255 per unit of images in [-1, 1]."""
+
+_SAMPLER = "abm"
+_DRAWN_PIXELS = 1 << 18  # at a time; draws of larger photos are made one by one
+_MASK_NOISE = 1.0  # gray levels beside a hole; the known pixels are put back exactly
+_MISFIT = 1.5  # residual over noise from which on blur, noise or model do not fit
+_MOST_BLUR = 0.25  # of the shorter side
+_CLEAN = 1.0  # gray levels of noise that nobody sees
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored photo.
+
+    Attributes:
+        draws: the draws, (n, C, H, W) float64, gray levels, not clipped.
+        blur_px: standard deviation of a Gaussian blur, with its interval where it was estimated; 0 where the blur is of another
+            kind.
+        noise: that of the photo, in gray levels, likewise.
+        estimated: names of what was estimated.
+        residual: root mean square of the difference between photo and degraded result, over the noise: about 1 where all fits.
+        temperature: see `RestoreOptions`.
+        calls: of the network, per draw and window.
+    """
+
+    draws: NDArray[np.float64]
+    blur_px: Interval
+    noise: Interval
+    estimated: tuple[str, ...]
+    residual: float
+    temperature: float
+    calls: int
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean of the draws, each clipped to 0 to 255: (C, H, W)."""
+        mean: NDArray[np.float64] = self.draws.clip(0, 255).mean(0)
+        return mean
+
+    @property
+    def spread(self) -> NDArray[np.float64]:
+        """Standard deviation of the draws, root mean square over the channels, in gray levels: (H, W)."""
+        spread: NDArray[np.float64] = np.sqrt(self.draws.clip(0, 255).var(0, ddof=1).mean(0))
+        return spread
+
+    @property
+    def description(self) -> str:
+        """What was found in the photo, and what to do where it is wrong."""
+        noise = f"noise {_shown(self.noise)} gray levels"
+        if "blur" not in self.estimated:
+            found = noise if self.noise.value > ROUNDING else "no noise"
+        elif not self.blur_px.value:
+            clean = self.noise.value < _CLEAN
+            found = f"as sharp as the training photos{' and clean' if clean else ''} ({noise})"
+        else:
+            found = f"blur {_shown(self.blur_px)} px, {noise}"
+        if self.estimated:
+            found += f"; use {' and '.join(map(option, self.estimated))} to change it"
+        if self.residual > _MISFIT:
+            found += (
+                f"; warning: the result does not fit the photo (residual {self.residual:.1f} times the noise, 1 is expected): "
+                "another blur, more noise, or a photo unlike the training images"
+            )
+        return f"{found}; residual {self.residual:.2f}" if self.residual <= _MISFIT else found
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was found, in plain types."""
+        return {
+            "blur": self.blur_px.value,
+            "blur_interval": [self.blur_px.low, self.blur_px.high] if "blur" in self.estimated else None,
+            "noise": self.noise.value,
+            "noise_interval": [self.noise.low, self.noise.high] if "noise" in self.estimated else None,
+            "estimated": list(self.estimated),
+            "residual_over_noise": self.residual,
+            "temperature": self.temperature,
+            "calls": self.calls,
+        }
+
+
+def _shown(interval: Interval) -> str:
+    known = f"{interval.value:.2g}"
+    return known if interval.low == interval.high else f"{known} ({interval.low:.2g} to {interval.high:.2g})"
+
+
+class Restorer:
+    """A model that restores photos.
+
+    Args:
+        model: the pipeline.
+        label: for a class-conditional model, as `Pipeline.sampling` takes it.
+        guidance: likewise.
+
+    Raises:
+        UsageError: a model that cannot: of heat dissipation, distilled, or without the moments of its training data.
+    """
+
+    def __init__(self, model: Pipeline, label: str | None = None, guidance: float | None = None) -> None:
+        model.family.require_restorer()
+        model.model.require_moments()
+        self.model = model
+        self._label, self._guidance = label, guidance
+
+    def sampling(self, options: RestoreOptions) -> SamplingConfig:
+        """How the images are made."""
+        model, label = self.model, self._label
+        if label is None and model.classes is not None and model.config.optim.class_dropout:
+            label = "none"
+        return model.sampling(_SAMPLER, options.steps, label=label, guidance=self._guidance, final="denoised")
+
+    def record(self, options: RestoreOptions) -> dict[str, Any]:
+        """What decides the restored photos, besides the photos themselves, for the record of a folder of them."""
+        given = {key: value for key, value in vars(options).items() if key not in ("kernel", "mask")}
+        for name in ("kernel", "mask"):
+            array = getattr(options, name)
+            given[name] = None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        given["temperature"] = options.chosen_temperature
+        sampling = asdict(self.sampling(options))
+        by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
+        return {**given, **by_class, "weights": self.model.digest, "network_precision": self.model.precision}
+
+    def work(self, photo: Photo, options: RestoreOptions) -> int:
+        """How many windows are denoised, over all draws; each in so many calls as there are steps.
+
+        Raises:
+            UsageError: the photo is smaller than the model's images, or the mask has another size.
+        """
+        shape = self._shape(photo, options)
+        channels = photo.pixels.shape[0] if self._channels == 1 else 1
+        return options.count * channels * window_count(shape, self.model.process.shape)
+
+    @torch.inference_mode()
+    def __call__(self, photo: Photo, options: RestoreOptions) -> Restored:
+        """Restore a photo.
+
+        Raises:
+            UsageError: see `work`; or a blur that leaves nothing of the photo.
+        """
+        shape = self._shape(photo, options)
+        y, per_level = self._to_model_space(photo)
+        found = self.degradation(photo, options)
+        measurement = measurement_of(options, shape, found.blur_px.value)
+        noise = max(found.noise.value, _MASK_NOISE if options.only_fills else 0.0)
+        shown = [noise if has_noise else photo.least_noise for has_noise in self._shown(photo)]
+        deviations = torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level
+        given, space = y * _known(options, y), self.space(shape)
+        images = []
+        for indices in SINGLE_PROCESS.blocks(range(options.count), max(1, _DRAWN_PIXELS // math.prod(shape))):
+            count = len(indices) * len(y)
+            observation = Observation(given.repeat(len(indices), 1, 1, 1), measurement, deviations)
+            w = ImageNoise(options.seed, indices)(torch.empty(len(indices), len(y) * y.shape[1], *shape))
+            z = (options.chosen_temperature * w).reshape(count, y.shape[1], *shape).to(y.device, torch.float32)
+            own = self.model.denoiser(count, options.seed, self.sampling(options))
+            denoiser = WindowedDenoiser(own, self.model.process.shape, self.model.batch_size)
+            x = restore(denoiser, space, observation, z, options.steps).reshape(len(indices), *y.shape[:2], *shape)
+            images += [self._to_photo_space(draw, photo) for draw in x]
+        draws = np.stack(images)
+        residual = _residual(draws, photo, measurement, noise, options)
+        if options.only_fills and options.mask is not None:
+            draws = np.where(options.mask, draws, photo.pixels)
+        return Restored(
+            draws, found.blur_px, found.noise, self._estimated(options), residual, options.chosen_temperature, options.steps
+        )
+
+    @property
+    def _channels(self) -> int:
+        return self.model.config.data.channels
+
+    def _shape(self, photo: Photo, options: RestoreOptions) -> tuple[int, int]:
+        height, width = photo.pixels.shape[1:]
+        shape, least = (height * options.enlarge, width * options.enlarge), self.model.process.shape
+        if any(own < wanted for own, wanted in zip(shape, least, strict=True)):
+            raise UsageError(
+                f"the photo has {width}x{height} pixels, and the model sees windows of {least[1]}x{least[0]}: a smaller photo "
+                f"needs a model of smaller images, or a larger {option('enlarge')}"
+            )
+        if options.mask is not None:
+            if options.mask.shape != (height, width):
+                size = "x".join(map(str, options.mask.shape[::-1]))
+                raise UsageError(f"{option('mask')}: has {size} pixels, and the photo {width}x{height}; it must have its size")
+            if options.mask.all() or not options.mask.any():
+                what = "white: nothing of the photo is left" if options.mask.all() else "black: there is nothing to fill"
+                raise UsageError(f"{option('mask')}: is all {what}; white is what is to be filled")
+        for name in ("blur", "defocus", "motion"):
+            given = getattr(options, name)
+            reach, *angle = given if isinstance(given, tuple) else (given or 0.0,)
+            if reach > _MOST_BLUR * min(height, width):
+                value = ",".join(f"{number:g}" for number in (reach, *angle))
+                raise OptionError(name, value, f"leaves nothing of a photo of {width}x{height} pixels")
+        if options.kernel is not None and any(
+            own > side / 2 for own, side in zip(options.kernel.shape, (height, width), strict=True)
+        ):
+            size = "x".join(map(str, options.kernel.shape[::-1]))
+            raise UsageError(f"{option('kernel')}: has {size} pixels, more than half of the photo's {width}x{height}")
+        return shape
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  a restorer lives as long as its command
+    def space(self, shape: tuple[int, int]) -> WhitenedSpace:
+        """The whitened space of the data at the size of a photo, (H, W)."""
+        own = self.model.model.space  # type: ignore[attr-defined]  # of this family
+        return WhitenedSpace(replace(own.process, image_size=shape), *moments_at(own.mean, own.variance, shape))
+
+    def _to_model_space(self, photo: Photo) -> tuple[Tensor, Tensor]:
+        """The photo (B, C, h, w) in model space, a gray model seeing each color as an image; and units per gray level, (C,)."""
+        pixels = torch.from_numpy(photo.pixels).to(self.model.state_device) / GRAY_LEVELS - 1
+        shown = len(pixels)
+        if self._channels == 3 and shown == 1:
+            pixels = pixels.expand(3, -1, -1)
+        x = pixels[:, None] if self._channels == 1 else pixels[None]
+        per_level = torch.full((self._channels,), self.model.moments.space.scale / GRAY_LEVELS, dtype=torch.float64)
+        if self._opponent and shown == 1:
+            per_level *= torch.tensor([3**0.5, 1, 1])  # all noise is in the sum of the three
+        return self.model.moments.to_model_space(x), per_level.to(x.device)
+
+    def _to_photo_space(self, x: Tensor, photo: Photo) -> NDArray[np.float64]:
+        """Images of `_to_model_space` as (C, H, W), gray levels."""
+        rgb = (self.model.to_rgb(x).double() + 1) * GRAY_LEVELS
+        pixels = rgb[:, 0] if self._channels == 1 else rgb[0]
+        gray = len(photo.pixels) == 1 and self._channels == 3
+        array: NDArray[np.float64] = (pixels.mean(0, keepdim=True) if gray else pixels).cpu().numpy()
+        return array
+
+    @property
+    def _opponent(self) -> bool:
+        return self._channels == 3 and self.model.moments.space.opponent
+
+    def _shown(self, photo: Photo) -> list[bool]:
+        """Which channels of the model have the noise of the photo: of a gray photo in opponent colors only the brightness."""
+        return [i == 0 or not (self._opponent and len(photo.pixels) == 1) for i in range(self._channels)]
+
+    @staticmethod
+    def _estimated(options: RestoreOptions) -> tuple[str, ...]:
+        if options.mask is not None:
+            return ()
+        blur = () if options.has_blur or options.enlarge > 1 else ("blur",)
+        return (*blur, *(() if options.noise is not None else ("noise",)))
+
+    @torch.inference_mode()
+    def degradation(self, photo: Photo, options: RestoreOptions) -> Degradation:
+        """Blur and noise of a photo in its pixels and gray levels, as given or estimated."""
+        y, per_level = self._to_model_space(photo)
+        blur = Interval(*[options.blur or 0.0] * 3)
+        noise = Interval(*[max(options.noise or 0.0, photo.least_noise)] * 3)
+        unknown = self._estimated(options)
+        if not unknown:
+            return Degradation(blur, noise)
+        size = photo.pixels.shape[1:]
+        space = self.space((int(size[0]), int(size[1])))
+        if self._channels == 3 and (self._opponent or len(photo.pixels) == 1):  # brightness alone: colors are often smoothed
+            y, per_level = y[:, :1], per_level[:1]
+            space = replace(space, mean=space.mean[:1], variance=space.variance[:1])
+        # Three gray images are three channels with one spectrum.
+        channels = y.flatten(0, 1)
+        scale = float(per_level[0])
+        known = None if "blur" in unknown else response_of(options, size)
+        fixed = None if "noise" in unknown else noise.value * scale
+        unclipped = torch.from_numpy(photo.unclipped).to(y.device)
+        found = estimate(channels, space, photo.least_noise * scale, unclipped, known, fixed)
+        levels = Interval(*(value / scale for value in (found.noise.low, found.noise.value, found.noise.high)))
+        return Degradation(found.blur_px if "blur" in unknown else blur, levels if "noise" in unknown else noise)
+
+
+def _known(options: RestoreOptions, y: Tensor) -> Tensor:
+    if options.mask is None:
+        return torch.ones((), dtype=y.dtype, device=y.device)
+    return torch.from_numpy(~options.mask).to(y)
+
+
+def _residual(
+    draws: NDArray[np.float64], photo: Photo, measurement: Measurement, noise: float, options: RestoreOptions
+) -> float:
+    again = measurement.apply(torch.from_numpy(draws).double()).numpy()
+    error = (again - photo.pixels) ** 2 if options.mask is None else ((again - photo.pixels) ** 2)[..., ~options.mask]
+    return float(np.sqrt(error.mean()) / noise)

@@ -1,0 +1,51 @@
+"""Pictures of a restored photo beside what was given, and of the spread of draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from blurcli import files
+from blurcli.data.outputs import mark
+from blurcli.data.photos import Photo
+from blurcli.visualize.grids import grid_picture
+
+_WHITE_LEVELS = 32  # gray levels of spread that are white
+_PER_LEVEL = 256  # values of 16 bits
+
+
+def save_comparison(
+    given: Photo, restored: Photo, spread: NDArray[np.float64] | None, path: Path, truth: Photo | None = None
+) -> None:
+    """Write a photo, its restored form and the spread of draws side by side, in one PNG.
+
+    Args:
+        given: the photo.
+        restored: of its size, or larger by a whole number.
+        spread: in gray levels, of the size of `restored`; None for none.
+        path: .png.
+        truth: the undamaged photo, where it is known.
+    """
+    height, width = restored.pixels.shape[1:]
+    scale = height // given.pixels.shape[1]
+    panels = {"given": given.pixels.repeat(scale, 1).repeat(scale, 2), "restored": restored.pixels}
+    if spread is not None:
+        panels[f"spread (white: {_WHITE_LEVELS} gray levels)"] = np.broadcast_to(
+            spread * 255 / _WHITE_LEVELS, (1, height, width)
+        )
+    if truth is not None:
+        panels["the undamaged photo"] = truth.pixels
+    levels = [np.broadcast_to(np.rint(panel).clip(0, 255), (3, height, width)) for panel in panels.values()]
+    picture = grid_picture(np.stack(levels).astype(np.uint8), scale=1, titles=tuple(panels))
+    with files.replacing(path) as temporary:
+        picture.save(temporary, format="PNG", **mark("PNG"))
+
+
+def save_spread(spread: NDArray[np.float64], path: Path) -> None:
+    """Write a spread in gray levels, (H, W), as a PNG of 16 bits: 256 values per gray level."""
+    values = np.rint(spread * _PER_LEVEL).clip(0, 65535).astype(np.uint16)
+    with files.replacing(path) as temporary:
+        Image.fromarray(values).save(temporary, format="PNG", **mark("PNG"))
