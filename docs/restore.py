@@ -196,6 +196,7 @@ def photos(
     """PSNR and SSIM of restored photos (the middle of each), beside classical methods tuned on the training photos."""
     results = Results(out)
     known, unseen = (_middles(folder, crop) for folder in (training, images))
+    known = dict([*known.items()][::3])  # of eleven, four
     for name, damage in DAMAGES.items():
         given = {photo: degrade(truth, damage, 0) for photo, truth in unseen.items()}
         learned = [(degrade(truth, damage, 0), truth) for truth in known.values()]
@@ -210,10 +211,10 @@ def photos(
         for photo, truth in unseen.items():
             if damage.enlarge == 1:
                 results.add(f"{name}|{photo}|given", partial(_timed, lambda: given[photo], truth))  # noqa: B023  called at once
-            for file in weights:
+            for number, file in enumerate(weights):
                 key, restorer = f"{name}|{photo}|{file.stem}", Restorer(_model(file))
-                told = {f"T {t:g}": replace(damage, temperature=t) for t in (0.0, 0.5, 1.0)}
-                if automatic and damage.enlarge == 1:
+                told = {f"T {t:g}": replace(damage, temperature=t) for t in (TEMPERATURES if number == 0 else (0.0,))}
+                if automatic and number == 0 and damage.enlarge == 1:
                     told["automatic"] = RestoreOptions(temperature=0.0)
                 results.add(f"{key} Wiener", partial(_timed, partial(_linear, restorer, given[photo], damage), truth))
                 for how, options in told.items():
@@ -275,7 +276,7 @@ def classical(damage: RestoreOptions) -> dict[str, tuple[Callable[[Photo, float]
     return {
         "Richardson-Lucy": (
             by_channel(lambda y, n: restoration.richardson_lucy(y, psf, num_iter=int(n))),
-            (1, 2, 4, 8, 15, 30),
+            (2, 5, 10, 20),
         ),
         "Wiener-Hunt": (
             by_channel(lambda y, balance: restoration.wiener(y, psf, balance)),
@@ -284,11 +285,11 @@ def classical(damage: RestoreOptions) -> dict[str, tuple[Callable[[Photo, float]
         "unsupervised Wiener": (by_channel(lambda y, _: restoration.unsupervised_wiener(y, psf, rng=0)[0]), (0.0,)),
         "total variation": (
             by_channel(lambda y, weight: restoration.denoise_tv_chambolle(y, weight=weight)),
-            tuple(noise * k for k in (0.25, 0.5, 1, 2)),
+            tuple(noise * k for k in (0.5, 1, 2)),
         ),
         "non-local means": (
             by_channel(lambda y, h: restoration.denoise_nl_means(y, 5, 6, h=h, sigma=noise)),
-            tuple(noise * k for k in (0.4, 0.6, 0.8, 1.1)),
+            tuple(noise * k for k in (0.6, 0.8)),
         ),
     }
 
