@@ -85,7 +85,8 @@ def restore(
         Path | None, typer.Option("--out", help="A picture, or a folder. [default: PHOTO-restored.png, or FOLDER-restored]")
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Write given, restored and spread side by side, too: NAME-compare.png.")
+        bool,
+        typer.Option("--compare", help="Write given and restored side by side, too, with --n their spread: NAME-compare.png."),
     ] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Degrade and restore a sample photo, and print the PSNR.")] = False,
     score: Annotated[
