@@ -19,6 +19,7 @@ from blurcli.config import (
     preset_summary,
     to_json,
     to_yaml,
+    yaml_text,
 )
 from blurcli.errors import UsageError
 from blurcli.inference import build_network
@@ -46,6 +47,14 @@ def test_bundled_presets() -> None:
         config = load_config(name)
         assert yaml.safe_load(to_yaml(config)) == yaml.safe_load(to_json(config))
         assert from_json(to_json(config), "here") == config
+
+
+@pytest.mark.parametrize("source", ["1e3", "0\U0001f600", "\U0001f600 2", "0 \x85\u2028", "12 x" * 50])
+def test_any_text_is_read_as_it_was_written(tmp_path: Path, source: str) -> None:
+    config = load_config("shapes-blur", [("here", "data.source", source)])
+    assert load_config(write(tmp_path, to_yaml(config))).data.source == source  # no such folder: as it is
+    ((_, _, value),) = parse_overrides([f"data.value={yaml_text(source)}"])
+    assert value == source
 
 
 def test_noblur_differs_in_one_key() -> None:

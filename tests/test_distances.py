@@ -238,14 +238,15 @@ def peak(count):
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1])
 
-print(peak(10_000), peak(40_000))
+peak(10_000)  # what the allocator keeps
+print(peak(10_000), peak(50_000))
 """
 
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     done = subprocess.run([sys.executable, "-c", MEASURE_MEMORY], capture_output=True, text=True, check=True, timeout=300)
     few, many = map(int, done.stdout.split())  # KiB; the fewer are as many as are kept in any case
-    assert many - few < 30_000 * 256 * 4 / 1024 / 2  # half of what the others would take
+    assert many - few < 40_000 * 256 * 4 / 1024 / 2  # half of what the others would take
 
 
 def test_kept_features_are_evenly_spaced() -> None:

@@ -11,7 +11,7 @@ from blurcli.config.loader import (
 )
 from blurcli.config.processes import DiffusionConfig, HeatConfig
 from blurcli.config.schema import Config, DataConfig, DistillConfig, OptimConfig, SampleConfig, ScoreConfig, TrainConfig
-from blurcli.config.serialization import FREE_KEYS, TEACHER_KEYS, differing_keys, flatten, leaves, to_json, to_yaml
+from blurcli.config.serialization import FREE_KEYS, TEACHER_KEYS, differing_keys, flatten, leaves, to_json, to_yaml, yaml_text
 from blurcli.config.sources import DATASET_NAMES, expand_home, resolve_source
 
 __all__ = [
@@ -41,4 +41,5 @@ __all__ = [
     "resolve_source",
     "to_json",
     "to_yaml",
+    "yaml_text",
 ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from blurcli.config.loader import load_config, parse_overrides, preset_names
 from blurcli.config.schema import Config
-from blurcli.config.serialization import flatten
+from blurcli.config.serialization import flatten, yaml_text
 from blurcli.config.sources import DATASET_NAMES
 from blurcli.errors import UsageError
 
@@ -32,7 +31,7 @@ def nearest_preset(config: Config) -> tuple[str, list[str]] | None:
         foreign[name] = (known["data.source"] not in DATASET_NAMES) != is_path
     # Of equally near ones, one for the same kind of images, and the shortest name, are the plainest.
     nearest = min(differences, key=lambda name: (len(differences[name]), foreign[name], len(name)))
-    assignments = [f"{key}={json.dumps(wanted[key])}" for key in differences[nearest]]
+    assignments = [f"{key}={yaml_text(wanted[key])}" for key in differences[nearest]]
     if len(assignments) > _MOST_ASSIGNMENTS:
         return None
     try:

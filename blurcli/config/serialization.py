@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -68,9 +67,12 @@ def leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def yaml_text(value: Any) -> str:
+    """A plain value as YAML in one line, also as the value of an assignment `key=value`."""
+    # Quoted, since PyYAML would leave some texts plain that are numbers to the loader, such as 1e3.
+    style = '"' if isinstance(value, str) and value[:1] in "+-.0123456789" else None
+    return yaml.safe_dump([value], default_flow_style=True, default_style=style, width=1 << 30).strip()[1:-1]
+
+
 def _yaml_line(key: str, value: Any, comment: str | None) -> str:
-    if isinstance(value, str) and value[:1] in "+-.0123456789":
-        text = json.dumps(value)  # PyYAML would leave some texts plain that are numbers to the loader, such as 1e3
-    else:
-        text = yaml.safe_dump([value], default_flow_style=True, width=10_000).strip()[1:-1]
-    return f"{key}: {text}  # {comment}"
+    return f"{key}: {yaml_text(value)}  # {comment}"

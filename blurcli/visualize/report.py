@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blurcli import evaluate, files
-from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml
+from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml, yaml_text
 from blurcli.config.repeat import nearest_preset, without_folder
 from blurcli.config.sources import DATASET_NAMES
 from blurcli.core.objectives import OBJECTIVES
@@ -276,7 +275,7 @@ def _training_commands(config: Config, place: str, name: str, teacher: str) -> l
     run = ["--run", f"runs/{name}"]
     if OBJECTIVES[config.objective].ends_path:
         keys = {key: value for key, value in flatten(config).items() if key == "train.steps" or _is_tuned(key)}
-        settings = [part for key, value in keys.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+        settings = [part for key, value in keys.items() for part in ("--set", f"{key}={yaml_text(value)}")]
         return _command(["blurdiff", "distill", teacher, "--data", place, "--run", f"runs/{name}-again", *settings], first=3)
     nearest = nearest_preset(config)
     if nearest is None:
