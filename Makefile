@@ -12,7 +12,7 @@ MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml blurcli/__init__.py
+$(VENV)/.installed: pyproject.toml blurcli/base/version.py
 	$(PYTHON) -c "import sys; sys.exit('blurdiff needs Python 3.11 or newer: make PYTHON=python3.12' if sys.version_info < (3, 11) else 0)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -12,11 +12,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from blurcli.base.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from blurcli.api import Animation, Images, Model, be_quiet, distill, load, score, train
-    from blurcli.errors import UsageError, UserError
+    from blurcli.base.errors import UsageError, UserError
 
-__version__ = "0.1.0"
 __all__ = [
     "Animation",
     "Images",
@@ -35,7 +36,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("blurcli.errors" if name.endswith("Error") else "blurcli.api"), name)
+    return getattr(importlib.import_module("blurcli.base.errors" if name.endswith("Error") else "blurcli.api"), name)
 
 
 def __dir__() -> list[str]:

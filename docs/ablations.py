@@ -28,7 +28,7 @@ from blurcli.core.objectives import OBJECTIVES
 from blurcli.data import Batches, Dataset, load_dataset, measure_moments
 from blurcli.evaluate.denoising import MeasuredImages, denoising_errors
 from blurcli.families import ModelData
-from blurcli.pipeline import Pipeline
+from blurcli.model.pipeline import Pipeline
 from blurcli.training import Trainer
 
 BASE = [

@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from blurcli.data import Batches, ReadOptions, load_dataset
-from blurcli.inference import choose_device
-from blurcli.pipeline import Pipeline, to_uint8
-from blurcli.weights import load_weights
+from blurcli.model.inference import choose_device
+from blurcli.model.pipeline import Pipeline, to_uint8
+from blurcli.model.weights import load_weights
 
 STEPS = 600
 

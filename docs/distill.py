@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import typer
 from blur import blurdiff, known_rows
 
+from blurcli.base.runs import Run
 from blurcli.config import load_run_config
-from blurcli.runs import Run
 
 TEACHER_STEPS, DISTILLED_STEPS = (2, 4, 8, 20), (1, 2, 4)
 

@@ -30,7 +30,7 @@ def image_folder(folder: Path, size: int) -> int:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    from blurcli.threads import available_cores
+    from blurcli.base.threads import available_cores
 
     loader = DataLoader(ImageFolder(folder, pil_to_tensor), batch_size=64, num_workers=available_cores())
     return sum(len(images) for images, _ in loader)

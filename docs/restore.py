@@ -29,19 +29,20 @@ import typer
 from PIL import Image
 from torch import Tensor
 
+from blurcli.base.errors import spelled
 from blurcli.core import dct2, idct2
 from blurcli.core.measurements import DctFilter, Mask, Measurement, gaussian_blur
 from blurcli.core.restoration import Observation, restore
 from blurcli.data.photos import Photo
-from blurcli.errors import spelled
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.features import load_features
 from blurcli.evaluate.restoration import degrade, psnr, ssim
-from blurcli.inference import choose_device
-from blurcli.pipeline import Pipeline
-from blurcli.restoring import RestoreOptions, Restorer, measurement_of
+from blurcli.model.inference import choose_device
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.restore_options import RestoreOptions, measurement_of
+from blurcli.model.restorer import Restorer
+from blurcli.model.weights import load_weights
 from blurcli.visualize import grid_picture
-from blurcli.weights import load_weights
 
 app = typer.Typer(pretty_exceptions_enable=False)
 SIDE = 32

@@ -28,8 +28,8 @@ from blurcli.core.samplers import SAMPLERS, Sampler, State, Step
 from blurcli.core.samplers.base import Estimate
 from blurcli.core.sampling import sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
-from blurcli.pipeline import Pipeline, to_uint8
-from blurcli.weights import load_weights
+from blurcli.model.pipeline import Pipeline, to_uint8
+from blurcli.model.weights import load_weights
 
 STEPS = (5, 10, 20, 35, 50)
 COMPARED = ("ddim", "dpmpp-2m", "euler", "ab2", "abm")

@@ -41,10 +41,10 @@ def command_line(run: str) -> None:
 
 def check_files(run: Path) -> int:
     """Read everything that a run has on disk; returns the step that a training would go on from."""
+    from blurcli.base.runs import Run
     from blurcli.config import load_run_config
-    from blurcli.runs import Run
+    from blurcli.model.weights import load_weights
     from blurcli.training.checkpointing import load_state
-    from blurcli.weights import load_weights
 
     found = Run(run)
     if found.config_path.exists():
@@ -60,9 +60,9 @@ def check_files(run: Path) -> int:
 
 def final_tensors(run: Path) -> dict[str, Any]:
     """What a finished training has learned."""
-    from blurcli.runs import Run
+    from blurcli.base.runs import Run
+    from blurcli.model.weights import load_weights
     from blurcli.training.checkpointing import load_state
-    from blurcli.weights import load_weights
 
     weights = load_weights(Run(run).weights_path(STEPS)).network
     return weights | load_state(Run(run).state_path).tensors
@@ -73,7 +73,7 @@ def chaos(kills: int, seed: int) -> Counter[str]:
     import torch
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["blurcli.cli", "blurcli.training", "blurcli.console"])
+    context.set_forkserver_preload(["blurcli.cli", "blurcli.training", "blurcli.base.console"])
     draw = random.Random(seed)
     done: Counter[str] = Counter()
 

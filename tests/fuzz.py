@@ -30,7 +30,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 
-from blurcli.checkpoint import content_hash
+from blurcli.base.checkpoint import content_hash
 
 PRESETS = Path(__file__).parent.parent / "presets"
 WORDS = [

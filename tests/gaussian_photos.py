@@ -18,8 +18,8 @@ from blurcli.core.measurements import gaussian_blur
 from blurcli.core.moments import DataMoments
 from blurcli.core.windows import moments_at
 from blurcli.families import ModelData
-from blurcli.inference import build_network
-from blurcli.weights import Weights, save_weights
+from blurcli.model.inference import build_network
+from blurcli.model.weights import Weights, save_weights
 
 SIDE = 16
 SETTINGS = (

@@ -85,7 +85,7 @@ def claims(weights: Path) -> Iterator[tuple[str, bytes]]:
     from safetensors import safe_open
     from safetensors.torch import save
 
-    from blurcli.checkpoint import content_hash
+    from blurcli.base.checkpoint import content_hash
 
     with safe_open(weights, framework="pt") as file:
         metadata, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -375,7 +375,7 @@ def tree(folder: Path) -> set[Path]:
 
 def command(arguments: list[str]) -> tuple[int, str]:
     """Exit code and messages of a command line, run in this process."""
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.cli import main
 
     messages = io.StringIO()

@@ -139,7 +139,7 @@ MUTANTS = (
     ),
     Mutant(
         "network left in evaluation mode",
-        "inference.py",
+        "model/inference.py",
         "            network.train(training)",
         "            pass",
         f"{INVARIANTS}::test_looks_leave_the_networks_in_their_modes",
@@ -160,7 +160,7 @@ MUTANTS = (
     ),
     Mutant(
         "sampling in training mode",
-        "inference.py",
+        "model/inference.py",
         "requires_grad_(False).eval()",
         "requires_grad_(False).train()",
         f"{INVARIANTS}::test_sampling_is_without_dropout",
@@ -342,7 +342,7 @@ MUTANTS = (
     ),
     Mutant(
         "distillation: another model replaces the teacher",
-        "distillation.py",
+        "workflows/distillation.py",
         "if teacher_digest(run) != teacher.digest:",
         "if False:",
         "tests/test_distill.py::test_another_teacher_is_refused",

@@ -12,7 +12,14 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # The compiler, too: DistributedDataParallel imports it.
-_PRELOADED = ["blurcli.cli", "blurcli.training", "blurcli.console", "blurcli.pipeline", "torch.distributed", "torch._dynamo"]
+_PRELOADED = [
+    "blurcli.cli",
+    "blurcli.training",
+    "blurcli.base.console",
+    "blurcli.model.pipeline",
+    "torch.distributed",
+    "torch._dynamo",
+]
 CONTEXT.set_forkserver_preload(_PRELOADED)
 
 

@@ -15,7 +15,7 @@ from blurcli.config import load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, HeatDissipation, dct2, idct2
 from blurcli.core.rng import ImageNoise
 from blurcli.families import family_of
-from blurcli.pipeline import to_uint8
+from blurcli.model.pipeline import to_uint8
 from blurcli.visualize import Timing
 from blurcli.visualize.frames import frame_pictures
 from blurcli.visualize.outputs import OUTPUTS

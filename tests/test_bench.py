@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import Cli, settings
 
-from blurcli import benchmark
 from blurcli.config import load_config
-from blurcli.inference import has_native_bf16
+from blurcli.model.inference import has_native_bf16
+from blurcli.workflows import benchmark
 
 TRAIN_STEPS, SAMPLE_STEPS = 1200, 7
 ARGUMENTS = (
@@ -43,7 +43,7 @@ def test_large_batches_are_measured_by_smaller_ones_on_a_cpu(cli: Cli, monkeypat
     """And the training is foretold with the preset's batch."""
     config, cpu = load_config("shapes-blur"), torch.device("cpu")
     speed = 1e9 * benchmark.model_flops(config)[1]
-    monkeypatch.setattr("blurcli.benchmark.matrix_product_flops", lambda precision, device: speed)
+    monkeypatch.setattr("blurcli.workflows.benchmark.matrix_product_flops", lambda precision, device: speed)
     assert benchmark.affordable_batch(config, cpu, 1) == config.train.batch_size == 24
     assert [benchmark.affordable_batch(config, cpu, images * 2e-9) for images in (23, 16, 15, 0)] == [16, 16, 8, 1]
     assert benchmark.affordable_batch(config, torch.device("cuda"), 0) == 24
@@ -85,17 +85,17 @@ def test_the_largest_batch_needs_a_gpu(cli: Cli) -> None:
 
 def test_bf16_is_compared_where_the_hardware_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("shapes-blur")
-    monkeypatch.setattr("blurcli.benchmark.has_native_bf16", lambda device: False)
+    monkeypatch.setattr("blurcli.workflows.benchmark.has_native_bf16", lambda device: False)
     assert [*benchmark.variants(config, torch.device("cpu"))] == ["fp32", "fp32, channels last"]
     wanted = benchmark.changed(config, {"precision": "bf16"})
     assert [*benchmark.variants(wanted, torch.device("cpu"))][2:] == ["bf16", "bf16, channels last"]
-    monkeypatch.setattr("blurcli.benchmark.has_native_bf16", lambda device: True)
+    monkeypatch.setattr("blurcli.workflows.benchmark.has_native_bf16", lambda device: True)
     assert [*benchmark.variants(config, torch.device("cpu"))][2:] == ["bf16", "bf16, channels last"]
 
 
 def test_compiling_is_compared_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("shapes-blur")
-    monkeypatch.setattr("blurcli.benchmark.has_native_bf16", lambda device: True)
+    monkeypatch.setattr("blurcli.workflows.benchmark.has_native_bf16", lambda device: True)
     assert [*benchmark.variants(config, torch.device("cuda"))][-1] == "bf16, channels last, compiled"
     wanted = benchmark.changed(config, {"compile": True})
     assert wanted.sample.compile

@@ -12,15 +12,15 @@ from conftest import Cli
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from blurcli import files
-from blurcli.checkpoint import content_hash
+from blurcli.base import files
+from blurcli.base.checkpoint import content_hash
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.runs import Run
 from blurcli.core import dct2
 from blurcli.data import ReadOptions, load_dataset
-from blurcli.errors import UsageError, UserError
-from blurcli.pipeline import Pipeline
-from blurcli.runs import Run
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.weights import load_weights, save_weights, to_half_precision
 from blurcli.training.checkpointing import load_state
-from blurcli.weights import load_weights, save_weights, to_half_precision
 
 CPU = torch.device("cpu")
 

@@ -9,13 +9,13 @@ from conftest import Cli, settings, shell
 from PIL import Image
 
 import blurcli
+from blurcli.base.errors import UsageError
+from blurcli.base.runs import Run
 from blurcli.core import UNet
 from blurcli.data import Batches, ReadOptions, load_dataset
 from blurcli.data.shapes import KINDS, draw_shapes
-from blurcli.errors import UsageError
-from blurcli.pipeline import Pipeline
-from blurcli.runs import Run
-from blurcli.weights import load_weights
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.weights import load_weights
 
 CPU = torch.device("cpu")
 
@@ -145,8 +145,8 @@ def test_a_model_without_classes_says_so(tiny_run: Path, cli: Cli) -> None:
 def test_damaged_classes_are_reported(class_run: Path) -> None:
     from dataclasses import replace
 
-    from blurcli.errors import UserError
-    from blurcli.weights import Classes, save_weights
+    from blurcli.base.errors import UserError
+    from blurcli.model.weights import Classes, save_weights
 
     weights = load_weights(Run(class_run).newest_weights())
     path = class_run / "other.safetensors"

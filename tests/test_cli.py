@@ -17,7 +17,7 @@ from PIL import Image
 
 import blurcli
 from blurcli.cli import app
-from blurcli.inference import choose_device, has_native_bf16
+from blurcli.model.inference import choose_device, has_native_bf16
 from blurcli.visualize import image_folder, picture
 
 COMMANDS = [info.name or "" for info in app.registered_commands]

@@ -16,8 +16,8 @@ from blurcli.data import ReadOptions, load_dataset, measure_moments
 from blurcli.evaluate.denoising import MeasuredImages
 from blurcli.evaluate.likelihood import likelihood_bound
 from blurcli.families import LikelihoodConfig, ModelData
-from blurcli.inference import build_network
-from blurcli.pipeline import Pipeline
+from blurcli.model.inference import build_network
+from blurcli.model.pipeline import Pipeline
 from blurcli.training.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from blurcli.base.errors import UsageError
+from blurcli.base.runs import Run
 from blurcli.config import load_config, parse_overrides
-from blurcli.errors import UsageError
-from blurcli.runs import Run
-from blurcli.weights import load_weights
+from blurcli.model.weights import load_weights
 
 CPU = torch.device("cpu")
 SETTINGS = [

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from blurcli.base.errors import UsageError
 from blurcli.config import (
     FREE_KEYS,
     Config,
@@ -21,8 +22,7 @@ from blurcli.config import (
     to_yaml,
     yaml_text,
 )
-from blurcli.errors import UsageError
-from blurcli.inference import build_network
+from blurcli.model.inference import build_network
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> str:

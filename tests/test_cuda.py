@@ -7,15 +7,15 @@ import pytest
 import torch
 from conftest import TINY, Cli, moments_of, settings
 
-from blurcli import benchmark
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, dct2, idct2, sample
 from blurcli.data import Batches
 from blurcli.families import ModelData
-from blurcli.inference import build_network
-from blurcli.pipeline import Pipeline
+from blurcli.model.inference import build_network
+from blurcli.model.pipeline import Pipeline
 from blurcli.training import Trainer
 from blurcli.training.checkpointing import load_state
+from blurcli.workflows import benchmark
 
 CUDA = torch.device("cuda")
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from blurcli.cache import cache_folder
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, UserError
 from blurcli.config import load_config, parse_overrides
 from blurcli.core import dct2
 from blurcli.core.colors import to_opponent
@@ -19,7 +20,6 @@ from blurcli.data import Batches, ReadOptions, load_dataset, measure_moments
 from blurcli.data.images import decode, decode_described
 from blurcli.data.packed_cache import pack
 from blurcli.data.shapes import draw_shapes
-from blurcli.errors import UsageError, UserError
 
 
 def encode(image: Image.Image, path: Path, **options: object) -> bytes:

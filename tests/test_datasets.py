@@ -17,14 +17,14 @@ import torch
 from conftest import Cli
 from PIL import Image
 
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.runs import Run
 from blurcli.config import load_config, preset_names
 from blurcli.data import load_dataset
 from blurcli.data.manual_datasets import MANUAL_DATASETS
-from blurcli.errors import UsageError, UserError
-from blurcli.inference import build_network
-from blurcli.runs import Run
+from blurcli.model.inference import build_network
+from blurcli.model.weights import load_weights
 from blurcli.training.monitoring import Monitor
-from blurcli.weights import load_weights
 
 COUNT = 6  # images of each split
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 import blurcli as bd
 from blurcli.config import DistillConfig
-from blurcli.distillation import set_up
+from blurcli.model.weights import load_weights
 from blurcli.training.trainer import Trainer, path_parts
-from blurcli.weights import load_weights
+from blurcli.workflows.distillation import set_up
 
 
 def test_parts_of_the_path_double() -> None:

@@ -16,12 +16,12 @@ from conftest import TINY, Cli, Process, Result, settings, shell
 from safetensors.torch import load_file
 from torch import Tensor
 
+from blurcli.base.distributed import DistributedContext, joined
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.runs import Run
 from blurcli.config import load_config, parse_overrides
 from blurcli.data import Dataset
-from blurcli.distributed import DistributedContext, joined
-from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
-from blurcli.runs import Run
 from blurcli.training import train
 
 CPU = torch.device("cpu")

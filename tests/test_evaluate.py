@@ -12,7 +12,7 @@ from conftest import Cli, settings
 from PIL import Image
 from torch import Tensor
 
-from blurcli.errors import UserError
+from blurcli.base.errors import UserError
 from blurcli.evaluate import comparable, record, recorded, records, sampling_title, subject_of
 from blurcli.evaluate.metrics import METRICS, TITLES, Metric
 
@@ -235,7 +235,7 @@ def test_a_weights_file_alone_does_not_name_its_data(cli: Cli, photos: Path, tmp
 
 
 def test_to_uint8_rounds() -> None:
-    from blurcli.pipeline import to_uint8
+    from blurcli.model.pipeline import to_uint8
 
     values = torch.tensor([-2.0, -1.0, -1 + 0.6 / 127.5, 1 - 0.4 / 127.5, 1.0, 2.0])
     assert to_uint8(values).tolist() == [0, 0, 1, 255, 255, 255]

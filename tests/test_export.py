@@ -17,13 +17,14 @@ from conftest import Cli, settings, shell
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from blurcli import bundled, files
-from blurcli.errors import UserError
+from blurcli import bundled
+from blurcli.base import files
+from blurcli.base.errors import UserError
+from blurcli.base.runs import Run
+from blurcli.model.weights import Weights, load_weights, save_weights
 from blurcli.portable import bundle as bundling
 from blurcli.portable.bundle import NotPortableError, bundle
 from blurcli.portable.folder import write_folder
-from blurcli.runs import Run
-from blurcli.weights import Weights, load_weights, save_weights
 
 SCRIPT = Path(__file__).parent / "exported.py"
 # Enough of a learning rate that after a few steps the network matters.

@@ -14,14 +14,14 @@ from conftest import Cli, Process, settings
 from test_train import equal, run_training, start, tiny_config, tiny_data
 from torch import Tensor
 
-from blurcli import checkpoint
-from blurcli.errors import UserError
-from blurcli.runs import Run
+from blurcli.base import checkpoint
+from blurcli.base.errors import UserError
+from blurcli.base.runs import Run
+from blurcli.model.weights import load_weights
 from blurcli.training import Callbacks, Interrupted, Trainer, monitoring, train
 from blurcli.training.checkpointing import load_state
 from blurcli.training.monitoring import Health
 from blurcli.visualize import tile
-from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 

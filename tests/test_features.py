@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blurcli.base.errors import UserError
 from blurcli.data import ReadOptions, load_dataset
-from blurcli.errors import UserError
 from blurcli.evaluate import array_batches, image_reference, inception, load_features, measure
 from blurcli.evaluate.distances import frechet_distance, kernel_distance
 from blurcli.evaluate.metrics import metrics_in
@@ -234,7 +234,7 @@ def test_subsets_are_those_of_clean_fid() -> None:
 
 
 def test_reference_is_measured_once(photos: Path) -> None:
-    from blurcli.cache import cache_folder
+    from blurcli.base.cache import cache_folder
     from blurcli.evaluate import Features
 
     dataset = load_dataset(str(photos), "train", (8, 8), 3)

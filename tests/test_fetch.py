@@ -24,10 +24,10 @@ import requests
 import urllib3
 from conftest import Cli, settings
 
-from blurcli import downloads
-from blurcli.cache import cache_folder
+from blurcli.base import downloads
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UserError
 from blurcli.config import load_config
-from blurcli.errors import UserError
 from blurcli.evaluate import distances, inception, load_features
 
 

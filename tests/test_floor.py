@@ -12,7 +12,7 @@ import torch
 from conftest import Cli
 from PIL import Image
 
-from blurcli.cache import cache_folder
+from blurcli.base.cache import cache_folder
 from blurcli.evaluate import Reference, Statistics
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.floor import floor_of

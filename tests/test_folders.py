@@ -11,13 +11,13 @@ import pytest
 from conftest import Cli, settings
 from PIL import Image, ImageCms
 
+from blurcli.base.errors import UserError
 from blurcli.config import DataConfig
 from blurcli.data import ReadOptions, load_dataset
 from blurcli.data.archives import open_images
 from blurcli.data.images import decode, image_suffixes
 from blurcli.data.inspection import inspect_images
 from blurcli.data.walk import walk
-from blurcli.errors import UserError
 
 rng = np.random.default_rng(0)
 

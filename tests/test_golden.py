@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from blurcli import bundled
-from blurcli.pipeline import Pipeline
-from blurcli.weights import Weights, load_weights
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.weights import Weights, load_weights
 
 # Values of (channel, row, column) of image 0 of seed 0, in [-1, 1], 4 steps; measured with torch 2.15 on an AVX2 CPU. The network
 # runs in float32, whose rounding differs between processors and kernels by less than 1e-4 after four steps; a change of a sampler,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import Cli, settings, shell
 
-from blurcli.checkpoint import content_hash
+from blurcli.base.checkpoint import content_hash
+from blurcli.base.errors import OptionError
 from blurcli.core.guidance import GuidedNetwork
-from blurcli.errors import OptionError
-from blurcli.pipeline import Pipeline
-from blurcli.weights import load_weights
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.weights import load_weights
 
 CPU = torch.device("cpu")
 

@@ -10,6 +10,8 @@ import torch
 from conftest import Cli, SeededDraws, settings
 from torch import Tensor
 
+from blurcli.base.errors import UsageError
+from blurcli.base.runs import Run
 from blurcli.config import load_config, parse_overrides
 from blurcli.core import HeatDissipation, SpectralDenoiser, dct2, idct2
 from blurcli.core.colors import ModelSpace
@@ -19,10 +21,8 @@ from blurcli.core.moments import DataMoments
 from blurcli.core.plans import Plan, make_plan
 from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
 from blurcli.core.samplers.heat import Heat
-from blurcli.errors import UsageError
 from blurcli.families import family_of
-from blurcli.runs import Run
-from blurcli.weights import load_weights
+from blurcli.model.weights import load_weights
 
 SIZE = (8, 12)
 PROCESS = HeatDissipation(SIZE, blur_sigma_max=6.0, levels=20, noise=0.02)

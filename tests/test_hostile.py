@@ -16,16 +16,16 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from blurcli.base.errors import UsageError, UserError
 from blurcli.config import Config, flatten, from_json, load_config, parse_overrides, resolve_source, to_json, to_yaml
 from blurcli.data.archives import open_images
 from blurcli.data.images import decode
 from blurcli.data.stream import open_stream
-from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import load_features, recorded
 from blurcli.evaluate.statistics import Statistics
 from blurcli.families import ModelData
+from blurcli.model.weights import Weights, load_weights, save_weights
 from blurcli.training.checkpointing import load_state
-from blurcli.weights import Weights, load_weights, save_weights
 
 HERE = Path(__file__).parent
 often = hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,12 +17,13 @@ from conftest import Cli, settings
 from hub_server import Hub, hub_server
 from processes import Process, Result
 
-from blurcli import hub, sharing
-from blurcli.checkpoint import content_hash
+from blurcli import hub
+from blurcli.base.checkpoint import content_hash
+from blurcli.base.errors import UsageError, UserError
 from blurcli.config import load_run_config
-from blurcli.errors import UsageError, UserError
 from blurcli.hub import client
-from blurcli.weights import load_weights, save_weights
+from blurcli.model.weights import load_weights, save_weights
+from blurcli.workflows import model_card
 
 pytest.importorskip("huggingface_hub", reason="needs the package huggingface_hub")
 
@@ -574,7 +575,7 @@ def test_an_edited_card_is_kept(command: Command, server: Hub, tiny_run: Path) -
     assert command(*push, HF_TOKEN="secret").code == 0
     repository = server.repositories["me/tiny"]
     first = repository.files()["README.md"]
-    assert sharing.is_unedited(first.decode())
+    assert model_card.is_unedited(first.decode())
     # As it was written: replaced, here by one with another license.
     again = command(*push, "--license", "cc-by-4.0", HF_TOKEN="secret")
     assert again.code == 0, again.err
@@ -620,7 +621,7 @@ def test_refused_before_the_upload(command: Command, server: Hub, tiny_run: Path
 def test_a_failed_upload_leaves_the_branch_as_it_was(
     command: Command, server: Hub, tiny_run: Path, trouble: str, reason: str
 ) -> None:
-    repository = server.add("me/tiny", {"README.md": sharing.marked("old").encode()})
+    repository = server.add("me/tiny", {"README.md": model_card.marked("old").encode()})
     before = list(repository.commits)
     server.trouble = trouble
     failed = command("push", tiny_run, *PUSH, "--no-animation", HF_TOKEN="secret")
@@ -680,7 +681,7 @@ def test_a_dry_run_is_whole_or_not_there(cli: Cli, tiny_run: Path, tmp_path: Pat
     def full(*arguments: object) -> None:
         raise UserError("the disk is full")
 
-    monkeypatch.setattr(sharing, "save_grid", full)
+    monkeypatch.setattr(model_card, "save_grid", full)
     assert cli("push", tiny_run, *PUSH, "--no-animation", "--dry-run", "dry").code == 1
     assert not (tmp_path / "dry").exists()
     assert not list(tmp_path.glob(".partial-*"))
@@ -696,8 +697,8 @@ def test_an_unfinished_training_is_reported(cli: Cli, tiny_run: Path, tmp_path: 
 
 
 def test_a_card_is_known_by_its_own_hash() -> None:
-    card = sharing.marked("words\n")
-    assert sharing.is_unedited(card)
-    assert sharing.is_unedited(card.replace("\n", "\r\n"))
+    card = model_card.marked("words\n")
+    assert model_card.is_unedited(card)
+    assert model_card.is_unedited(card.replace("\n", "\r\n"))
     for other in ("", "words", card + "more", "more" + card, card.replace("words", "other"), card.rstrip() + " -->"):
-        assert not sharing.is_unedited(other)
+        assert not model_card.is_unedited(other)

@@ -10,8 +10,8 @@ from conftest import Cli
 from filelock import FileLock
 
 import blurcli as bd
-from blurcli import files
-from blurcli.errors import UsageError, UserError
+from blurcli.base import files
+from blurcli.base.errors import UsageError, UserError
 from blurcli.visualize import ImageFolder
 
 SETTINGS = {"seed": 0}

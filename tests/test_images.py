@@ -10,12 +10,12 @@ from conftest import Cli, settings
 from PIL import Image
 from test_data import encode
 
+from blurcli.base.errors import UserError
 from blurcli.config import DataConfig
 from blurcli.data import ReadOptions, load_dataset
 from blurcli.data.archives import open_images
 from blurcli.data.images import decode
 from blurcli.data.inspection import inspect_images
-from blurcli.errors import UserError
 
 rng = np.random.default_rng(0)
 

@@ -17,15 +17,15 @@ from published import Shape, blurring_samples, heat_samples, save, state_of, une
 from torch import Tensor
 
 import blurcli.importing
+from blurcli.base.errors import UsageError
+from blurcli.base.runs import Run
 from blurcli.config import load_config, parse_overrides, preset_names
 from blurcli.core import HeatDissipation
 from blurcli.core.dct import dct2, idct2
-from blurcli.errors import UsageError
 from blurcli.importing import Checkpoint, deduced, fitting_preset, resolve
-from blurcli.pipeline import Pipeline, Start
-from blurcli.runs import Run
+from blurcli.model.pipeline import Pipeline, Start
+from blurcli.model.weights import load_weights
 from blurcli.visualize.trajectories import AnimatedProcess, View, forward_trajectory
-from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 SMALL = Shape()
@@ -414,7 +414,7 @@ def test_a_full_disk(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("blurcli.checkpoint.save_file", full)
+    monkeypatch.setattr("blurcli.base.checkpoint.save_file", full)
     done = cli(*BLURRING)
     assert done.code == 1
     assert "checkpoint.safetensors: cannot be written (No space left on device): free disk space" in done.err

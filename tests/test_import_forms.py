@@ -11,7 +11,7 @@ import torch
 from published import Shape, state_of
 from torch import Tensor
 
-from blurcli.errors import UserError
+from blurcli.base.errors import UserError
 from blurcli.importing import deduced, read_checkpoint
 
 SHAPE = Shape(multipliers=(1,), attention=())

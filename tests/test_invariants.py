@@ -13,6 +13,7 @@ from conftest import TINY, SeededDraws, moments_of
 from torch import Tensor, nn
 
 from blurcli import evaluate
+from blurcli.base.runs import Run
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import BlurringDiffusion, HeatDissipation, UNet, dct2, idct2, sample
 from blurcli.core.augment import LABEL_SIZE
@@ -25,8 +26,7 @@ from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Batches, ReadOptions, load_dataset
 from blurcli.families import ModelData
-from blurcli.pipeline import Pipeline
-from blurcli.runs import Run
+from blurcli.model.pipeline import Pipeline
 from blurcli.training import Callbacks, Trainer, train
 from blurcli.training import trainer as trainer_module
 from blurcli.training.adam import Adam
@@ -190,7 +190,7 @@ def test_health_is_measured_without_dropout() -> None:
 
 
 def test_sampling_is_without_dropout(tiny_run: Path) -> None:
-    from blurcli.weights import load_weights
+    from blurcli.model.weights import load_weights
 
     weights = load_weights(Run(tiny_run).newest_weights())
     model = weights.config.model.model_copy(update={"dropout": 0.9})
@@ -372,7 +372,7 @@ def test_scores_of_other_numbers_of_images_are_not_ranked_together() -> None:
 def test_gain_and_moments_reach_the_model() -> None:
     config = tiny_config("objective=eps")
     torch.manual_seed(0)
-    from blurcli.inference import build_network
+    from blurcli.model.inference import build_network
 
     network = build_network(config).eval()
     for parameter in network.parameters():

@@ -12,18 +12,18 @@ from conftest import TINY, Cli
 from PIL import Image
 from torch import Tensor
 
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.runs import Run
 from blurcli.config import Config, flatten, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.unet import _ResidualBlock
 from blurcli.data import ReadOptions, load_dataset
-from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import recorded
-from blurcli.inference import build_network
-from blurcli.pipeline import Pipeline
-from blurcli.runs import Run
+from blurcli.model.inference import build_network
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.weights import load_weights
 from blurcli.training import Callbacks, Trainer, train
 from blurcli.visualize import tile
-from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 BASE = (*TINY, "train.steps=3", "train.precision=fp32", "score.n=12", "score.features=pixels")

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc
 
 SECOND_USE = """
 import ctypes, resource
-from blurcli.memory import keep_freed_memory
+from blurcli.base.memory import keep_freed_memory
 
 keep_freed_memory()
 libc = ctypes.CDLL(None)

@@ -9,7 +9,7 @@ from conftest import Cli
 from PIL import Image
 
 from blurcli import visualize
-from blurcli.errors import OptionError, UsageError
+from blurcli.base.errors import OptionError, UsageError
 from blurcli.visualize.animations import PICTURE_FORMATS, Timing
 from blurcli.visualize.outputs import Presentation
 

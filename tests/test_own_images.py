@@ -13,14 +13,15 @@ import torch
 from conftest import Cli
 from PIL import Image
 
-from blurcli import console, training_setup
-from blurcli.benchmark import changed
+from blurcli.base import console
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.pace import Pace
+from blurcli.base.runs import Run
 from blurcli.config import load_config, to_yaml
-from blurcli.errors import UsageError, UserError
-from blurcli.pace import Pace
-from blurcli.runs import Run
 from blurcli.training.length import seconds_of, seconds_spent, steps_in
-from blurcli.training_setup import choose_preset, set_up
+from blurcli.workflows import training_setup
+from blurcli.workflows.benchmark import changed
+from blurcli.workflows.training_setup import choose_preset, set_up
 
 TINY = "model.base_channels=8", "model.multipliers=[1]", "model.attention_levels=[]", "train.batch_size=2"
 
@@ -73,7 +74,7 @@ def test_the_length_has_one_number_and_its_reason(
 
 
 def test_a_gpu_takes_the_large_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blurcli.inference.choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("blurcli.model.inference.choose_device", lambda name: torch.device("cuda"))
     setup = set_up(None, str(photos(tmp_path / "p", 3, (70, 70))), None, "auto", None)
     assert setup.config.model == load_config("folder-blur").model
     assert setup.config.train.steps == load_config("folder-blur").train.steps

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import blurcli as bd
+from blurcli.base.errors import UsageError
 from blurcli.config import load_run_config
 from blurcli.data import load_dataset
 from blurcli.data import outputs as own_outputs
 from blurcli.data.archives import open_images
 from blurcli.data.packed_cache import pack
-from blurcli.errors import UsageError
 from blurcli.visualize import ImageFolder, plots, save_grid
 from blurcli.visualize.animations import save_animation
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import Cli
 from rich.console import Console
 
-from blurcli import console, threads
-from blurcli.pace import Lines, Pace, duration
+from blurcli.base import console, threads
+from blurcli.base.pace import Lines, Pace, duration
 
 
 class Clock:

@@ -10,10 +10,10 @@ import pytest
 from conftest import Cli, settings
 from PIL import Image
 
-from blurcli.cache import cache_folder
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, UserError
 from blurcli.config import DATASET_NAMES, load_config, parse_overrides
 from blurcli.data import DATASETS
-from blurcli.errors import UsageError, UserError
 
 
 def preset(path: Path, text: str) -> str:
@@ -71,7 +71,7 @@ def test_moved_images_are_one_flag(cli: Cli, tmp_path: Path) -> None:
 
 def test_no_home_folder_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("BLURDIFF_CACHE", raising=False)
-    monkeypatch.setattr("blurcli.cache.user_cache_path", lambda *a, **k: Path("~nobody-there/.cache/blurdiff"))
+    monkeypatch.setattr("blurcli.base.cache.user_cache_path", lambda *a, **k: Path("~nobody-there/.cache/blurdiff"))
     with pytest.raises(UserError, match=r"no home folder .*\$BLURDIFF_CACHE"):
         cache_folder()
     monkeypatch.setenv("BLURDIFF_CACHE", "~/x")

@@ -16,11 +16,11 @@ import pytest
 from conftest import Cli, shell
 from PIL import Image, PngImagePlugin, features
 
+from blurcli.base.errors import UsageError
 from blurcli.data import load_dataset
 from blurcli.data.archives import open_images
 from blurcli.data.images import UnreadableError, decode, image_suffixes, upright_size
 from blurcli.data.stream import open_stream
-from blurcli.errors import UsageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 PHOTO = Image.fromarray(PIXELS)

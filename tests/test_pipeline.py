@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.families import ModelData
-from blurcli.inference import CompileOrFallback, build_network
-from blurcli.pipeline import Pipeline
+from blurcli.model.inference import CompileOrFallback, build_network
+from blurcli.model.pipeline import Pipeline
 
 CPU = torch.device("cpu")
 

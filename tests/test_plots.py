@@ -7,8 +7,8 @@ import torch
 from conftest import Cli
 from PIL import Image
 
-from blurcli.errors import UsageError, UserError
-from blurcli.runs import Run
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.runs import Run
 from blurcli.visualize import plots
 from blurcli.visualize.plots import check_plot, save_errors, save_sweep
 from blurcli.visualize.records import band_plots

@@ -14,7 +14,7 @@ from blurcli.cli import app
 from blurcli.cli.common import PrecisionOption
 from blurcli.config.schema import TrainConfig
 from blurcli.evaluate import comparable, recorded, subject_of
-from blurcli.inference import has_native_bf16
+from blurcli.model.inference import has_native_bf16
 
 BUNDLED = ("--weights", "shapes", "--steps", 2)
 

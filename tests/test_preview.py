@@ -13,7 +13,7 @@ import pytest
 from conftest import Cli
 from PIL import Image
 
-from blurcli import console
+from blurcli.base import console
 
 CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀")
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 import blurcli as bd
 from blurcli.api.data import source_of
+from blurcli.base.errors import UsageError, UserError
 from blurcli.config import load_run_config, parse_overrides
 from blurcli.data import load_dataset
-from blurcli.errors import UsageError, UserError
 
 SETTINGS = {key: value for _, key, value in parse_overrides((*TINY, "data.image_size=8"))}
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)

@@ -26,8 +26,8 @@ from blurcli.config.repeat import nearest_preset, without_folder
 from blurcli.data import ReadOptions, at_hand, torchvision_datasets
 from blurcli.data.dataset import Request
 from blurcli.data.packed_cache import pack
+from blurcli.model.weights import Classes, load_weights, save_weights
 from blurcli.visualize import markup
-from blurcli.weights import Classes, load_weights, save_weights
 
 SECTIONS = ["training", "samples", "previews", "process", "loss", "scores", "spectrum", "errors", "repeat"]
 VOID = {"meta", "link", "img", "source", "br", "input"}

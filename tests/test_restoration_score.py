@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from blurcli.data.photos import Photo
 from blurcli.evaluate.restoration import degrade, psnr, ssim
-from blurcli.restoring import RestoreOptions
+from blurcli.model.restore_options import RestoreOptions
 
 pytest.importorskip("skimage", reason="SSIM is scikit-image's")
 

@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import blurcli as bd
-from blurcli import bundled, files
+from blurcli import bundled
+from blurcli.base import files
 from blurcli.config import load_config, parse_overrides
 from blurcli.core.measurements import Convolution, defocus
 from blurcli.core.windows import window_places
 from blurcli.data.photos import Photo
 from blurcli.families import ModelData
-from blurcli.inference import build_network
-from blurcli.pipeline import Pipeline
-from blurcli.restoring import RestoreOptions, Restorer
-from blurcli.weights import Weights, load_weights, save_weights
+from blurcli.model.inference import build_network
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.restore_options import RestoreOptions
+from blurcli.model.restorer import Restorer
+from blurcli.model.weights import Weights, load_weights, save_weights
 
 QUICK = ("--steps", 2)
 KNOWN = (*QUICK, "--blur", 0.5, "--noise", 2)  # without an estimate, which takes longest

@@ -11,12 +11,12 @@ from conftest import Cli
 from safetensors.torch import load_file, save_file
 
 import blurcli as bd
-from blurcli import checkpoint, files
+from blurcli.base import checkpoint, files
+from blurcli.base.errors import UserError, quoted
+from blurcli.base.runs import RUNS, Run
 from blurcli.cli import completion
-from blurcli.errors import UserError, quoted
-from blurcli.runs import RUNS, Run
+from blurcli.model.weights import load_weights
 from blurcli.training.checkpointing import load_state
-from blurcli.weights import load_weights
 
 TORN = b'\xff\xfe\x00{"step": 7, "lo'
 NEWEST = "step-00000003.safetensors"

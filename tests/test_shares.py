@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from blurcli import parallel, threads
+from blurcli.base import parallel, threads
+from blurcli.base.threads import available_cores
 from blurcli.config import DataConfig
 from blurcli.data import images
 from blurcli.data.archives import ImageFiles, open_images
 from blurcli.data.decoder import Decoder
 from blurcli.data.inspection import inspect_images
 from blurcli.data.stream import open_stream
-from blurcli.threads import available_cores
 
 V1 = "4:memory:/x\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/\n"
 V2 = "0::/job/step\n"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from blurcli.base.errors import UsageError, UserError
 from blurcli.data.stream import Stream, open_stream
-from blurcli.errors import UsageError, UserError
 
 
 def contents(stream: Stream, n: int | None = None) -> np.ndarray:

@@ -23,16 +23,16 @@ from conftest import Cli, Process, settings
 from test_train import equal, tiny_config, tiny_data
 
 from blurcli import trackers
+from blurcli.base.errors import UsageError
+from blurcli.base.runs import Run
 from blurcli.config import flatten
-from blurcli.errors import UsageError
-from blurcli.runs import Run
+from blurcli.model.weights import load_weights
 from blurcli.trackers import TRACKERS, TrackedRun, dispatch, process
 from blurcli.trackers.dispatch import Trackers
 from blurcli.trackers.identity import Identity, Place
 from blurcli.training import Callbacks, Interrupted, Metrics, Trainer, train
 from blurcli.training.checkpointing import load_state
 from blurcli.visualize import tile
-from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 TRAIN = ("train", "--preset", "shapes-blur", "--run", "r")

@@ -13,16 +13,16 @@ from conftest import TINY, Cli, Process, moments_of, settings, shell
 from PIL import Image
 from torch import Tensor
 
-from blurcli.checkpoint import Tensors
+from blurcli.base.checkpoint import Tensors
+from blurcli.base.runs import Run
 from blurcli.config import Config, OptimConfig, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, ReadOptions, load_dataset
-from blurcli.runs import Run
+from blurcli.model.weights import load_weights
 from blurcli.training import Callbacks, Trainer, learning_rate, train
 from blurcli.training.checkpointing import State, load_state, save_state
 from blurcli.visualize import tile
-from blurcli.weights import load_weights
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from conftest import Cli
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.errors import UserError
 from blurcli.data.packed_cache import load_packed, pack
-from blurcli.errors import UserError
 
 LONGEST = ["a" * 243, "\N{HIRAGANA LETTER A}" * 80, "a.b" * 80]
 WRITERS: list[Callable[[Path], AbstractContextManager[Path]]] = [files.replacing, files.new_folder]

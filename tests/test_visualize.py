@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blurcli import visualize
-from blurcli.errors import OptionError, UsageError, UserError
+from blurcli.base.errors import OptionError, UsageError, UserError
 from blurcli.visualize import Timing
 from blurcli.visualize.palettes import with_shared_palette
 

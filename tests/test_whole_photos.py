@@ -9,9 +9,9 @@ import pytest
 from gaussian_photos import encoded
 from PIL import Image, ImageCms
 
+from blurcli.base.errors import UsageError, UserError
 from blurcli.data.images import UnreadableError
 from blurcli.data.photos import Photo, from_picture, read_kernel, read_mask, read_photo
-from blurcli.errors import UsageError, UserError
 
 random = np.random.default_rng(0)
 COLORS = random.integers(0, 256, (8, 12, 3), np.uint8)

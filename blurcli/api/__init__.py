@@ -6,6 +6,6 @@ from blurcli.api.model import Model, load
 from blurcli.api.restoration import RestoredPhoto
 from blurcli.api.scores import score
 from blurcli.api.training import distill, train
-from blurcli.console import be_quiet
+from blurcli.base.console import be_quiet
 
 __all__ = ["Animation", "Images", "Model", "RestoredPhoto", "be_quiet", "distill", "load", "score", "train"]

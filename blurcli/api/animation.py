@@ -11,12 +11,12 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 from PIL import Image
 
-from blurcli import console
 from blurcli.api.images import Images
 from blurcli.api.options import SamplingOptions, check_pixels
-from blurcli.errors import OptionError, UsageError, option
+from blurcli.base import console
+from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.families import SamplingConfig
-from blurcli.pipeline import Pipeline
+from blurcli.model.pipeline import Pipeline
 from blurcli.visualize.frames import default_scale
 from blurcli.visualize.grids import tiled_size
 from blurcli.visualize.outputs import Presentation, output_for

@@ -13,10 +13,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from blurcli import console, files
 from blurcli.api.images import Images
-from blurcli.cache import cache_folder
-from blurcli.errors import UsageError, UserError, one_line, option
+from blurcli.base import console, files
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, UserError, one_line, option
 
 TrainingImages: TypeAlias = Any
 """A folder, .zip or dataset's name; or images: an array (N, H, W, 1 or 3) uint8, `Images`, or a list or torch `Dataset` of

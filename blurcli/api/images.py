@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageShow
 
-from blurcli import console, files, visualize
-from blurcli.errors import UsageError, UserError, option
+from blurcli import visualize
+from blurcli.base import console, files
+from blurcli.base.errors import UsageError, UserError, option
 
 
 class Images:

@@ -11,17 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blurcli import console, session
 from blurcli.api.animation import Animation, AnimationOptions, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_pixels, check_range, check_whole
 from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoringOptions, restore
+from blurcli.base import console
+from blurcli.base.errors import OptionError
+from blurcli.base.runs import Run
 from blurcli.config import Config
-from blurcli.errors import OptionError
 from blurcli.families import SamplingConfig
-from blurcli.pipeline import Pipeline, to_uint8
-from blurcli.runs import Run
+from blurcli.model.pipeline import Pipeline, to_uint8
+from blurcli.workflows import session
 
 
 class SampleOptions(SamplingOptions, total=False):

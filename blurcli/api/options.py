@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from blurcli.errors import OptionError, did_you_mean
+from blurcli.base.errors import OptionError, did_you_mean
 
 MAX_SEED = 2**64 - 1
 

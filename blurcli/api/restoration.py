@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from blurcli import console, session
 from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range, check_whole
+from blurcli.base import console
+from blurcli.base.errors import OptionError, spelled
 from blurcli.core.kernels import put_right
 from blurcli.data.photos import Photo, from_picture, read_kernel, read_mask, read_photo
-from blurcli.errors import OptionError, spelled
-from blurcli.pipeline import Pipeline
-from blurcli.restoring import Restored, RestoreOptions, Restorer
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.restore_options import RestoreOptions
+from blurcli.model.restorer import Restored, Restorer
+from blurcli.workflows import session
 
 _MOST_ENLARGED = 16
 PhotoLike = str | Path | Image.Image | NDArray[np.uint8]

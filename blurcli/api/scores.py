@@ -8,12 +8,13 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import torch
 
-from blurcli import console, evaluate
+from blurcli import evaluate
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
 from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_whole
-from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.base import console
+from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 
 _BATCH = 256
 

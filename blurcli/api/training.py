@@ -7,20 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from blurcli import console, session
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.model import Model, load
 from blurcli.api.options import check_names, check_whole
+from blurcli.base import console
+from blurcli.base.runs import Run
 from blurcli.config import Config
-from blurcli.distillation import set_up as set_up_distillation
-from blurcli.distillation import teacher_of
-from blurcli.inference import choose_device
-from blurcli.runs import Run
+from blurcli.model.inference import choose_device
+from blurcli.model.weights import Weights
 from blurcli.training import Callbacks, Interrupted, Metrics
 from blurcli.training import train as run_training
-from blurcli.training_setup import set_up
 from blurcli.visualize import tile
-from blurcli.weights import Weights
+from blurcli.workflows import session
+from blurcli.workflows.distillation import set_up as set_up_distillation
+from blurcli.workflows.distillation import teacher_of
+from blurcli.workflows.training_setup import set_up
 
 
 class TrainingOptions(TypedDict, total=False):

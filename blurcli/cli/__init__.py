@@ -12,8 +12,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-import blurcli
-from blurcli import memory, threads
+from blurcli.base import memory, threads
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.version import __version__
 from blurcli.cli import helptext
 from blurcli.cli.advice import correction, normalize_arguments
 from blurcli.cli.animate import animate
@@ -36,8 +37,7 @@ from blurcli.cli.sample import sample
 from blurcli.cli.streams import escape_unprintable
 from blurcli.cli.sweep import sweep
 from blurcli.cli.train import train
-from blurcli.errors import UsageError, UserError
-from blurcli.session import started_by_torchrun
+from blurcli.workflows.session import started_by_torchrun
 
 app = typer.Typer(
     name="blurdiff",
@@ -73,7 +73,7 @@ for command in (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"blurdiff {blurcli.__version__}")
+        print(f"blurdiff {__version__}")
         raise typer.Exit
 
 
@@ -116,8 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        if quiet or "blurcli.console" in sys.modules:
-            from blurcli import console
+        if quiet or "blurcli.base.console" in sys.modules:
+            from blurcli.base import console
 
             console.be_quiet(quiet)
         given = normalize_arguments([argument for argument in arguments if argument not in ("--debug", "--quiet")])
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
             if better := correction(given, vars(error)["message"], typer.main.get_command(app).commands):  # type: ignore[attr-defined]
                 print(f"\n{better}", file=sys.stderr)
             sys.exit(getattr(error, "exit_code", 2))
-        from blurcli import console
+        from blurcli.base import console
 
         if terminated:  # an import that the signal cut short can fail in any way
             sys.exit(terminated[0])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
     AssignmentsOption,
     ClassOption,
@@ -26,15 +27,14 @@ from blurcli.cli.common import (
     find_weights,
     show,
 )
-from blurcli.errors import UsageError
-from blurcli.session import load_images, load_model, own_source, photo_size, read_photo, resolve_preset
+from blurcli.workflows.session import load_images, load_model, own_source, photo_size, read_photo, resolve_preset
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from blurcli.base.runs import Run
     from blurcli.config import Config
-    from blurcli.runs import Run
     from blurcli.visualize.outputs import Output, Presentation
     from blurcli.visualize.trajectories import AnimatedProcess, Trajectory
 
@@ -118,7 +118,7 @@ def animate(
     The last frame of the reverse process shows the images of sample with the same seed; forward, --preset needs no trained
     model.
     """
-    from blurcli import console, files
+    from blurcli.base import console, files
     from blurcli.visualize.outputs import FilmStrip, Presentation, output_for
     from blurcli.visualize.trajectories import View, forward_trajectory, reverse_trajectory, uniform_times
 
@@ -193,7 +193,7 @@ def animate(
 
 def _check_output(output: Output, out: Path, look: Presentation) -> None:
     """Raise before the work the errors that writing the output would raise after it."""
-    from blurcli import files
+    from blurcli.base import files
 
     output.check(out, look)
     if out.suffix:
@@ -206,7 +206,7 @@ def _play(trajectories: list[Trajectory], look: Presentation) -> None:
     """Show an animation in the terminal."""
     import numpy as np
 
-    from blurcli import console
+    from blurcli.base import console
 
     pictures = replace(look, scale=1, labels=None).pictures(trajectories)
     console.preview([np.atleast_3d(np.asarray(picture)) for picture in pictures], 1 / look.timing.fps)
@@ -254,7 +254,7 @@ class _Source:
     def load(self, device: str) -> list[_Loaded]:
         """All processes, with images of one shape; the first is the main one, the others are compared with it."""
         from blurcli import hub
-        from blurcli.runs import named_run
+        from blurcli.base.runs import named_run
 
         if self.preset is not None:
             config = resolve_preset(self.preset, None, self.assignments)

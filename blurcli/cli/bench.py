@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import STARTED, AssignmentsOption, DeviceOption, JsonOption, PrecisionOption, with_precision
-from blurcli.errors import UsageError
-from blurcli.session import load_torch, resolve_preset
+from blurcli.workflows.session import load_torch, resolve_preset
 
 if TYPE_CHECKING:
-    from blurcli.benchmark import Row
+    from blurcli.workflows.benchmark import Row
 
 
 def bench(
@@ -48,12 +48,12 @@ def bench(
     load_torch()
     from dataclasses import asdict
 
-    from blurcli import benchmark as measuring
-    from blurcli import console
+    from blurcli.base import console
+    from blurcli.base.pace import duration
     from blurcli.core.objectives import OBJECTIVES
     from blurcli.evaluate import hardware, versions
-    from blurcli.inference import choose_device
-    from blurcli.pace import duration
+    from blurcli.model.inference import choose_device
+    from blurcli.workflows import benchmark as measuring
 
     if OBJECTIVES[config.objective].ends_path:
         raise UsageError(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from blurcli.base.errors import UsageError, quoted
 from blurcli.cli import completion
 from blurcli.core.samplers import FINALS, SAMPLERS
-from blurcli.errors import UsageError, quoted
 
 if TYPE_CHECKING:
-    from blurcli.runs import Run
+    from blurcli.base.runs import Run
 
 if TYPE_CHECKING:
     SamplerName = str
@@ -115,7 +115,7 @@ def with_precision(assignments: list[str] | None, precision: str | None) -> list
 
 def show(value: dict[str, Any], text: str, as_json: bool) -> None:
     """Print a result as JSON or as text."""
-    from blurcli import console
+    from blurcli.base import console
 
     if as_json:
         console.result_json(value)
@@ -133,8 +133,10 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
         weights: what names a file, as `session.named_file` takes it.
         fast: whether to use the run's distilled model.
     """
-    from blurcli import bundled, console, session
-    from blurcli.runs import RUNS, named_run, newest_run
+    from blurcli import bundled
+    from blurcli.base import console
+    from blurcli.base.runs import RUNS, named_run, newest_run
+    from blurcli.workflows import session
 
     if weights is not None and run is not None:
         raise UsageError("--run and --weights: give one of them, not both")
@@ -162,9 +164,9 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
 
 def _distilled(run: Run) -> Run:
     """The run in which the model of a run is distilled, or itself if it is; a warning where that has trained on since."""
-    from blurcli import console
-    from blurcli.distillation import check_teacher, is_distilled, teacher_digest
-    from blurcli.weights import load_weights
+    from blurcli.base import console
+    from blurcli.model.weights import load_weights
+    from blurcli.workflows.distillation import check_teacher, is_distilled, teacher_digest
 
     found = run.distilled
     if run.last_weights() is None and found.last_weights() is not None:

@@ -15,8 +15,8 @@ def presets(incomplete: str) -> list[str]:
 
 def runs(incomplete: str) -> list[str]:
     """Run folders in `runs/`, also by a name that has begun, and below a path that has begun."""
-    from blurcli import files
-    from blurcli.runs import RUNS, Run
+    from blurcli.base import files
+    from blurcli.base.runs import RUNS, Run
 
     below = Path(incomplete if incomplete.endswith("/") else incomplete.rpartition("/")[0] or RUNS)
     found = [path for path in files.listed(below) if files.unreadable(Run(path).config_path) is None]

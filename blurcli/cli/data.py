@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blurcli.base.errors import UserError, one_line
 from blurcli.cli import completion
 from blurcli.cli.common import AssignmentsOption, JsonOption
-from blurcli.errors import UserError, one_line
-from blurcli.session import Assignments, overrides_of, resolve_preset
-from blurcli.training_setup import choose_preset
+from blurcli.workflows.session import Assignments, overrides_of, resolve_preset
+from blurcli.workflows.training_setup import choose_preset
 
 if TYPE_CHECKING:
     from blurcli.config import Config, DataConfig
@@ -46,7 +46,7 @@ def data(
 
     Formats, unreadable files, duplicates, and what a training makes of them; they are only read, and nothing is packed.
     """
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.config import resolve_source
     from blurcli.data.inspection import inspect_images
     from blurcli.data.sources import open_source
@@ -202,9 +202,9 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
 
 
 def _deep(values: Range, config: DataConfig, used: bool) -> str:
-    from blurcli.console import flag
+    from blurcli.base.console import flag
+    from blurcli.base.errors import spelled
     from blurcli.data.notes import depth, suggested_range
-    from blurcli.errors import spelled
 
     if not used and config.value_range is None:
         start, end = suggested_range(values)

@@ -20,7 +20,7 @@ from blurcli.cli.common import (
     WeightsOption,
     find_weights,
 )
-from blurcli.session import chosen_count, load_model, reference_images
+from blurcli.workflows.session import chosen_count, load_model, reference_images
 
 _TIMES = 33
 _ROWS = 9  # of the table: every fourth time
@@ -46,7 +46,7 @@ def diagnose(
     Values are squared errors of x_hat relative to the best linear (Wiener) filter: 0 is perfect, 1 is no better than that
     filter, above 1 is worse.
     """
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.core.bands import band_names, frequency_bands
     from blurcli.evaluate import denoising
     from blurcli.visualize import plots

@@ -10,7 +10,7 @@ import typer
 from blurcli.cli import completion
 from blurcli.cli.common import AssignmentsOption, DeviceOption, JsonOption, PrecisionOption, TrainingDataOption, with_precision
 from blurcli.cli.progress import run_to_end
-from blurcli.distillation import set_up
+from blurcli.workflows.distillation import set_up
 
 
 def distill(

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import JsonOption, RunOption, WeightsOption, find_weights, show
-from blurcli.errors import UsageError
-from blurcli.session import read_weights
+from blurcli.workflows.session import read_weights
 
 
 def export(
@@ -26,9 +26,9 @@ def export(
 
     It has everything that sampling needs, in half the size. The export does not contain the location of the training images.
     """
-    from blurcli import files
+    from blurcli.base import files
+    from blurcli.model.weights import save_weights, to_half_precision
     from blurcli.portable.folder import check_folder, write_folder
-    from blurcli.weights import save_weights, to_half_precision
 
     if form == "diffusers":
         if out.suffix == ".safetensors":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
     BatchSizeOption,
     CalibrationOption,
@@ -38,13 +39,12 @@ from blurcli.cli.scoring import (
     ModeOption,
     PublishedOption,
 )
-from blurcli.errors import UsageError
-from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
-from blurcli.session import distributed_context, load_model, started_by_torchrun
+from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.workflows.session import distributed_context, load_model, started_by_torchrun
 
 if TYPE_CHECKING:
+    from blurcli.base.runs import Run
     from blurcli.evaluate import ModelImages, ScoredImages, Scorer
-    from blurcli.runs import Run
 
 
 def fid(
@@ -95,7 +95,8 @@ def fid(
     In features other than Inception's, FID and KID are called FD and KD: they are not comparable. Every score is a line of
     evaluations.jsonl in its run folder, or in runs/ without a run; blurdiff results shows them.
     """
-    from blurcli import console, evaluate
+    from blurcli import evaluate
+    from blurcli.base import console
     from blurcli.visualize import plots
 
     if seed + repeats > 2**64:
@@ -168,7 +169,7 @@ class _Task:
 
 def _model_images(sets: list[ModelImages], weights: Path | str, run: Run | None, options: ScoringOptions) -> _Task:
     """Images of a model, one set per seed."""
-    from blurcli import files
+    from blurcli.base import files
 
     first = sets[0]
     config, record = first.pipeline.config, evaluations_path(run)
@@ -191,11 +192,11 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
     """Images from files; the reference is brought to their size."""
     import torch
 
-    from blurcli import console, files
+    from blurcli.base import console, files
+    from blurcli.base.runs import named_run
     from blurcli.config import load_run_config
     from blurcli.data.stream import open_stream
     from blurcli.evaluate import StoredImages
-    from blurcli.runs import named_run
 
     chosen_run = named_run(run) if run is not None else None
     config = load_run_config(chosen_run.config_path) if chosen_run is not None else None
@@ -220,7 +221,7 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
 
 def _show(scores: list[dict[str, Any]], scorer: Scorer, as_json: bool) -> None:
     """Print one score; of several, the mean of every metric, and minimum, maximum and standard deviation of the first."""
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.evaluate import TITLES
 
     metric = scorer.metric

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blurcli.base.errors import UsageError, UserError
 from blurcli.cli.common import AssignmentsOption, JsonOption, show
-from blurcli.errors import UsageError, UserError
-from blurcli.session import load_images, load_torch
+from blurcli.workflows.session import load_images, load_torch
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from blurcli.config import Config
-    from blurcli.weights import Weights
+    from blurcli.model.weights import Weights
 
 
 def import_(
@@ -41,9 +41,10 @@ def import_(
     dissipation needs --data: sampling starts from blurred training images, which a checkpoint does not hold.
     """
     load_torch()
-    from blurcli import console, files, importing
+    from blurcli import importing
+    from blurcli.base import console, files
     from blurcli.config import parse_overrides, resolve_source
-    from blurcli.weights import save_weights
+    from blurcli.model.weights import save_weights
 
     out = out or Path(f"{checkpoint.stem}.safetensors")
     if out.suffix != ".safetensors":
@@ -79,7 +80,7 @@ def _images(config: Config) -> NDArray[np.uint8]:
 def _check_same(weights: Weights) -> None:
     """Refuse to replace a file with another content."""
     from blurcli.importing import same_model
-    from blurcli.weights import load_weights
+    from blurcli.model.weights import load_weights
 
     try:
         same = same_model(weights, load_weights(weights.path))

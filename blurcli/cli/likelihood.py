@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
     CalibrationOption,
     CountOption,
@@ -21,8 +22,7 @@ from blurcli.cli.common import (
     WeightsOption,
     find_weights,
 )
-from blurcli.errors import UsageError
-from blurcli.session import chosen_count, load_model, reference_images
+from blurcli.workflows.session import chosen_count, load_model, reference_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,8 @@ def likelihood(
     It is in bits per dimension; lower is better. The bound is reported by prior, diffusion and reconstruction, and by frequency
     band. Use images outside the training set: --split test, where the data have one.
     """
-    from blurcli import console, evaluate
+    from blurcli import evaluate
+    from blurcli.base import console
     from blurcli.core.bands import band_names, frequency_bands
     from blurcli.core.likelihood import BANDS_PER_OCTAVE
     from blurcli.evaluate.denoising import MeasuredImages

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli import completion
 from blurcli.cli.common import JsonOption
-from blurcli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blurcli.runs import Run
+    from blurcli.base.runs import Run
     from blurcli.visualize.records import Plot
 
 
@@ -30,8 +30,8 @@ def plot(
 
     Scores are plotted over training, and samplers against their steps.
     """
-    from blurcli import console, files
-    from blurcli.runs import RUNS, named_run, newest_run, similar_run
+    from blurcli.base import console, files
+    from blurcli.base.runs import RUNS, named_run, newest_run, similar_run
 
     chosen = named_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
@@ -58,7 +58,7 @@ def plot(
 def _plots(run: Run) -> Iterator[Plot]:
     from functools import partial
 
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.visualize import plots
     from blurcli.visualize.records import Plot, loss_plots, newest_spectra, score_plots
 

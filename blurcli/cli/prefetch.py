@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, TrainingDataOption
 from blurcli.cli.scoring import (
     ModeOption,
     PublishedOption,
 )
-from blurcli.errors import UsageError
-from blurcli.scoring import fetch_features, fetch_reference
-from blurcli.session import load_images, resolve_preset
+from blurcli.workflows.scoring import fetch_features, fetch_reference
+from blurcli.workflows.session import load_images, resolve_preset
 
 
 def prefetch(
@@ -30,8 +30,8 @@ def prefetch(
 
     import torch
 
-    from blurcli import console
-    from blurcli.cache import cache_folder
+    from blurcli.base import console
+    from blurcli.base.cache import cache_folder
 
     result = {"cache": str(cache_folder())}
     for split in dict.fromkeys(("train", config.score.split)):

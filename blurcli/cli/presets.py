@@ -14,7 +14,7 @@ def presets(
     as_json: JsonOption = False,
 ) -> None:
     """List the presets, or show one with every key, described."""
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.config import load_config, preset_names, preset_summary, to_json, to_yaml
 
     if name is not None:

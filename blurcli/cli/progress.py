@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from blurcli.base.pace import Pace
 from blurcli.cli.common import show
-from blurcli.pace import Pace
-from blurcli.session import distributed_context, load_images
+from blurcli.workflows.session import distributed_context, load_images
 
 if TYPE_CHECKING:
+    from blurcli.base.runs import Run
     from blurcli.config import Config
-    from blurcli.runs import Run
+    from blurcli.model.weights import Weights
     from blurcli.training import Metrics
-    from blurcli.weights import Weights
 
 _MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the duration of a training is estimated
 _SLOW_SEC = 10.0  # a single step that takes so long is enough to measure
@@ -43,8 +43,8 @@ def run_to_end(
     Raises:
         typer.Exit: a signal stopped it.
     """
-    from blurcli import console
-    from blurcli.inference import choose_device
+    from blurcli.base import console
+    from blurcli.model.inference import choose_device
     from blurcli.trackers import check_installed
     from blurcli.training import Callbacks, Interrupted
     from blurcli.training import train as run_training
@@ -111,8 +111,8 @@ class _Reporter:
             self._estimate(self._steady)
 
     def _estimate(self, steady: Pace) -> None:
-        from blurcli import console
-        from blurcli.pace import duration
+        from blurcli.base import console
+        from blurcli.base.pace import duration
         from blurcli.training.length import seconds_of
 
         steps, speed = self._config.train.steps, steady.speed
@@ -131,8 +131,8 @@ class _Reporter:
 
     def finish(self, preview: Path) -> None:
         """The training is done; its last preview is in this file."""
-        from blurcli import console
-        from blurcli.pace import duration
+        from blurcli.base import console
+        from blurcli.base.pace import duration
 
         seen = f"; samples in {preview}" if preview.exists() else ""
         note = f", {self._pace.note}" if self._pace.note else ""

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import DeviceOption, JsonOption, PrecisionOption, show
-from blurcli.errors import UsageError
-from blurcli.session import load_torch
+from blurcli.workflows.session import load_torch
 
 
 def push(
@@ -45,7 +45,8 @@ def push(
     Weights in 16 bits, preset, samples and a model card, in one commit. Others use it with --weights hf://user/repo. The
     location of the training images is not shared. The token is that of hf auth login, or $HF_TOKEN.
     """
-    from blurcli import console, files, hub
+    from blurcli import hub
+    from blurcli.base import console, files
 
     if hub.is_reference(repository):
         named = hub.parse(repository)
@@ -65,11 +66,11 @@ def push(
     reference = f"hf://{repository}" + (f"@{branch.replace('/', '%2F')}" if branch else "")
 
     load_torch()
-    from blurcli import sharing
+    from blurcli.base.runs import named_run
     from blurcli.evaluate import recorded
-    from blurcli.inference import choose_device
-    from blurcli.runs import named_run
-    from blurcli.weights import load_weights
+    from blurcli.model.inference import choose_device
+    from blurcli.model.weights import load_weights
+    from blurcli.workflows import model_card
 
     chosen = choose_device(device)
     run = named_run(source) if not source.is_file() else None
@@ -79,19 +80,19 @@ def push(
     if weights.step < weights.config.train.steps:
         console.notify(f"{path}: step {weights.step:,} of {weights.config.train.steps:,}; the training is not finished")
     scores = tuple(recorded(run.evaluations_path)) if run is not None else ()
-    share = sharing.Share(reference, license_, n, animation, scores, precision)
+    share = model_card.Share(reference, license_, n, animation, scores, precision)
 
     with tempfile.TemporaryDirectory() if dry_run is None else files.new_folder(dry_run) as temporary:
         folder = Path(temporary)
-        with console.progress("sampling", sharing.sampled_images(weights, share)) as update:
-            sharing.write_share(weights, share, folder, chosen, update)
+        with console.progress("sampling", model_card.sampled_images(weights, share)) as update:
+            model_card.write_share(weights, share, folder, chosen, update)
         kept, address = False, None
         if destination is not None:
-            kept = destination.card is not None and not (replace_card or sharing.is_unedited(destination.card))
+            kept = destination.card is not None and not (replace_card or model_card.is_unedited(destination.card))
             if kept:
-                (folder / sharing.CARD).unlink()
+                (folder / model_card.CARD).unlink()
                 console.notify(
-                    f"{repository}: its {sharing.CARD} was not written by blurdiff push, or has been edited: it is kept, "
+                    f"{repository}: its {model_card.CARD} was not written by blurdiff push, or has been edited: it is kept, "
                     "with the license that it names; --replace-card replaces it"
                 )
         names = sorted(file.name for file in folder.iterdir())

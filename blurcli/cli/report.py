@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blurcli.base.errors import UserError
 from blurcli.cli import completion
 from blurcli.cli.common import DeviceOption, JsonOption, PrecisionOption, ReferenceOption, find_weights, show
-from blurcli.errors import UserError
-from blurcli.session import chosen_count, load_model, own_source, reference_images
+from blurcli.workflows.session import chosen_count, load_model, own_source, reference_images
 
 if TYPE_CHECKING:
+    from blurcli.base.runs import Run
     from blurcli.config import Config
     from blurcli.data import Dataset
-    from blurcli.runs import Run
 
 _IMAGES = 64
 
@@ -43,8 +43,9 @@ def report(
     It shows settings, samples, losses, scores, errors, and how to repeat it. The page loads nothing and can be sent as it is;
     of the training images it names the last part of their path only.
     """
-    from blurcli import console, files, hub
-    from blurcli.errors import OptionError
+    from blurcli import hub
+    from blurcli.base import console, files
+    from blurcli.base.errors import OptionError
 
     is_weights = run is not None and (Path(run).is_file() or run.endswith(".safetensors") or hub.is_reference(run))
     path, chosen_run = find_weights(None if run is None or is_weights else Path(run), run if is_weights else None)
@@ -69,7 +70,7 @@ def report(
 
 def _images(config: Config, run: Run | None, data: str | None) -> Dataset | None:
     """The images on which the network is measured: those of --data, or the run's own if they are at hand."""
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.data import at_hand
 
     split = config.score.split

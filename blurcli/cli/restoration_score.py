@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import UsageError, option
-from blurcli.session import read_file
+from blurcli.base.errors import UsageError, option
+from blurcli.workflows.session import read_file
 
 if TYPE_CHECKING:
-    from blurcli.restoring import RestoreOptions, Restorer
-    from blurcli.runs import Run
+    from blurcli.base.runs import Run
+    from blurcli.model.restore_options import RestoreOptions
+    from blurcli.model.restorer import Restorer
 
 _DEMO_PX, _DEMO_CORNER = 256, (40, 128)  # of the sample photo: a square, and its upper left pixel
 _DEMO_DRAWS = 4  # of which the spread is shown, where there is one image
@@ -56,11 +57,12 @@ def score(
     import numpy as np
     import torch
 
-    from blurcli import console, evaluate, files
+    from blurcli import evaluate
+    from blurcli.base import console, files
     from blurcli.evaluate.metrics import Comparison
     from blurcli.evaluate.restoration import compare
-    from blurcli.scoring import evaluations_path, fetch_features
-    from blurcli.session import chosen_count, reference_images
+    from blurcli.workflows.scoring import evaluations_path, fetch_features
+    from blurcli.workflows.session import chosen_count, reference_images
 
     if not options.damage:
         raise UsageError(f"{option('score')}: tell the damage, such as {option('blur')} 2 {option('noise')} 6")
@@ -129,7 +131,7 @@ def demo(restorer: Restorer, options: RestoreOptions, out: Path) -> tuple[dict[s
     import numpy as np
     from matplotlib import cbook
 
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.data.photos import read_photo
     from blurcli.evaluate.restoration import degrade, psnr
     from blurcli.visualize.comparison import save_comparison

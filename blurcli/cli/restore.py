@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blurcli.base.errors import OptionError, UsageError, UserError
 from blurcli.cli import restoration_score
 from blurcli.cli.common import (
     ClassOption,
@@ -28,14 +29,14 @@ from blurcli.cli.common import (
     show,
 )
 from blurcli.cli.scoring import FeaturesOption
-from blurcli.errors import OptionError, UsageError, UserError
-from blurcli.session import load_model, load_torch, read_file, read_weights
+from blurcli.workflows.session import load_model, load_torch, read_file, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blurcli.data.photos import Photo
-    from blurcli.restoring import RestoreOptions, Restorer
+    from blurcli.model.restore_options import RestoreOptions
+    from blurcli.model.restorer import Restorer
 
 _SUFFIX = "-restored"
 
@@ -105,7 +106,8 @@ def restore(
     It is not evidence. Blur and noise are estimated from the photo where they are not given. Without --run or --weights the
     bundled model of photos is used.
     """
-    from blurcli import bundled, console, files
+    from blurcli import bundled
+    from blurcli.base import console, files
 
     if demo and photos:
         raise UsageError("--demo: brings its own photo; leave out the others")
@@ -116,7 +118,8 @@ def restore(
     if not (demo or photos or score):
         raise UsageError("restore needs a photo or a folder of photos, or --demo")
     load_torch()
-    from blurcli.restoring import RestoreOptions, Restorer
+    from blurcli.model.restore_options import RestoreOptions
+    from blurcli.model.restorer import Restorer
 
     options = RestoreOptions(
         blur,
@@ -197,7 +200,7 @@ def _sources(photos: list[str], stack: ExitStack) -> list[_Source]:
     """All photos that are named; of a folder or archive, which is open until the stack is closed, those in it."""
     from functools import partial
 
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.config.sources import expand_home
     from blurcli.data.archives import open_images
     from blurcli.data.notes import left_out
@@ -225,7 +228,7 @@ class _File:
     """One photo, as a file of its own name."""
 
     def __init__(self, path: Path) -> None:
-        from blurcli import files
+        from blurcli.base import files
         from blurcli.data.photos import photo_format
 
         photo_format(path)
@@ -253,7 +256,7 @@ class _Folder:
     """A folder with the results of every photo; one that is complete there is not made again."""
 
     def __init__(self, path: Path, settings: dict[str, Any], marks: tuple[str, ...]) -> None:
-        from blurcli import console
+        from blurcli.base import console
         from blurcli.visualize.image_folder import RecordedFolder
 
         self.path, self._marks = path, marks
@@ -315,7 +318,7 @@ def _restored(
     source: _Source, photo: Photo, restorer: Restorer, options: RestoreOptions, target: _File | _Folder, compare: bool
 ) -> dict[str, Any]:
     """Restore one photo and write what is wanted."""
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.visualize.comparison import save_comparison, save_spread
     from blurcli.visualize.image_folder import image_name
 
@@ -356,7 +359,7 @@ def _kernel(path: Path | None) -> Any:
     """The kernel in a file, with a message of what was put right."""
     if path is None:
         return None
-    from blurcli import console
+    from blurcli.base import console
     from blurcli.data.photos import read_kernel
 
     found, done = read_kernel(read_file(path), str(path))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blurcli.base.errors import UsageError, quoted
 from blurcli.cli import completion
 from blurcli.cli.common import JsonOption
-from blurcli.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from blurcli.evaluate import Group
@@ -28,8 +28,9 @@ def results(
 
     Scores of unlike protocols are not comparable.
     """
-    from blurcli import console, evaluate, files
-    from blurcli.runs import RUNS, named_run, similar_run
+    from blurcli import evaluate
+    from blurcli.base import console, files
+    from blurcli.base.runs import RUNS, named_run, similar_run
 
     scores: list[dict[str, Any]] = []
     paths: dict[Path, Path] = {}
@@ -64,8 +65,8 @@ def results(
 
 def _table(group: Group) -> tuple[list[str], list[list[str]]]:
     """Column titles and rows, without empty columns."""
+    from blurcli.base.runs import RUNS
     from blurcli.evaluate import TITLES, value_text
-    from blurcli.runs import RUNS
 
     others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
     columns = ["run", "name", "step", "sampler", "steps", TITLES[group.metric], "+-", "seeds", *(TITLES[k] for k in others)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
     BatchSizeOption,
     CalibrationOption,
@@ -30,14 +31,13 @@ from blurcli.cli.common import (
     find_weights,
     show,
 )
-from blurcli.errors import UsageError
-from blurcli.session import StartOptions, distributed_context, load_model
+from blurcli.workflows.session import StartOptions, distributed_context, load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from blurcli.base.distributed import DistributedContext
     from blurcli.config import Config
-    from blurcli.distributed import DistributedContext
     from blurcli.visualize import Images
 
 _WORTH_TELLING = 100 << 20  # bytes
@@ -124,9 +124,10 @@ def sample(
 
         import torch
 
-        from blurcli import console, visualize
-        from blurcli.distributed import SINGLE_PROCESS
-        from blurcli.pipeline import to_uint8
+        from blurcli import visualize
+        from blurcli.base import console
+        from blurcli.base.distributed import SINGLE_PROCESS
+        from blurcli.model.pipeline import to_uint8
 
         if same_init or share_noise:
             effect = "all images will be the same" if same_init else "--share-noise changes nothing"
@@ -201,7 +202,7 @@ class _OneFile:
     write_images: Callable[[Iterable[Images], int, Path], None]
 
     def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
-        from blurcli import files
+        from blurcli.base import files
 
         files.check_writable(self.path)
         return nullcontext(range(count))
@@ -211,7 +212,8 @@ class _OneFile:
 
 
 def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None, titles: Sequence[str]) -> _Output:
-    from blurcli import console, visualize
+    from blurcli import visualize
+    from blurcli.base import console
 
     writers: dict[str, Callable[[Iterable[Images], int, Path], None]]
     writers = {".png": partial(visualize.write_grid, scale=scale, titles=titles), ".npz": visualize.write_npz}
@@ -236,7 +238,7 @@ def _agreed(missing: Sequence[int], n: int, distributed: DistributedContext) -> 
 
 def _announce(out: Path, config: Config, n: int, wanted: Sequence[int]) -> None:
     """Tell the size on disk of many images, and refuse what does not fit; tell what is there already."""
-    from blurcli import console, files
+    from blurcli.base import console, files
 
     height, width = config.data.image_size
     pixels = len(wanted) * config.data.channels * height * width

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from blurcli.base.errors import UsageError, did_you_mean
 from blurcli.cli.common import (
     BatchSizeOption,
     CalibrationOption,
@@ -28,9 +29,8 @@ from blurcli.cli.scoring import (
     ModeOption,
     PublishedOption,
 )
-from blurcli.errors import UsageError, did_you_mean
-from blurcli.scoring import ScoringOptions, check_enough, evaluations_path
-from blurcli.session import load_model
+from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.workflows.session import load_model
 
 _STEPS, _FEW_STEPS = "5,10,20,50,100", "1,2,4"
 _COLUMNS = ("steps", "mean", "min", "max", "seeds")
@@ -70,7 +70,8 @@ def sweep(
     Scores in the run's evaluations.jsonl with the same protocol and versions are reused, so that a sweep can be stopped and
     continued, or extended. Table and plot show all of them for these samplers and seeds.
     """
-    from blurcli import console, evaluate, files
+    from blurcli import evaluate
+    from blurcli.base import console, files
     from blurcli.visualize import plots
 
     if seed + seeds > 2**64:

@@ -18,9 +18,9 @@ from blurcli.cli.common import (
     with_precision,
 )
 from blurcli.cli.progress import run_to_end
-from blurcli.distillation import teacher_of
-from blurcli.session import load_torch
-from blurcli.training_setup import PURPOSES, set_up
+from blurcli.workflows.distillation import teacher_of
+from blurcli.workflows.session import load_torch
+from blurcli.workflows.training_setup import PURPOSES, set_up
 
 if TYPE_CHECKING:
     Purpose = str

@@ -12,12 +12,12 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from blurcli.base.errors import UsageError, did_you_mean, option
+from blurcli.base.runs import Run, other_version, similar_run
 from blurcli.config.processes import PROCESS_KINDS, HeatConfig
 from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten
 from blurcli.config.sources import expand_home, resolve_source
-from blurcli.errors import UsageError, did_you_mean, option
-from blurcli.runs import Run, other_version, similar_run
 
 _MAX_ERRORS = 20  # reported at once
 _MAX_YAML_BYTES = 1 << 16  # a preset with every key has a tenth of that

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from blurcli.base.errors import UsageError
 from blurcli.config.loader import load_config, parse_overrides, preset_names
 from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten, yaml_text
 from blurcli.config.sources import DATASET_NAMES
-from blurcli.errors import UsageError
 
 _MOST_ASSIGNMENTS = 16  # in one command; more are easier to read in a file
 

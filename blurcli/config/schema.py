@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from blurcli.base.errors import did_you_mean
 from blurcli.config.processes import DiffusionConfig, ProcessConfig
 from blurcli.config.section import Section, one_of
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for
 from blurcli.core.weighting import LOSS_WEIGHTS
-from blurcli.errors import did_you_mean
 from blurcli.trackers import TRACKERS
 
 Positive = Annotated[int, Field(ge=1)]

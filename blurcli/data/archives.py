@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
+from blurcli.base.errors import UsageError, UserError, importing, option
 from blurcli.data.images import image_suffixes, missing_reader
 from blurcli.data.labels import LABELS_FILE, parse_labels
 from blurcli.data.notes import left_out as left_out_note
 from blurcli.data.outputs import OUTPUT, output_folders, output_pictures
 from blurcli.data.walk import LeftOut, image_names, walk
-from blurcli.errors import UsageError, UserError, importing, option
 
 _MAX_FILE_BYTES = 1 << 28
 _TEST_FOLDERS = ("test", "val", "valid", "validation")

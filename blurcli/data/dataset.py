@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+from blurcli.base.errors import UsageError
 from blurcli.config import DataConfig
 from blurcli.data.images import Images, Labels, Progress, Range
-from blurcli.errors import UsageError
 
 _PACKING_VERSION = "2"  # part of every fingerprint: raise it when the same files would be packed into other pixels
 LISTED = 10

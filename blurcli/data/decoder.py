@@ -9,11 +9,11 @@ from contextlib import closing
 
 import numpy as np
 
+from blurcli.base.errors import UserError, option
+from blurcli.base.parallel import ahead
+from blurcli.base.threads import available_cores
 from blurcli.data.archives import ImageFiles
 from blurcli.data.images import Decoded, Images, Progress, Range, decode_described
-from blurcli.errors import UserError, option
-from blurcli.parallel import ahead
-from blurcli.threads import available_cores
 
 
 class Decoder:

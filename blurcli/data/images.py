@@ -19,8 +19,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from blurcli.base.errors import UserError, one_line
 from blurcli.data.png import without_texts
-from blurcli.errors import UserError, one_line
 
 _UNLIMITED_PIXELS = 1 << 26  # decoded at a time where Pillow has no limit for one image
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from blurcli.errors import UserError
+from blurcli.base.errors import UserError
 
 LABELS_FILE = "dataset.json"
 

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from blurcli.base.errors import UsageError, UserError
 from blurcli.data.archives import ImageFiles, open_images
-from blurcli.errors import UsageError, UserError
 
 _THUMBNAIL_PX = 128  # side of FFHQ's small images
 _FFHQ_TRAINING = 60_000  # images; the last 10,000 are for validation

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
+from blurcli.base.errors import option
 from blurcli.data.images import Range
 from blurcli.data.walk import NO_IMAGE
-from blurcli.errors import option
 
 _DEEP = (0.0, 65535.0)  # the range of gray values of more than 8 bits, where none is given
 _MUCH_UNUSED = 4  # a range of values that covers less than this fraction of the black-to-white range is worth a word

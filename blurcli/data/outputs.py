@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
-from blurcli import files
-from blurcli.cache import TAG
+from blurcli.base import files
+from blurcli.base.cache import TAG
+from blurcli.base.errors import UserError
+from blurcli.base.parallel import ahead
 from blurcli.data.packed_cache import digest_of, record_path
-from blurcli.errors import UserError
-from blurcli.parallel import ahead
 
 if TYPE_CHECKING:
     from blurcli.data.archives import ImageFiles

@@ -12,8 +12,8 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from blurcli import files
-from blurcli.cache import cache_folder, tag
+from blurcli.base import files
+from blurcli.base.cache import cache_folder, tag
 from blurcli.data.images import Images, Range
 
 

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.errors import UsageError, option
 from blurcli.core.kernels import put_right
 from blurcli.data.images import is_deep, opened, rgb, upright
 from blurcli.data.outputs import mark
-from blurcli.errors import UsageError, option
 
 _ORIENTATION, _SOFTWARE = 0x0112, 0x0131  # EXIF
 _DEEP, _DEEPEST = 257.0, 65535  # values of 16 bits per gray level, and the largest of them

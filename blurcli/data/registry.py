@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blurcli.cache import cache_folder
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, did_you_mean, option
 from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request
 from blurcli.data.images import Progress
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.shapes import load_shapes
 from blurcli.data.sources import load_files
 from blurcli.data.torchvision_datasets import TORCHVISION_DATASETS, is_packed, load_torchvision
-from blurcli.errors import UsageError, did_you_mean, option
 
 DATASETS: dict[str, Loader] = {
     "shapes": load_shapes,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from blurcli.base.errors import UsageError
 from blurcli.data.dataset import Dataset, Request
 from blurcli.data.packed_cache import digest_of, load_packed, pack
-from blurcli.errors import UsageError
 
 KINDS = ("circle", "square", "triangle")
 _VERSION = "1"  # part of every fingerprint: raise it when the same arguments give other pixels

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from blurcli.cache import cache_folder
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, UserError, option, quoted
 from blurcli.data import notes
 from blurcli.data.archives import ImageFiles, open_images
 from blurcli.data.dataset import LISTED, Dataset, Request
@@ -19,7 +20,6 @@ from blurcli.data.images import Range
 from blurcli.data.labels import LABELS_FILE, class_names
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.packed_cache import Record, digest_of, load_packed, load_record, pack, save_record
-from blurcli.errors import UsageError, UserError, option, quoted
 
 _RECORD_VERSION = 2  # raise it when files would be read differently
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from blurcli.base.errors import UsageError, UserError, option
+from blurcli.base.parallel import ahead
 from blurcli.data.archives import open_images
 from blurcli.data.images import SIDEWAYS, Images, decode, opened, orientation, read_array_header, upright
 from blurcli.data.notes import left_out
-from blurcli.errors import UsageError, UserError, option
-from blurcli.parallel import ahead
 
 _CHUNK = 64
 _CHUNK_BYTES = 1 << 26

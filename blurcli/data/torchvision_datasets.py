@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from blurcli.cache import cache_folder
+from blurcli.base.cache import cache_folder
+from blurcli.base.downloads import network_reason
+from blurcli.base.errors import UserError, one_line, option
 from blurcli.data.dataset import Dataset, Request
 from blurcli.data.images import Images, fit
 from blurcli.data.packed_cache import digest_of, load_packed, pack
-from blurcli.downloads import network_reason
-from blurcli.errors import UserError, one_line, option
 
 TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 """The classes in `torchvision.datasets` by our names. Each has the arguments `root`, `train` and `download`."""

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from blurcli.cache import cache_folder
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UserError
+from blurcli.base.files import OF_SAMPLING
 from blurcli.data.images import image_suffixes, missing_reader
 from blurcli.data.outputs import OUTPUT, is_output_folder
-from blurcli.errors import UserError
-from blurcli.files import OF_SAMPLING
 
 HIDDEN = "hidden"
 SYSTEM = "in a system's own folder"

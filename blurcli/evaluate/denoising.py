@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurcli.base.distributed import SINGLE_PROCESS
 from blurcli.core.calibration import CALIBRATION_BANDS_PER_OCTAVE, CALIBRATION_TIMES, DenoiserErrors, measure_errors
 from blurcli.core.moments import reference_gaussian
 from blurcli.core.rng import ImageNoise
 from blurcli.core.whitened import WhitenedSpace
-from blurcli.distributed import SINGLE_PROCESS
-from blurcli.pipeline import Pipeline
+from blurcli.model.pipeline import Pipeline
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-import blurcli
-from blurcli.threads import available_cores
+from blurcli.base.threads import available_cores
+from blurcli.base.version import __version__
 
 _PACKAGES = ("torch", "numpy", "pillow", "clean-fid")
 
 
 def versions() -> dict[str, str]:
     """Versions of blurdiff and of the packages that a score depends on, by name."""
-    return {"blurdiff": blurcli.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
+    return {"blurdiff": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
 
 
 def platform_versions() -> dict[str, str]:

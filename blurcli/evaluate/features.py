@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blurcli.downloads import Progress, file_sha256
-from blurcli.errors import OptionError, UsageError, UserError, option
+from blurcli.base.downloads import Progress, file_sha256
+from blurcli.base.errors import OptionError, UsageError, UserError, option
 from blurcli.evaluate import inception
 
 _POOLED = 8  # pixels per side of the `pixels` features

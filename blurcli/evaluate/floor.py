@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from blurcli import files
-from blurcli.cache import cache_folder
+from blurcli.base import files
+from blurcli.base.cache import cache_folder
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.reference import Reference
 from blurcli.evaluate.statistics import Moments

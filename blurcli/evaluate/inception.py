@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from blurcli import downloads
-from blurcli.cache import cache_folder
-from blurcli.errors import UsageError, UserError, option
+from blurcli.base import downloads
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, UserError, option
 
 VARIABLE = "BLURDIFF_INCEPTION"
 DIMENSIONS = 2048

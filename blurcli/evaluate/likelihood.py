@@ -7,12 +7,12 @@ from dataclasses import fields
 
 import torch
 
+from blurcli.base.distributed import SINGLE_PROCESS
 from blurcli.core.likelihood import Bound
 from blurcli.core.rng import ImageNoise
-from blurcli.distributed import SINGLE_PROCESS
 from blurcli.evaluate.denoising import MeasuredImages
 from blurcli.families import LikelihoodConfig
-from blurcli.pipeline import Pipeline
+from blurcli.model.pipeline import Pipeline
 
 
 @torch.inference_mode()

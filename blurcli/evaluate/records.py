@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from blurcli import files
+from blurcli.base import files
 from blurcli.evaluate.metrics import RANKING, TITLES, Metric
 
 Score = dict[str, Any]

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from blurcli import downloads, files
-from blurcli.cache import cache_folder
+from blurcli.base import downloads, files
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, UserError, option
 from blurcli.data import Dataset
-from blurcli.errors import UsageError, UserError, option
 from blurcli.evaluate import inception
 from blurcli.evaluate.features import Features
 from blurcli.evaluate.statistics import Statistics, array_batches, measure

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from blurcli.base.errors import importing
 from blurcli.data.photos import Photo
-from blurcli.errors import importing
-from blurcli.restoring import RestoreOptions, Restorer, measurement_of
+from blurcli.model.restore_options import RestoreOptions, measurement_of
+from blurcli.model.restorer import Restorer
 
 _WITHIN = 0.95  # quantile of the upper end of the central 90%
 

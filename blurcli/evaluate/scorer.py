@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blurcli.errors import UsageError, option
+from blurcli.base.errors import UsageError, option
 from blurcli.evaluate import distances
 from blurcli.evaluate.environment import hardware, versions
 from blurcli.evaluate.features import Features

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from blurcli.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.evaluate.features import Features
 from blurcli.evaluate.statistics import Statistics, contribute, measure, part_size
 from blurcli.families import SamplingConfig
-from blurcli.pipeline import Pipeline, to_uint8
+from blurcli.model.pipeline import Pipeline, to_uint8
 
 
 class ScoredImages(Protocol):

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.base.errors import UserError, option
+from blurcli.base.parallel import ahead
+from blurcli.base.threads import own_cores
 from blurcli.core.dct import dct2
-from blurcli.distributed import SINGLE_PROCESS, DistributedContext
-from blurcli.errors import UserError, option
 from blurcli.evaluate.distances import NEIGHBORS, manifold_radii
 from blurcli.evaluate.features import Features
-from blurcli.parallel import ahead
-from blurcli.threads import own_cores
 
 Images = NDArray[np.uint8]
 

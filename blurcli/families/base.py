@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurcli.base.errors import OptionError, UsageError, did_you_mean, option
 from blurcli.core.colors import ModelSpace
 from blurcli.core.denoiser import Denoiser, Network, Trainable
 from blurcli.core.likelihood import Bound, Draws
@@ -23,7 +24,6 @@ from blurcli.core.rng import Noises
 from blurcli.core.samplers import DEFAULT_FINAL, FINALS, SAMPLERS, names_for
 from blurcli.core.sampling import Observer
 from blurcli.data.moments import measure_moments
-from blurcli.errors import OptionError, UsageError, did_you_mean, option
 
 if TYPE_CHECKING:
     from blurcli.config import Config

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from blurcli.base.errors import OptionError
 from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors
 from blurcli.core.denoiser import Denoiser, Network
@@ -18,7 +19,6 @@ from blurcli.core.process import BlurringDiffusion
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
-from blurcli.errors import OptionError
 from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo, SamplingConfig
 
 _TIME_CELLS = 512  # between which training times are interpolated

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurcli.base.errors import OptionError, UsageError
 from blurcli.core.dct import idct2
 from blurcli.core.denoiser import Denoiser, Network
 from blurcli.core.heat import DenoiserPredictor, HeatDissipation, Predictor, lowest_frequencies, sample_heat
@@ -22,7 +23,6 @@ from blurcli.core.plans import Plan, make_plan
 from blurcli.core.samplers.heat import Heat
 from blurcli.core.sampling import Observer
 from blurcli.data.moments import dct_chunks, evenly_spaced
-from blurcli.errors import OptionError, UsageError
 from blurcli.families.base import (
     Batch,
     Family,

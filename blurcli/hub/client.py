@@ -12,8 +12,8 @@ from logging import ERROR
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurcli.downloads import causes, network_reason
-from blurcli.errors import UserError, importing, one_line
+from blurcli.base.downloads import causes, network_reason
+from blurcli.base.errors import UserError, importing, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -39,8 +39,8 @@ def api(text: str) -> HfApi:
         from huggingface_hub import HfApi, constants
         from huggingface_hub.utils import logging
         from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-    import blurcli
-    from blurcli import console
+    from blurcli.base import console
+    from blurcli.base.version import __version__
 
     if not constants.HF_HUB_OFFLINE:
         _check_token(Path(constants.HF_TOKEN_PATH))
@@ -49,7 +49,7 @@ def api(text: str) -> HfApi:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that $HF_HUB_DISABLE_PROGRESS_BARS decides
         (enable_progress_bars if console.draws() else disable_progress_bars)()
-    return HfApi(library_name="blurdiff", library_version=blurcli.__version__)
+    return HfApi(library_name="blurdiff", library_version=__version__)
 
 
 def _check_token(file: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurcli import downloads, files
-from blurcli.errors import UserError
+from blurcli.base import downloads, files
+from blurcli.base.errors import UserError
 from blurcli.hub import client
 from blurcli.hub.references import DEFAULT_FILE, Reference, choose_file, parse
 

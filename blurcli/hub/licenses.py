@@ -1,6 +1,6 @@
 """The license identifiers of the hub."""
 
-from blurcli.errors import UsageError, did_you_mean
+from blurcli.base.errors import UsageError, did_you_mean
 
 # Those of the hub, but the ones for models of others, and `unknown`.
 _LICENSES = """

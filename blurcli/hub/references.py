@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from blurcli.errors import UsageError, one_line
+from blurcli.base.errors import UsageError, one_line
 
 _FORM = "hf://user/repo[@revision][/file.safetensors]"
 _SUFFIX = ".safetensors"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import UsageError, UserError, option
+from blurcli.base.errors import UsageError, UserError, option
 from blurcli.hub import client
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blurcli.base.errors import UsageError, option
 from blurcli.config import Config, flatten, load_config, preset_names
 from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.data.images import Images
-from blurcli.errors import UsageError, option
 from blurcli.families import ModelData, family_of
 from blurcli.importing.adm import deduced, renamed
 from blurcli.importing.pth import Checkpoint, read_checkpoint
-from blurcli.weights import Weights
+from blurcli.model.weights import Weights
 
 __all__ = ["Checkpoint", "as_weights", "deduced", "fitting_preset", "read_checkpoint", "resolve", "same_model"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from blurcli.checkpoint import Tensors
+from blurcli.base.checkpoint import Tensors
+from blurcli.base.errors import UsageError
 from blurcli.config import Config
-from blurcli.errors import UsageError
 from blurcli.importing.pth import Checkpoint
-from blurcli.inference import build_network
+from blurcli.model.inference import build_network
 
 _BLOCK = {
     "norm_1": "in_layers.0",

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurcli.checkpoint import Tensors
-from blurcli.errors import UsageError, UserError, option
+from blurcli.base.checkpoint import Tensors
+from blurcli.base.errors import UsageError, UserError, option
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})

@@ -15,7 +15,7 @@ from importlib.abc import InspectLoader
 from importlib.util import find_spec
 from typing import cast
 
-from blurcli import __version__
+from blurcli.base.version import __version__
 
 _PACKAGE = "blurcli"
 

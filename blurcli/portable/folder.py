@@ -10,12 +10,13 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from blurcli import __version__, files
-from blurcli.checkpoint import Tensors, check_fit
-from blurcli.errors import UsageError, UserError
-from blurcli.inference import architecture, empty_network
+from blurcli.base import files
+from blurcli.base.checkpoint import Tensors, check_fit
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.version import __version__
+from blurcli.model.inference import architecture, empty_network
+from blurcli.model.weights import Weights
 from blurcli.portable.bundle import NotPortableError, bundle
-from blurcli.weights import Weights
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 """Where diffusers looks for the tensors of a component."""

@@ -14,10 +14,10 @@ from diffusers.configuration_utils import register_to_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from blurcli.base.errors import UserError, spelled
 from blurcli.core.execution import FixedBatches, agreement, images_per_call, state_device
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.rng import ImageNoise, draw_classes
-from blurcli.errors import UserError, spelled
 from blurcli.families import family_of
 from blurcli.families.base import Batch, ModelData, SamplingConfig
 

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 
-from blurcli.errors import UsageError
+from blurcli.base.errors import UsageError
 from blurcli.trackers.base import Status, TrackedRun, Tracker
 from blurcli.trackers.mlflow import MLflow
 from blurcli.trackers.tensorboard import TensorBoard

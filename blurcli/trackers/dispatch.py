@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from blurcli.runs import Run
+from blurcli.base.runs import Run
 from blurcli.trackers import TRACKERS
 from blurcli.trackers.base import Status, TrackedRun, Tracker
 from blurcli.trackers.identity import Identity

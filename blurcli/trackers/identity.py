@@ -7,7 +7,7 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from blurcli import files
+from blurcli.base import files
 
 _PLACE = ".folder"  # suffix of the file beside that of the identity
 

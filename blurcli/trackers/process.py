@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Full, Queue
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from blurcli import errors
+from blurcli.base import errors
 from blurcli.trackers.base import Status, TrackedRun, Tracker
 from blurcli.trackers.identity import Identity, Place
 

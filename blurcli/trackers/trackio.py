@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from blurcli.errors import quoted
+from blurcli.base.errors import quoted
 from blurcli.trackers.base import PROJECT, Status, TrackedRun, Tracker
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import quoted
+from blurcli.base.errors import quoted
 from blurcli.trackers.base import PROJECT, Status, TrackedRun, Tracker
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurcli import checkpoint, files
-from blurcli.checkpoint import Tensors
+from blurcli.base import checkpoint, files
+from blurcli.base.checkpoint import Tensors
+from blurcli.base.errors import UserError, option
+from blurcli.base.runs import Run
 from blurcli.config import Config, from_json, to_json
-from blurcli.errors import UserError, option
-from blurcli.runs import Run
 
 if TYPE_CHECKING:
     from blurcli.training.trainer import Trainer

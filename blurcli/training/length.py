@@ -6,7 +6,7 @@ import bisect
 import math
 from pathlib import Path
 
-from blurcli import files
+from blurcli.base import files
 from blurcli.config import Config
 from blurcli.training.monitoring import HEALTH_IMAGES, HEALTH_TIMES, health_interval
 

@@ -15,7 +15,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from blurcli import files
+from blurcli.base import files
 from blurcli.trackers.dispatch import Trackers
 from blurcli.training.trainer import Trainer, learning_rate
 

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import torch
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.base.errors import UsageError, option
+from blurcli.base.runs import Run, other_version
 from blurcli.config import Config, differing_keys, flatten, load_run_config, to_yaml
 from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.data import Batches, Dataset
-from blurcli.distributed import SINGLE_PROCESS, DistributedContext
-from blurcli.errors import UsageError, option
 from blurcli.evaluate.environment import hardware, platform_versions, versions
 from blurcli.families import family_of
-from blurcli.inference import resolve_precision
-from blurcli.runs import Run, other_version
+from blurcli.model.inference import resolve_precision
+from blurcli.model.weights import Weights, save_weights
 from blurcli.trackers import check_installed
 from blurcli.trackers.dispatch import Trackers
 from blurcli.training.checkpointing import Checkpointer, newest_state
@@ -29,7 +30,6 @@ from blurcli.training.logging import Metrics, MetricsLogger, RunningMetrics
 from blurcli.training.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
 from blurcli.training.signals import GracefulShutdown, Interrupted
 from blurcli.training.trainer import Trainer
-from blurcli.weights import Weights, save_weights
 
 
 @dataclass(frozen=True)

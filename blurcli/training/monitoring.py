@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from blurcli import evaluate, files
+from blurcli import evaluate
+from blurcli.base import files
+from blurcli.base.runs import Run
 from blurcli.config import Config, TrainConfig
 from blurcli.core import UNet
 from blurcli.core.bands import band_names, frequency_bands
@@ -25,14 +27,13 @@ from blurcli.data import Dataset
 from blurcli.data.outputs import mark
 from blurcli.evaluate.denoising import MeasuredImages, denoising_errors, losses
 from blurcli.families import ModelData
-from blurcli.inference import evaluation_mode
-from blurcli.pipeline import Pipeline, to_uint8
-from blurcli.runs import Run
+from blurcli.model.inference import evaluation_mode
+from blurcli.model.pipeline import Pipeline, to_uint8
+from blurcli.model.weights import Classes, Weights, save_weights
 from blurcli.trackers.dispatch import Trackers
 from blurcli.training.logging import forget_after
 from blurcli.training.signals import GracefulShutdown, Stopping
 from blurcli.training.trainer import Trainer
-from blurcli.weights import Classes, Weights, save_weights
 
 HEALTH_IMAGES = 32
 HEALTH_TIMES = 9

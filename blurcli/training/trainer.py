@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from blurcli.checkpoint import Tensors, check_fit
+from blurcli.base.checkpoint import Tensors, check_fit
+from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.base.errors import UserError
 from blurcli.config import Config, DistillConfig, OptimConfig
 from blurcli.core import UNet
 from blurcli.core.augment import augment, draw_augment_labels
@@ -26,13 +28,11 @@ from blurcli.core.preconditioning import SpectralDenoiser
 from blurcli.core.rng import step_seed
 from blurcli.core.unet import draw_dropout_seeds
 from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
-from blurcli.distributed import SINGLE_PROCESS, DistributedContext
-from blurcli.errors import UserError
 from blurcli.families import ModelData, family_of
-from blurcli.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
+from blurcli.model.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
+from blurcli.model.weights import Weights
 from blurcli.training.adam import Adam
 from blurcli.training.checkpointing import State
-from blurcli.weights import Weights
 
 Conditions = dict[str, Tensor]
 """Keyword arguments of the network, each (B, ...)."""

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.errors import OptionError, UsageError, UserError, importing, option
 from blurcli.data.outputs import mark
-from blurcli.errors import OptionError, UsageError, UserError, importing, option
 from blurcli.visualize.palettes import with_shared_palette
 
 # Browsers show shorter frames for a tenth of a second.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blurcli import files
+from blurcli.base import files
 from blurcli.data.outputs import mark
 from blurcli.data.photos import Photo
 from blurcli.visualize.grids import grid_picture

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.errors import one_line
 from blurcli.data.outputs import mark
-from blurcli.errors import one_line
 
 Images = NDArray[np.uint8]
 """Images (N, C, H, W), or one picture (height, width, C), in 0..255."""

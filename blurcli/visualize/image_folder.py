@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from blurcli import __version__, files
-from blurcli.errors import UsageError, option
+from blurcli.base import files
+from blurcli.base.errors import UsageError, option
+from blurcli.base.version import __version__
 from blurcli.visualize.grids import Images, picture
 
 _PRECISION = "network_precision"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from blurcli.errors import one_line
+from blurcli.base.errors import one_line
 
 _REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # makes letters appear in another order
 _NARROW_IN = 4.2  # width of a plot on a narrow screen: its text has the size of the page's

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from PIL import Image
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.data.outputs import mark
-from blurcli.errors import OptionError, UsageError, option
 from blurcli.visualize.animations import PICTURE_FORMATS, Timing, check_animation, save_animation
 from blurcli.visualize.frames import default_scale, film_strip, frame_pictures
 from blurcli.visualize.grids import tiled_size

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from blurcli import files
+from blurcli.base import files
 from blurcli.visualize.animations import Timing
 from blurcli.visualize.grids import Images, picture, tile
 from blurcli.visualize.trajectories import Panel, Trajectory, power_spectra

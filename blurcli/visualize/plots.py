@@ -15,10 +15,10 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.errors import OptionError, one_line
 from blurcli.core.bands import frequency_bands
 from blurcli.data.outputs import mark
-from blurcli.errors import OptionError, one_line
 from blurcli.evaluate.distances import BANDS_PER_OCTAVE
 
 _SUFFIXES = (".png", ".svg")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blurcli.files import listed
-from blurcli.runs import Run
+from blurcli.base.files import listed
+from blurcli.base.runs import Run
 from blurcli.visualize.grids import GAP_PX, Images
 
 _LARGEST_PX = 1 << 26  # of a file that is read

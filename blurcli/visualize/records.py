@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeGuard
 
-from blurcli import evaluate, files
+from blurcli import evaluate
+from blurcli.base import files
+from blurcli.base.runs import Run
 from blurcli.core.bands import frequency_bands
 from blurcli.evaluate import is_number
 from blurcli.evaluate.distances import BANDS_PER_OCTAVE
 from blurcli.evaluate.records import Score
-from blurcli.runs import Run
 from blurcli.visualize import plots
 
 Points = list[tuple[int, float]]

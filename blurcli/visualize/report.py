@@ -12,15 +12,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from blurcli import evaluate, files
+from blurcli import evaluate
+from blurcli.base import files
+from blurcli.base.errors import UserError, quoted
+from blurcli.base.pace import duration
+from blurcli.base.runs import Run
 from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml, yaml_text
 from blurcli.config.repeat import nearest_preset, without_folder
 from blurcli.config.sources import DATASET_NAMES
 from blurcli.core.objectives import OBJECTIVES
-from blurcli.errors import UserError, quoted
 from blurcli.evaluate import is_number
-from blurcli.pace import duration
-from blurcli.runs import Run
 from blurcli.visualize import markup
 from blurcli.visualize.grids import Images
 from blurcli.visualize.markup import Missing, Part

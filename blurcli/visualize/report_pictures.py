@@ -10,15 +10,15 @@ from functools import partial
 import numpy as np
 import torch
 
+from blurcli.base.errors import UserError
+from blurcli.base.runs import Run
 from blurcli.config.repeat import without_folder
 from blurcli.core.bands import band_names, frequency_bands
 from blurcli.core.dct import dct2
 from blurcli.data import Dataset
-from blurcli.errors import UserError
 from blurcli.evaluate import denoising
 from blurcli.evaluate.distances import radial_spectrum
-from blurcli.pipeline import Pipeline, to_uint8
-from blurcli.runs import Run
+from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.visualize import plots
 from blurcli.visualize.animations import PICTURE_FORMATS, Timing
 from blurcli.visualize.grids import Images, picture, tile, tiled_size

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blurcli.base.errors import OptionError
 from blurcli.core.bands import Bands, band_means, frequency_bands
 from blurcli.core.colors import ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import Process
 from blurcli.core.rng import ImageNoise
-from blurcli.errors import OptionError
 from blurcli.families import SamplingConfig
-from blurcli.pipeline import Init, Pipeline, Start, to_uint8
+from blurcli.model.pipeline import Init, Pipeline, Start, to_uint8
 from blurcli.visualize.grids import Images
 
 _BANDS_PER_OCTAVE = 3

@@ -29,14 +29,15 @@ import typer
 from original import CALIBRATED_ON, Recipe, Theirs
 from torch import Tensor, nn
 
-from blurcli import files, visualize
+from blurcli import visualize
+from blurcli.base import files
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.runs import Run
 from blurcli.config import DiffusionConfig, load_config, parse_overrides, resolve_source
 from blurcli.core.samplers import SAMPLERS
 from blurcli.data import load_dataset
-from blurcli.errors import UsageError, UserError
 from blurcli.evaluate import hardware
-from blurcli.inference import choose_device
-from blurcli.runs import Run
+from blurcli.model.inference import choose_device
 
 _PART = 16 * 2**20  # bytes
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from blurcli import files
+from blurcli.base import files
 from blurcli.config import Config, DiffusionConfig
 from blurcli.core import BlurringDiffusion, EpsDenoiser, dct2, sample
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors

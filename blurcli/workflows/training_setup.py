@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import OptionError, UsageError, UserError, option
-from blurcli.session import Assignments, load_torch, overrides_of, resolve_preset, started_by_torchrun
+from blurcli.base.errors import OptionError, UsageError, UserError, option
+from blurcli.workflows.session import Assignments, load_torch, overrides_of, resolve_preset, started_by_torchrun
 
 if TYPE_CHECKING:
+    from blurcli.base.runs import Run
     from blurcli.config import Config
-    from blurcli.runs import Run
 
 PURPOSES = ("sample", "restore")
 """What a model may be for."""
@@ -99,9 +99,9 @@ def set_up(
     Raises:
         UsageError: nothing says what to train, or how long in two ways.
     """
-    from blurcli import console
+    from blurcli.base import console
+    from blurcli.base.runs import named_run
     from blurcli.config import resolve_source
-    from blurcli.runs import named_run
 
     if preset is None and run is None and data is None:
         raise UsageError(
@@ -164,9 +164,9 @@ def _name_of(source: str) -> str:
 
 def _run_of(name: str, source: str) -> Run:
     """The run in `runs/` with this name and these images; or a new one, with a number where other images have the name."""
-    from blurcli import console
+    from blurcli.base import console
+    from blurcli.base.runs import RUNS, Run
     from blurcli.config import DATASET_NAMES, load_run_config
-    from blurcli.runs import RUNS, Run
 
     def numbered(number: int) -> Run:
         return Run(RUNS / (name if number == 1 else f"{name}-{number}"))
@@ -203,7 +203,7 @@ def _is_gone(known: str) -> bool:
 
 def _repair_config(run: Run) -> None:
     """Write the config.yaml of a run again from its state, where it is missing or as a crash leaves it."""
-    from blurcli import console, files
+    from blurcli.base import console, files
     from blurcli.config import to_yaml
 
     if not run.saved_states() or not _is_torn(run.config_path):
@@ -235,8 +235,8 @@ def _for_images(
         problem = f"choose a preset for it with {option('preset')} (blurdiff presets lists them)"
         raise OptionError("data", data, problem)
     load_torch()
-    from blurcli import console
-    from blurcli.inference import choose_device
+    from blurcli.base import console
+    from blurcli.model.inference import choose_device
 
     assigned = overrides_of(assignments)
     choice = choose_preset(resolve_source(data), device, assigned, purpose)
@@ -253,8 +253,8 @@ def _for_images(
 
 def _of_usual_length(folder: Run, config: Config, device: str) -> Setup:
     """A training for an hour, unless that has too few or too many steps."""
-    from blurcli import console
-    from blurcli.pace import duration
+    from blurcli.base import console
+    from blurcli.base.pace import duration
     from blurcli.training.length import seconds_of, steps_in
 
     step_sec, (least, most) = _step_sec(config, device), _USUAL_STEPS
@@ -276,10 +276,10 @@ def _of_length(folder: Run, config: Config, device: str, hours: float | None) ->
 
     A run keeps its own length where a new measurement gives about the same: a repeated command continues it to the same end.
     """
-    from blurcli import console
+    from blurcli.base import console
+    from blurcli.base.pace import duration
     from blurcli.config import load_run_config
     from blurcli.core.objectives import OBJECTIVES
-    from blurcli.pace import duration
 
     if hours is None:
         return Setup(folder, config)
@@ -301,7 +301,7 @@ def _of_length(folder: Run, config: Config, device: str, hours: float | None) ->
 
 
 def _with_steps(config: Config, steps: int) -> Config:
-    from blurcli.benchmark import changed
+    from blurcli.workflows.benchmark import changed
 
     return changed(config, {"steps": steps})
 
@@ -320,7 +320,7 @@ def choose_preset(source: str, device: str, assigned: Sequence[Override] = (), p
         UserError: none of those that were opened can be read.
     """
     from blurcli.config import load_config
-    from blurcli.inference import choose_device
+    from blurcli.model.inference import choose_device
 
     found = _summarize(source)
     restores = purpose == "restore"
@@ -366,8 +366,9 @@ def _summarize(source: str) -> _Summary:
 
 def _step_sec(config: Config, device: str) -> float:
     """Seconds per training step."""
-    from blurcli import benchmark, console
-    from blurcli.inference import choose_device
+    from blurcli.base import console
+    from blurcli.model.inference import choose_device
+    from blurcli.workflows import benchmark
 
     with console.waiting("measuring a training step"):
         return benchmark.training_speed(config, choose_device(device), _MEASURED_SEC).sec

@@ -22,8 +22,8 @@ from blurcli.core.moments import DataMoments
 from blurcli.core.unet import draw_dropout_seeds
 from blurcli.data import Batches
 from blurcli.families import ModelData
-from blurcli.inference import build_network, has_native_bf16, memory_format, resolve_precision
-from blurcli.pipeline import Pipeline
+from blurcli.model.inference import build_network, has_native_bf16, memory_format, resolve_precision
+from blurcli.model.pipeline import Pipeline
 from blurcli.training import Trainer
 from blurcli.training.trainer import largest_batch
 

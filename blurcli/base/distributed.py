@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from blurcli.errors import UsageError, UserError
+from blurcli.base.errors import UsageError, UserError
 
 # One process may score or measure for long while the others wait; a dead process is noticed at once, by its closed connections
 # and by torchrun.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import OptionError, UsageError, UserError, option
+from blurcli.base.errors import OptionError, UsageError, UserError, option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from blurcli.base.distributed import DistributedContext
+    from blurcli.base.runs import Run
     from blurcli.config import Config
     from blurcli.core.rng import Noises
     from blurcli.data import Dataset
-    from blurcli.distributed import DistributedContext
     from blurcli.families import SamplingConfig
-    from blurcli.pipeline import Pipeline, Start
-    from blurcli.runs import Run
-    from blurcli.weights import Weights
+    from blurcli.model.pipeline import Pipeline, Start
+    from blurcli.model.weights import Weights
 
 
 _USUAL_STRENGTH = 0.6
@@ -63,7 +63,7 @@ def overrides_of(assignments: Assignments | None) -> list[tuple[str, str, Any]]:
 
 def load_torch() -> None:
     """Import PyTorch, which takes seconds, visibly on a terminal."""
-    from blurcli import console, threads
+    from blurcli.base import console, threads
 
     if threads.note:
         console.notify(threads.note)
@@ -75,8 +75,9 @@ def load_torch() -> None:
 
 def read_weights(source: Path | str) -> Weights:
     """The content of a weights file, or of one on the hub, which is fetched first."""
-    from blurcli import console, hub
-    from blurcli.weights import load_weights
+    from blurcli import hub
+    from blurcli.base import console
+    from blurcli.model.weights import load_weights
 
     if not hub.is_reference(str(source)):
         return load_weights(Path(source))
@@ -99,9 +100,9 @@ def load_model(
 ) -> tuple[Pipeline, int]:
     """The pipeline of weights, a file or the reference of one on the hub, perhaps with a guide; and its training steps."""
     load_torch()
-    from blurcli import console
-    from blurcli.inference import choose_device
-    from blurcli.pipeline import Pipeline
+    from blurcli.base import console
+    from blurcli.model.inference import choose_device
+    from blurcli.model.pipeline import Pipeline
 
     chosen = choose_device(device)
     weights = read_weights(source)
@@ -130,7 +131,7 @@ def load_images(config: Config, source: str, split: str, classes: int | None = N
 
 
 def _report(dataset: Dataset) -> None:
-    from blurcli import console
+    from blurcli.base import console
 
     if dataset.broken:
         names = ", ".join(dataset.broken[:10]) + (", ..." if len(dataset.broken) > 10 else "")
@@ -193,9 +194,9 @@ def started_by_torchrun() -> bool:
 def distributed_context(device: str) -> Iterator[DistributedContext]:
     """The processes started by torchrun, all but the main one silent; without torchrun a single process."""
     load_torch()
-    from blurcli import console
-    from blurcli.distributed import SINGLE_PROCESS, joined
-    from blurcli.inference import choose_device
+    from blurcli.base import console
+    from blurcli.base.distributed import SINGLE_PROCESS, joined
+    from blurcli.model.inference import choose_device
 
     if not started_by_torchrun():
         yield SINGLE_PROCESS
@@ -209,7 +210,7 @@ def distributed_context(device: str) -> Iterator[DistributedContext]:
 @contextmanager
 def packing() -> Iterator[Any]:
     """A progress bar for images that are read for the first time."""
-    from blurcli import console
+    from blurcli.base import console
 
     with console.progress("packing images") as update:
         yield update
@@ -295,7 +296,7 @@ class StartOptions:
             UserError: the photo cannot be read.
         """
         from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
-        from blurcli.pipeline import Init, Start
+        from blurcli.model.pipeline import Init, Start
 
         def noise(indices: Sequence[int]) -> Noises:
             own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
@@ -331,8 +332,8 @@ def named_weights(name: str) -> tuple[Path | str, Run | None]:
     Raises:
         UsageError: a run folder without weights.
     """
+    from blurcli.base.runs import Run, named_run
     from blurcli.config.sources import expand_home
-    from blurcli.runs import Run, named_run
 
     # A run may have the bundled model's name.
     own = Run(Path(expand_home(name)))

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.checkpoint import content_hash
+from blurcli.base.checkpoint import content_hash
+from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.base.errors import OptionError, UserError, did_you_mean, option
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.execution import state_device
@@ -21,12 +23,10 @@ from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.rng import ImageNoise, Noises, draw_classes
 from blurcli.core.sampling import Observer
-from blurcli.distributed import SINGLE_PROCESS, DistributedContext
-from blurcli.errors import OptionError, UserError, did_you_mean, option
 from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
-from blurcli.guide import Guide, load_guide
-from blurcli.inference import InferenceNetwork, in_precision, load_network, resolve_precision
-from blurcli.weights import Classes, Weights
+from blurcli.model.guide import Guide, load_guide
+from blurcli.model.inference import InferenceNetwork, in_precision, load_network, resolve_precision
+from blurcli.model.weights import Classes, Weights
 
 _LISTED_CLASSES = 20
 _USUAL_AUTOGUIDANCE = 2.0  # docs/samplers.md

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blurcli import __version__, files
-from blurcli.errors import UsageError, UserError, did_you_mean, one_line, option, quoted
+from blurcli.base import files
+from blurcli.base.errors import UsageError, UserError, did_you_mean, one_line, option, quoted
+from blurcli.base.version import __version__
 
 RUNS = Path("runs")
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.core.kernels import motion, response
 from blurcli.core.measurements import (
     Convolution,
@@ -22,7 +23,6 @@ from blurcli.core.measurements import (
     gaussian_blur,
     is_even,
 )
-from blurcli.errors import OptionError, UsageError, option
 
 STEPS = 10
 """Calls of the network, by default: more change little (docs/restoring.md)."""

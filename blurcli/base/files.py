@@ -20,8 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from blurcli.cache import cache_folder
-from blurcli.errors import UsageError, UserError
+from blurcli.base.cache import cache_folder
+from blurcli.base.errors import UsageError, UserError
 
 try:
     import fcntl

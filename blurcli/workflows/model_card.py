@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 import yaml
 
-from blurcli import files
+from blurcli.base import files
+from blurcli.base.errors import quoted
 from blurcli.config import to_yaml
-from blurcli.errors import quoted
 from blurcli.evaluate import TITLES, Group, comparable, heading
 from blurcli.evaluate.records import Score
-from blurcli.pipeline import Pipeline, to_uint8
+from blurcli.model.pipeline import Pipeline, to_uint8
+from blurcli.model.weights import Weights, load_weights, save_weights, to_half_precision
 from blurcli.visualize import save_grid
 from blurcli.visualize.outputs import Presentation, output_for
 from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajectory
-from blurcli.weights import Weights, load_weights, save_weights, to_half_precision
 
 WEIGHTS, PRESET, CARD, SAMPLES, ANIMATION = "model.safetensors", "config.yaml", "README.md", "samples.png", "reverse.gif"
 

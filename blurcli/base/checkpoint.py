@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from blurcli import __version__, files
-from blurcli.errors import UsageError, UserError
-from blurcli.runs import Run, other_version
+from blurcli.base import files
+from blurcli.base.errors import UsageError, UserError
+from blurcli.base.runs import Run, other_version
+from blurcli.base.version import __version__
 
 _FORMAT_VERSION = "1"
 _MAX_HEADER_BYTES = 1 << 23  # headers of our networks have about 100 kB

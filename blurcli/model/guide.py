@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from blurcli.checkpoint import content_hash
+from blurcli.base.checkpoint import content_hash
+from blurcli.base.errors import OptionError
 from blurcli.config import Config
 from blurcli.core import UNet
-from blurcli.errors import OptionError
-from blurcli.inference import load_network
-from blurcli.weights import Weights
+from blurcli.model.inference import load_network
+from blurcli.model.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blurcli import checkpoint
-from blurcli.checkpoint import Tensors
+from blurcli.base import checkpoint
+from blurcli.base.checkpoint import Tensors
+from blurcli.base.errors import UserError
+from blurcli.base.runs import Run
 from blurcli.config import Config, from_json, to_json
-from blurcli.errors import UserError
 from blurcli.families import FAMILIES, ModelData
-from blurcli.runs import Run
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurcli.base.distributed import SINGLE_PROCESS
+from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.core.blind import Degradation, Interval, estimate
 from blurcli.core.measurements import Measurement
 from blurcli.core.restoration import Observation, restore
@@ -20,11 +22,9 @@ from blurcli.core.rng import ImageNoise
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
 from blurcli.data.photos import ROUNDING, Photo
-from blurcli.distributed import SINGLE_PROCESS
-from blurcli.errors import OptionError, UsageError, option
 from blurcli.families import SamplingConfig
-from blurcli.pipeline import Pipeline
-from blurcli.restoring.options import RestoreOptions, measurement_of, response_of
+from blurcli.model.pipeline import Pipeline
+from blurcli.model.restore_options import RestoreOptions, measurement_of, response_of
 
 GRAY_LEVELS = 127.5
 """Gray levels of 0 to 255 per unit of images in [-1, 1]."""

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurcli.errors import UsageError, option
-from blurcli.session import load_images, own_source
+from blurcli.base.errors import UsageError, option
+from blurcli.workflows.session import load_images, own_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
+    from blurcli.base.runs import Run
     from blurcli.config import Config
     from blurcli.data import Dataset
     from blurcli.evaluate import Features, Reference, Scorer
-    from blurcli.runs import Run
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ScoringOptions:
 
     def load_features(self, config: Config) -> Features:
         """The feature extractor, with a progress bar while a network is downloaded."""
-        from blurcli.inference import choose_device
+        from blurcli.model.inference import choose_device
 
         name, mode = self.features or config.score.features, self.mode or config.score.mode
         return fetch_features(name, mode, choose_device(self.device), self.inception)
@@ -60,9 +60,10 @@ class ScoringOptions:
         Raises:
             UsageError: no reference, or more than one.
         """
-        from blurcli import console, evaluate
+        from blurcli import evaluate
+        from blurcli.base import console
         from blurcli.config import Config
-        from blurcli.inference import choose_device
+        from blurcli.model.inference import choose_device
 
         if self.published is not None and self.data is not None:
             raise UsageError(f"{option('reference')} and {option('data')}: both name a reference; use one of them")
@@ -100,7 +101,8 @@ class ScoringOptions:
 
 def fetch_features(name: str, mode: str, device: torch.device, inception: Path | None) -> Features:
     """A feature extractor, with a progress bar while a network is downloaded, and its warning."""
-    from blurcli import console, evaluate
+    from blurcli import evaluate
+    from blurcli.base import console
 
     with console.progress("downloading Inception (MiB)") as update:
         features = evaluate.load_features(name, mode, device, inception, _in_units(update, 20))
@@ -111,7 +113,8 @@ def fetch_features(name: str, mode: str, device: torch.device, inception: Path |
 
 def fetch_reference(published: str, features: Features, height: int, split: str) -> Reference:
     """Published statistics, with a progress bar while they are downloaded."""
-    from blurcli import console, evaluate
+    from blurcli import evaluate
+    from blurcli.base import console
 
     with console.progress("downloading statistics (KiB)") as update:
         return evaluate.published_reference(published, features, height, split, _in_units(update, 10))
@@ -124,7 +127,7 @@ def _in_units(update: Callable[..., None], shift: int) -> Callable[[int, int], N
 
 def check_enough(scorer: Scorer, count: int, force: bool) -> None:
     """Refuse fewer images than a covariance of these features needs; with `force`, only warn."""
-    from blurcli import console
+    from blurcli.base import console
 
     try:
         scorer.check_enough(count)
@@ -136,6 +139,6 @@ def check_enough(scorer: Scorer, count: int, force: bool) -> None:
 
 def evaluations_path(run: Run | None) -> Path:
     """The file of a run's scores; without a run, runs/evaluations.jsonl."""
-    from blurcli.runs import RUNS
+    from blurcli.base.runs import RUNS
 
     return run.evaluations_path if run is not None else RUNS / "evaluations.jsonl"

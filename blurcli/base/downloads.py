@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from blurcli import files
-from blurcli.errors import UserError, one_line
+from blurcli.base import files
+from blurcli.base.errors import UserError, one_line
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)` in bytes; total 0 is unknown."""

@@ -21,8 +21,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from blurcli.errors import spelled
-from blurcli.pace import Lines, Pace
+from blurcli.base.errors import spelled
+from blurcli.base.pace import Lines, Pace
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _speaker = ""  # name of a process that prints only errors

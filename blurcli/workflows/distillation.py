@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.errors import UsageError, UserError, option, quoted
-from blurcli.session import Assignments, load_torch, named_weights, overrides_of, own_source, read_weights
+from blurcli.base.errors import UsageError, UserError, option, quoted
+from blurcli.workflows.session import Assignments, load_torch, named_weights, overrides_of, own_source, read_weights
 
 if TYPE_CHECKING:
+    from blurcli.base.runs import Run
     from blurcli.config import Config
-    from blurcli.runs import Run
-    from blurcli.weights import Weights
+    from blurcli.model.weights import Weights
 
 OBJECTIVE = "consistency"
 _TEACHERS = ("spectral",)  # objectives whose networks already predict what tuning starts from
@@ -52,8 +52,8 @@ def set_up(model: str, data: str | None, run: Path | None, assignments: Assignme
         UserError: the model's file is damaged.
     """
     load_torch()
+    from blurcli.base.runs import named_run
     from blurcli.config import load_config, resolve_source
-    from blurcli.runs import named_run
 
     source, own_run = named_weights(model)
     teacher = read_weights(source)
@@ -79,7 +79,7 @@ def teacher_of(run: Run, config: Config) -> Weights | None:
         UserError: it is damaged.
     """
     from blurcli.core.objectives import OBJECTIVES
-    from blurcli.weights import load_weights
+    from blurcli.model.weights import load_weights
 
     if not OBJECTIVES[config.objective].ends_path:
         return None
@@ -99,8 +99,8 @@ def is_distilled(weights: Weights) -> bool:
 
 def teacher_digest(run: Run) -> str | None:
     """The digest of the model that is distilled in a run, from the record of the training or the model's copy; else None."""
-    from blurcli import files
-    from blurcli.weights import load_weights
+    from blurcli.base import files
+    from blurcli.model.weights import load_weights
 
     recorded = [session["teacher"] for session in files.json_lines(run.sessions_path) if session.get("teacher")]
     if recorded:
@@ -169,7 +169,7 @@ def _count(chosen: Mapping[str, tuple[str, Any]], key: str, default: int) -> int
 def _run_of(source: Path | str) -> Run:
     """The run folder of weights that are not named by it; for other files and the hub's, a new one with their name."""
     from blurcli import bundled, hub
-    from blurcli.runs import RUNS, Run
+    from blurcli.base.runs import RUNS, Run
 
     if isinstance(source, str):
         return Run(RUNS / hub.parse(source).repository.rpartition("/")[2])

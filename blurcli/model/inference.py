@@ -10,13 +10,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from blurcli.checkpoint import check_fit
+from blurcli.base.checkpoint import check_fit
+from blurcli.base.errors import OptionError
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.denoiser import Network
 from blurcli.core.execution import FixedBatches, agreement, images_per_call
-from blurcli.errors import OptionError
-from blurcli.weights import Weights
+from blurcli.model.weights import Weights
 
 _MAX_BATCH = {"cpu": 64, "cuda": 512}  # images, by default; more are no faster
 _MAX_BATCH_PIXELS = 1 << 18  # by default on a CPU: a state takes about 400 bytes per pixel

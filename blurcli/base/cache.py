@@ -7,7 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from blurcli.errors import UserError
+from blurcli.base.errors import UserError
 
 TAG = "CACHEDIR.TAG"
 """The file by which programs know a folder as a cache (https://bford.info/cachedir)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from blurcli.threads import own_cores
+from blurcli.base.threads import own_cores
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")

@@ -1,0 +1,1 @@
+"""What a command does, shared by the command line and Python."""
