@@ -339,7 +339,7 @@ def test_mean_and_spread_are_those_of_the_draws(cli: Cli, weights: tuple[str, Pa
     assert Path("eight/photo-spread.png").is_file()
 
 
-def test_a_comparison_shows_both(cli: Cli, weights: tuple[str, Path]) -> None:
+def test_a_comparison_shows_given_restored_and_spread(cli: Cli, weights: tuple[str, Path]) -> None:
     small = to_image(SHARP[:, ::2, ::2])
     small.save("photo.png")
     done = cli("restore", "photo.png", *weights, *QUICK, "--enlarge", 2, "--compare", "--out", "x/y.jpg")
@@ -352,6 +352,11 @@ def test_a_comparison_shows_both(cli: Cli, weights: tuple[str, Path]) -> None:
         for x in range(shown.shape[1] - 47)
     )
     assert b"made by blurdiff" in Path("x/y-compare.png").read_bytes()
+    # A single result is what it is without a comparison, and the spread is that of draws at temperature 1.
+    assert cli("restore", "photo.png", *weights, *QUICK, "--enlarge", 2, "--out", "x/alone.jpg").code == 0
+    assert Path("x/alone.jpg").read_bytes() == Path("x/y.jpg").read_bytes()
+    *_, panel = np.split(shown[-40:], np.flatnonzero((shown[-40:] == shown[-1, 0]).all((0, 2))), 1)
+    assert panel.mean() > 1
 
 
 # Kinds of photos

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from blurcli.model.restorer import Restorer
 
 _DEMO_PX, _DEMO_CORNER = 256, (40, 128)  # of the sample photo: a square, and its upper left pixel
-_DEMO_DRAWS = 4  # of which the spread is shown, where there is one image
 
 
 @dataclass(frozen=True)
@@ -148,14 +147,11 @@ def demo(restorer: Restorer, options: RestoreOptions, out: Path) -> tuple[dict[s
         known = options
     restorer.work(replace(photo, pixels=photo.pixels[:, :side, :side]), options)  # checks the options before they are used
     given = degrade(photo, known, seed=0)
-    several = options if options.count > 1 else replace(options, n=_DEMO_DRAWS, spread=True, temperature=1.0)
-    work = restorer.work(given, options) + (0 if several is options else restorer.work(given, several))
     with (
-        console.progress("restoring the sample photo", work) as update,
+        console.progress("restoring the sample photo", restorer.work(given, options, compared=True)) as update,
         restorer.model.progress(restorer.sampling(options), update),
     ):
-        restored = restorer(given, options)
-        spread = (restored if several is options else restorer(given, several)).spread
+        restored, spread = restorer.compared(given, options)
     console.notify(f"the sample photo: {restored.description}")
     result = photo.with_pixels(restored.mean if options.mean else restored.draws[0])
     save_comparison(given, result, spread, out, photo)

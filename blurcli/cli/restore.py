@@ -87,7 +87,7 @@ def restore(
     ] = None,
     compare: Annotated[
         bool,
-        typer.Option("--compare", help="Write given and restored side by side, too, with --n their spread: NAME-compare.png."),
+        typer.Option("--compare", help="Write given, restored and the spread of draws side by side, too: NAME-compare.png."),
     ] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Degrade and restore a sample photo, and print the PSNR.")] = False,
     score: Annotated[
@@ -323,12 +323,11 @@ def _restored(
     from blurcli.visualize.image_folder import image_name
 
     started = time.perf_counter()
-    windows = restorer.work(photo, options)
     with (
-        console.progress(f"restoring {source.title}", windows) as update,
+        console.progress(f"restoring {source.title}", restorer.work(photo, options, compare)) as update,
         restorer.model.progress(restorer.sampling(options), update),
     ):
-        restored = restorer(photo, options)
+        restored, spread = restorer.compared(photo, options) if compare else (restorer(photo, options), None)
     seconds = time.perf_counter() - started
     console.notify(f"{source.title}: {restored.description}")
     several = options.count > 1 and not options.mean
@@ -338,8 +337,7 @@ def _restored(
             photo.with_pixels(draw).save(target.beside(source, f"/{image_name(i)[:-4]}"))
     if options.spread:
         save_spread(restored.spread, target.beside(source, "-spread"))
-    if compare:
-        spread = restored.spread if options.count > 1 else None
+    if spread is not None:
         save_comparison(photo, result, spread, target.beside(source, "-compare"))
     path = target.path / source.name if several else target.save(source, result)
     return {"photo": source.title, "out": str(path), **restored.facts, "seconds": round(seconds, 1)}

@@ -28,6 +28,7 @@ STEPS = 10
 """Calls of the network, by default: more change little (docs/restoring.md)."""
 
 _DRAWS = 8  # of a mean or a spread
+_COMPARED_DRAWS = 4  # of the spread beside a single result
 _TEMPERATURE = 0.5  # docs/restoring.md
 _BLURS = ("blur", "defocus", "motion", "kernel")
 
@@ -105,6 +106,11 @@ class RestoreOptions:
         if self.temperature is not None:
             return self.temperature
         return 1.0 if self.mean or self.spread else _TEMPERATURE
+
+    @property
+    def for_spread(self) -> RestoreOptions:
+        """For the spread shown beside a result: the same draws, or for a single one a few at temperature 1."""
+        return self if self.count > 1 else replace(self, n=_COMPARED_DRAWS, spread=True, temperature=1.0)
 
     @property
     def only_fills(self) -> bool:

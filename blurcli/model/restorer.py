@@ -148,15 +148,21 @@ class Restorer:
         by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
         return {**given, **by_class, "weights": self.model.digest, "network_precision": self.model.precision}
 
-    def work(self, photo: Photo, options: RestoreOptions) -> int:
+    def work(self, photo: Photo, options: RestoreOptions, compared: bool = False) -> int:
         """How many windows are denoised, over all draws; each in so many calls as there are steps.
+
+        Args:
+            photo: the photo.
+            options: how it is restored.
+            compared: whether by `compared`.
 
         Raises:
             UsageError: the photo is smaller than the model's images, or the mask has another size.
         """
         shape = self._shape(photo, options)
         channels = photo.pixels.shape[0] if self._channels == 1 else 1
-        return options.count * channels * window_count(shape, self.model.process.shape)
+        count = options.count + (options.for_spread.count if compared and options.for_spread is not options else 0)
+        return count * channels * window_count(shape, self.model.process.shape)
 
     @torch.inference_mode()
     def __call__(self, photo: Photo, options: RestoreOptions) -> Restored:
@@ -190,6 +196,12 @@ class Restorer:
         return Restored(
             draws, found.blur_px, found.noise, self._estimated(options), residual, options.chosen_temperature, options.steps
         )
+
+    def compared(self, photo: Photo, options: RestoreOptions) -> tuple[Restored, NDArray[np.float64]]:
+        """A restored photo and the spread of draws, of which a single result takes a few more; see `Restored.spread`."""
+        restored = self(photo, options)
+        several = options.for_spread
+        return restored, (restored if several is options else self(photo, several)).spread
 
     @property
     def _channels(self) -> int:

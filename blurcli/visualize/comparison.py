@@ -17,25 +17,23 @@ _WHITE_LEVELS = 32  # gray levels of spread that are white
 _PER_LEVEL = 256  # values of 16 bits
 
 
-def save_comparison(
-    given: Photo, restored: Photo, spread: NDArray[np.float64] | None, path: Path, truth: Photo | None = None
-) -> None:
+def save_comparison(given: Photo, restored: Photo, spread: NDArray[np.float64], path: Path, truth: Photo | None = None) -> None:
     """Write a photo, its restored form and the spread of draws side by side, in one PNG.
 
     Args:
         given: the photo.
         restored: of its size, or larger by a whole number.
-        spread: in gray levels, of the size of `restored`; None for none.
+        spread: in gray levels, of the size of `restored`.
         path: .png.
         truth: the undamaged photo, where it is known.
     """
     height, width = restored.pixels.shape[1:]
     scale = height // given.pixels.shape[1]
-    panels = {"given": given.pixels.repeat(scale, 1).repeat(scale, 2), "restored": restored.pixels}
-    if spread is not None:
-        panels[f"spread (white: {_WHITE_LEVELS} gray levels)"] = np.broadcast_to(
-            spread * 255 / _WHITE_LEVELS, (1, height, width)
-        )
+    panels = {
+        "given": given.pixels.repeat(scale, 1).repeat(scale, 2),
+        "restored": restored.pixels,
+        f"spread (white: {_WHITE_LEVELS} gray levels)": (spread * 255 / _WHITE_LEVELS)[None],
+    }
     if truth is not None:
         panels["the undamaged photo"] = truth.pixels
     levels = [np.broadcast_to(np.rint(panel).clip(0, 255), (3, height, width)) for panel in panels.values()]
