@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 -
 FINAL := step-00001600.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
-.PHONY: install test test-lowest coverage quality style demo docs bundle bundle-photos compare clean
+.PHONY: install test test-lowest coverage quality style demo docs site bundle bundle-photos compare clean
 
 install: $(VENV)/.installed
 
@@ -78,6 +78,11 @@ docs: install $(MODELS)
 	$(BIN)/blurdiff diagnose --run demo/eps --split test --no-calibration --out docs/diagnose-eps.png
 	$(BIN)/blurdiff sample --weights shapes-blur --n 64 --out docs/bundled.png
 
+# The documents and the API reference as a site, in site/; a broken link or an unknown name is an error.
+site: install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[site]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The bundled model; takes an hour on one core.
 bundle: install
 	rm -rf demo/bundle demo/shapes-blur.safetensors
@@ -102,5 +107,5 @@ compare: install
 	$(BIN)/python tests/gpu/compare.py $(ORIGINAL) comparison --minutes $(MINUTES) $(OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(LOWEST) demo build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) demo site build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache
 	find blurcli tests -name __pycache__ -type d -prune -exec rm -rf {} +
