@@ -142,7 +142,7 @@ def thumbnails(
                         results.add(f"{key}|{peer.__name__}|{calls}", partial(method, run))
     for name, (measurement, levels) in tasks().items():
         photos = _observed(x, measurement, levels, 0)
-        for calls in (10,):
+        for calls in CALLS:
 
             def mean(photos: Observation = photos, calls: int = calls) -> Tensor:
                 draws = [_restored(model, photos, x.shape, 1.0, calls, seed) for seed in range(DRAWS)]
