@@ -13,7 +13,8 @@ from blurcli.base.errors import did_you_mean
 from blurcli.config.processes import DiffusionConfig, ProcessConfig
 from blurcli.config.section import Section, one_of
 from blurcli.core.objectives import OBJECTIVES
-from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for
+from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for, takers_of
+from blurcli.core.sampling_options import METHOD_OPTIONS
 from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.trackers import TRACKERS
 
@@ -229,11 +230,12 @@ class SampleConfig(Section):
 
     @model_validator(mode="after")
     def _options_fit_sampler(self) -> SampleConfig:
-        options = SAMPLERS[self.sampler].option_names()
-        if self.eta and "eta" not in options:
-            raise ValueError(f"eta is for sampler: ddim; {self.sampler} has no such option")
-        if (self.delta is None) == ("delta" in options):
-            raise ValueError("delta is for sampler: heat, which needs it (0.0125, for example); for others it is null")
+        for one in METHOD_OPTIONS:
+            value, takers = getattr(self, one.name), takers_of(one.name)
+            if value != one.neutral and self.sampler not in takers:
+                raise ValueError(f"{one.name} is for sampler: {', '.join(takers)}; {self.sampler} has no such option")
+            if value is None and self.sampler in takers:
+                raise ValueError(f"{one.name}: sampler {self.sampler} needs it; 0.0125, for example")
         return self
 
 
