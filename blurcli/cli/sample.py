@@ -97,7 +97,7 @@ def sample(
                 chosen_run.path / "samples" if chosen_run is not None else Path(),
                 f"step-{step:08d}-{sampling.sampler}-{sampling.steps}-seed{seed}-n{n}",
                 {
-                    **{f"-{one.mark(value)}": True for one, value in request.given().items()},
+                    **{f"-{one.mark(value)}": one.name not in ("sampler", "steps") for one, value in request.given().items()},
                     f"-guide-{Path(guide).stem if guide else ''}": guide is not None,
                     f"-{init_image.stem if init_image else ''}{beginning.time:g}": init_image,
                     "-blurred": init_blurred,
