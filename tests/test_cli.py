@@ -154,6 +154,8 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         "share_noise": False,
     }
     assert (tmp_path / done["out"]).exists()
+    other = cli("sample", "--weights", weights, "--n", 2, "--sampler", "ddim", "--steps", 3, "--eta", 0.5, "--final", "noisy")
+    assert other.out == "step-00000003-ddim-3-seed0-n2-eta0.5-noisy.png\n"
 
 
 @pytest.mark.parametrize(

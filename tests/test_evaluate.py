@@ -387,9 +387,9 @@ def test_scores_without_newer_keys_have_their_neutral_values() -> None:
 
 def test_titles_mention_what_is_not_usual() -> None:
     score = line(sampler="heat", delta=0.0125, label="cat", guidance=2, calibrated=True)
-    assert sampling_title(score) == "heat class cat guidance 2 delta 0.0125 calibrated"
+    assert sampling_title(score) == "heat delta 0.0125 class cat guidance 2 calibrated"
     assert sampling_title(score, {"delta": 0.0125, "calibrated": True}) == "heat class cat guidance 2"
-    assert sampling_title(line(sampler="heat", delta=0.02), score) == "heat guidance 1 delta 0.02 uncalibrated"
+    assert sampling_title(line(sampler="heat", delta=0.02), score) == "heat delta 0.02 guidance 1 uncalibrated"
 
 
 def test_bounds_of_heat_dissipation_and_of_diffusion_are_not_ranked_together() -> None:

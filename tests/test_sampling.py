@@ -2,16 +2,15 @@
 
 import itertools
 from collections.abc import Callable
-from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from blurcli.cli import common
 from blurcli.config import SampleConfig
 from blurcli.core import BlurringDiffusion, dct2, encode, idct2, sample
 from blurcli.core.samplers import SAMPLERS, names_for
+from blurcli.core.sampling_options import SAMPLING_OPTIONS
 from blurcli.core.whitened import WhitenedSpace
 
 
@@ -370,6 +369,6 @@ def test_presets_and_the_command_line_offer_the_registry() -> None:
     for name, method in SAMPLERS.items():
         options = {"delta": 0.01} if "delta" in method.option_names() else {}
         assert SampleConfig(sampler=name, **options).sampler == name  # type: ignore[call-arg]
-    assert set(get_args(common.SamplerName)) == set(SAMPLERS)
+    assert SAMPLING_OPTIONS[0].choices == tuple(SAMPLERS)
     with pytest.raises(ValueError, match="should be one of 'ab2', 'abm'"):
         SampleConfig(sampler="heun")  # type: ignore[call-arg]

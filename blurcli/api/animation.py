@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from blurcli.api.images import Images
-from blurcli.api.options import SamplingOptions, check_pixels
+from blurcli.api.options import check_pixels
 from blurcli.base import console
 from blurcli.base.errors import OptionError, UsageError, option
-from blurcli.families import SamplingConfig
+from blurcli.core.sampling_options import SamplingConfig, SamplingOptions
 from blurcli.model.pipeline import Pipeline
 from blurcli.visualize.frames import default_scale
 from blurcli.visualize.grids import tiled_size

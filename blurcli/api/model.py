@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,13 +13,13 @@ from torch import Tensor
 from blurcli.api.animation import Animation, AnimationOptions, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
-from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_pixels, check_range, check_whole
+from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range, check_whole
 from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoringOptions, restore
 from blurcli.base import console
 from blurcli.base.errors import OptionError
 from blurcli.base.runs import Run
 from blurcli.config import Config
-from blurcli.families import SamplingConfig
+from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingConfig, SamplingOptions, SamplingRequest
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.workflows import session
 
@@ -103,7 +102,7 @@ class Model:
         title = f"sampling {n:,} images, {sampling.steps} steps"
         with console.progress(title, n) as update, self.pipeline.progress(sampling, update):
             batches = list(map(to_uint8, self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size)))
-        source = {**asdict(sampling), "seed": seed, "weights": str(self.path), "network_precision": self.pipeline.precision}
+        source = {**sampling.record, "seed": seed, "weights": str(self.path), "network_precision": self.pipeline.precision}
         array = np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1))
         record = beginning.record(self.pipeline, sampling, n, seed, start)
         return Images(array, source, self.pipeline.column_titles(sampling), record)
@@ -182,13 +181,11 @@ class Model:
         Raises:
             UsageError: they do not fit the model or each other.
         """
-        chosen = {name: options.get(name) for name in SamplingOptions.__annotations__}
-        if chosen["steps"] is not None:
-            check_whole("steps", chosen["steps"], 1)
-        check_range("eta", chosen["eta"], 0, 1)
-        check_range("delta", chosen["delta"], 0, 1)
-        check_range("guidance", chosen["guidance"], 0, 100)
-        return self.pipeline.sampling(**chosen)
+        request = SamplingRequest(**{one.name: options.get(one.name) for one in SAMPLING_OPTIONS})
+        for one, value in request.given().items():
+            if one.low is not None:
+                (check_whole if one.kind is int else check_range)(one.name, value, one.low, one.high)
+        return self.pipeline.resolve(request)
 
     def __repr__(self) -> str:
         height, width, channels = self.image_shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,28 +12,6 @@ from numpy.typing import NDArray
 from blurcli.base.errors import OptionError, did_you_mean
 
 MAX_SEED = 2**64 - 1
-
-
-class SamplingOptions(TypedDict, total=False):
-    """How images are made; the preset's way for what is not given.
-
-    Keys:
-        sampler: name of the method, such as `abm`.
-        steps: steps of the sampler, at least 1.
-        eta: noise of `ddim`, in [0, 1].
-        delta: noise per step of `heat`, for images in [0, 1].
-        label: name of a class; `none`; `all` in turn.
-        guidance: classifier-free guidance, or by the guide, in [0, 100]; 1 is none.
-        final: for diffusion, `noisy` or `denoised`.
-    """
-
-    sampler: str
-    steps: int
-    eta: float
-    delta: float
-    label: str
-    guidance: float
-    final: Literal["noisy", "denoised"]
 
 
 def check_names(function: str, options: Mapping[str, Any], known: Any) -> None:
@@ -60,7 +38,7 @@ def check_range(name: str, value: float | None, low: float, high: float | None =
     raise OptionError(name, value, f"must be at least {low}" if high is None else f"must be from {low} to {high}")
 
 
-def check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
+def check_whole(name: str, value: int, low: float, high: float | None = None) -> None:
     """Raise an OptionError for what is no whole number in [low, high]."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise OptionError(name, repr(value), "must be a whole number")

@@ -12,8 +12,9 @@ from blurcli import evaluate
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
-from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_whole
+from blurcli.api.options import MAX_SEED, check_names, check_whole
 from blurcli.base import console
+from blurcli.core.sampling_options import SamplingOptions
 from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 
 _BATCH = 256

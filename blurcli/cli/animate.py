@@ -11,22 +11,21 @@ import typer
 
 from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
+    AS_PRESET,
     AssignmentsOption,
-    ClassOption,
-    DeltaOption,
     DeviceOption,
-    GuidanceOption,
     GuideOption,
     JsonOption,
     PrecisionOption,
     RunOption,
-    SamplerOption,
     SeedOption,
-    StepsOption,
     WeightsOption,
     find_weights,
+    sampling_flags,
     show,
+    takes_sampling_options,
 )
+from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_images, load_model, own_source, photo_size, read_photo, resolve_preset
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ _LARGEST_PHOTO_PX = 512  # of its longer side
 _FRAMES, _STRIP_FRAMES = 41, 8
 
 
+@takes_sampling_options()
 def animate(
     out: Annotated[
         Path,
@@ -102,11 +102,7 @@ def animate(
     labels: Annotated[bool, typer.Option("--labels", help="Write time, log-SNR and blur on every frame.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="All frames in one still .png, from left to right.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Play the animation in the terminal, too.")] = False,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    delta: DeltaOption = None,
-    label: ClassOption = None,
-    guidance: GuidanceOption = None,
+    request: SamplingRequest = AS_PRESET,
     guide: GuideOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -129,10 +125,10 @@ def animate(
     source.check(direction)
     if precision is not None and direction == "forward" and what not in ("x_hat", "both"):
         raise UsageError("--precision: no network is called here; leave it out, or add --show x_hat or --direction reverse")
-    if direction == "forward" and any(option is not None for option in (sampler, steps, delta, label, guidance, guide)):
+    if direction == "forward" and (request.given() or guide is not None):
         raise UsageError(
-            "--sampler, --steps, --delta, --class, --guidance, --guide: apply to the reverse process; leave them out, or use "
-            "--direction reverse (--frames sets the number of frames)"
+            f"{sampling_flags()}, --guide: apply to the reverse process; leave them out, or use --direction reverse "
+            "(--frames sets the number of frames)"
         )
     single_reverse = direction == "reverse" and not compare
     spacing = spacing or ("steps" if single_reverse else "time")
@@ -166,11 +162,7 @@ def animate(
     if clean is not None:
         trajectories.append(forward_trajectory(processes, clean, seed, View(times, what)))
     if direction in ("reverse", "both"):
-        processes = [
-            replace(one, sampling=one.model.sampling(sampler, steps, None, delta, label, guidance))
-            for one in processes
-            if one.model is not None
-        ]
+        processes = [replace(one, sampling=one.model.resolve(request)) for one in processes if one.model is not None]
         total = sum(one.sampling.steps for one in processes if one.sampling is not None)
         view = View(frames if spacing == "steps" else times[::-1], what)
         with console.progress("sampling", total) as update:

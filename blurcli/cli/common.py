@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,17 +13,13 @@ import typer
 
 from blurcli.base.errors import UsageError, quoted
 from blurcli.cli import completion
-from blurcli.core.samplers import FINALS, SAMPLERS
+from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingOption, SamplingRequest
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
 
-if TYPE_CHECKING:
-    SamplerName = str
-    FinalName = str
-else:
-    SamplerName = Literal[tuple(SAMPLERS)]  # Typer reads the choices at run time
-    FinalName = Literal[FINALS]
+AS_PRESET = SamplingRequest()
+"""Nothing chosen."""
 
 STARTED = time.perf_counter()
 """About when the command began."""
@@ -47,39 +46,10 @@ WeightsOption = Annotated[
         help="Weights: a .safetensors file; hf://user/repo, or its address; or shapes or photos, the bundled models.",
     ),
 ]
-SamplerOption = Annotated[
-    SamplerName | None,
-    typer.Option("--sampler", help="Sampling method. [default: the preset's]"),
-]
-StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler. [default: the preset's]")]
-EtaOption = Annotated[
-    float | None,
-    typer.Option("--eta", min=0, max=1, help="Noise of ddim, 0 to 1; 1 is that of ancestral. [default: the preset's]"),
-]
-DeltaOption = Annotated[
-    float | None,
-    typer.Option("--delta", min=0, max=1, help="Noise per step of heat, for images in [0, 1]. [default: the preset's]"),
-]
-ClassOption = Annotated[
-    str | None,
-    typer.Option("--class", help="Name of a class; all, in turn; or none. [default: the frequencies of the training data]"),
-]
-GuidanceOption = Annotated[
-    float | None,
-    typer.Option(
-        "--guidance",
-        min=0,
-        max=100,
-        help="Classifier-free guidance, or by --guide; 1 is none. [default: the preset's; with --guide 2]",
-    ),
-]
+
 GuideOption = Annotated[
     str | None,
     typer.Option("--guide", help="Weights of an earlier or smaller version of the model: guide away from it (autoguidance)."),
-]
-FinalOption = Annotated[
-    FinalName | None,
-    typer.Option("--final", help="End with the noise of t = 0, under a grey level, or without any. [default: the preset's]"),
 ]
 CalibrationOption = Annotated[
     bool,
@@ -106,6 +76,41 @@ PrecisionOption = Annotated[
     typer.Option("--precision", help="Precision of the network; auto: bf16 where the hardware has it. [default: the preset's]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
+
+
+def _sampling_parameter(one: SamplingOption) -> inspect.Parameter:
+    kind = Literal[one.choices] if one.choices else one.kind  # read at run time
+    option = typer.Option(f"--{one.flag}", min=one.low, max=one.high, help=f"{one.help} [default: {one.default}]")
+    return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+
+
+def sampling_flags() -> str:
+    """All flags of `SamplingRequest`, for messages."""
+    return ", ".join(f"--{one.flag}" for one in SAMPLING_OPTIONS)
+
+
+def takes_sampling_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, in the place of its parameter `request`, an option per field of `SamplingRequest`.
+
+    Args:
+        *names: the fields; all without any.
+    """
+    own = {one.name: _sampling_parameter(one) for one in SAMPLING_OPTIONS if one.name in names or not names}
+
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            parameters += own.values() if parameter.name == "request" else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+
+        @functools.wraps(command)
+        def call(**given: Any) -> None:
+            command(request=SamplingRequest(**{name: given.pop(name) for name in own}), **given)
+
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return call
+
+    return with_options
 
 
 def with_precision(assignments: list[str] | None, precision: str | None) -> list[str]:

@@ -12,25 +12,21 @@ import typer
 
 from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
+    AS_PRESET,
     BatchSizeOption,
     CalibrationOption,
-    ClassOption,
-    DeltaOption,
     DeviceOption,
-    EtaOption,
-    FinalOption,
-    GuidanceOption,
     GuideOption,
     JsonOption,
     PrecisionOption,
     ReferenceOption,
     RunOption,
-    SamplerOption,
     SeedOption,
     SplitOption,
-    StepsOption,
     WeightsOption,
     find_weights,
+    sampling_flags,
+    takes_sampling_options,
 )
 from blurcli.cli.scoring import (
     FeaturesOption,
@@ -39,6 +35,7 @@ from blurcli.cli.scoring import (
     ModeOption,
     PublishedOption,
 )
+from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 from blurcli.workflows.session import distributed_context, load_model, started_by_torchrun
 
@@ -47,6 +44,7 @@ if TYPE_CHECKING:
     from blurcli.evaluate import ModelImages, ScoredImages, Scorer
 
 
+@takes_sampling_options()
 def fid(
     run: RunOption = None,
     weights: WeightsOption = None,
@@ -67,14 +65,8 @@ def fid(
     features: FeaturesOption = None,
     inception: InceptionOption = None,
     force: ForceOption = False,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    eta: EtaOption = None,
-    delta: DeltaOption = None,
-    label: ClassOption = None,
-    guidance: GuidanceOption = None,
+    request: SamplingRequest = AS_PRESET,
     guide: GuideOption = None,
-    final: FinalOption = None,
     seed: SeedOption = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Sets of images, from --seed on: mean and spread.")] = 1,
     batch_size: BatchSizeOption = None,
@@ -107,11 +99,11 @@ def fid(
     if samples is not None:
         if started_by_torchrun():
             raise UsageError("--samples: stored images are scored by one process; run the command without torchrun")
-        making = (weights, sampler, steps, eta, delta, label, guidance, guide, final, batch_size, precision)
+        making = (weights, guide, batch_size, precision, *request.given().values())
         if any(option is not None for option in making) or seed or repeats > 1 or not calibrated:
             raise UsageError(
-                "--samples: scores stored images; leave out --weights, --sampler, --steps, --eta, --delta, --class, "
-                "--guidance, --guide, --final, --seed, --repeats, --batch-size, --precision and --no-calibration"
+                f"--samples: scores stored images; leave out --weights, {sampling_flags()}, --guide, --seed, --repeats, "
+                "--batch-size, --precision and --no-calibration"
             )
     elif size is not None:
         raise UsageError("--size: resizes --samples; a model makes images of one size, leave it out")
@@ -122,7 +114,7 @@ def fid(
         else:
             path, chosen_run = find_weights(run, weights)
             model, step = load_model(path, device, calibrated, guide, precision)
-            sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
+            sampling = model.resolve(request)
             count = n or model.config.score.n
             sets = [
                 evaluate.ModelImages(model, step, count, number, sampling, batch_size, distributed)

@@ -9,6 +9,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from blurcli.core.sampling_options import SAMPLING_OPTIONS
+
 _KINDS = {
     **dict.fromkeys(("int", "int range", "integer", "integer range"), "N"),
     **dict.fromkeys(("float", "float range"), "X"),
@@ -42,7 +44,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Damage": ("blur", "defocus", "motion", "kernel", "noise", "enlarge", "mask"),
     "Sampling": (
-        *("n", "sampler", "samplers", "steps", "eta", "delta", "final", "class", "guidance", "calibration", "seed", "seeds"),
+        *("n", "samplers", *(one.flag for one in SAMPLING_OPTIONS), "calibration", "seed", "seeds"),
         *("temperature", "mean", "spread"),
         *("repeats", "calls", "init-image", "strength", "init-blurred", "interpolate", "same-init", "share-noise"),
     ),
@@ -109,7 +111,7 @@ GUIDES = {
         (
             "sample",
             (
-                *("run", "weights", "guide", "sampler", "steps", "delta", "class", "guidance", "seed"),
+                *("run", "weights", "guide", "seed", *(one.flag for one in SAMPLING_OPTIONS)),
                 *("device", "precision", "json"),
             ),
         ),

@@ -9,9 +9,9 @@ import typer
 
 from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
+    AS_PRESET,
     CalibrationOption,
     CountOption,
-    DeltaOption,
     DeviceOption,
     JsonOption,
     PrecisionOption,
@@ -21,13 +21,16 @@ from blurcli.cli.common import (
     SplitOption,
     WeightsOption,
     find_weights,
+    takes_sampling_options,
 )
+from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import chosen_count, load_model, reference_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@takes_sampling_options("delta")
 def likelihood(
     run: RunOption = None,
     weights: WeightsOption = None,
@@ -37,7 +40,7 @@ def likelihood(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Bound for so many ancestral steps. [default: continuous time]")
     ] = None,
-    delta: DeltaOption = None,
+    request: SamplingRequest = AS_PRESET,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls per image; more are more precise.")] = 32,
     seed: SeedOption = 0,
     calibrated: CalibrationOption = True,
@@ -60,7 +63,7 @@ def likelihood(
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated, precision=precision)
-    chosen = model.family.resolve_likelihood(LikelihoodConfig(calls, steps, delta))
+    chosen = model.family.resolve_likelihood(LikelihoodConfig(calls, steps, request.delta))
     split = split or model.config.score.split
     dataset = reference_images(model.config, chosen_run, data, split)
     count = chosen_count(n, dataset)

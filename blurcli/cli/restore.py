@@ -14,9 +14,8 @@ import typer
 from blurcli.base.errors import OptionError, UsageError, UserError
 from blurcli.cli import restoration_score
 from blurcli.cli.common import (
-    ClassOption,
+    AS_PRESET,
     DeviceOption,
-    GuidanceOption,
     GuideOption,
     JsonOption,
     PrecisionOption,
@@ -27,8 +26,10 @@ from blurcli.cli.common import (
     WeightsOption,
     find_weights,
     show,
+    takes_sampling_options,
 )
 from blurcli.cli.scoring import FeaturesOption
+from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_model, load_torch, read_file, read_weights
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _SUFFIX = "-restored"
 
 
+@takes_sampling_options("label", "guidance")
 def restore(
     photos: Annotated[
         list[str] | None, typer.Argument(help="Photos, or folders or .zip files of them.", show_default=False)
@@ -79,8 +81,7 @@ def restore(
     seed: SeedOption = 0,
     run: RunOption = None,
     weights: WeightsOption = None,
-    label: ClassOption = None,
-    guidance: GuidanceOption = None,
+    request: SamplingRequest = AS_PRESET,
     guide: GuideOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="A picture, or a folder. [default: PHOTO-restored.png, or FOLDER-restored]")
@@ -140,7 +141,7 @@ def restore(
     path, chosen_run = (bundled.PHOTOS_PATH, None) if run is None and weights is None else find_weights(run, weights)
 
     def restorer() -> Restorer:
-        return Restorer(load_model(path, device, guide=guide, precision=precision)[0], label, guidance)
+        return Restorer(load_model(path, device, guide=guide, precision=precision)[0], request.label, request.guidance)
 
     if score:
         images = restoration_score.ScoredImages(n, data, split, features)

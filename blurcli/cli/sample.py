@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -12,25 +12,21 @@ import typer
 
 from blurcli.base.errors import UsageError
 from blurcli.cli.common import (
+    AS_PRESET,
     BatchSizeOption,
     CalibrationOption,
-    ClassOption,
-    DeltaOption,
     DeviceOption,
-    EtaOption,
-    FinalOption,
-    GuidanceOption,
     GuideOption,
     JsonOption,
     PrecisionOption,
     RunOption,
-    SamplerOption,
     SeedOption,
-    StepsOption,
     WeightsOption,
     find_weights,
     show,
+    takes_sampling_options,
 )
+from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import StartOptions, distributed_context, load_model
 
 if TYPE_CHECKING:
@@ -43,6 +39,7 @@ if TYPE_CHECKING:
 _WORTH_TELLING = 100 << 20  # bytes
 
 
+@takes_sampling_options()
 def sample(
     run: RunOption = None,
     weights: WeightsOption = None,
@@ -50,14 +47,8 @@ def sample(
         bool, typer.Option("--fast", help="Use the run's distilled model (blurdiff distill): fewer steps.")
     ] = False,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 64,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    eta: EtaOption = None,
-    delta: DeltaOption = None,
-    label: ClassOption = None,
-    guidance: GuidanceOption = None,
+    request: SamplingRequest = AS_PRESET,
     guide: GuideOption = None,
-    final: FinalOption = None,
     seed: SeedOption = 0,
     init_image: Annotated[
         Path | None, typer.Option("--init-image", help="Start from this photo, diffused, instead of noise.")
@@ -100,18 +91,14 @@ def sample(
     with distributed_context(device) as distributed:
         path, chosen_run = find_weights(run, weights, fast)
         model, step = load_model(path, device, calibrated, guide, precision)
-        sampling = model.sampling(sampler, steps, eta, delta, label, guidance, final)
+        sampling = model.resolve(request)
         if out is None:
             out = _default_out(
                 chosen_run.path / "samples" if chosen_run is not None else Path(),
                 f"step-{step:08d}-{sampling.sampler}-{sampling.steps}-seed{seed}-n{n}",
                 {
-                    f"-eta{sampling.eta:g}": sampling.eta,
-                    f"-delta{delta}": delta is not None,
-                    f"-{label}": label is not None,
-                    f"-guidance{guidance}": guidance is not None,
+                    **{f"-{one.mark(value)}": one.name not in ("sampler", "steps") for one, value in request.given().items()},
                     f"-guide-{Path(guide).stem if guide else ''}": guide is not None,
-                    f"-{final}": final is not None,
                     f"-{init_image.stem if init_image else ''}{beginning.time:g}": init_image,
                     "-blurred": init_blurred,
                     f"-to{interpolate}": interpolate is not None,
@@ -137,7 +124,7 @@ def sample(
                 console.notify(f"warning: the last step draws no noise, and there is only one: {effect}; use more --steps")
 
         start = beginning.start(model.config, n, seed)
-        record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}
+        record = {**sampling.record, "seed": seed, "weights": str(path), "calibrated": model.calibrated}
         record["network_precision"] = model.precision
         if sampling.guide is None:
             del record["guide"]  # as before there were guides, for folders that are continued

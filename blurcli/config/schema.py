@@ -11,9 +11,11 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from blurcli.base.errors import did_you_mean
 from blurcli.config.processes import DiffusionConfig, ProcessConfig
-from blurcli.config.section import Section, one_of
+from blurcli.config.section import FIXED, FREE, Section, one_of
+from blurcli.config.sources import DATASET_NAMES
 from blurcli.core.objectives import OBJECTIVES
-from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for
+from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for, takers_of
+from blurcli.core.sampling_options import METHOD_OPTIONS
 from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.trackers import TRACKERS
 
@@ -37,7 +39,10 @@ class DataConfig(Section):
     """The training images."""
 
     source: str = Field(
-        "shapes", min_length=1, description="shapes, cifar10, cifar100, mnist, fashion-mnist, or a folder or .zip of images"
+        "shapes",
+        min_length=1,
+        description=f"{', '.join(DATASET_NAMES)}, or a folder or .zip of images",
+        json_schema_extra=FREE,
     )
     image_size: tuple[Side, Side] = Field((32, 32), description="height and width in pixels; one number for a square")
     channels: Literal[1, 3] = Field(3, description="1 for gray, 3 for color")
@@ -66,7 +71,9 @@ class DataConfig(Section):
     classes: int | None = Field(
         None, ge=2, le=100_000, description="number of classes of a class-conditional model; null for an unconditional one"
     )
-    max_broken: int = Field(0, ge=0, description="unreadable files to skip and name; more of them end the command")
+    max_broken: int = Field(
+        0, ge=0, description="unreadable files to skip and name; more of them end the command", json_schema_extra=FREE
+    )
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -154,8 +161,9 @@ class DistillConfig(Section):
 class TrainConfig(Section):
     """Length of the training, and what is written when."""
 
+    free = True
     steps: int = Field(200_000, ge=1, description="length of the training")
-    batch_size: int = Field(128, ge=1, le=65_536, description="images per step, over all processes")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images per step, over all processes", json_schema_extra=FIXED)
     micro_batch: Positive | Literal["auto"] | None = Field(
         None, description="images per forward and backward pass; null for all, auto for as many as a GPU's memory holds"
     )
@@ -207,6 +215,7 @@ class TrainConfig(Section):
 class SampleConfig(Section):
     """How images are sampled."""
 
+    free = True
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(
         "abm", description="the method; heat for, and only for, heat dissipation; consistency likewise for that objective"
     )
@@ -229,17 +238,19 @@ class SampleConfig(Section):
 
     @model_validator(mode="after")
     def _options_fit_sampler(self) -> SampleConfig:
-        options = SAMPLERS[self.sampler].option_names()
-        if self.eta and "eta" not in options:
-            raise ValueError(f"eta is for sampler: ddim; {self.sampler} has no such option")
-        if (self.delta is None) == ("delta" in options):
-            raise ValueError("delta is for sampler: heat, which needs it (0.0125, for example); for others it is null")
+        for one in METHOD_OPTIONS:
+            value, takers = getattr(self, one.name), takers_of(one.name)
+            if value != one.neutral and self.sampler not in takers:
+                raise ValueError(f"{one.name} is for sampler: {', '.join(takers)}; {self.sampler} has no such option")
+            if value is None and self.sampler in takers:
+                raise ValueError(f"{one.name}: sampler {self.sampler} needs it; 0.0125, for example")
         return self
 
 
 class ScoreConfig(Section):
     """How samples are scored."""
 
+    free = True
     n: int = Field(50_000, ge=2, description="number of samples")
     split: Literal["train", "test"] = Field("train", description="reference images")
     mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] = Field(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 
 
 def one_of(choices: Iterable[str]) -> AfterValidator:
@@ -20,9 +21,19 @@ def one_of(choices: Iterable[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Section(BaseModel):
-    """Common rules: no unknown keys, no changes after construction, no infinities."""
+FREE: JsonDict = {"free": True}
+FIXED: JsonDict = {"free": False}
+"""For `json_schema_extra` of a key that differs from its section in this."""
 
+
+class Section(BaseModel):
+    """Common rules: no unknown keys, no changes after construction, no infinities.
+
+    Attributes:
+        free: whether a run can continue with other values of its keys, because they do not change what is learned.
+    """
+
+    free: ClassVar[bool] = False
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")

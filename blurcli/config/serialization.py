@@ -7,19 +7,23 @@ from typing import Any
 
 import yaml
 
-from blurcli.config.schema import Config, SampleConfig, ScoreConfig
+from blurcli.config.schema import Config
 from blurcli.config.section import Section
 
-# A run can continue with other values of these keys: they do not change what is learned.
-FREE_KEYS = frozenset(
-    {"data.source", "data.max_broken", "train.steps", "train.precision", "train.log_every_steps", "train.preview_every_steps"}
-    | {"train.preview_images", "train.save_every_steps", "train.keep", "train.health_every_steps", "train.max_bad_steps"}
-    | {"train.deterministic", "train.micro_batch", "train.checkpoint_activations"}
-    | {"train.channels_last", "train.compile", "train.trackers"}
-    | {"train.score_every_steps", "train.score_images", "train.score_features"}
-    | {f"sample.{key}" for key in SampleConfig.model_fields}
-    | {f"score.{key}" for key in ScoreConfig.model_fields}
-)
+
+def _free_keys() -> Iterable[str]:
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            for key, own in section.model_fields.items():
+                chosen = own.json_schema_extra if isinstance(own.json_schema_extra, dict) else {}
+                if chosen.get("free", section.free):
+                    yield f"{name}.{key}"
+
+
+FREE_KEYS = frozenset(_free_keys())
+"""A run can continue with other values of these keys: they do not change what is learned."""
+
 # The first parts of the keys that a distilled model shares with its teacher.
 TEACHER_KEYS = ("process.", "model.", "data.image_size", "data.channels", "data.centered", "data.classes", "data.augment")
 

@@ -42,6 +42,7 @@ def sample(
     eta: float = 0.0,
     start: float | None = None,
     final: str = "noisy",
+    **options: float,
 ) -> Tensor:
     """Generate images: integrate the reverse process to t = 0.
 
@@ -64,6 +65,7 @@ def sample(
         start: the time, in [1e-6, 1], of a state `z` to start from, such as a diffused photo; None to start from noise.
         final: `noisy` ends at t = 0, where the process has noise of `exp(-logsnr_max / 2)`, 0.86 grey levels by default, as in
             the paper; `denoised` extends the last step to an image without noise.
+        **options: other options of the sampler, which are its fields.
 
     Returns:
         The images at t = 0, or without noise, (B, C, H, W), about [-1, 1], in the dtype of `z`.
@@ -82,7 +84,8 @@ def sample(
     space = None
     if method.whitened:
         space = _space_of(denoiser, process, z, spectrum, mean, method.falling_spectrum)
-    options = {"eta": eta} if "eta" in method.option_names() else {}
+    if "eta" in method.option_names():
+        options["eta"] = eta
     plan = make_plan(method(**options), process, steps, z.device, start=start, space=space, final=final)
     return sample_by_plan(denoiser, plan, z, noise, on_step)
 

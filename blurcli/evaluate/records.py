@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from blurcli.base import files
+from blurcli.core.sampling_options import SAMPLING_OPTIONS
 from blurcli.evaluate.metrics import RANKING, TITLES, Metric
 
 Score = dict[str, Any]
 
-SAMPLING = ("sampler", "steps", "eta", "delta", "label", "guidance", "final", "guide")
+SAMPLING = (*(one.name for one in SAMPLING_OPTIONS), "guide")
 """The keys of a score that hold its `SamplingConfig`."""
 
 _EXECUTION = ("calibrated", "network_precision")
@@ -24,7 +25,7 @@ _SUBJECT = (
     *("damage", *_RESTORATION),
 )
 # In effect where a score has no such key.
-_NEUTRAL: Score = {"eta": 0.0, "guidance": 1.0, "calibrated": False, "final": "noisy"}
+_NEUTRAL: Score = {one.name: one.neutral for one in SAMPLING_OPTIONS} | {"calibrated": False, "final": "noisy"}
 _LABELS = ("run", "name", "samples", "weights")
 _ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, *_EXECUTION, *_RESTORATION)
 _LARGEST = 1e300
@@ -93,16 +94,8 @@ def sampling_title(score: Score, usual: Score | None = None) -> str:
         usual: settings that are not mentioned; None for the neutral ones.
     """
     parts = [] if score.get("sampler") is None else [str(score["sampler"])]
-    for key, title in (
-        ("eta", "eta"),
-        ("label", "class"),
-        ("guidance", "guidance"),
-        ("guide", "by"),
-        ("delta", "delta"),
-        ("final", "final"),
-        ("temperature", "temperature"),
-        ("draws", "mean of"),
-    ):
+    titles = {one.name: one.title for one in SAMPLING_OPTIONS if one.name not in ("sampler", "steps")}
+    for key, title in (titles | {"guide": "by", "temperature": "temperature", "draws": "mean of"}).items():
         value = _setting(score, key)
         if value is not None and value != _setting(usual or {}, key):
             parts.append(f"{title} {value:g}" if is_number(value) else f"{title} {value}")

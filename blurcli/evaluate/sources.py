@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
+from blurcli.core.sampling_options import SamplingConfig
 from blurcli.evaluate.features import Features
 from blurcli.evaluate.statistics import Statistics, contribute, measure, part_size
-from blurcli.families import SamplingConfig
 from blurcli.model.pipeline import Pipeline, to_uint8
 
 
@@ -75,7 +75,7 @@ class ModelImages:
             "n": self.count,
             "weights_sha256": self.pipeline.digest,
             "step": self.step,
-            **asdict(self.sampling),
+            **self.sampling.record,
             "calibrated": self.pipeline.calibrated,
             "network_precision": self.pipeline.precision,
             "seed": self.seed,

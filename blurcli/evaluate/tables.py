@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from blurcli.core.sampling_options import SAMPLING_OPTIONS
 from blurcli.evaluate.metrics import TITLES
 from blurcli.evaluate.records import Group, Score, comparable, is_number
 
 # Keys of a score with their titles, in the order of the columns; those with one value in all rows are named once.
 _SUBJECT = {"samples": "samples", "step": "step"}
 _SETTINGS = {
-    "sampler": "sampler",
-    "steps": "steps",
-    "final": "final",
-    "eta": "eta",
-    "delta": "delta",
-    "label": "class",
-    "guidance": "guidance",
+    **{one.name: one.title for one in SAMPLING_OPTIONS},
     "guide": "guide",
     "calls": "calls",
     "temperature": "temperature",

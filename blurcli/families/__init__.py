@@ -15,7 +15,6 @@ from blurcli.families.base import (
     LikelihoodConfig,
     ModelData,
     Photo,
-    SamplingConfig,
 )
 from blurcli.families.blurring import BlurringFamily
 from blurcli.families.heat import HeatFamily
@@ -31,7 +30,6 @@ __all__ = [
     "LikelihoodConfig",
     "ModelData",
     "Photo",
-    "SamplingConfig",
     "family_of",
 ]
 

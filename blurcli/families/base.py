@@ -21,44 +21,13 @@ from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.plans import Plan
 from blurcli.core.process import Process
 from blurcli.core.rng import Noises
-from blurcli.core.samplers import DEFAULT_FINAL, FINALS, SAMPLERS, names_for
+from blurcli.core.samplers import DEFAULT_FINAL, FINALS, SAMPLERS, names_for, takers_of
 from blurcli.core.sampling import Observer
+from blurcli.core.sampling_options import METHOD_OPTIONS, SamplingConfig, SamplingRequest
 from blurcli.data.moments import measure_moments
 
 if TYPE_CHECKING:
     from blurcli.config import Config
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How images are sampled, resolved against a model; recorded field by field with every score.
-
-    Attributes:
-        sampler: name of the method.
-        steps: steps of the sampler, at least 1.
-        eta: noise of `ddim`, in [0, 1]; 0 for others.
-        delta: noise per step of `heat`, for images in [0, 1]; None for others.
-        label: name of a class; `none`; `all` in turn; None for the class frequencies of the training data.
-        guidance: classifier-free guidance, or by a guide; 1 is none.
-        final: `noisy` or `denoised`, see `core.sample`; None for heat dissipation, whose last step adds no noise.
-        guide: digest of the weaker model that guides; None for none.
-    """
-
-    sampler: str
-    steps: int
-    eta: float = 0.0
-    delta: float | None = None
-    label: str | None = None
-    guidance: float = 1.0
-    final: str | None = None
-    guide: str | None = None
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether the steps draw noise."""
-        method = SAMPLERS[self.sampler]
-        values = {name: getattr(self, name) for name in method.option_names()}
-        return method(**values).stochastic
 
 
 @dataclass(frozen=True)
@@ -282,37 +251,29 @@ class Family(ABC):
         """The family's own tensors for a weights file, from the training images (N, C, H, W) uint8."""
         return {}
 
-    def resolve_sampling(
-        self,
-        sampler: str | None = None,
-        steps: int | None = None,
-        eta: float | None = None,
-        delta: float | None = None,
-        final: str | None = None,
-        **conditions: Any,
-    ) -> SamplingConfig:
+    def resolve_sampling(self, request: SamplingRequest, guide: str | None = None) -> SamplingConfig:
         """How to sample, with the preset's value for everything that is None, checked.
 
         Args:
-            sampler: name of the method.
-            steps: steps of the sampler.
-            eta: noise of `ddim`, in [0, 1].
-            delta: noise per step of `heat`, for images in [0, 1].
-            final: for diffusion, `noisy` or `denoised`.
-            conditions: the other fields of `SamplingConfig`, resolved.
+            request: what is wanted; its classes and guidance are checked before.
+            guide: digest of the weaker model that guides; None for none.
 
         Raises:
             OptionError: see `check_sampling`.
         """
         own = self.config.sample
-        sampler = sampler or own.sampler
-        if eta is None:
-            eta = own.eta if sampler == own.sampler else 0.0
-        delta = own.delta if delta is None else delta
-        final = final or own.final
-        if final is None and self.ends_noisy:
-            final = DEFAULT_FINAL
-        chosen = SamplingConfig(sampler, steps or own.steps, eta, delta, final=final, **conditions)
+        sampler = request.sampler or own.sampler
+        values = {}
+        for one in METHOD_OPTIONS:
+            value = getattr(request, one.name)
+            if value is None and sampler == own.sampler:
+                value = getattr(own, one.name, None)
+            values[one.name] = one.neutral if value is None else value
+        final = request.final or own.final or (DEFAULT_FINAL if self.ends_noisy else None)
+        guidance = 1.0 if request.guidance is None else request.guidance
+        chosen = SamplingConfig(
+            sampler, request.steps or own.steps, label=request.label, guidance=guidance, final=final, guide=guide, **values
+        )
         self.check_sampling(chosen)
         return chosen
 
@@ -332,11 +293,11 @@ class Family(ABC):
             kind = "distilled" if self.objective.ends_path else f"of the family {self.name}"
             reason = f"this model is {kind}: use {', '.join(known)}{hint}"
             raise OptionError("sampler", sampling.sampler, reason)
-        options = SAMPLERS[sampling.sampler].option_names()
-        for name, value in (("eta", sampling.eta or None), ("delta", sampling.delta)):
-            if value is not None and name not in options:
-                takers = ", ".join(method.name for method in SAMPLERS.values() if name in method.option_names())
-                raise OptionError(name, f"{value:g}", f"sampler {sampling.sampler} has no such option; it is for {takers}")
+        for one in METHOD_OPTIONS:
+            value = getattr(sampling, one.name)
+            if value != one.neutral and one.name not in sampling.method_options:
+                reason = f"sampler {sampling.sampler} has no such option; it is for {', '.join(takers_of(one.name))}"
+                raise OptionError(one.name, f"{value:g}", reason)
 
     @property
     def samplers(self) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from blurcli.core.plans import Plan, make_plan
 from blurcli.core.process import BlurringDiffusion
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
+from blurcli.core.sampling_options import SamplingConfig
 from blurcli.core.whitened import WhitenedSpace
-from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo, SamplingConfig
+from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo
 
 _TIME_CELLS = 512  # between which training times are interpolated
 _SHOWN_TIMES = (0.25, 0.5, 0.75, 1.0)
@@ -45,7 +46,7 @@ class BlurringModel(FamilyModel):
     def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
         """See `FamilyModel.plan`."""
         method = SAMPLERS[sampling.sampler]
-        sampler = method(**{name: getattr(sampling, name) for name in method.option_names()})
+        sampler = method(**sampling.method_options)
         start = None if photo is None else photo.strength
         space = self.space if method.whitened else None
         final = sampling.final or DEFAULT_FINAL

@@ -22,6 +22,7 @@ from blurcli.core.moments import DataMoments
 from blurcli.core.plans import Plan, make_plan
 from blurcli.core.samplers.heat import Heat
 from blurcli.core.sampling import Observer
+from blurcli.core.sampling_options import SamplingConfig
 from blurcli.data.moments import dct_chunks, evenly_spaced
 from blurcli.families.base import (
     Batch,
@@ -30,7 +31,6 @@ from blurcli.families.base import (
     LikelihoodConfig,
     ModelData,
     Photo,
-    SamplingConfig,
 )
 
 BLURRED_BANK = "starts"

@@ -23,7 +23,8 @@ from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.rng import ImageNoise, Noises, draw_classes
 from blurcli.core.sampling import Observer
-from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
+from blurcli.core.sampling_options import SamplingConfig, SamplingRequest
+from blurcli.families import Batch, ModelData, Photo, family_of
 from blurcli.model.guide import Guide, load_guide
 from blurcli.model.inference import InferenceNetwork, in_precision, load_network, resolve_precision
 from blurcli.model.weights import Classes, Weights
@@ -218,34 +219,24 @@ class Pipeline:
         spectrum, mean = self.model.spectrum, self.model.mean
         return content_hash({**self.network.state_dict(), "spectrum": spectrum, "mean": mean})[:16]
 
-    def sampling(
-        self,
-        sampler: str | None = None,
-        steps: int | None = None,
-        eta: float | None = None,
-        delta: float | None = None,
-        label: str | None = None,
-        guidance: float | None = None,
-        final: str | None = None,
-    ) -> SamplingConfig:
-        """How to sample, with the preset's value for everything that is None.
+    def sampling(self, sampler: str | None = None, steps: int | None = None, **options: Any) -> SamplingConfig:
+        """How to sample; see `resolve`.
 
         Args:
             sampler: name of the method.
             steps: steps of the sampler.
-            eta: noise of `ddim`, in [0, 1].
-            delta: noise per step of `heat`, for images in [0, 1].
-            label: for a class-conditional model, the name of a class; `none`; `all` in turn; None for the class frequencies of
-                the training data.
-            guidance: classifier-free guidance, or by the guide; 1 is none.
-            final: for diffusion, `noisy` or `denoised`.
+            **options: the other fields of `SamplingRequest`.
+        """
+        return self.resolve(SamplingRequest(sampler, steps, **options))
+
+    def resolve(self, request: SamplingRequest) -> SamplingConfig:
+        """How to sample, with the preset's value for everything that is None.
 
         Raises:
             UsageError: options that do not fit the model or each other.
         """
-        guidance = self._resolved_guidance(label, guidance)
-        guide = None if self.guide is None else self.guide.digest
-        return self.family.resolve_sampling(sampler, steps, eta, delta, final, label=label, guidance=guidance, guide=guide)
+        request = replace(request, guidance=self._resolved_guidance(request.label, request.guidance))
+        return self.family.resolve_sampling(request, None if self.guide is None else self.guide.digest)
 
     def _resolved_guidance(self, label: str | None, guidance: float | None) -> float:
         if self.classes is None:

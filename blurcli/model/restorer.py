@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from blurcli.core.blind import Degradation, Interval, estimate
 from blurcli.core.measurements import Measurement
 from blurcli.core.restoration import Observation, restore
 from blurcli.core.rng import ImageNoise
+from blurcli.core.sampling_options import SamplingConfig
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
 from blurcli.data.photos import ROUNDING, Photo
-from blurcli.families import SamplingConfig
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.restore_options import RestoreOptions, measurement_of, response_of
 
@@ -144,7 +144,7 @@ class Restorer:
             array = getattr(options, name)
             given[name] = None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
         given["temperature"] = options.chosen_temperature
-        sampling = asdict(self.sampling(options))
+        sampling = self.sampling(options).record
         by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
         return {**given, **by_class, "weights": self.model.digest, "network_precision": self.model.precision}
 

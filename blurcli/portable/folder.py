@@ -14,6 +14,7 @@ from blurcli.base import files
 from blurcli.base.checkpoint import Tensors, check_fit
 from blurcli.base.errors import UsageError, UserError
 from blurcli.base.version import __version__
+from blurcli.core.sampling_options import SAMPLING_OPTIONS
 from blurcli.model.inference import architecture, empty_network
 from blurcli.model.weights import Weights
 from blurcli.portable.bundle import NotPortableError, bundle
@@ -75,7 +76,7 @@ def _process_config(weights: Weights) -> dict[str, Any]:
         "image_size": config.data.image_size,
         "channels": config.data.channels,
         "process": config.process.model_dump(),
-        "sample": config.sample.model_dump(include={"sampler", "steps", "eta", "delta", "guidance", "final"}),
+        "sample": config.sample.model_dump(include={one.name for one in SAMPLING_OPTIONS}),
         "classes": None if weights.classes is None else asdict(weights.classes),
         "class_dropout": config.optim.class_dropout,
         "centered": config.data.centered,

@@ -39,12 +39,9 @@ class BlurdiffPipeline(DiffusionPipeline):
         seed: int | None = None,
         class_labels: Any = None,
         guidance_scale: float | None = None,
-        sampler: str | None = None,
-        eta: float | None = None,
-        delta: float | None = None,
-        final: str | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        **options: Any,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Sample images.
 
@@ -56,12 +53,9 @@ class BlurdiffPipeline(DiffusionPipeline):
             class_labels: for a class-conditional model the name or number of a class, `all` in turn, `none`, or one name or
                 number per image; None for the class frequencies of the training data.
             guidance_scale: classifier-free guidance; 1 is none.
-            sampler: the method, as in `blurdiff sample --sampler`.
-            eta: noise of `ddim`, in [0, 1].
-            delta: noise per step of inverse heat dissipation, for images in [0, 1].
-            final: `noisy` or `denoised`.
             output_type: `pil`; `np` for an array (B, H, W, C) in [0, 1]; `pt` for a tensor (B, C, H, W) in [0, 1].
             return_dict: whether the result has a name, `images`, or is a tuple.
+            **options: sampler, eta, delta, final, as in `blurdiff sample`.
 
         Raises:
             ValueError: options that do not fit the model or each other.
@@ -77,8 +71,7 @@ class BlurdiffPipeline(DiffusionPipeline):
                 raise ValueError("generator: every image has a random stream of its own; use one generator for all of them")
             device = "cpu" if generator is None else generator.device
             seed = int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))
-        options = {"sampler": sampler, "steps": num_inference_steps, "eta": eta, "delta": delta, "final": final}
-        sampling = self.process.sampling(guidance_scale, **options)
+        sampling = self.process.sampling(steps=num_inference_steps, guidance=guidance_scale, **options)
         labels = self.process.labels(class_labels, batch_size, seed)
         with self.progress_bar(total=sampling.steps) as bar:
             images = self.process.generate(self.unet, seed, batch_size, sampling, labels, lambda *step: bar.update())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,9 @@ from blurcli.base.errors import UserError, spelled
 from blurcli.core.execution import FixedBatches, agreement, images_per_call, state_device
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.rng import ImageNoise, draw_classes
+from blurcli.core.sampling_options import SamplingConfig, SamplingRequest
 from blurcli.families import family_of
-from blurcli.families.base import Batch, ModelData, SamplingConfig
+from blurcli.families.base import Batch, ModelData
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 # What diffusers calls our options, for messages.
@@ -78,21 +80,24 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         self.save_config(folder)
         save_file(self.tensors, Path(folder, _WEIGHTS), {"format": "pt"})
 
-    def sampling(self, guidance: float | None, **wished: Any) -> SamplingConfig:
+    def sampling(self, **wished: Any) -> SamplingConfig:
         """How to sample, with the model's own value for everything that is None; see `Family.resolve_sampling`.
+
+        Args:
+            **wished: fields of `SamplingRequest`.
 
         Raises:
             ValueError: options that do not fit the model.
         """
-        guidance = self._settings.sample.guidance if guidance is None else guidance
+        request = SamplingRequest(**wished)
+        guidance = self._settings.sample.guidance if request.guidance is None else request.guidance
         if guidance != 1 and (self._classes is None or not self._class_dropout):
             reason = "has no classes" if self._classes is None else "was trained without unconditional images"
             raise ValueError(f"guidance_scale {guidance:g}: this model {reason}; use 1")
-        steps = wished["steps"]
-        if steps is not None and steps < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, not {steps}")
+        if request.steps is not None and request.steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, not {request.steps}")
         try:
-            return self._family.resolve_sampling(**wished, guidance=guidance)
+            return self._family.resolve_sampling(replace(request, guidance=guidance))
         except UserError as error:
             raise ValueError(spelled(error.text, lambda name: f"`{_NAMES.get(name, name)}`")) from None
 

@@ -159,7 +159,7 @@ def _facts(subject: Subject) -> str:
         ("device", _distinct(sessions, _device) or "not recorded"),
         ("precision", _distinct(sessions, lambda one: one.get("precision")) or f"{config.train.precision} (set; not recorded)"),
         ("started", _distinct(sessions, lambda one: one.get("time"))),
-        ("sampler", f"{sampling.sampler}, {sampling.steps} steps" + (f", final {sampling.final}" if sampling.final else "")),
+        ("sampler", sampling.title),
         ("seed", str(config.seed)),
     ]
     return markup.facts(pairs)

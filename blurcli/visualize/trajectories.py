@@ -16,7 +16,7 @@ from blurcli.core.colors import ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import Process
 from blurcli.core.rng import ImageNoise
-from blurcli.families import SamplingConfig
+from blurcli.core.sampling_options import SamplingConfig
 from blurcli.model.pipeline import Init, Pipeline, Start, to_uint8
 from blurcli.visualize.grids import Images
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from blurcli.base.runs import Run
     from blurcli.config import Config
     from blurcli.core.rng import Noises
+    from blurcli.core.sampling_options import SamplingConfig
     from blurcli.data import Dataset
-    from blurcli.families import SamplingConfig
     from blurcli.model.pipeline import Pipeline, Start
     from blurcli.model.weights import Weights
 
@@ -281,7 +281,7 @@ class StartOptions:
         """
         import hashlib
 
-        record = {**asdict(sampling), "seed": seed, "weights": model.digest, "calibrated": model.calibrated}
+        record = {**sampling.record, "seed": seed, "weights": model.digest, "calibrated": model.calibrated}
         record["network_precision"] = model.precision
         if start.init is not None:
             photo = hashlib.sha256(start.init.image.tobytes()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from importlib import import_module
 
 from blurcli.core.samplers.base import Sampler, State, Step
 
-__all__ = ["DEFAULT", "DEFAULT_FINAL", "FINALS", "SAMPLERS", "Sampler", "State", "Step", "names_for"]
+__all__ = ["DEFAULT", "DEFAULT_FINAL", "FINALS", "SAMPLERS", "Sampler", "State", "Step", "names_for", "takers_of"]
 
 DEFAULT = "abm"
 FINALS = ("noisy", "denoised")
@@ -38,3 +38,8 @@ def names_for(family: str, ends_path: bool | None = False) -> tuple[str, ...]:
     """
     names = (name for name, method in SAMPLERS.items() if method.family == family and ends_path in (None, method.ends_path))
     return tuple(sorted(names, key=lambda name: name != DEFAULT))
+
+
+def takers_of(option: str) -> list[str]:
+    """Names of the samplers with an option."""
+    return [name for name, method in SAMPLERS.items() if option in method.option_names()]
