@@ -128,8 +128,12 @@ def save(path: Path, shape: Shape = Shape()) -> OrderedDict[str, Tensor]:
     return averages
 
 
-def unet(parameters: dict[str, Tensor], x: Tensor, k: Tensor) -> Tensor:
-    """The network at times k (B,), counted from 0 to the number of steps, in the dtype of x."""
+def unet(parameters: dict[str, Tensor], x: Tensor, k: Tensor, heads: int = 1, legacy: bool = False) -> Tensor:
+    """The network at times k (B,), counted from 0 to the number of steps, in the dtype of x.
+
+    With several heads in their legacy order, the rows of the projection are q, k and v of the first head, then those of the
+    next; else q of all heads, then k, then v.
+    """
     p = {name: value.to(x.dtype) for name, value in parameters.items()}
 
     def apply(function: Any, name: str, h: Tensor, **options: Any) -> Tensor:
@@ -146,9 +150,14 @@ def unet(parameters: dict[str, Tensor], x: Tensor, k: Tensor) -> Tensor:
         return inner + (apply(F.conv2d, skip, h) if f"{skip}.weight" in p else h)
 
     def attention(name: str, h: Tensor) -> Tensor:
-        q, key, v = apply(F.conv1d, f"{name}.qkv", norm(f"{name}.norm", h).flatten(2)).chunk(3, 1)
-        weights = torch.softmax(q.mT @ key / math.sqrt(h.shape[1]), -1)
-        return h + apply(F.conv1d, f"{name}.proj_out", v @ weights.mT).reshape(h.shape)
+        rows = apply(F.conv1d, f"{name}.qkv", norm(f"{name}.norm", h).flatten(2))
+        width = h.shape[1] // heads
+        found = []
+        for head in range(heads):
+            firsts = [(3 * head + part if legacy else part * heads + head) * width for part in range(3)]
+            q, key, v = (rows[:, first : first + width] for first in firsts)
+            found.append(v @ torch.softmax(q.mT @ key / math.sqrt(width), -1).mT)
+        return h + apply(F.conv1d, f"{name}.proj_out", torch.cat(found, 1)).reshape(h.shape)
 
     def stage(name: str, h: Tensor) -> Tensor:
         for i in range(3):

@@ -79,6 +79,23 @@ def test_the_network_is_the_same_function(cli: Cli, shape: Shape) -> None:
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_several_attention_heads_in_both_orders(cli: Cli, legacy: bool) -> None:
+    parameters = save(Path("checkpoint.pth"), DEEP)
+    keys = ["--set", "model.head_channels=8", *(["--legacy-attention"] if legacy else [])]
+    done = cli(*command(DEEP, "cifar10-blur-paper"), *keys)
+    assert done.code == 0
+    assert ("if theirs was False, add --legacy-attention" in " ".join(done.err.split())) == (not legacy)
+    z, k = torch.rand(3, 3, 8, 8), torch.tensor([1.0, 37.0, 100.0])
+    with torch.inference_mode():
+        found = loaded().network(z, k / 100).double()
+    same, other = (unet(parameters, z.double(), k.double(), 4, order) for order in (legacy, not legacy))
+    torch.testing.assert_close(found, same, atol=1e-5, rtol=0)  # float32 against float64
+    assert (found - other).abs().max() > 1e-3
+    done = cli(*command(DEEP, "cifar10-blur-paper"), "--legacy-attention", "--out", "one.safetensors")
+    assert (done.code, "--legacy-attention: is for several attention heads" in " ".join(done.err.split())) == (2, True)
+
+
 def test_a_blurring_model_makes_the_same_images(cli: Cli) -> None:
     parameters = save(Path("checkpoint.pth"))
     assert cli(*BLURRING, "--set", "sample.steps=25", "--set", "process.blur_sigma_max=6").code == 0

@@ -39,6 +39,7 @@ class AnimationOptions(SamplingOptions, total=False):
     Keys:
         direction: `reverse`, from noise to images (the default); `forward`; or `both`.
         images: images that dissolve, for `forward` and `both`: `Images`, or an array (N, H, W, C) uint8 in the model's size.
+            Their class, for estimates of a class-conditional model, is `label`.
         frames: number of frames, at least 2; 41 if not given.
         spacing: `steps` of the sampler (the default of `reverse`), `time`, or `logsnr`.
         show: `z`, the states (the default); `x_hat`, the estimates of the clean image; `both`; or, for `forward`, `blur`: the
@@ -171,7 +172,10 @@ def animate(
         n = len(clean)
     trajectories = []
     if clean is not None:
-        trajectories.append(forward_trajectory([process], clean, seed, View(times, show)))
+        view = View(times, show)
+        trajectories.append(forward_trajectory([process], clean, seed, view))
+        if view.shows_estimates and pipeline.classes is not None and sampling.label is None:
+            console.notify("the classes of the images are unknown: estimates are without classes")
     if direction != "forward":
         view = View(frames if spacing == "steps" else times[::-1], show)
         with console.progress("sampling", sampling.steps) as update:

@@ -29,6 +29,8 @@ from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_images, load_model, own_source, photo_size, read_photo, resolve_preset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -123,12 +125,14 @@ def animate(
     _check_output(output, out, look)
     source = _Source(run, weights, preset, assignments, compare or [], images, size, guide, precision)
     source.check(direction)
-    if precision is not None and direction == "forward" and what not in ("x_hat", "both"):
+    estimates = what in ("x_hat", "both")
+    if precision is not None and direction == "forward" and not estimates:
         raise UsageError("--precision: no network is called here; leave it out, or add --show x_hat or --direction reverse")
-    if direction == "forward" and (request.given() or guide is not None):
+    reversing = replace(request, label=None) if estimates else request
+    if direction == "forward" and (reversing.given() or guide is not None):
         raise UsageError(
             f"{sampling_flags()}, --guide: apply to the reverse process; leave them out, or use --direction reverse "
-            "(--frames sets the number of frames)"
+            "(--frames sets the number of frames; --class is for --show x_hat, too)"
         )
     single_reverse = direction == "reverse" and not compare
     spacing = spacing or ("steps" if single_reverse else "time")
@@ -146,11 +150,16 @@ def animate(
         photo = direction == "forward" and images is not None and _is_photo(images)
         what = "blur" if photo and not strip and all(one.blurs for one in processes) else "z"
     for one in processes:
-        if one.model is None and (direction != "forward" or what in ("x_hat", "both")):
+        if one.model is None and (direction != "forward" or estimates):
             raise UsageError(f"{one.title}: is a preset, and this needs a trained model; name a run folder or a weights file")
     times = uniform_times(processes[0].process, frames, spacing) if spacing != "steps" else []
 
-    clean = _clean_images(loaded[0], images, n, seed) if direction in ("forward", "both") else None
+    models = [one.model for one in processes if one.model is not None and one.model.classes is not None]
+    asked = estimates and request.label is None
+    known = dict.fromkeys(name for model in models if asked and model.classes for name in model.classes.names)
+    clean, classes = None, None
+    if direction in ("forward", "both"):
+        clean, classes = _clean_images(loaded[0], images, n, seed, known)
     n = n if clean is None else len(clean)
     panels = len(processes) * (2 if what in ("both", "blur") else 1)
     width, height = look.picture_size(panels, n, loaded[0].config.data.image_size)
@@ -160,7 +169,14 @@ def animate(
 
     trajectories = []
     if clean is not None:
-        trajectories.append(forward_trajectory(processes, clean, seed, View(times, what)))
+        chosen = processes
+        if request.label is not None:
+            chosen = [
+                replace(one, sampling=one.model.sampling(label=request.label)) for one in processes if one.model is not None
+            ]
+        trajectories.append(forward_trajectory(chosen, clean, seed, View(times, what), classes))
+        if known and any(model.labels_of(classes) is None for model in models):
+            console.notify("the classes of the images are unknown: estimates are without classes")
     if direction in ("reverse", "both"):
         processes = [replace(one, sampling=one.model.resolve(request)) for one in processes if one.model is not None]
         total = sum(one.sampling.steps for one in processes if one.sampling is not None)
@@ -308,14 +324,16 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in image_suffixes()
 
 
-def _clean_images(loaded: _Loaded, images: Path | None, n: int, seed: int) -> NDArray[np.uint8]:
-    """At most n images (N, C, H, W), drawn at random: folders are often sorted by class."""
+def _clean_images(
+    loaded: _Loaded, images: Path | None, n: int, seed: int, known: Iterable[str]
+) -> tuple[NDArray[np.uint8], list[str] | None]:
+    """At most n images (N, C, H, W), drawn at random, as folders are often sorted by class; and their classes, if known."""
     import numpy as np
 
     from blurcli.data import DATASETS
 
     if images is not None and _is_photo(images):
-        return read_photo(images, loaded.config)[None]
+        return read_photo(images, loaded.config)[None], None
     if images is not None:
         source = str(images.absolute())
     elif loaded.path is None:
@@ -324,6 +342,7 @@ def _clean_images(loaded: _Loaded, images: Path | None, n: int, seed: int) -> ND
             raise UsageError(f"{loaded.animated.title}: this preset has no images of its own; name some with --images")
     else:
         source = own_source(loaded.config, loaded.run, "images")
-    dataset = load_images(loaded.config, source, "train")
-    count = len(dataset.images)
-    return np.array(dataset.images[np.random.default_rng(seed).permutation(count)[:n]])
+    dataset = load_images(loaded.config, source, "train", tuple(known) or None)
+    chosen = np.random.default_rng(seed).permutation(len(dataset.images))[:n]
+    classes = None if dataset.labels is None else [dataset.classes[number] for number in dataset.labels[chosen]]
+    return np.array(dataset.images[chosen]), classes

@@ -20,7 +20,7 @@ from blurcli.cli.common import (
     WeightsOption,
     find_weights,
 )
-from blurcli.workflows.session import chosen_count, load_model, reference_images
+from blurcli.workflows.session import load_model, measured_images
 
 _TIMES = 33
 _ROWS = 9  # of the table: every fourth time
@@ -59,10 +59,8 @@ def diagnose(
     name = f"diagnose-{step:08d}-{split}{marks}.png"
     out = out or (chosen_run.path if chosen_run is not None else Path()) / name
     plots.check_plot(out)
-    dataset = reference_images(model.config, chosen_run, data, split)
-    count = chosen_count(n, dataset)
-    with console.progress("measuring", count) as update:
-        measured = denoising.MeasuredImages(dataset.images, count, seed)
+    _, measured = measured_images(model, chosen_run, data, split, n, seed)
+    with console.progress("measuring", measured.count) as update:
         errors = denoising.denoising_errors(model, measured, times=_TIMES, per_octave=1, on_batch=update)
     names = band_names(frequency_bands(*model.process.shape, 1)[1])
     relative = errors.relative
@@ -70,7 +68,7 @@ def diagnose(
     if as_json:
         rows = relative.tolist()
         result = {"times": errors.times.tolist(), "bands": names, "relative_error": rows, "out": str(out)}
-        console.result_json({**result, "network_precision": model.precision})
+        console.result_json({**result, "label": measured.label(model), "network_precision": model.precision})
         return
     shown = range(0, _TIMES, (_TIMES - 1) // (_ROWS - 1))
     console.table(["t", *names], [[f"{errors.times[k]:.3f}", *(f"{value:.3g}" for value in relative[k])] for k in shown])

@@ -40,7 +40,7 @@ PANELS: dict[str, tuple[str, ...]] = {
             "samples",
             "reference",
         ),
-        *("features", "mode", "inception", "ema"),
+        *("features", "mode", "inception", "ema", "legacy-attention"),
     ),
     "Damage": ("blur", "defocus", "motion", "kernel", "noise", "enlarge", "mask"),
     "Sampling": (

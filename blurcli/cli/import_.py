@@ -31,6 +31,9 @@ def import_(
     out: Annotated[
         Path | None, typer.Option("--out", help="Weights file to write, .safetensors. [default: the checkpoint's name, here]")
     ] = None,
+    legacy_attention: Annotated[
+        bool, typer.Option("--legacy-attention", help="Their use_new_attention_order was False; matters with several heads.")
+    ] = False,
     ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Import the EMA of the weights, or the last step's.")] = True,
     assignments: AssignmentsOption = None,
     as_json: JsonOption = False,
@@ -59,7 +62,17 @@ def import_(
     if not out.exists():
         files.check_writable(out)
         files.check_space(out, size)
-    weights = importing.as_weights(read, config, _images(config) if data is not None else None, out)
+    several_heads = config.model.head_channels is not None
+    if legacy_attention and not several_heads:
+        raise UsageError(
+            "--legacy-attention: is for several attention heads; add --set model.head_channels=N, channels per head"
+        )
+    if several_heads and not legacy_attention:
+        console.notify(
+            "several attention heads are read as with use_new_attention_order = True, as in all published configurations; "
+            "if theirs was False, add --legacy-attention"
+        )
+    weights = importing.as_weights(read, config, _images(config) if data is not None else None, out, legacy_attention)
     new = not out.exists()
     if not new:
         _check_same(weights)

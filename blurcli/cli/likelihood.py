@@ -24,7 +24,7 @@ from blurcli.cli.common import (
     takes_sampling_options,
 )
 from blurcli.core.sampling_options import SamplingRequest
-from blurcli.workflows.session import chosen_count, load_model, reference_images
+from blurcli.workflows.session import load_model, measured_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,6 @@ def likelihood(
     from blurcli.base import console
     from blurcli.core.bands import band_names, frequency_bands
     from blurcli.core.likelihood import BANDS_PER_OCTAVE
-    from blurcli.evaluate.denoising import MeasuredImages
     from blurcli.evaluate.likelihood import likelihood_bound
     from blurcli.families import LikelihoodConfig
 
@@ -65,13 +64,12 @@ def likelihood(
     model, step = load_model(path, device, calibrated, precision=precision)
     chosen = model.family.resolve_likelihood(LikelihoodConfig(calls, steps, request.delta))
     split = split or model.config.score.split
-    dataset = reference_images(model.config, chosen_run, data, split)
-    count = chosen_count(n, dataset)
-    if count < 2:
+    dataset, measured = measured_images(model, chosen_run, data, split, n, seed)
+    if measured.count < 2:
         raise UsageError(f"{dataset.name}: has one image; a standard error needs at least two: use more with --data")
     started = time.perf_counter()
-    with console.progress("likelihood", count) as update:
-        bound = likelihood_bound(model, MeasuredImages(dataset.images, count, seed), chosen, update)
+    with console.progress("likelihood", measured.count) as update:
+        bound = likelihood_bound(model, measured, chosen, update)
 
     names = band_names(frequency_bands(*model.process.shape, BANDS_PER_OCTAVE)[1])
     parts = {"prior": bound.prior, "diffusion": bound.diffusion, "reconstruction": bound.reconstruction}
@@ -80,10 +78,11 @@ def likelihood(
         "standard_error": _standard_error(bound.total),
         **{name: float(part.mean()) for name, part in parts.items()},
         "bands": dict(zip(names, bound.bands.mean(0).tolist(), strict=True)),
-        "n": count,
+        "n": measured.count,
         "steps": chosen.steps,
         "delta": chosen.delta,
         "calls": calls,
+        "label": measured.label(model),
         "seed": seed,
         "weights": str(path),
         "weights_sha256": model.digest,
@@ -111,7 +110,7 @@ def likelihood(
         for name, band in zip(names, bound.bands.T, strict=True)
     ]
     process = model.family.describe_likelihood(chosen)
-    console.result(f"{process}, {count} images of {dataset.name}; the bands sum to prior + diffusion")
+    console.result(f"{process}, {measured.count} images of {dataset.name}; the bands sum to prior + diffusion")
     console.table(["", "bits/dim", "standard error"], rows)
 
 

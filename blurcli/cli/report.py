@@ -14,8 +14,8 @@ from blurcli.workflows.session import chosen_count, load_model, own_source, refe
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
-    from blurcli.config import Config
     from blurcli.data import Dataset
+    from blurcli.model.pipeline import Pipeline
 
 _IMAGES = 64
 
@@ -57,7 +57,7 @@ def report(
     from blurcli.visualize.report import save_report
     from blurcli.visualize.report_pictures import Subject
 
-    dataset = _images(model.config, chosen_run, data)
+    dataset = _images(model, chosen_run, data)
     count = chosen_count(n, dataset, _IMAGES) if dataset is not None else 0
     name = chosen_run.path.resolve().name if chosen_run is not None else Path(path).stem
     missing = save_report(Subject(name, chosen_run, step, model, dataset, count), out, console.progress, animation)
@@ -68,19 +68,20 @@ def report(
     show({"out": str(out), "bytes": size, "missing": missing}, str(out), as_json)
 
 
-def _images(config: Config, run: Run | None, data: str | None) -> Dataset | None:
+def _images(model: Pipeline, run: Run | None, data: str | None) -> Dataset | None:
     """The images on which the network is measured: those of --data, or the run's own if they are at hand."""
     from blurcli.base import console
     from blurcli.data import at_hand
 
+    config, classes = model.config, None if model.classes is None else model.classes.names
     split = config.score.split
     if data is not None:
-        return reference_images(config, run, data, split)
+        return reference_images(config, run, data, split, classes)
     try:
         source = own_source(config, run, "data")
         if not at_hand(source, split, config.data.image_size, config.data.channels):
             return None
-        return reference_images(config, run, None, split)
+        return reference_images(config, run, None, split, classes)
     except UserError as error:
         console.notify(str(error))
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ def heat_bound(
     *,
     calls: int = 32,
     model_space: ModelSpace = RGB,
+    **conditions: Any,
 ) -> Bound:
     """An unbiased estimate of the evidence bound of the paper (section 3) in bits per dimension, with 256 levels.
 
@@ -41,6 +43,7 @@ def heat_bound(
         delta: standard deviation of the sampler's noise, above 0, in model space.
         calls: levels from 2 on that are drawn per image.
         model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
+        conditions: keyword arguments of the network.
 
     Raises:
         ValueError: `calls` below 1, or `delta` not above 0.
@@ -56,12 +59,12 @@ def heat_bound(
         level = 2 + (position * (levels - 1)).floor()
         t, s = (level / levels).to(x.dtype), ((level - 1) / levels).to(x.dtype)
         z = process.diffuse(x, t, draws(x))
-        error = (predictor(z, t, s).double() - process.alpha(s.double()) * x_dct) / delta
+        error = (predictor(z, t, s, **conditions).double() - process.alpha(s.double()) * x_dct) / delta
         diffusion += (levels - 1) / calls * (error**2 + ratio**2 - 1 - 2 * math.log(ratio)) / 2
 
     prior = _mixture_prior(process, x_dct, draws(x).double(), blurred_bank)
     first = torch.full((len(x),), 1 / levels, dtype=x.dtype, device=x.device)
-    last = idct2(predictor(process.diffuse(x, first, draws(x)), first, torch.zeros_like(first)).double())
+    last = idct2(predictor(process.diffuse(x, first, draws(x)), first, torch.zeros_like(first), **conditions).double())
     x_rgb, last_rgb = model_space.to_rgb(x.double()), model_space.to_rgb(last)
     reconstruction = -_level_log_probability(x_rgb, last_rgb, delta / model_space.scale).sum((1, 2, 3))
 
@@ -104,7 +107,7 @@ def _level_log_probability(x: Tensor, mean: Tensor, delta: float) -> Tensor:
 
 
 def prediction_errors(
-    predictor: Predictor, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, per_octave: int
+    predictor: Predictor, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, per_octave: int, **conditions: Any
 ) -> tuple[Tensor, Tensor]:
     """Mean squared errors of the less blurred images in units of the noise, per level and frequency band.
 
@@ -114,6 +117,7 @@ def prediction_errors(
         noise: `noise(x)` gives standard normal noise like x; called once per level.
         times: number of levels, uniform from 1 to K.
         per_octave: bands per octave.
+        conditions: keyword arguments of the network.
 
     Returns:
         times (T,) and errors (T, bands).
@@ -125,7 +129,7 @@ def prediction_errors(
     for t in torch.chunk(grid, times):
         s = t - 1 / process.levels
         later, earlier = (one.clamp(min=0).to(x.dtype).expand(len(x)) for one in (t, s))
-        found = predictor(process.diffuse(x, later, noise(x)), later, earlier).double()
+        found = predictor(process.diffuse(x, later, noise(x)), later, earlier, **conditions).double()
         error = (found - process.alpha(earlier.double()) * x_dct) / process.noise
         rows.append(band_means((error**2).mean(0), band))
     return grid, torch.stack(rows)

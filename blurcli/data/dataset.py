@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
+
 from blurcli.base.errors import UsageError
 from blurcli.config import DataConfig
 from blurcli.data.images import Images, Labels, Progress, Range
@@ -12,6 +14,9 @@ from blurcli.data.images import Images, Labels, Progress, Range
 _PACKING_VERSION = "2"  # part of every fingerprint: raise it when the same files would be packed into other pixels
 LISTED = 10
 """Largest number of names in a message."""
+
+WantedClasses = int | tuple[str, ...]
+"""The number of classes that images must have; or the names of those of a model, which give the labels their numbers."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,21 @@ class Dataset:
     labels: Labels | None = None
     classes: tuple[str, ...] = ()
 
-    def with_classes(self, labels: Labels, names: tuple[str, ...], expected: int) -> Dataset:
+    def with_classes(self, labels: Labels, names: tuple[str, ...], wanted: WantedClasses) -> Dataset:
         """This dataset with labels (N,) and the names of the classes.
 
+        For the classes of a model it stays without labels where it has a class that the model does not have.
+
         Raises:
-            UsageError: there are not `expected` classes.
+            UsageError: the number of classes differs.
         """
-        if len(names) != expected:
+        if isinstance(wanted, tuple):
+            if not set(names) <= set(wanted):
+                return self
+            return replace(self, labels=np.array([wanted.index(name) for name in names])[labels], classes=wanted)
+        if len(names) != wanted:
             shown = ", ".join(name or "no sub-folder" for name in names[:LISTED]) + (", ..." if len(names) > LISTED else "")
-            raise UsageError(f"data.classes {expected}: {self.name} has {len(names)} ({shown}); set it to that, or to null")
+            raise UsageError(f"data.classes {wanted}: {self.name} has {len(names)} ({shown}); set it to that, or to null")
         return replace(self, labels=labels, classes=names)
 
 
@@ -83,7 +94,7 @@ class Request:
         split: `train` or `test`.
         shape: (C, H, W) of the images.
         options: how they are read.
-        classes: expected number of classes; None for no labels.
+        classes: the classes of the images; None for no labels.
         progress: called as `progress(done, total)` while images are decoded.
     """
 
@@ -91,7 +102,7 @@ class Request:
     split: str
     shape: tuple[int, int, int]
     options: ReadOptions
-    classes: int | None
+    classes: WantedClasses | None
     progress: Progress
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blurcli.base.cache import cache_folder
 from blurcli.base.errors import UsageError, did_you_mean, option
-from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request
+from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request, WantedClasses
 from blurcli.data.images import Progress
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.shapes import load_shapes
@@ -30,7 +30,7 @@ def load_dataset(
     channels: int,
     options: ReadOptions = _DEFAULTS,
     *,
-    classes: int | None = None,
+    classes: WantedClasses | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Dataset:
     """Load a dataset, resized and cropped to one size, from the cache where it is packed already.
@@ -42,7 +42,8 @@ def load_dataset(
         image_size: (height, width) in pixels.
         channels: 1 (gray) or 3 (color).
         options: how the images are read.
-        classes: expected number of classes; None for no labels. The sub-folders of files are their classes.
+        classes: expected number of classes; or the names of a model's, for its labels, and for no labels where the images
+            have other classes; None for no labels. The sub-folders of files are their classes.
         progress: called as `progress(done, total)` while images are decoded.
 
     Raises:

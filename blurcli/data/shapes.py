@@ -38,6 +38,8 @@ def load_shapes(request: Request) -> Dataset:
     dataset = Dataset(images, fingerprint, f"shapes {request.split}")
     if request.classes is None:
         return dataset
+    if objects > 1 and isinstance(request.classes, tuple):
+        return dataset
     if objects > 1:
         raise UsageError("data.classes: shapes have classes only with one object per image: set data.shapes_objects to 1")
     _, kinds = draw_shapes(count, 1, 1, 1, seed, objects)  # the size changes no random number

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +28,35 @@ class MeasuredImages:
         images: (N, C, H, W) uint8.
         count: at most N.
         seed: seed of the noise.
+        labels: the class of every image by its number in the model, int64 (N,); None where they are unknown.
     """
 
     images: NDArray[np.uint8]
     count: int
     seed: int
+    labels: NDArray[np.int64] | None = None
 
     def batch(self, pipeline: Pipeline, indices: range) -> Tensor:
         """Images `indices` of the `count`, (B, C, H, W) in model space."""
-        spaced = np.linspace(0, len(self.images) - 1, self.count).astype(np.int64)
-        return pipeline.to_model_space(self.images[spaced[indices]])
+        return pipeline.to_model_space(self.images[self._spaced[indices]])
+
+    def conditions(self, pipeline: Pipeline, indices: range) -> dict[str, Any]:
+        """Keyword arguments of the network for images `indices` of the `count`; see `Pipeline.conditions_of`."""
+        return pipeline.conditions_of(None if self.labels is None else self.labels[self._spaced[indices]])
+
+    def label(self, pipeline: Pipeline) -> str | None:
+        """The class that a model is given with an image, for records: `own`; `none` where it is unknown; None without classes.
+
+        Raises:
+            UsageError: see `Pipeline.conditions_of`.
+        """
+        if pipeline.classes is None:
+            return None
+        return "own" if self.conditions(pipeline, range(1)) else "none"
+
+    @property
+    def _spaced(self) -> NDArray[np.int64]:
+        return np.linspace(0, len(self.images) - 1, self.count).astype(np.int64)
 
 
 @torch.inference_mode()
@@ -57,7 +78,7 @@ def denoising_errors(
         on_batch: receives the number of images done.
 
     Raises:
-        UsageError: the objective has no estimate of the clean image.
+        UsageError: the objective has no estimate of the clean image; or see `Pipeline.conditions_of`.
     """
     denoiser, parts = pipeline.model.denoiser, []
     pipeline.model.require_moments()
@@ -66,7 +87,8 @@ def denoising_errors(
     blocks = list(SINGLE_PROCESS.blocks(range(measured.count), pipeline.batch_size))
     for indices in blocks:
         noise = ImageNoise(measured.seed, indices)
-        parts.append(measure_errors(denoiser, space, measured.batch(pipeline, indices), noise, times, per_octave))
+        own = partial(denoiser, **measured.conditions(pipeline, indices))
+        parts.append(measure_errors(own, space, measured.batch(pipeline, indices), noise, times, per_octave))
         on_batch(indices.stop)
     return DenoiserErrors.mean(parts, [len(indices) for indices in blocks])
 
@@ -81,6 +103,10 @@ def losses(pipeline: Pipeline, measured: MeasuredImages, times: int) -> tuple[Te
         pipeline: the model.
         measured: the images, of which one batch is made.
         times: number of times.
+
+    Raises:
+        UsageError: see `Pipeline.conditions_of`.
     """
     indices = range(measured.count)
-    return pipeline.model.losses(measured.batch(pipeline, indices), ImageNoise(measured.seed, indices), times)
+    x, noise = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
+    return pipeline.model.losses(x, noise, times, **measured.conditions(pipeline, indices))

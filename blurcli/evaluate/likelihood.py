@@ -29,10 +29,13 @@ def likelihood_bound(
         measured: the images.
         likelihood: as resolved by `Family.resolve_likelihood`.
         on_batch: receives the number of images done.
+
+    Raises:
+        UsageError: see `Pipeline.conditions_of`.
     """
     parts = []
     for indices in SINGLE_PROCESS.blocks(range(measured.count), pipeline.batch_size):
         x, draws = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
-        parts.append(pipeline.model.bound(x, draws, likelihood))
+        parts.append(pipeline.model.bound(x, draws, likelihood, **measured.conditions(pipeline, indices)))
         on_batch(indices.stop)
     return Bound(*(torch.cat([getattr(part, field.name) for part in parts]).cpu() for field in fields(Bound)))

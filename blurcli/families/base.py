@@ -164,23 +164,25 @@ class FamilyModel(ABC):
         """The images of one batch, (B, C, H, W) in model space, about [-1, 1]."""
 
     @abstractmethod
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
         """The likelihood bound per image.
 
         Args:
             x: images (B, C, H, W) in model space.
             draws: randomness per image.
             likelihood: as resolved by `Family.resolve_likelihood`.
+            conditions: keyword arguments of the network.
         """
 
     @abstractmethod
-    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
+    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Any) -> tuple[Tensor, Tensor]:
         """The loss per time and octave-spaced frequency band: (T,) and (T, bands).
 
         Args:
             x: images (B, C, H, W) in model space.
             noise: `noise(x)` gives standard normal noise like x.
             times: number of times.
+            conditions: keyword arguments of the network.
         """
 
     def _diffuse(self, photo: Photo, eps: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,14 +59,14 @@ class BlurringModel(FamilyModel):
         z = start if batch.photo is None else self._diffuse(batch.photo, start)
         return sample_by_plan(partial(self.denoiser, **batch.conditions), plan, z, batch.noise, on_step)
 
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
         """See `FamilyModel.bound`."""
-        colors, calls = self.data.moments.space, likelihood.calls
-        return variational_bound(self.denoiser, self.space, x, draws, calls=calls, steps=likelihood.steps, model_space=colors)
+        denoiser, colors, calls = partial(self.denoiser, **conditions), self.data.moments.space, likelihood.calls
+        return variational_bound(denoiser, self.space, x, draws, calls=calls, steps=likelihood.steps, model_space=colors)
 
-    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
+    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Any) -> tuple[Tensor, Tensor]:
         """The squared error of the noise; see `FamilyModel.losses`."""
-        errors = measure_errors(self.denoiser, self.space, x, noise, times, per_octave=1)
+        errors = measure_errors(partial(self.denoiser, **conditions), self.space, x, noise, times, per_octave=1)
         return errors.times, errors.noise_loss
 
 

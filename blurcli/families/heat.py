@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,15 +87,16 @@ class HeatModel(FamilyModel):
             z = self._diffuse(replace(batch.photo, strength=plan.times[0]), batch.noise(batch.like))
         return sample_heat(self.predictor, plan, z, batch.noise, on_step, **batch.conditions)
 
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
         """See `FamilyModel.bound`."""
         assert likelihood.delta is not None
         delta, space = self.family.noise_in_model_space(likelihood.delta), self.data.moments.space
-        return heat_bound(self.predictor, x, draws, self.blurred_bank, delta, calls=likelihood.calls, model_space=space)
+        bank, calls = self.blurred_bank, likelihood.calls
+        return heat_bound(self.predictor, x, draws, bank, delta, calls=calls, model_space=space, **conditions)
 
-    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
+    def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Any) -> tuple[Tensor, Tensor]:
         """The squared error of the less blurred image in units of the noise; see `FamilyModel.losses`."""
-        return prediction_errors(self.predictor, x, noise, times, per_octave=1)
+        return prediction_errors(self.predictor, x, noise, times, 1, **conditions)
 
 
 class HeatFamily(Family):

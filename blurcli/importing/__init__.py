@@ -86,7 +86,9 @@ def resolve(checkpoint: Checkpoint, preset: str, overrides: Sequence[Override] =
     return config
 
 
-def as_weights(checkpoint: Checkpoint, config: Config, images: Images | None, path: Path) -> Weights:
+def as_weights(
+    checkpoint: Checkpoint, config: Config, images: Images | None, path: Path, legacy_attention: bool = False
+) -> Weights:
     """The content of a weights file.
 
     Args:
@@ -94,11 +96,12 @@ def as_weights(checkpoint: Checkpoint, config: Config, images: Images | None, pa
         config: from `resolve`.
         images: the training images (N, C, H, W) uint8, which are measured; None for a model without moments.
         path: the weights file to be.
+        legacy_attention: see `renamed`.
 
     Raises:
         UsageError: the network is of another kind, or cannot be sampled without the training images.
     """
-    network, family = renamed(checkpoint, config), family_of(config)
+    network, family = renamed(checkpoint, config, legacy_attention), family_of(config)
     if images is not None:
         moments = family.measure_moments(images)
         data = ModelData(moments, None, family.measure_extras(images, moments))

@@ -1,7 +1,10 @@
 """The U-Net of guided diffusion (Dhariwal and Nichol 2021, arXiv 2105.05233) as its checkpoints name and shape its parameters.
 
-With residual blocks whose time embedding is added, strided convolutions down, convolutions up, and one attention head, or heads
-in the new order (q, k and v before heads), it is the function of `core.unet.UNet` under other names.
+With residual blocks whose time embedding is added, strided convolutions down and convolutions up, it is the function of
+`core.unet.UNet` under other names. Attention with several heads has its channels in one of two orders, which look alike in a
+checkpoint: q, k and v of all heads (theirs with `use_new_attention_order`, and ours), or the q, k and v of one head after the
+other. Both published implementations set `use_new_attention_order = True` in all configurations, with one head, for which the
+orders are the same: configs/*.py of AaltoML/generative-inverse-heat-dissipation and soumik-kanad/blurring_diffusion.
 """
 
 from __future__ import annotations
@@ -70,8 +73,13 @@ def deduced(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def renamed(checkpoint: Checkpoint, config: Config) -> Tensors:
+def renamed(checkpoint: Checkpoint, config: Config, legacy_attention: bool = False) -> Tensors:
     """The parameters under the names, and in the shapes, of the U-Net of a configuration.
+
+    Args:
+        checkpoint: the trained network.
+        config: from `importing.resolve`.
+        legacy_attention: whether q, k and v of one attention head come before those of the next.
 
     Raises:
         UsageError: a parameter is missing, unknown or of another shape.
@@ -89,6 +97,10 @@ def renamed(checkpoint: Checkpoint, config: Config) -> Tensors:
         if (*tensor.shape, *(1,) * (len(shape) - tensor.ndim)) != tuple(shape):
             raise _other(checkpoint, f"{theirs} has the shape {tuple(tensor.shape)} where {tuple(shape)} would fit")
         found[ours] = tensor.reshape(shape)
+        head_channels = config.model.head_channels
+        if legacy_attention and head_channels is not None and ".attention.qkv." in ours:
+            by_head = found[ours].reshape(-1, 3, head_channels, *shape[1:])
+            found[ours] = by_head.transpose(0, 1).reshape(shape)
     if left:
         raise _other(checkpoint, f"{min(left)} is unknown")
     return found

@@ -15,22 +15,20 @@ from torch import Tensor
 
 from blurcli.base.checkpoint import content_hash
 from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
-from blurcli.base.errors import OptionError, UserError, did_you_mean, option
+from blurcli.base.errors import UserError
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.execution import state_device
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.moments import DataMoments, reference_gaussian
-from blurcli.core.rng import ImageNoise, Noises, draw_classes
+from blurcli.core.rng import ImageNoise, Noises
 from blurcli.core.sampling import Observer
 from blurcli.core.sampling_options import SamplingConfig, SamplingRequest
 from blurcli.families import Batch, ModelData, Photo, family_of
+from blurcli.model.conditioning import LISTED_CLASSES, Conditioning
 from blurcli.model.guide import Guide, load_guide
 from blurcli.model.inference import InferenceNetwork, in_precision, load_network, resolve_precision
 from blurcli.model.weights import Classes, Weights
-
-_LISTED_CLASSES = 20
-_USUAL_AUTOGUIDANCE = 2.0  # docs/samplers.md
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,7 @@ class Pipeline:
         self.device = device
         self.state_device = state_device(device)
         self.classes = classes
+        self._conditioning = Conditioning(config, classes, None if guide is None else guide.config, self.state_device)
         self.family = family_of(config)
         self.process = self.family.process
         moments = data.moments
@@ -235,34 +234,8 @@ class Pipeline:
         Raises:
             UsageError: options that do not fit the model or each other.
         """
-        request = replace(request, guidance=self._resolved_guidance(request.label, request.guidance))
+        request = replace(request, guidance=self._conditioning.resolve(request.label, request.guidance))
         return self.family.resolve_sampling(request, None if self.guide is None else self.guide.digest)
-
-    def _resolved_guidance(self, label: str | None, guidance: float | None) -> float:
-        if self.classes is None:
-            unguided = None if guidance == 1 or self.guide is not None else guidance
-            for name, value in (("label", label), ("guidance", unguided)):
-                if value is not None:
-                    other = f", or name weaker weights with {option('guide')}" if name == "guidance" else ""
-                    reason = f"this model has no classes; train a class-conditional one with data.classes=N{other}"
-                    raise OptionError(name, value, reason)
-            return self._guidance_by_guide(guidance)
-        if label is not None and label not in (*self.classes.names, "none", "all"):
-            names = self.classes.names[:_LISTED_CLASSES]
-            known = f"{', '.join(names)}, none, all"
-            raise OptionError("label", label, f"unknown class{did_you_mean(label, names)} (known: {known})")
-        if self.guide is not None:
-            return self._guidance_by_guide(guidance)
-        guidance = self.config.sample.guidance if guidance is None else guidance
-        if guidance != 1 and not self.config.optim.class_dropout:
-            reason = "this model was trained without unconditional images (optim.class_dropout: 0); use 1"
-            raise OptionError("guidance", f"{guidance:g}", reason)
-        return guidance
-
-    def _guidance_by_guide(self, guidance: float | None) -> float:
-        if self.guide is None:
-            return 1.0
-        return _USUAL_AUTOGUIDANCE if guidance is None else guidance
 
     @torch.inference_mode()
     def generate(
@@ -305,7 +278,7 @@ class Pipeline:
 
         for block in distributed.blocks(indices, batch_size):
             noise = start.noise(block) if start.noise is not None else ImageNoise(seed, block)
-            batch = Batch(self._empty(len(block)), noise, self._conditions(block, seed, sampling), photo)
+            batch = Batch(self._empty(len(block)), noise, self.conditions(block, seed, sampling), photo)
             images = self.model.sample(plan, batch, observe)
             if not images.isfinite().all():
                 raise UserError(
@@ -318,9 +291,17 @@ class Pipeline:
         """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
         return self.moments.space.colors_to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
 
-    def denoiser(self, count: int, seed: int, sampling: SamplingConfig) -> Callable[[Tensor, Tensor], Tensor]:
-        """`x_hat = denoiser(z, t)` for images 0, 1, ... of a seed, of their classes and with this guidance, in model space."""
-        return partial(self.model.denoiser, **self._conditions(range(count), seed, sampling))
+    def conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
+        """Keyword arguments of the network for images of a seed: their classes, int64 (B,), and the guidance."""
+        return self._conditioning.of_samples(indices, seed, sampling)
+
+    def conditions_of(self, labels: NDArray[np.int64] | None) -> dict[str, Any]:
+        """Keyword arguments of the network for given images, without guidance; see `Conditioning.of_images`."""
+        return self._conditioning.of_images(labels)
+
+    def labels_of(self, names: Sequence[str] | None) -> NDArray[np.int64] | None:
+        """The labels of images by the names of their classes; None where these are unknown, to anybody or to the model."""
+        return self._conditioning.numbers(names)
 
     @torch.inference_mode()
     def denoise(self, z: Tensor, t: float, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
@@ -338,34 +319,25 @@ class Pipeline:
         Raises:
             UsageError: the objective has no estimate of the clean image.
         """
+        return self.estimate(z, t, **self.conditions(range(len(z)), seed, sampling or self.sampling()))
+
+    @torch.inference_mode()
+    def estimate(self, z: Tensor, t: float, **conditions: Any) -> Tensor:
+        """`denoise` under given conditions: `conditions` or `conditions_of`."""
         z = self.moments.to_model_space(z)
         times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
-        return self.to_rgb(self.denoiser(len(z), seed, sampling or self.sampling())(z, times))
+        return self.to_rgb(self.model.denoiser(z, times, **conditions))
 
     def column_titles(self, sampling: SamplingConfig) -> tuple[str, ...]:
         """The classes, as titles of the columns of a grid, where images have all classes in turn; else none."""
         names = () if self.classes is None or sampling.label != "all" else self.classes.names
-        return names if len(names) <= _LISTED_CLASSES else ()
+        return names if len(names) <= LISTED_CLASSES else ()
 
     def _empty(self, count: int) -> Tensor:
         return torch.empty(count, self.config.data.channels, *self.process.shape, device=self.state_device)
 
     def _photo(self, init: Init) -> Photo:
         return Photo(self.to_model_space(init.image), init.strength, init.blurred)
-
-    def _conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
-        """Keyword arguments of the network for these images: their classes, int64 (B,), and the guidance."""
-        by_guide = {} if self.guide is None else {"guidance": sampling.guidance}
-        if self.classes is None or sampling.label == "none":
-            return by_guide
-        names = self.classes.names
-        if sampling.label == "all":
-            chosen = [index % len(names) for index in indices]
-        elif sampling.label is not None:
-            chosen = [names.index(sampling.label)] * len(indices)
-        else:
-            chosen = draw_classes(self.classes.counts, seed, indices)
-        return {"labels": torch.tensor(chosen, device=self.state_device), "guidance": sampling.guidance}
 
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
         """Images (..., C, H, W) uint8 as the network takes them, on the device of the states."""

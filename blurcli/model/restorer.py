@@ -131,7 +131,11 @@ class Restorer:
         self._label, self._guidance = label, guidance
 
     def sampling(self, options: RestoreOptions) -> SamplingConfig:
-        """How the images are made."""
+        """How the images are made.
+
+        Nobody knows the class of a photo: where none is chosen, the model is unconditional, or, if it was trained with classes
+        only, every draw has a class by the frequencies of the training data.
+        """
         model, label = self.model, self._label
         if label is None and model.classes is not None and model.config.optim.class_dropout:
             label = "none"
@@ -179,15 +183,19 @@ class Restorer:
         shown = [noise if has_noise else photo.least_noise for has_noise in self._shown(photo)]
         deviations = torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level
         given, space = y * _known(options, y), self.space(shape)
+        denoiser = WindowedDenoiser(self.model.model.denoiser, self.model.process.shape, self.model.batch_size)
         images = []
         for indices in SINGLE_PROCESS.blocks(range(options.count), max(1, _DRAWN_PIXELS // math.prod(shape))):
             count = len(indices) * len(y)
             observation = Observation(given.repeat(len(indices), 1, 1, 1), measurement, deviations)
             w = ImageNoise(options.seed, indices)(torch.empty(len(indices), len(y) * y.shape[1], *shape))
             z = (options.chosen_temperature * w).reshape(count, y.shape[1], *shape).to(y.device, torch.float32)
-            own = self.model.denoiser(count, options.seed, self.sampling(options))
-            denoiser = WindowedDenoiser(own, self.model.process.shape, self.model.batch_size)
-            x = restore(denoiser, space, observation, z, options.steps).reshape(len(indices), *y.shape[:2], *shape)
+            # The colors that a gray model sees as images are of one draw.
+            drawn = [index for index in indices for _ in y]
+            conditions = self.model.conditions(drawn, options.seed, self.sampling(options))
+            x = restore(functools.partial(denoiser, **conditions), space, observation, z, options.steps).reshape(
+                len(indices), *y.shape[:2], *shape
+            )
             images += [self._to_photo_space(draw, photo) for draw in x]
         draws = np.stack(images)
         residual = _residual(draws, photo, measurement, noise, options)

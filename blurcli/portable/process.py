@@ -111,7 +111,8 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
             seed: seed of the images.
 
         Raises:
-            ValueError: an unknown class, or classes of another number of images.
+            ValueError: an unknown class, `none` for a model that was trained with classes only, or classes of another number of
+                images.
         """
         if self._classes is None:
             if wished is not None:
@@ -121,6 +122,10 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         if wished is None:
             return draw_classes(self._classes["counts"], seed, range(count))
         if isinstance(wished, str) and wished not in names:
+            if wished == "none" and not self._class_dropout:
+                raise ValueError(
+                    "class_labels 'none': this model was trained without unconditional images; name a class, or all"
+                )
             if wished in ("none", "all"):
                 return None if wished == "none" else [index % len(names) for index in range(count)]
             raise ValueError(f"class_labels {wished!r}: unknown class (known: {', '.join(names)}, none, all)")

@@ -77,12 +77,12 @@ class Snapshots:
 
         For a distillation, see `Trainer.distillation_losses`.
         """
-        pipeline = Pipeline(trainer.config, network, ModelData(trainer.moments), trainer.device)
-        measured = MeasuredImages(self._dataset.images, min(HEALTH_IMAGES, len(self._dataset.images)), trainer.config.seed)
+        pipeline, measured = self._measured(trainer, network, HEALTH_IMAGES)
         if trainer.family.objective.ends_path:
             indices = range(measured.count)
             x, noise = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
-            times, by_band = trainer.distillation_losses(network, x, noise, HEALTH_TIMES)
+            conditions = measured.conditions(pipeline, indices)
+            times, by_band = trainer.distillation_losses(network, x, noise, HEALTH_TIMES, **conditions)
         else:
             times, by_band = losses(pipeline, measured, HEALTH_TIMES)
         return times.cpu(), by_band.cpu()
@@ -96,9 +96,13 @@ class Snapshots:
         """The gain of the EMA's estimates, for an objective whose errors a division by alpha amplifies."""
         if not trainer.family.objective.calibrated:
             return None
-        pipeline = Pipeline(trainer.config, trainer.ema, ModelData(trainer.moments), trainer.device)
-        count = min(_CALIBRATION_IMAGES, len(self._dataset.images))
-        return denoising_errors(pipeline, MeasuredImages(self._dataset.images, count, trainer.config.seed)).gain
+        return denoising_errors(*self._measured(trainer, trainer.ema, _CALIBRATION_IMAGES)).gain
+
+    def _measured(self, trainer: Trainer, network: UNet, most: int) -> tuple[Pipeline, MeasuredImages]:
+        """One of the trainer's networks, uncalibrated, and at most so many training images with their classes."""
+        pipeline = Pipeline(trainer.config, network, ModelData(trainer.moments), trainer.device, self._classes)
+        images, labels = self._dataset.images, self._dataset.labels
+        return pipeline, MeasuredImages(images, min(most, len(images)), trainer.config.seed, labels)
 
 
 @dataclass(frozen=True)

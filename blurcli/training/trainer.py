@@ -176,7 +176,7 @@ class Trainer:
 
     @torch.inference_mode()
     def distillation_losses(
-        self, network: UNet, x: Tensor, noise: Callable[[Tensor], Tensor], times: int
+        self, network: UNet, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Of a distillation, the loss per time and octave-spaced frequency band, without weights: (T,) and (T, bands).
 
@@ -187,6 +187,7 @@ class Trainer:
             x: images (B, C, H, W) in model space.
             noise: `noise(x)` gives standard normal noise like x.
             times: number of times, evenly spaced on the path of the images.
+            conditions: keyword arguments of both networks, each (B, ...).
         """
         assert self._teacher is not None
         call = mixed_precision(network, self.config, self.device)
@@ -198,7 +199,7 @@ class Trainer:
         for share in torch.chunk(shares, times):
             earlier = (share - 1 / self.config.distill.intervals).clamp(min=0)
             t, s = (self._times(at).expand(len(x)) for at in (share, earlier))
-            error = model.distillation_error(self._teacher, x, (t, s), noise(x))
+            error = model.distillation_error(self._teacher, x, (t, s), noise(x), **conditions)
             rows.append(band_means(error.square().mean(0), band))
         return self._times(shares), torch.stack(rows)
 

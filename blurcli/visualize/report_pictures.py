@@ -180,7 +180,7 @@ def error_part(subject: Subject, progress: Progress) -> list[Part]:
         way = "name them with: blurdiff report RUN --data path/to/images"
         return [Missing(f"No map of errors: the training images are not at hand; {way}")]
     count = min(subject.measured, len(subject.dataset.images))
-    measured = denoising.MeasuredImages(subject.dataset.images, count, seed=0)
+    measured = denoising.MeasuredImages(subject.dataset.images, count, 0, subject.dataset.labels)
     try:
         subject.model.family.require_mean_estimate()
         with progress("measuring errors", count) as update:
@@ -190,5 +190,6 @@ def error_part(subject: Subject, progress: Progress) -> list[Part]:
     names = band_names(frequency_bands(*subject.model.process.shape, 1)[1])
     save = partial(plots.save_errors, errors.times, errors.relative, names)
     name = without_folder(subject.dataset.name)
-    note = f"{count} images of {name}; 1 is no better than the best linear filter, 0 is perfect. More: blurdiff diagnose."
-    return [plot(save, "Error of the network by time and frequency"), paragraph(note, "note")]
+    unlabelled = ", without their classes" if measured.label(subject.model) == "none" else ""
+    note = f"{count} images of {name}{unlabelled}; 1 is no better than the best linear filter, 0 is perfect."
+    return [plot(save, "Error of the network by time and frequency"), paragraph(f"{note} More: blurdiff diagnose.", "note")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from blurcli.base.errors import OptionError
+from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.core.bands import Bands, band_means, frequency_bands
 from blurcli.core.colors import ModelSpace
 from blurcli.core.dct import dct2, idct2
@@ -31,7 +32,8 @@ class AnimatedProcess:
         title: its name, such as that of a run; pictures show what the process does before it.
         process: the process.
         model: a network trained for it; None where only its forward process is shown.
-        sampling: how its images are sampled; None for the preset's way.
+        sampling: how its images are sampled; None for the preset's way. For a forward process it gives the class of the images,
+            if its label is not None.
         centered: whether it diffuses images in [-1, 1]; else in [0, 1].
     """
 
@@ -65,6 +67,11 @@ class View:
 
     times: Sequence[float] | int
     show: str = "z"
+
+    @property
+    def shows_estimates(self) -> bool:
+        """Whether it needs a network."""
+        return self.show in ("x_hat", "both")
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,9 @@ def uniform_times(process: Process, count: int, spacing: str) -> list[float]:
 
 
 @torch.inference_mode()
-def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, seed: int, view: View) -> Trajectory:
+def forward_trajectory(
+    processes: Sequence[AnimatedProcess], images: Images, seed: int, view: View, classes: Sequence[str] | None = None
+) -> Trajectory:
     """Images that dissolve in noise, the same noise for all processes.
 
     The noise is the one from which the first model samples images 0 to N - 1 of the seed, so that a reverse trajectory of that
@@ -124,7 +133,11 @@ def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, see
         processes: with models, unless only states are shown.
         images: clean images (N, C, H, W) uint8.
         seed: seed of the noise.
-        view: with times that rise from 0; the frame at 0 shows the images themselves. Estimates are unconditional.
+        view: with times that rise from 0; the frame at 0 shows the images themselves. Estimates are without guidance.
+        classes: name of the class of every image; None where they are unknown: estimates are then unconditional.
+
+    Raises:
+        UsageError: estimates without classes, of a model that was trained with classes only.
     """
     assert not isinstance(view.times, int)
     x = torch.from_numpy(np.array(images)).float() / 127.5 - 1
@@ -132,8 +145,8 @@ def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, see
     eps = models[0].initial_noise(len(x), seed).cpu() if models else ImageNoise(seed, range(len(x)))(x)
     panels = []
     for one in processes:
-        unconditional = None if one.model is None else replace(one.model.sampling(), label="none")
-        recorder = _Recorder(replace(one, sampling=unconditional), view.show, seed, clean_end=True)
+        conditions = _conditions_forward(one, len(x), seed, classes) if view.shows_estimates else {}
+        recorder = _Recorder(one, view.show, conditions, clean_end=True)
         for t in view.times:
             recorder.record(t, x if t == 0 else one.diffuse(x, t, eps), _blurred(one.process, x, torch.full((len(x),), t)))
         panels += recorder.panels
@@ -168,7 +181,8 @@ def reverse_trajectory(
     for one in processes:
         assert one.model is not None
         sampling = one.sampling or one.model.sampling()
-        recorder = _Recorder(replace(one, sampling=sampling), view.show, seed, clean_end=sampling.final != "noisy")
+        conditions = one.model.conditions(range(count), seed, sampling)
+        recorder = _Recorder(one, view.show, conditions, clean_end=sampling.final != "noisy")
         observer = _SamplerObserver(recorder, view.times, sampling.steps, lambda: on_step(next(done)))
         init = Init(images, 1.0) if images is not None and one.model.family.starts_from_images else None
         start = Start(init=init)
@@ -177,6 +191,17 @@ def reverse_trajectory(
         panels += recorder.panels
         times = times or observer.times
     return Trajectory("reverse", times, panels)
+
+
+def _conditions_forward(one: AnimatedProcess, count: int, seed: int, classes: Sequence[str] | None) -> dict[str, Any]:
+    """What the network gets with images that dissolve: the class that is chosen for them, or their own."""
+    assert one.model is not None
+    if one.sampling is not None and one.sampling.label is not None:
+        return one.model.conditions(range(count), seed, replace(one.sampling, guidance=1.0))
+    try:
+        return one.model.conditions_of(one.model.labels_of(classes))
+    except UsageError as error:
+        raise UsageError(f"{error.text}, or name their class with {option('label')}") from None
 
 
 def _blurred(process: Process, x: Tensor, t: Tensor) -> Tensor:
@@ -200,14 +225,14 @@ class _Recorder:
     """Turns states of one process into the frames of its panels.
 
     Args:
-        animated: the process; its sampling gives the label and guidance of estimates.
+        animated: the process.
         show: see `View`.
-        seed: decides the classes of the images.
+        conditions: keyword arguments of the network for estimates, each tensor (B, ...).
         clean_end: whether the frame at t = 0 shows images without noise, and not the state, which has a little.
     """
 
-    def __init__(self, animated: AnimatedProcess, show: str, seed: int, clean_end: bool) -> None:
-        self._animated, self._seed, self._clean_end = animated, seed, clean_end
+    def __init__(self, animated: AnimatedProcess, show: str, conditions: dict[str, Any], clean_end: bool) -> None:
+        self._animated, self._conditions, self._clean_end = animated, conditions, clean_end
         title = f"{animated.process.title} ({animated.title})"
         titles = {"z": f"states z_t: {title}", "x_hat": f"estimates x_hat: {title}", "blur": f"blur alone: {title}"}
         kinds = {"both": ("z", "x_hat"), "blur": ("blur", "z"), "z": ()}.get(show, (show,))
@@ -233,7 +258,7 @@ class _Recorder:
     def _estimate(self, t: float, z: Tensor) -> Tensor:
         model = self._animated.model
         assert model is not None
-        return model.denoise(z.to(model.state_device), t, self._seed, self._animated.sampling)
+        return model.estimate(z.to(model.state_device), t, **self._conditions)
 
 
 def _label(shown: str, process: Process, t: float, clean: bool) -> str:

@@ -157,6 +157,11 @@ def _configured(teacher: Weights, assigned: list[tuple[str, str, Any]]) -> Confi
     for key, (origin, _) in chosen.items():
         if key.startswith(TEACHER_KEYS) and before.get(key) != after.get(key):
             raise UsageError(f"{origin}: a distilled model has the {key} of its teacher, {before.get(key)}; leave it out")
+    if teacher.classes is not None and config.optim.class_dropout and not teacher.config.optim.class_dropout:
+        raise UsageError(
+            f"{chosen['optim.class_dropout'][0]}: {teacher.name} was trained without unconditional images "
+            "(optim.class_dropout: 0); leave it out"
+        )
     return config
 
 

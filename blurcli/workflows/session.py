@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from blurcli.core.rng import Noises
     from blurcli.core.sampling_options import SamplingConfig
     from blurcli.data import Dataset
+    from blurcli.data.dataset import WantedClasses
+    from blurcli.evaluate.denoising import MeasuredImages
     from blurcli.model.pipeline import Pipeline, Start
     from blurcli.model.weights import Weights
 
@@ -112,8 +114,8 @@ def load_model(
     return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker, precision), weights.step
 
 
-def load_images(config: Config, source: str, split: str, classes: int | None = None) -> Dataset:
-    """A dataset in the size and channels of a configuration, with a progress bar while it is packed."""
+def load_images(config: Config, source: str, split: str, classes: WantedClasses | None = None) -> Dataset:
+    """A dataset in the size and channels of a configuration, with a progress bar while it is packed; see `load_dataset`."""
     from blurcli.data import ReadOptions, load_dataset
 
     with packing() as progress:
@@ -140,11 +142,32 @@ def _report(dataset: Dataset) -> None:
         console.notify(note)
 
 
-def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
-    """The reference images of a model: those of --data, or the run's training data."""
+def reference_images(
+    config: Config, run: Run | None, data: str | None, split: str, classes: tuple[str, ...] | None = None
+) -> Dataset:
+    """The reference images of a model: those of --data, or the run's training data; with labels where it has these classes."""
     from blurcli.config import resolve_source
 
-    return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "data"), split)
+    source = resolve_source(data) if data is not None else own_source(config, run, "data")
+    return load_images(config, source, split, classes)
+
+
+def measured_images(
+    model: Pipeline, run: Run | None, data: str | None, split: str, n: int | None, seed: int
+) -> tuple[Dataset, MeasuredImages]:
+    """The reference images, and those of them on which a model is measured, with their classes; see `chosen_count`.
+
+    Raises:
+        UsageError: fewer than `n` images; or see `Pipeline.conditions_of`.
+    """
+    from blurcli.base import console
+    from blurcli.evaluate.denoising import MeasuredImages
+
+    dataset = reference_images(model.config, run, data, split, None if model.classes is None else model.classes.names)
+    measured = MeasuredImages(dataset.images, chosen_count(n, dataset), seed, dataset.labels)
+    if measured.label(model) == "none":
+        console.notify(f"{dataset.name}: the classes of its images are unknown: the model is measured without classes")
+    return dataset, measured
 
 
 def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
