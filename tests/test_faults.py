@@ -19,8 +19,8 @@ from blurcli.base.errors import UserError
 from blurcli.base.runs import Run
 from blurcli.model.weights import load_weights
 from blurcli.training import Callbacks, Interrupted, Trainer, monitoring, train
-from blurcli.training.checkpointing import load_state
 from blurcli.training.monitoring import Health
+from blurcli.training.state import load_state
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")

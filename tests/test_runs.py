@@ -16,7 +16,7 @@ from blurcli.base.errors import UserError, quoted
 from blurcli.base.runs import RUNS, Run
 from blurcli.cli import completion
 from blurcli.model.weights import load_weights
-from blurcli.training.checkpointing import load_state
+from blurcli.training.state import load_state
 
 TORN = b'\xff\xfe\x00{"step": 7, "lo'
 NEWEST = "step-00000003.safetensors"

@@ -31,7 +31,7 @@ from blurcli.trackers import TRACKERS, TrackedRun, dispatch, process
 from blurcli.trackers.dispatch import Trackers
 from blurcli.trackers.identity import Identity, Place
 from blurcli.training import Callbacks, Interrupted, Metrics, Trainer, train
-from blurcli.training.checkpointing import load_state
+from blurcli.training.state import load_state
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, ReadOptions, load_dataset
 from blurcli.model.weights import load_weights
 from blurcli.training import Callbacks, Trainer, learning_rate, train
-from blurcli.training.checkpointing import State, load_state, save_state
+from blurcli.training.state import State, load_state, save_state
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")

@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blurcli import evaluate
 from blurcli.api.animation import Animation, AnimationOptions, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_pixels, check_range, check_whole
 from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoringOptions, restore
+from blurcli.api.score_options import ScoreOptions, score_images, scoring_options
 from blurcli.base import console
 from blurcli.base.errors import OptionError
 from blurcli.base.runs import Run
@@ -23,6 +25,7 @@ from blurcli.config import Config
 from blurcli.families import SamplingConfig
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.workflows import session
+from blurcli.workflows.scoring import evaluations_path
 
 
 class SampleOptions(SamplingOptions, total=False):
@@ -162,11 +165,16 @@ class Model:
             raise OptionError("z", tuple(z.shape), f"must be (B, {channels}, {height}, {width})")
         return self.pipeline.denoise(z, t, seed, self.sampling(options))
 
-    def score(self, data: TrainingImages | None = None, **options: Any) -> dict[str, Any]:
+    def score(self, data: TrainingImages | None = None, **options: Unpack[ScoreOptions]) -> dict[str, Any]:
         """Score images of the model; see `blurcli.score`."""
-        from blurcli.api.scores import score
-
-        return score(self, data, **options)
+        chosen = scoring_options(data, options)
+        config, count = self.config, options.get("n") or self.config.score.n
+        scorer = chosen.scorer(config, self.run, (config.data.channels, *config.data.image_size))
+        images = evaluate.ModelImages(self.pipeline, self.step, count, options.get("seed", 0), self.sampling(options))
+        result = score_images(scorer, images, count, options, weights=str(self.path))
+        if self.run is not None:
+            evaluate.record(evaluations_path(self.run), result)
+        return result
 
     @property
     def title(self) -> str:

@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails
 
 from blurcli.base.errors import UsageError, did_you_mean, option
 from blurcli.base.runs import Run, other_version, similar_run
+from blurcli.config.experiment import Config
 from blurcli.config.processes import PROCESS_KINDS, HeatConfig
-from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten
 from blurcli.config.sources import expand_home, resolve_source
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from blurcli.base.errors import UsageError
+from blurcli.config.experiment import Config
 from blurcli.config.loader import load_config, parse_overrides, preset_names
-from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten, yaml_text
 from blurcli.config.sources import DATASET_NAMES
 

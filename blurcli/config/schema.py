@@ -1,4 +1,4 @@
-"""The keys of a preset: one pydantic model per section, each key with its type, default and description.
+"""The sections of a preset: one pydantic model per section, each key with its type, default and description.
 
 Choices are read from the registries of `core`; none of them imports torch.
 """
@@ -10,10 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from blurcli.base.errors import did_you_mean
-from blurcli.config.processes import DiffusionConfig, ProcessConfig
 from blurcli.config.section import Section, one_of
-from blurcli.core.objectives import OBJECTIVES
-from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for
+from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS
 from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.trackers import TRACKERS
 
@@ -246,49 +244,3 @@ class ScoreConfig(Section):
         "clean", description="clean-fid's resizing and network"
     )
     features: Features = Field("inception", description="inception (FID) or pixels (FD)")
-
-
-class Config(Section):
-    """A whole experiment."""
-
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, data order and noise")
-    objective: Annotated[str, one_of(OBJECTIVES)] = Field(
-        "spectral", description="what the network predicts; in the papers: eps for diffusion, residual for heat dissipation"
-    )
-    data: DataConfig = Field(default_factory=DataConfig)
-    process: ProcessConfig = Field(default_factory=DiffusionConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    optim: OptimConfig = Field(default_factory=OptimConfig)
-    distill: DistillConfig = Field(default_factory=DistillConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    sample: SampleConfig = Field(default_factory=SampleConfig)
-    score: ScoreConfig = Field(default_factory=ScoreConfig)
-
-    @model_validator(mode="after")
-    def _sizes(self) -> Config:
-        if any(side % self.model.stride for side in self.data.image_size):
-            raise ValueError(
-                f"data.image_size {list(self.data.image_size)}: both sides must be multiples of {self.model.stride} "
-                "(model.patch_size times 2 for every level after the first)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _guidance_by_classes(self) -> Config:
-        if self.sample.guidance != 1 and (self.data.classes is None or not self.optim.class_dropout):
-            raise ValueError("sample.guidance: needs data.classes, and an optim.class_dropout above 0; set it to 1")
-        return self
-
-    @model_validator(mode="after")
-    def _of_one_family(self) -> Config:
-        kind = self.process.kind
-        objectives = [name for name, objective in OBJECTIVES.items() if kind in objective.families]
-        if self.objective not in objectives:
-            raise ValueError(f"objective {self.objective}: for process.kind {kind} it must be {' or '.join(objectives)}")
-        ends_path = OBJECTIVES[self.objective].ends_path
-        samplers = names_for(kind, ends_path)
-        if self.sample.sampler not in samplers:
-            which = f"objective {self.objective}" if ends_path else f"process.kind {kind}"
-            raise ValueError(f"sample.sampler {self.sample.sampler}: for {which} it must be {' or '.join(samplers)}")
-        self.process.check(self)
-        return self

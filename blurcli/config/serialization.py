@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from blurcli.config.schema import Config, SampleConfig, ScoreConfig
+from blurcli.config.experiment import Config
+from blurcli.config.schema import SampleConfig, ScoreConfig
 from blurcli.config.section import Section
 
 # A run can continue with other values of these keys: they do not change what is learned.

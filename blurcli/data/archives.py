@@ -102,7 +102,7 @@ class ImageFiles:
 
     def without_outputs(self) -> ImageFiles:
         """The files without the pictures that blurdiff drew, unless there is nothing else: then they were meant."""
-        drawn = output_pictures(self)
+        drawn = output_pictures(self.place, self.names, self.stamp, self.open)
         if not drawn or len(drawn) == len(self.names):
             return self
         left_out = self.left_out | {OUTPUT: tuple(sorted({*self.left_out.get(OUTPUT, ()), *drawn}))}

@@ -25,10 +25,11 @@ from blurcli.model.inference import resolve_precision
 from blurcli.model.weights import Weights, save_weights
 from blurcli.trackers import check_installed
 from blurcli.trackers.dispatch import Trackers
-from blurcli.training.checkpointing import Checkpointer, newest_state
+from blurcli.training.checkpointing import Checkpointer
 from blurcli.training.logging import Metrics, MetricsLogger, RunningMetrics
 from blurcli.training.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
 from blurcli.training.signals import GracefulShutdown, Interrupted
+from blurcli.training.state import newest_state
 from blurcli.training.trainer import Trainer
 
 

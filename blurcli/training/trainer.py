@@ -32,7 +32,7 @@ from blurcli.families import ModelData, family_of
 from blurcli.model.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
 from blurcli.model.weights import Weights
 from blurcli.training.adam import Adam
-from blurcli.training.checkpointing import State
+from blurcli.training.state import State
 
 Conditions = dict[str, Tensor]
 """Keyword arguments of the network, each (B, ...)."""

@@ -208,7 +208,7 @@ def _repair_config(run: Run) -> None:
 
     if not run.saved_states() or not _is_torn(run.config_path):
         return
-    from blurcli.training.checkpointing import newest_state
+    from blurcli.training.state import newest_state
 
     state, path = newest_state(run, console.notify)
     with files.replacing(run.config_path) as temporary:

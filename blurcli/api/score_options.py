@@ -1,0 +1,75 @@
+"""What a score is made of: the options of `Model.score` and `blurcli.score`, and the scoring itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from blurcli import evaluate
+from blurcli.api.data import TrainingImages, source_of
+from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_whole
+from blurcli.base import console
+from blurcli.workflows.scoring import ScoringOptions, check_enough
+
+
+class ScoreOptions(SamplingOptions, total=False):
+    """What is scored, how, and against what.
+
+    Keys:
+        n: number of images; for a model the preset's if not given.
+        seed: seed of a model's images.
+        features: `inception`, `pixels`, or the path of a TorchScript or torch.export file, which is executed.
+        mode: resizing and network of clean-fid: `clean`, `legacy_tensorflow` or `legacy_pytorch`.
+        split: the reference images: `train` or `test`.
+        reference: published statistics instead of images: `cleanfid:NAME[:SIZE[:SPLIT]]`.
+        inception: Inception's file, or its folder.
+        device: where the features are computed.
+        precision: of the network of a model that is named, as for `load`.
+        force: whether to score fewer images than features.
+        name: label of the score.
+        sampler, steps, eta, delta, label, guidance, final: how a model makes its images, as for `Model.sample`.
+    """
+
+    n: int
+    seed: int
+    features: str
+    mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"]
+    split: Literal["train", "test"]
+    reference: str
+    inception: str | Path
+    device: str
+    precision: Literal["auto", "fp32", "bf16"]
+    force: bool
+    name: str
+
+
+def scoring_options(data: TrainingImages | None, options: Mapping[str, Any]) -> ScoringOptions:
+    """The checked options of a score; `options` has keys of `ScoreOptions`.
+
+    Raises:
+        UsageError: an option is out of its range.
+    """
+    check_names("score", options, ScoreOptions)
+    if options.get("n") is not None:
+        check_whole("n", options["n"], 2)
+    check_whole("seed", options.get("seed", 0), 0, MAX_SEED)
+    inception = options.get("inception")
+    return ScoringOptions(
+        options.get("features"),
+        options.get("mode"),
+        options.get("split"),
+        source_of(data),
+        options.get("reference"),
+        None if inception is None else Path(inception),
+        options.get("device", "auto"),
+    )
+
+
+def score_images(
+    scorer: evaluate.Scorer, images: evaluate.ScoredImages, count: int, options: Mapping[str, Any], **labels: str
+) -> dict[str, Any]:
+    """Score `count` images, with a progress bar; `labels` are further keys of the result."""
+    check_enough(scorer, count, options.get("force", False))
+    with console.progress(f"scoring {count:,} images", count) as update, evaluate.reported(images, update) as on_batch:
+        return scorer.score(images, on_batch, name=options.get("name", ""), **labels)
