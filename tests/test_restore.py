@@ -461,7 +461,7 @@ def test_a_folder_is_mirrored(cli: Cli, weights: tuple[str, Path], folder: Path)
     assert {photo["photo"] for photo in report["photos"]} == {f"trip.2026/{name}" for name in photo_names(folder)}
     found = contents(Path("trip.2026-restored"))
     assert set(found) == {*RESULTS, "sampling.json"}
-    assert "trip.2026: left out: 1 without an image's suffix (.txt)" in done.err
+    assert "trip.2026: skipped: 1 without an image's suffix (.txt)" in done.err
     for name, result in (("a.jpg", "a.jpg.png"), ("day/one/b.png", "day/one/b.png"), ("day/c.tif", "day/c.png")):
         assert cli("restore", folder / name, *weights, *KNOWN, "--out", "alone.png").code == 0
         assert Path("alone.png").read_bytes() == found[result]

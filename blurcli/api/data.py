@@ -115,9 +115,9 @@ def _pixels(item: Any, number: int) -> NDArray[np.uint8]:
         or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3)))
         or not pixels.size
     ):
-        way = "; leave out transforms such as ToTensor()" if np.issubdtype(pixels.dtype, np.floating) else ""
+        hint = "; leave out transforms such as ToTensor()" if np.issubdtype(pixels.dtype, np.floating) else ""
         raise UsageError(
-            f"{option('data')}: image {number} is {_kind(item)} {shape} of {pixels.dtype}; it must be {_WANTED}{way}"
+            f"{option('data')}: image {number} is {_kind(item)} {shape} of {pixels.dtype}; it must be {_WANTED}{hint}"
         )
     return np.ascontiguousarray(pixels)
 

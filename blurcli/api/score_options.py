@@ -71,5 +71,5 @@ def score_images(
 ) -> dict[str, Any]:
     """Score `count` images, with a progress bar; `labels` are further keys of the result."""
     check_enough(scorer, count, options.get("force", False))
-    with console.progress(f"scoring {count:,} images", count) as update, evaluate.reported(images, update) as on_batch:
+    with console.progress(f"scoring {count:,} images", count) as update, evaluate.with_progress(images, update) as on_batch:
         return scorer.score(images, on_batch, name=options.get("name", ""), **labels)

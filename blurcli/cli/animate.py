@@ -27,7 +27,7 @@ from blurcli.cli.common import (
     find_weights,
     show,
 )
-from blurcli.workflows.session import load_images, load_model, own_source, photo_size, read_photo, resolve_preset
+from blurcli.workflows.session import load_images, load_model, photo_size, read_photo, resolve_preset, training_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -331,7 +331,7 @@ def _clean_images(loaded: _Loaded, images: Path | None, n: int, seed: int) -> ND
         if source not in DATASETS and not Path(source).exists():
             raise UsageError(f"{loaded.animated.title}: this preset has no images of its own; name some with --images")
     else:
-        source = own_source(loaded.config, loaded.run, "images")
+        source = training_source(loaded.config, loaded.run, "images")
     dataset = load_images(loaded.config, source, "train")
     count = len(dataset.images)
     return np.array(dataset.images[np.random.default_rng(seed).permutation(count)[:n]])

@@ -114,7 +114,7 @@ def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: fl
 
 
 def _facts(found: Inspection) -> list[list[str]]:
-    from blurcli.data.notes import left_out
+    from blurcli.data.notes import count_by_reason
 
     facts = {
         "images": f"{found.images:,}",
@@ -127,7 +127,7 @@ def _facts(found: Inspection) -> list[list[str]]:
         "duplicates": _names([" = ".join(_few(group)) for group in found.duplicates]),
         "classes (dataset.json)": _counts(found.classes.most_common()) if found.classes else "",
         "unreadable": _names([f"{name} ({reason})" for name, reason in found.broken.items()]),
-        "left out": left_out(found.left_out) or "",
+        "skipped": count_by_reason(found.left_out) or "",
     }
     return [[what, value] for what, value in facts.items() if value]
 

@@ -136,7 +136,7 @@ def fid(
         scores = []
         for number, images in enumerate(task.sets, start=seed):
             title = f"scoring {task.count:,} images" + ("" if repeats == 1 else f" of seed {number}")
-            with console.progress(title, task.count) as update, evaluate.reported(images, update) as on_batch:
+            with console.progress(title, task.count) as update, evaluate.with_progress(images, update) as on_batch:
                 scores.append(task.scorer.score(images, on_batch, name=name, **task.labels))
             evaluate.record(task.record, scores[-1])
     plot = plot or task.plot
@@ -203,8 +203,8 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
     record = evaluations_path(chosen_run)
     files.check_writable(record)
     stream = open_stream(samples, config.data.channels if config else 3, (size, size) if size else None)
-    if stream.left_out:
-        console.notify(f"{samples}: left out: {stream.left_out}")
+    if stream.skipped:
+        console.notify(f"{samples}: skipped: {stream.skipped}")
     count = n or stream.count
     if stream.count < 2:
         raise UsageError(

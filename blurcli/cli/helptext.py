@@ -218,7 +218,7 @@ def _row(option: Any, ctx: Any) -> tuple[str, str]:
     if "|" in kind:
         choices = kind.split("|")
         if not all(re.search(rf"\b{re.escape(choice)}\b", text) for choice in choices):
-            said, bracket, default = text.partition(" [default")
-            text = f"{said.rstrip('. ')}: {', '.join(choices)}.{bracket}{default}"
+            summary, bracket, default = text.partition(" [default")
+            text = f"{summary.rstrip('. ')}: {', '.join(choices)}.{bracket}{default}"
         kind = "NAME"
     return f"{flag} {_KINDS.get(kind.lower(), kind)}".rstrip(), " ".join(text.split())

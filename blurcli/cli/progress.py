@@ -57,8 +57,8 @@ def run_to_end(
             dataset = load_images(config, config.data.source, "train", config.data.classes)
         pace = Pace(config.train.steps)
         with console.progress("training", config.train.steps, pace) as update:
-            way = _FEWER_STEPS if teacher is not None else _OWN_IMAGES
-            reporter = _Reporter(pace, update, config, expected_sec, way if choose_device(device).type == "cpu" else None)
+            hint = _FEWER_STEPS if teacher is not None else _OWN_IMAGES
+            reporter = _Reporter(pace, update, config, expected_sec, hint if choose_device(device).type == "cpu" else None)
             callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
             try:
                 weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed, teacher)
@@ -78,13 +78,13 @@ class _Reporter:
         update: of the progress bar.
         config: of the training.
         expected_sec: how long all of it was told to take; None where nothing was.
-        way: on a CPU, what to do about a training that takes days; None on a GPU.
+        hint: on a CPU, what to do about a training that takes days; None on a GPU.
     """
 
     def __init__(
-        self, pace: Pace, update: Callable[..., None], config: Config, expected_sec: float | None, way: str | None
+        self, pace: Pace, update: Callable[..., None], config: Config, expected_sec: float | None, hint: str | None
     ) -> None:
-        self._pace, self._update, self._way = pace, update, way
+        self._pace, self._update, self._hint = pace, update, hint
         self._config, self._expected_sec = config, expected_sec
         self._first: int | None = None
         self._steady: Pace | None = None
@@ -126,8 +126,8 @@ class _Reporter:
             return
         instead = "" if expected is None else f" and not {duration(expected)}, as it was measured before"
         console.notify(f"{steps:,} steps at {speed:.3g} steps/s: about {duration(left)}{instead}; {after}")
-        if left > _LONG_SEC and self._way is not None:
-            console.notify(f"warning: on this computer without a GPU that is hardly worth waiting for; {self._way}")
+        if left > _LONG_SEC and self._hint is not None:
+            console.notify(f"warning: on this computer without a GPU that is hardly worth waiting for; {self._hint}")
 
     def finish(self, preview: Path) -> None:
         """The training is done; its last preview is in this file."""

@@ -10,7 +10,7 @@ import typer
 from blurcli.base.errors import UserError
 from blurcli.cli import completion
 from blurcli.cli.common import DeviceOption, JsonOption, PrecisionOption, ReferenceOption, find_weights, show
-from blurcli.workflows.session import chosen_count, load_model, own_source, reference_images
+from blurcli.workflows.session import chosen_count, load_model, reference_images, training_source
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
@@ -77,7 +77,7 @@ def _images(config: Config, run: Run | None, data: str | None) -> Dataset | None
     if data is not None:
         return reference_images(config, run, data, split)
     try:
-        source = own_source(config, run, "data")
+        source = training_source(config, run, "data")
         if not at_hand(source, split, config.data.image_size, config.data.channels):
             return None
         return reference_images(config, run, None, split)

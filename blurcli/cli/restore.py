@@ -203,15 +203,15 @@ def _sources(photos: list[str], stack: ExitStack) -> list[_Source]:
     from blurcli.base import console
     from blurcli.config.sources import expand_home
     from blurcli.data.archives import open_images
-    from blurcli.data.notes import left_out
+    from blurcli.data.notes import count_by_reason
 
     found: list[tuple[str, PurePosixPath, Callable[[], bytes]]] = []
     for given in photos:
         path = Path(expand_home(given))
         if _holds_photos(path):
             files = stack.enter_context(open_images(path))
-            if skipped := left_out(files.left_out):
-                console.notify(f"{path}: left out: {skipped}")
+            if skipped := count_by_reason(files.skipped):
+                console.notify(f"{path}: skipped: {skipped}")
             found += [(str(path / name), PurePosixPath(name), partial(files.read, name)) for name in files.names]
         else:
             found.append((given, PurePosixPath(path.name), partial(read_file, path)))

@@ -84,7 +84,7 @@ def sweep(
     model, step = load_model(path, device, calibrated, precision=precision)
     config = model.config
     chosen_samplers = chosen_samplers or list(model.family.samplers)
-    chosen_steps = chosen_steps or _steps(_FEW_STEPS if model.family.objective.ends_path else _STEPS)
+    chosen_steps = chosen_steps or _steps(_FEW_STEPS if model.family.objective.predicts_endpoint else _STEPS)
     options = ScoringOptions(features, mode, split, data, published, inception, device)
     scorer = options.scorer(config, chosen_run, (config.data.channels, *config.data.image_size))
     metric, count = scorer.metric, n or config.score.n
@@ -107,7 +107,7 @@ def sweep(
     missing = [point for point in points if _identity({**point.protocol, **expected}) not in known]
     for done, point in enumerate(missing, start=1):
         label = f"{point.sampling.sampler}, {point.sampling.steps} steps, seed {point.seed} ({done} of {len(missing)})"
-        with console.progress(label, count) as update, evaluate.reported(point, update) as on_batch:
+        with console.progress(label, count) as update, evaluate.with_progress(point, update) as on_batch:
             score = scorer.score(point, on_batch, name="", weights=str(path))
         console.notify(f"{label}: {title} {score[metric]:.4f}")
         scores.append(score)

@@ -50,10 +50,10 @@ class Config(Section):
         objectives = [name for name, objective in OBJECTIVES.items() if kind in objective.families]
         if self.objective not in objectives:
             raise ValueError(f"objective {self.objective}: for process.kind {kind} it must be {' or '.join(objectives)}")
-        ends_path = OBJECTIVES[self.objective].ends_path
-        samplers = names_for(kind, ends_path)
+        predicts_endpoint = OBJECTIVES[self.objective].predicts_endpoint
+        samplers = names_for(kind, predicts_endpoint)
         if self.sample.sampler not in samplers:
-            which = f"objective {self.objective}" if ends_path else f"process.kind {kind}"
+            which = f"objective {self.objective}" if predicts_endpoint else f"process.kind {kind}"
             raise ValueError(f"sample.sampler {self.sample.sampler}: for {which} it must be {' or '.join(samplers)}")
         self.process.check(self.objective, self.optim, self.sample)
         return self

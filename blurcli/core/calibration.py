@@ -133,7 +133,7 @@ class CalibratedDenoiser:
         """The estimate x_hat of the clean image, (B, C, H, W); see `Denoiser`."""
         precise = t.double()
         w = self._space.whiten(dct2(z.double()), precise)
-        wiener = self._space.wiener(w, 0.0, precise)
+        wiener = self._space.estimate(w, 0.0, precise)
         place = precise * (len(self._gain) - 1)
         below = place.floor().clamp(0, len(self._gain) - 2).long()
         gain = torch.lerp(self._gain[below], self._gain[below + 1], (place - below)[:, None])[:, self._band]

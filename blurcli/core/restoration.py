@@ -160,8 +160,8 @@ def restore(
         ValueError: another sampler, or `steps` below 1.
     """
     method = SAMPLERS.get(sampler)
-    if method is None or not method.whitened or method.ends_path:
-        known = (name for name, one in SAMPLERS.items() if one.whitened and not one.ends_path)
+    if method is None or not method.whitened or method.predicts_endpoint:
+        known = (name for name, one in SAMPLERS.items() if one.whitened and not one.predicts_endpoint)
         raise ValueError(f"photos are restored by {', '.join(known)}, not by {sampler!r}")
     plan = make_plan(method(), space.process, steps, z.device, space=space, final="denoised")
     # The same times, in the space that whitens the data given the photos.

@@ -54,8 +54,9 @@ def _min_snr(share: Tensor) -> Tensor:
 
 
 def _consistency(share: Tensor) -> Tensor:
-    # The losses multiply their weight by s. All times count alike, as sampling starts at t = 1, where training has little
-    # to gain. The exponent is measured: a larger one sharpens a single step, and lets coarse structure drift over several.
+    # The losses multiply their weight by s. Every time has the same total weight, because sampling starts at t = 1, where
+    # training has little to gain. The exponent is measured: a larger one sharpens a single step, and lets coarse structure
+    # drift over several.
     share = share.clamp(min=_TINY)
     falling = ((1 - share) / share) ** _CONSISTENCY_POWER
     return falling / (share * falling).mean((1, 2, 3), keepdim=True)

@@ -61,7 +61,7 @@ class WhitenedSpace:
         sin, cos = self.process.alpha(t) * self._root_v / root_s, self.process.sigma(t) / root_s
         return ((x_dct - self.mean) / self._root_v - sin * w) / cos
 
-    def wiener(self, w: Tensor, slope: Tensor | float, t: Tensor) -> Tensor:
+    def estimate(self, w: Tensor, slope: Tensor | float, t: Tensor) -> Tensor:
         """`X = M + sqrt(V) (sin(phi) w + cos(phi) F)`, the inverse of `slope`; with F = 0 the Wiener filter of the state."""
         root_s = self._root_s(t)
         sin, cos = self.process.alpha(t) * self._root_v / root_s, self.process.sigma(t) / root_s

@@ -13,9 +13,9 @@ from typing import IO
 from blurcli.base.errors import UsageError, UserError, importing, option
 from blurcli.data.images import image_suffixes, missing_reader
 from blurcli.data.labels import LABELS_FILE, parse_labels
-from blurcli.data.notes import left_out as left_out_note
+from blurcli.data.notes import count_by_reason
 from blurcli.data.outputs import OUTPUT, output_folders, output_pictures
-from blurcli.data.walk import LeftOut, image_names, walk
+from blurcli.data.walk import Skipped, image_names, walk
 
 _MAX_FILE_BYTES = 1 << 28
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -31,7 +31,7 @@ class ImageFiles:
         open: `open(name)` opens a file for reading.
         size: `size(name)` returns its length in bytes.
         stamp: `stamp(name)` changes with the content, but does not read it (size and time, or a checksum in a directory).
-        left_out: names of what is there but not read, by reason.
+        skipped: names of what is there but not read, by reason.
         labels: `labels()` reads the class of each file from a `dataset.json`; None without one. UserError where it is damaged.
     """
 
@@ -40,7 +40,7 @@ class ImageFiles:
     open: Callable[[str], IO[bytes]]
     size: Callable[[str], int]
     stamp: Callable[[str], str]
-    left_out: LeftOut = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=dict)
     labels: Callable[[], dict[str, str] | None] = lambda: None
 
     def read(self, name: str) -> bytes:
@@ -85,14 +85,14 @@ class ImageFiles:
             outer = self.labels() or {}
             return {name.removeprefix(prefix): label for name, label in outer.items() if name.startswith(prefix)} or None
 
-        left_out = {reason: inner(names) for reason, names in self.left_out.items()}
+        skipped = {reason: inner(names) for reason, names in self.skipped.items()}
         return ImageFiles(
             self.place / folder,
             inner(self.names),
             lambda name: self.open(prefix + name),
             lambda name: self.size(prefix + name),
             lambda name: self.stamp(prefix + name),
-            {reason: names for reason, names in left_out.items() if names},
+            {reason: names for reason, names in skipped.items() if names},
             labels,
         )
 
@@ -105,8 +105,8 @@ class ImageFiles:
         drawn = output_pictures(self.place, self.names, self.stamp, self.open)
         if not drawn or len(drawn) == len(self.names):
             return self
-        left_out = self.left_out | {OUTPUT: tuple(sorted({*self.left_out.get(OUTPUT, ()), *drawn}))}
-        return replace(self, names=tuple(name for name in self.names if name not in drawn), left_out=left_out)
+        skipped = self.skipped | {OUTPUT: tuple(sorted({*self.skipped.get(OUTPUT, ()), *drawn}))}
+        return replace(self, names=tuple(name for name in self.names if name not in drawn), skipped=skipped)
 
     def of_split(self, split: str) -> ImageFiles:
         """The files of a split: those in the folder `train`, or `test` or `val`; without two such folders all are for training.
@@ -174,7 +174,7 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
     members = _members(archive)
     made = output_folders(members)
     inside = tuple(f"{folder}/" for folder in made)
-    names, left_out = _usable(path, [name for name in members if not name.startswith(inside)], {OUTPUT: made} if made else {})
+    names, skipped = _usable(path, [name for name in members if not name.startswith(inside)], {OUTPUT: made} if made else {})
 
     def labels() -> dict[str, str] | None:
         if LABELS_FILE not in members:
@@ -191,7 +191,7 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
         lambda name: archive.open(members[name]),
         lambda name: members[name].file_size,
         lambda name: f"{members[name].CRC} {members[name].file_size}",
-        left_out,
+        skipped,
         labels,
     )
 
@@ -226,16 +226,16 @@ def _labels_in(folder: Path) -> dict[str, str] | None:
     return parse_labels(content, str(folder / LABELS_FILE))
 
 
-def _usable(place: Path, names: list[str], not_entered: LeftOut) -> tuple[tuple[str, ...], LeftOut]:
-    usable, left_out = image_names((name for name in names if name != LABELS_FILE), not_entered)
+def _usable(place: Path, names: list[str], not_entered: Skipped) -> tuple[tuple[str, ...], Skipped]:
+    usable, skipped = image_names((name for name in names if name != LABELS_FILE), not_entered)
     if not usable:
-        counted = left_out_note(left_out)
+        counted = count_by_reason(skipped)
         there = f"; there are {counted}" if counted else ""
         raise UsageError(f"{place}: no images in it, sub-folders included{there}")
-    return usable, left_out
+    return usable, skipped
 
 
-def _in_folder(folder: Path, names: list[str], not_entered: LeftOut | None = None) -> ImageFiles:
+def _in_folder(folder: Path, names: list[str], not_entered: Skipped | None = None) -> ImageFiles:
     def stamp(name: str) -> str:
         try:
             status = (folder / name).stat()
@@ -243,14 +243,14 @@ def _in_folder(folder: Path, names: list[str], not_entered: LeftOut | None = Non
             return "unreadable"
         return f"{status.st_size} {status.st_mtime_ns}"
 
-    usable, left_out = _usable(folder, names, not_entered or {})
+    usable, skipped = _usable(folder, names, not_entered or {})
     return ImageFiles(
         folder,
         usable,
         lambda name: (folder / name).open("rb"),
         lambda name: (folder / name).stat().st_size,
         stamp,
-        left_out,
+        skipped,
         lambda: _labels_in(folder) or _labels_beside(folder),
     )
 

@@ -77,7 +77,7 @@ def inspect_images(files: ImageFiles, config: DataConfig, progress: Progress) ->
         UserError: a damaged `dataset.json`.
     """
     labels = files.labels()
-    found, same = Inspection(left_out=files.left_out, classes=None if labels is None else Counter()), dict[bytes, list[str]]()
+    found, same = Inspection(left_out=files.skipped, classes=None if labels is None else Counter()), dict[bytes, list[str]]()
     with closing(ahead(lambda name: _inspect(files, name, config), files.names, files.bytes_of)) as found_images:
         for done, (name, image) in enumerate(zip(files.names, found_images, strict=True), start=1):
             progress(done, len(files.names))

@@ -16,7 +16,7 @@ _MUCH_UNUSED = 4  # a range of values that covers less than this fraction of the
 _SUFFIXES = 5
 
 
-def left_out(names: Mapping[str, Sequence[str]]) -> str | None:
+def count_by_reason(names: Mapping[str, Sequence[str]]) -> str | None:
     """What is not read, counted by reason: `3 without an image's suffix (.txt), 1 hidden`; None where nothing is."""
     counts = []
     for reason, which in names.items():

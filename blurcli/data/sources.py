@@ -115,11 +115,11 @@ def _packed_files(files: ImageFiles, request: Request) -> Dataset:
 
 
 def _notes(files: ImageFiles, values: Range | None, value_range: Range | None) -> tuple[str, ...]:
-    ignored = notes.left_out(files.left_out)
+    ignored = notes.count_by_reason(files.skipped)
     return tuple(
         f"{files.place}: {note}"
         for note in (
-            f"left out: {ignored}; blurdiff data {quoted(files.place)} --json lists them" if ignored else None,
+            f"skipped: {ignored}; blurdiff data {quoted(files.place)} --json lists them" if ignored else None,
             None if values is None else notes.depth(values, value_range),
         )
         if note

@@ -19,7 +19,7 @@ from blurcli.base.errors import UsageError, UserError, option
 from blurcli.base.parallel import ahead
 from blurcli.data.archives import open_images
 from blurcli.data.images import SIDEWAYS, Images, decode, opened, orientation, read_array_header, upright
-from blurcli.data.notes import left_out
+from blurcli.data.notes import count_by_reason
 
 _CHUNK = 64
 _CHUNK_BYTES = 1 << 26
@@ -37,14 +37,14 @@ class Stream:
         count: number of images.
         shape: (C, H, W) of an image.
         read: `read(indices)` gives the images of rising indices, in batches (B, C, H, W) uint8.
-        left_out: what is there but not read, counted by reason; None where nothing is.
+        skipped: what is there but not read, counted by reason; None where nothing is.
     """
 
     path: Path
     count: int
     shape: tuple[int, int, int]
     read: Callable[[Chosen], Iterator[Images]]
-    left_out: str | None = None
+    skipped: str | None = None
 
     def batches(self, n: int) -> Iterator[Images]:
         """`n` of the images, evenly spaced, because files are often sorted by class."""
@@ -69,7 +69,7 @@ def open_stream(path: Path, channels: int, size: tuple[int, int] | None = None) 
         count, shape = _array_header(path)
         return Stream(path, count, shape, partial(_read_array, path))
     with open_images(path) as files:
-        count, ignored = len(files.names), left_out(files.left_out)
+        count, ignored = len(files.names), count_by_reason(files.skipped)
     height, width = size or _common_size(path)
     return Stream(path, count, (channels, height, width), partial(_read_files, path, (channels, height, width)), ignored)
 

@@ -23,13 +23,13 @@ REPEATED = "linked twice"
 # Thumbnails and waste baskets of Synology's and QNAP's network drives; the resource forks that macOS adds to archives.
 _SYSTEM_FOLDERS = frozenset({"@eaDir", "@Recycle", "#recycle", "#snapshot", "@tmp", "__MACOSX"})
 
-LeftOut = dict[str, tuple[str, ...]]
+Skipped = dict[str, tuple[str, ...]]
 """Names of what is not read, by the reason."""
 
 
-def image_names(names: Iterable[str], left_out: LeftOut | None = None) -> tuple[tuple[str, ...], LeftOut]:
-    """The names of images among file names, in order; the others are added to `left_out`, by reason."""
-    images, others = [], {reason: list(known) for reason, known in (left_out or {}).items()}
+def image_names(names: Iterable[str], skipped: Skipped | None = None) -> tuple[tuple[str, ...], Skipped]:
+    """The names of images among file names, in order; the others are added to `skipped`, by reason."""
+    images, others = [], {reason: list(known) for reason, known in (skipped or {}).items()}
     for name in names:
         if name.rpartition("/")[2] in OF_SAMPLING:
             continue
@@ -52,7 +52,7 @@ def _not_entered(name: str) -> str | None:
     return HIDDEN if any(part.startswith(".") for part in parts) else None
 
 
-def walk(folder: Path) -> tuple[list[str], LeftOut]:
+def walk(folder: Path) -> tuple[list[str], Skipped]:
     """The files below a folder, and what could not be entered, by reason.
 
     Links are followed. Every folder is entered once, a real one rather than a link to it, so that cycles end; and a file to
@@ -64,7 +64,7 @@ def walk(folder: Path) -> tuple[list[str], LeftOut]:
     """
     files: list[str] = []
     file_links: list[str] = []
-    left_out: dict[str, list[str]] = {}
+    skipped: dict[str, list[str]] = {}
     seen: set[tuple[int, int]] = set()
     cache = _cache()
     real, linked = deque([""]), deque[str]()
@@ -73,39 +73,39 @@ def walk(folder: Path) -> tuple[list[str], LeftOut]:
         try:
             identity = _identity(folder / relative)
             if identity in seen:
-                left_out.setdefault(REPEATED, []).append(relative)
+                skipped.setdefault(REPEATED, []).append(relative)
                 continue
             seen.add(identity)
             with os.scandir(folder / relative) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
-            left_out.setdefault(UNREADABLE, []).append(relative or ".")
+            skipped.setdefault(UNREADABLE, []).append(relative or ".")
             continue
         # The named folder itself is read, whatever it is.
         if relative and (identity == cache or is_output_folder({entry.name for entry in entries})):
-            left_out.setdefault(OUTPUT, []).append(relative)
+            skipped.setdefault(OUTPUT, []).append(relative)
             continue
         for entry in entries:
             name = f"{relative}/{entry.name}" if relative else entry.name
             if entry.is_dir():
                 if reason := _not_entered(entry.name):
-                    left_out.setdefault(reason, []).append(name)
+                    skipped.setdefault(reason, []).append(name)
                 else:
                     (linked if entry.is_symlink() else real).append(name)
             elif entry.is_file():
                 (file_links if entry.is_symlink() else files).append(name)
             else:  # a link to nothing, or a device
-                left_out.setdefault(UNREADABLE, []).append(name)
+                skipped.setdefault(UNREADABLE, []).append(name)
     if file_links:
         known = {_identity(folder / name) for name in files}
         for name in file_links:
             identity = _identity(folder / name)
             if identity in known:
-                left_out.setdefault(REPEATED, []).append(name)
+                skipped.setdefault(REPEATED, []).append(name)
             else:
                 known.add(identity)
                 files.append(name)
-    return files, {reason: tuple(names) for reason, names in left_out.items()}
+    return files, {reason: tuple(names) for reason, names in skipped.items()}
 
 
 def _cache() -> tuple[int, int] | None:

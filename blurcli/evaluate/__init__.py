@@ -16,7 +16,7 @@ from blurcli.evaluate.records import (
 )
 from blurcli.evaluate.reference import Reference, image_reference, published_reference
 from blurcli.evaluate.scorer import Scorer
-from blurcli.evaluate.sources import ModelImages, ScoredImages, StoredImages, reported
+from blurcli.evaluate.sources import ModelImages, ScoredImages, StoredImages, with_progress
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 from blurcli.evaluate.tables import ScoreTable, heading, score_tables, value_text
 
@@ -46,10 +46,10 @@ __all__ = [
     "published_reference",
     "record",
     "recorded",
-    "reported",
     "sampling_title",
     "score_tables",
     "subject_of",
     "value_text",
     "versions",
+    "with_progress",
 ]

@@ -109,7 +109,7 @@ class ModelImages:
 
 
 @contextmanager
-def reported(images: ScoredImages, update: Callable[[float], None]) -> Iterator[Callable[[int], None]]:
+def with_progress(images: ScoredImages, update: Callable[[float], None]) -> Iterator[Callable[[int], None]]:
     """What `ScoredImages.measure` reports to, while the block runs.
 
     Images that a model makes are reported with every call of the network, others with every batch.

@@ -329,7 +329,7 @@ class Family(ABC):
         known = self.samplers
         if sampling.sampler not in known:
             hint = did_you_mean(sampling.sampler, known)
-            kind = "distilled" if self.objective.ends_path else f"of the family {self.name}"
+            kind = "distilled" if self.objective.predicts_endpoint else f"of the family {self.name}"
             reason = f"this model is {kind}: use {', '.join(known)}{hint}"
             raise OptionError("sampler", sampling.sampler, reason)
         options = SAMPLERS[sampling.sampler].option_names()
@@ -341,7 +341,7 @@ class Family(ABC):
     @property
     def samplers(self) -> tuple[str, ...]:
         """Names of the samplers for models of this configuration, the default first."""
-        return names_for(self.name, self.objective.ends_path)
+        return names_for(self.name, self.objective.predicts_endpoint)
 
     @abstractmethod
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
@@ -386,7 +386,7 @@ class Family(ABC):
         Raises:
             UsageError: it is one image.
         """
-        if self.objective.ends_path:
+        if self.objective.predicts_endpoint:
             raise UsageError(
                 "this model is distilled: it estimates one image behind a state and not their mean, as is needed here; use the "
                 "model that it was distilled from (its weights are teacher.safetensors in the run folder)"

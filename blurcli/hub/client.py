@@ -115,7 +115,8 @@ def _answer(error: HfHubHTTPError) -> str:
     from huggingface_hub import constants, errors
 
     status = error.response.status_code
-    said = one_line((error.server_message or "").strip().partition("\n")[0])
+    server_message = one_line((error.server_message or "").strip().partition("\n")[0])
+    detail = f" ({server_message})" if server_message else ""
     if isinstance(error, errors.GatedRepoError):
         return f"access must be granted by its owner: ask for it on {constants.ENDPOINT}, and {LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
@@ -127,12 +128,12 @@ def _answer(error: HfHubHTTPError) -> str:
     if status == 401:
         return f"the hub does not accept the token; {LOG_IN}"
     if status == 403:
-        return f"forbidden{f' ({said})' if said else ''}: the token does not have the right; choose another one: {LOG_IN}"
+        return f"forbidden{detail}: the token does not have the right; choose another one: {LOG_IN}"
     if status in (409, 412):
-        return f"the repository has changed in the meantime{f' ({said})' if said else ''}; run the command again"
+        return f"the repository has changed in the meantime{detail}; run the command again"
     if status == 429 or status >= 500:
-        return f"the hub answered {status}{f' ({said})' if said else ''}; try again later"
-    return f"the hub answered {status} ({said or _first_line(error)})"
+        return f"the hub answered {status}{detail}; try again later"
+    return f"the hub answered {status} ({server_message or _first_line(error)})"
 
 
 def _first_line(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from blurcli.importing.adm import deduced, renamed
 from blurcli.importing.pth import Checkpoint, read_checkpoint
 from blurcli.model.weights import Weights
 
-__all__ = ["Checkpoint", "as_weights", "deduced", "fitting_preset", "read_checkpoint", "resolve", "same_model"]
+__all__ = ["Checkpoint", "as_weights", "deduced", "equal_content", "fitting_preset", "read_checkpoint", "resolve"]
 
 Override = tuple[str, str, Any]
 """Origin for messages, dotted key, value."""
@@ -112,7 +112,7 @@ def as_weights(checkpoint: Checkpoint, config: Config, images: Images | None, pa
     return Weights(config, checkpoint.step, network, data, path)
 
 
-def same_model(one: Weights, other: Weights) -> bool:
+def equal_content(one: Weights, other: Weights) -> bool:
     """Whether two weights files have the same content."""
     return (one.config, one.step) == (other.config, other.step) and all(
         a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -105,7 +105,7 @@ class MetricsLogger:
 
     def begin(self, step: int) -> None:
         """Start from `step`: drop the lines that a stopped run logged but did not save."""
-        forget_after(self._path, step, self._notify)
+        truncate_after(self._path, step, self._notify)
 
     def log(self, running: RunningMetrics, trainer: Trainer, trackers: Trackers) -> None:
         """Write the metrics since the last log."""
@@ -134,7 +134,7 @@ class MetricsLogger:
         self._losses.append(loss)
 
 
-def forget_after(path: Path, step: int, notify: Callable[[str], None]) -> None:
+def truncate_after(path: Path, step: int, notify: Callable[[str], None]) -> None:
     """Drop the lines of a JSON-lines file after a step: a stopped run logged but did not save them, and they come again.
 
     Lines that a crash has damaged are dropped, too, and reported; all others stay as they are.

@@ -80,7 +80,7 @@ def train(
         UserError: another process trains there, the training diverged for good, or a file cannot be written.
         Interrupted: SIGINT or SIGTERM came; the state was saved.
     """
-    if (teacher is None) == OBJECTIVES[config.objective].ends_path:
+    if (teacher is None) == OBJECTIVES[config.objective].predicts_endpoint:
         raise UsageError(f"objective {config.objective}: tunes a trained model; use blurdiff distill MODEL")
     if teacher is not None and teacher.classes is not None and teacher.classes.names != tuple(dataset.classes):
         raise UsageError(
@@ -131,7 +131,7 @@ def _lead(
         )
         _record_session(run, trainer, dataset, teacher)
         callbacks.on_step(trainer.step)
-        with _ended(observers.trackers), files.explained(run.metrics_path), GracefulShutdown() as shutdown:
+        with _closing(observers.trackers), files.explained(run.metrics_path), GracefulShutdown() as shutdown:
             while True:
                 trainer.synchronize()
                 observers.begin(trainer)
@@ -142,7 +142,7 @@ def _lead(
 
 
 @contextmanager
-def _ended(trackers: Trackers) -> Iterator[None]:
+def _closing(trackers: Trackers) -> Iterator[None]:
     """End the trackers' runs after the block, by how it ended."""
     try:
         yield

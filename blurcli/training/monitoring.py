@@ -31,7 +31,7 @@ from blurcli.model.inference import evaluation_mode
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.model.weights import Classes, Weights, save_weights
 from blurcli.trackers.dispatch import Trackers
-from blurcli.training.logging import forget_after
+from blurcli.training.logging import truncate_after
 from blurcli.training.signals import GracefulShutdown, Stopping
 from blurcli.training.trainer import Trainer
 
@@ -79,7 +79,7 @@ class Snapshots:
         """
         pipeline = Pipeline(trainer.config, network, ModelData(trainer.moments), trainer.device)
         measured = MeasuredImages(self._dataset.images, min(HEALTH_IMAGES, len(self._dataset.images)), trainer.config.seed)
-        if trainer.family.objective.ends_path:
+        if trainer.family.objective.predicts_endpoint:
             indices = range(measured.count)
             x, noise = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
             times, by_band = trainer.distillation_losses(network, x, noise, HEALTH_TIMES)
@@ -170,7 +170,7 @@ class Monitor:
 
     def begin(self, step: int) -> None:
         """Start from `step`: drop the lines of health.jsonl that a stopped run wrote but did not save."""
-        forget_after(self._run.health_path, step, self._notify)
+        truncate_after(self._run.health_path, step, self._notify)
 
     def run_if_due(self, trainer: Trainer, trackers: Trackers, shutdown: GracefulShutdown) -> None:
         """Run the checks that are due; a signal cuts them short."""

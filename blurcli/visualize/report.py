@@ -274,7 +274,7 @@ def _repeat_parts(subject: Subject) -> list[Part]:
 
 def _training_commands(config: Config, place: str, name: str, teacher: str) -> list[str]:
     run = ["--run", f"runs/{name}"]
-    if OBJECTIVES[config.objective].ends_path:
+    if OBJECTIVES[config.objective].predicts_endpoint:
         keys = {key: value for key, value in flatten(config).items() if key == "train.steps" or _is_tuned(key)}
         settings = [part for key, value in keys.items() for part in ("--set", f"{key}={yaml_text(value)}")]
         return _command(["blurdiff", "distill", teacher, "--data", place, "--run", f"runs/{name}-again", *settings], first=3)

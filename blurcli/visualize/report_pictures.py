@@ -177,8 +177,8 @@ def spectrum_part(subject: Subject, images: Images | None, shown: Callable[[str]
 def error_part(subject: Subject, progress: Progress) -> list[Part]:
     """The network's error by time and frequency band."""
     if subject.dataset is None:
-        way = "name them with: blurdiff report RUN --data path/to/images"
-        return [Missing(f"No map of errors: the training images are not at hand; {way}")]
+        hint = "name them with: blurdiff report RUN --data path/to/images"
+        return [Missing(f"No map of errors: the training images are not at hand; {hint}")]
     count = min(subject.measured, len(subject.dataset.images))
     measured = denoising.MeasuredImages(subject.dataset.images, count, seed=0)
     try:

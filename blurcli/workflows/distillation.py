@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base.errors import UsageError, UserError, option, quoted
-from blurcli.workflows.session import Assignments, load_torch, named_weights, overrides_of, own_source, read_weights
+from blurcli.workflows.session import Assignments, load_torch, named_weights, overrides_of, read_weights, training_source
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
@@ -66,7 +66,7 @@ def set_up(model: str, data: str | None, run: Path | None, assignments: Assignme
         _check_same_teacher(folder, teacher)
         return Distillation(folder, load_config(str(folder.config_path.resolve()), assigned), teacher)
     if not any(key == "data.source" for _, key, _ in assigned):
-        own = own_source(teacher.config, own_run, "data")
+        own = training_source(teacher.config, own_run, "data")
         assigned.append((str(source), "data.source", own))
     return Distillation(folder, _configured(teacher, assigned), teacher)
 
@@ -81,15 +81,15 @@ def teacher_of(run: Run, config: Config) -> Weights | None:
     from blurcli.core.objectives import OBJECTIVES
     from blurcli.model.weights import load_weights
 
-    if not OBJECTIVES[config.objective].ends_path:
+    if not OBJECTIVES[config.objective].predicts_endpoint:
         return None
-    way = f"name the model that is distilled: blurdiff distill MODEL {option('run')} {quoted(run.path)}"
+    hint = f"name the model that is distilled: blurdiff distill MODEL {option('run')} {quoted(run.path)}"
     if not run.teacher_path.exists():
-        raise UsageError(f"objective {config.objective}: {run.teacher_path} is missing; {way}")
+        raise UsageError(f"objective {config.objective}: {run.teacher_path} is missing; {hint}")
     try:
         return load_weights(run.teacher_path)
     except UserError as error:
-        raise UserError(f"{error.text}; or {way}") from None
+        raise UserError(f"{error.text}; or {hint}") from None
 
 
 def is_distilled(weights: Weights) -> bool:

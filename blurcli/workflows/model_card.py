@@ -144,7 +144,7 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
         "training images": "the author's own" if data.source == "images" else f"`{data.source}`",
         "classes": ", ".join(weights.classes.names) if weights.classes else "",
         "network": f"U-Net, {sum(p.numel() for p in model.network.parameters()) / 1e6:.2f} M parameters, stored in 16 bits",
-        "distilled": "from a trained model, for one to four steps" if model.family.objective.ends_path else "",
+        "distilled": "from a trained model, for one to four steps" if model.family.objective.predicts_endpoint else "",
         "training": f"{weights.step:,}{unfinished} steps of {config.train.batch_size} images: {seen:,} images seen",
         "preset": f"[{PRESET}]({PRESET}), with every key",
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blurcli.base.errors import UsageError, option
-from blurcli.workflows.session import load_images, own_source
+from blurcli.workflows.session import load_images, training_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class ScoringOptions:
         data = config.data.model_copy(update={"image_size": tuple(size), "channels": channels})
         from blurcli.config import resolve_source
 
-        source = resolve_source(self.data) if self.data is not None else own_source(config, run, "data")
+        source = resolve_source(self.data) if self.data is not None else training_source(config, run, "data")
         return load_images(config.model_copy(update={"data": data}), source, split)
 
 

@@ -144,7 +144,7 @@ def reference_images(config: Config, run: Run | None, data: str | None, split: s
     """The reference images of a model: those of --data, or the run's training data."""
     from blurcli.config import resolve_source
 
-    return load_images(config, resolve_source(data) if data is not None else own_source(config, run, "data"), split)
+    return load_images(config, resolve_source(data) if data is not None else training_source(config, run, "data"), split)
 
 
 def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
@@ -216,7 +216,7 @@ def packing() -> Iterator[Any]:
         yield update
 
 
-def own_source(config: Config, run: Run | None, name: str) -> str:
+def training_source(config: Config, run: Run | None, name: str) -> str:
     """The training data of a model, as its run folder names it; a path inside a weights file is not trusted.
 
     Raises:

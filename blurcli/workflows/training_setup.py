@@ -142,8 +142,8 @@ def _check_hours(hours: float, assignments: Assignments | None) -> None:
         if key == _LENGTH:
             raise UsageError(f"{option('hours')} {hours:g} and {origin}: both set the length; use one of them")
     if started_by_torchrun():
-        way = f"with torchrun use {option('set')} {_LENGTH}=N"
-        raise UsageError(f"{option('hours')} {hours:g}: the speed is measured with one process; {way}")
+        hint = f"with torchrun use {option('set')} {_LENGTH}=N"
+        raise UsageError(f"{option('hours')} {hours:g}: the speed is measured with one process; {hint}")
 
 
 def _check_purpose(purpose: str, preset: str | None, data: str | None) -> None:
@@ -261,10 +261,10 @@ def _of_usual_length(folder: Run, config: Config, device: str) -> Setup:
     steps = steps_in(config, _USUAL_SEC, step_sec)
     reason = f"chosen for an hour at today's speed; {option('hours')} 0.5 for less"
     if not least <= steps <= most:
-        why, way = ("fewer show little", "less") if steps < least else ("more hardly help", "more")
+        why, other = ("fewer show little", "less") if steps < least else ("more hardly help", "more")
         steps = min(max(steps, least), most)
         took = duration(seconds_of(config, steps, step_sec))
-        reason = f"as {why}: about {took} at today's speed; {option('hours')} 1 for {way}"
+        reason = f"as {why}: about {took} at today's speed; {option('hours')} 1 for {other}"
     else:
         steps = round(steps, -2)
     console.notify(f"{steps:,} steps, {reason}")
@@ -283,7 +283,7 @@ def _of_length(folder: Run, config: Config, device: str, hours: float | None) ->
 
     if hours is None:
         return Setup(folder, config)
-    if OBJECTIVES[config.objective].ends_path:
+    if OBJECTIVES[config.objective].predicts_endpoint:
         raise UsageError(f"{option('hours')} {hours:g}: is not for distillations; use {option('set')} {_LENGTH}=N")
     load_torch()
     from blurcli.training.length import seconds_of, seconds_spent, steps_in

@@ -65,14 +65,14 @@ class Sampler(ABC):
         name: what users call it.
         family: the family of processes it is for.
         whitened: whether it takes its steps in the whitened space of the data, and starts from `w = DCT(z)`.
-        ends_path: whether it is for models whose estimate is the end of the path, see `Objective.ends_path`.
+        predicts_endpoint: whether it is for models that predict the ODE endpoint, see `Objective.predicts_endpoint`.
         falling_spectrum: for a whitened method without a known spectrum: the power law of natural images instead of a flat one.
     """
 
     name: ClassVar[str]
     family: ClassVar[str] = "diffusion"
     whitened: ClassVar[bool] = False
-    ends_path: ClassVar[bool] = False
+    predicts_endpoint: ClassVar[bool] = False
     falling_spectrum: ClassVar[bool] = False
 
     @classmethod
