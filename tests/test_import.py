@@ -22,8 +22,9 @@ from blurcli.base.runs import Run
 from blurcli.config import load_config, parse_overrides, preset_names
 from blurcli.core import HeatDissipation
 from blurcli.core.dct import dct2, idct2
+from blurcli.families import Start
 from blurcli.importing import Checkpoint, deduced, fitting_preset, resolve
-from blurcli.model.pipeline import Pipeline, Start
+from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights
 from blurcli.visualize.trajectories import AnimatedProcess, View, forward_trajectory
 

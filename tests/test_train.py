@@ -21,7 +21,7 @@ from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, ReadOptions, load_dataset
 from blurcli.model.weights import load_weights
 from blurcli.training import Callbacks, Trainer, learning_rate, train
-from blurcli.training.state import State, load_state, save_state
+from blurcli.training.state import TrainingState, load_state, save_state
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")
@@ -301,7 +301,9 @@ def test_a_strange_state_is_an_error(cli: Cli, tmp_path: Path, change, text: str
     start(cli)
     path = tmp_path / "r" / "state.safetensors"
     state = load_state(path)
-    save_state(path, State(state.config, state.step, state.data, change(state.tensors)), tmp_path / "before.safetensors")
+    save_state(
+        path, TrainingState(state.config, state.step, state.data, change(state.tensors)), tmp_path / "before.safetensors"
+    )
     done = cli("train", "--run", "r", "--set", "train.steps=4")
     assert done.code == 1
     assert re.search(f"state.safetensors: .*{text}", done.err)

@@ -111,7 +111,7 @@ class Images:
         return path
 
     @property
-    def _rows(self) -> visualize.Images:
+    def _rows(self) -> NDArray[np.uint8]:
         """(N, C, H, W)."""
         return np.ascontiguousarray(self.array.transpose(0, 3, 1, 2))
 

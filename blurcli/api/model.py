@@ -99,16 +99,16 @@ class Model:
                 check_whole(name, options[name], lowest, MAX_SEED)  # type: ignore[literal-required]
         start_names = ("strength", "init_blurred", "interpolate", "same_init", "share_noise")
         chosen: dict[str, Any] = {name: options[name] for name in start_names if name in options}  # type: ignore[literal-required]
-        beginning = session.StartOptions(_photo(options.get("init_image")), **chosen)
-        beginning.check(n, seed)
+        start_options = session.StartOptions(_photo(options.get("init_image")), **chosen)
+        start_options.check(n, seed)
         sampling = self.sampling(options)
-        start = beginning.start(self.config, n, seed)
+        start = start_options.start(self.config, n, seed)
         title = f"sampling {n:,} images, {sampling.steps} steps"
         with console.progress(title, n) as update, self.pipeline.progress(sampling, update):
             batches = list(map(to_uint8, self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size)))
         source = {**asdict(sampling), "seed": seed, "weights": str(self.path), "network_precision": self.pipeline.precision}
         array = np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1))
-        record = beginning.record(self.pipeline, sampling, n, seed, start)
+        record = start_options.record(self.pipeline, sampling, n, seed, start)
         return Images(array, source, self.pipeline.column_titles(sampling), record)
 
     def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationOptions]) -> Animation:

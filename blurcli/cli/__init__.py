@@ -41,7 +41,7 @@ from blurcli.workflows.session import started_by_torchrun
 
 app = typer.Typer(
     name="blurdiff",
-    cls=helptext.Group,
+    cls=helptext.CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -106,6 +106,26 @@ PrecisionOption = Annotated[
     typer.Option("--precision", help="Precision of the network; auto: bf16 where the hardware has it. [default: the preset's]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
+ModeOption = Annotated[
+    Literal["clean", "legacy_tensorflow", "legacy_pytorch"] | None,
+    typer.Option("--mode", help="Resizing and network of clean-fid, for Inception. [default: the preset's]"),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--features",
+        help="inception, pixels, or a TorchScript or torch.export file (code: it is executed). [default: the preset's]",
+    ),
+]
+InceptionOption = Annotated[
+    Path | None,
+    typer.Option("--inception", help="Inception's file, or its folder. [default: $BLURDIFF_INCEPTION, or downloaded once]"),
+]
+PublishedOption = Annotated[
+    str | None,
+    typer.Option("--reference", help="Published statistics of clean-fid instead of images: cleanfid:NAME[:SIZE[:SPLIT]]."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Score even fewer images than features.")]
 
 
 def with_precision(assignments: list[str] | None, precision: str | None) -> list[str]:

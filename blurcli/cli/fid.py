@@ -18,11 +18,16 @@ from blurcli.cli.common import (
     DeltaOption,
     DeviceOption,
     EtaOption,
+    FeaturesOption,
     FinalOption,
+    ForceOption,
     GuidanceOption,
     GuideOption,
+    InceptionOption,
     JsonOption,
+    ModeOption,
     PrecisionOption,
+    PublishedOption,
     ReferenceOption,
     RunOption,
     SamplerOption,
@@ -31,13 +36,6 @@ from blurcli.cli.common import (
     StepsOption,
     WeightsOption,
     find_weights,
-)
-from blurcli.cli.scoring import (
-    FeaturesOption,
-    ForceOption,
-    InceptionOption,
-    ModeOption,
-    PublishedOption,
 )
 from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 from blurcli.workflows.session import distributed_context, load_model, started_by_torchrun

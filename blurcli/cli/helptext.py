@@ -58,7 +58,7 @@ PANELS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Guide:
+class CommandHelp:
     """What the help of a command begins with.
 
     Attributes:
@@ -72,16 +72,16 @@ class Guide:
     elsewhere: tuple[str, tuple[str, ...]] = ("", ())
 
 
-GUIDES = {
-    "train": Guide(
+COMMAND_HELP = {
+    "train": CommandHelp(
         ("preset", "data", "set"),
         ("train --preset shapes-blur", "train --data path/to/images", "train --preset cifar10-blur --set train.steps=20000"),
     ),
-    "distill": Guide(
+    "distill": CommandHelp(
         ("data", "set", "run"),
         ("distill runs/shapes-blur", "distill mine.safetensors --data path/to/images --set train.steps=2000"),
     ),
-    "sample": Guide(
+    "sample": CommandHelp(
         ("n", "steps", "out"),
         (
             "sample --n 64",
@@ -90,7 +90,7 @@ GUIDES = {
             "sample --init-image me.jpg --n 4",
         ),
     ),
-    "restore": Guide(
+    "restore": CommandHelp(
         ("blur", "noise", "enlarge", "mask", "out", "compare"),
         (
             "restore photo.jpg",
@@ -100,7 +100,7 @@ GUIDES = {
             "restore --demo",
         ),
     ),
-    "animate": Guide(
+    "animate": CommandHelp(
         ("direction", "images", "n"),
         (
             "animate process.gif",
@@ -114,23 +114,23 @@ GUIDES = {
             ),
         ),
     ),
-    "fid": Guide(
+    "fid": CommandHelp(
         ("data", "n", "features"),
         ("fid", "fid --n 10000 --features pixels", "fid --samples theirs/ --data path/to/images"),
     ),
-    "results": Guide((), ("results", "results runs/a runs/b")),
-    "plot": Guide((), ("plot", "plot runs/a --out plots")),
-    "likelihood": Guide(("n", "calls", "split"), ("likelihood --split test",)),
-    "sweep": Guide(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
-    "diagnose": Guide((), ("diagnose", "diagnose --weights shapes --data shapes")),
-    "report": Guide((), ("report", "report runs/a --out a.html")),
-    "data": Guide((), ("data path/to/images", "data photos.zip --preset folder-small --json")),
-    "bench": Guide((), ("bench", "bench --preset cifar10-blur")),
-    "presets": Guide((), ("presets", "presets cifar10-blur")),
-    "prefetch": Guide((), ("prefetch --preset cifar10-blur",)),
-    "export": Guide((), ("export mine.safetensors", "export mine --format diffusers")),
-    "push": Guide(("license", "private", "dry-run"), ("push runs/a me/shapes --license mit",)),
-    "import": Guide(("preset", "data", "out"), ("import checkpoint.pth --preset cifar10-heat --data cifar10",)),
+    "results": CommandHelp((), ("results", "results runs/a runs/b")),
+    "plot": CommandHelp((), ("plot", "plot runs/a --out plots")),
+    "likelihood": CommandHelp(("n", "calls", "split"), ("likelihood --split test",)),
+    "sweep": CommandHelp(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
+    "diagnose": CommandHelp((), ("diagnose", "diagnose --weights shapes --data shapes")),
+    "report": CommandHelp((), ("report", "report runs/a --out a.html")),
+    "data": CommandHelp((), ("data path/to/images", "data photos.zip --preset folder-small --json")),
+    "bench": CommandHelp((), ("bench", "bench --preset cifar10-blur")),
+    "presets": CommandHelp((), ("presets", "presets cifar10-blur")),
+    "prefetch": CommandHelp((), ("prefetch --preset cifar10-blur",)),
+    "export": CommandHelp((), ("export mine.safetensors", "export mine --format diffusers")),
+    "push": CommandHelp(("license", "private", "dry-run"), ("push runs/a me/shapes --license mit",)),
+    "import": CommandHelp(("preset", "data", "out"), ("import checkpoint.pth --preset cifar10-heat --data cifar10",)),
 }
 
 
@@ -144,7 +144,7 @@ _FIRST_STEPS = {
 }
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """The commands: what to do first, and what each of them does, uncut."""
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
@@ -165,7 +165,7 @@ class Command(TyperCommand):
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """The description, and examples."""
         super().format_help_text(ctx, formatter)
-        guide = GUIDES.get(self.name or "", Guide())
+        guide = COMMAND_HELP.get(self.name or "", CommandHelp())
         if guide.examples:
             formatter.write("\nExamples:\n")
             for example in guide.examples:
@@ -178,7 +178,7 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, and options in panels."""
-        guide = GUIDES.get(self.name or "", Guide())
+        guide = COMMAND_HELP.get(self.name or "", CommandHelp())
         parameters: list[Any] = self.get_params(ctx)
         arguments = [one.get_help_record(ctx) for one in parameters if one.param_type_name == "argument"]
         options = {_name(one): one for one in parameters if one.param_type_name == "option" and not one.hidden}

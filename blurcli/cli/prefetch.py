@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, TrainingDataOption
-from blurcli.cli.scoring import (
+from blurcli.cli.common import (
+    AssignmentsOption,
+    JsonOption,
     ModeOption,
+    PresetOption,
     PublishedOption,
+    TrainingDataOption,
 )
 from blurcli.workflows.scoring import fetch_features, fetch_reference
 from blurcli.workflows.session import load_images, resolve_preset

@@ -20,7 +20,7 @@ _DEMO_DRAWS = 4  # of which the spread is shown, where there is one image
 
 
 @dataclass(frozen=True)
-class ScoredImages:
+class UndamagedImages:
     """The undamaged images, and how they are compared.
 
     Attributes:
@@ -37,7 +37,7 @@ class ScoredImages:
 
 
 def score(
-    restorer: Restorer, options: RestoreOptions, images: ScoredImages, run: Run | None, labels: dict[str, Any]
+    restorer: Restorer, options: RestoreOptions, images: UndamagedImages, run: Run | None, labels: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Damage, restore and compare images, and record the score.
 

@@ -16,6 +16,7 @@ from blurcli.cli import restoration_score
 from blurcli.cli.common import (
     ClassOption,
     DeviceOption,
+    FeaturesOption,
     GuidanceOption,
     GuideOption,
     JsonOption,
@@ -28,7 +29,6 @@ from blurcli.cli.common import (
     find_weights,
     show,
 )
-from blurcli.cli.scoring import FeaturesOption
 from blurcli.workflows.session import load_model, load_torch, read_file, read_weights
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def restore(
         return Restorer(load_model(path, device, guide=guide, precision=precision)[0], label, guidance)
 
     if score:
-        images = restoration_score.ScoredImages(n, data, split, features)
+        images = restoration_score.UndamagedImages(n, data, split, features)
         labels = {"weights": str(path), "step": read_weights(path).step}
         show(*restoration_score.score(restorer(), options, images, chosen_run, labels), as_json)
         return
@@ -201,7 +201,7 @@ def _sources(photos: list[str], stack: ExitStack) -> list[_Source]:
     from functools import partial
 
     from blurcli.base import console
-    from blurcli.config.sources import expand_home
+    from blurcli.config.source_names import expand_home
     from blurcli.data.archives import open_images
     from blurcli.data.notes import count_by_reason
 

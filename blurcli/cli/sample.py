@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from blurcli.base.distributed import DistributedContext
     from blurcli.config import Config
-    from blurcli.visualize import Images
+    from blurcli.data.images import Pixels
 
 _WORTH_TELLING = 100 << 20  # bytes
 
@@ -94,8 +94,8 @@ def sample(
 
     Image i depends on the weights, the sampler, its steps, the precision, the seed and i, and not on the batch size.
     """
-    beginning = StartOptions(init_image, strength, init_blurred, interpolate, same_init, share_noise)
-    beginning.check(n, seed)
+    start_options = StartOptions(init_image, strength, init_blurred, interpolate, same_init, share_noise)
+    start_options.check(n, seed)
 
     with distributed_context(device) as distributed:
         path, chosen_run = find_weights(run, weights, fast)
@@ -112,7 +112,7 @@ def sample(
                     f"-guidance{guidance}": guidance is not None,
                     f"-guide-{Path(guide).stem if guide else ''}": guide is not None,
                     f"-{final}": final is not None,
-                    f"-{init_image.stem if init_image else ''}{beginning.time:g}": init_image,
+                    f"-{init_image.stem if init_image else ''}{start_options.time:g}": init_image,
                     "-blurred": init_blurred,
                     f"-to{interpolate}": interpolate is not None,
                     "-same-init": same_init,
@@ -136,16 +136,16 @@ def sample(
             elif sampling.steps == 1:
                 console.notify(f"warning: the last step draws no noise, and there is only one: {effect}; use more --steps")
 
-        start = beginning.start(model.config, n, seed)
+        start = start_options.start(model.config, n, seed)
         record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}
         record["network_precision"] = model.precision
         if sampling.guide is None:
             del record["guide"]  # as before there were guides, for folders that are continued
         if init_image is not None:
-            record |= {"init_image": str(init_image), "strength": beginning.time, "init_blurred": init_blurred}
+            record |= {"init_image": str(init_image), "strength": start_options.time, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
-        output = _output(out, n, beginning.record(model, sampling, n, seed, start), scale, model.column_titles(sampling))
-        shown: list[Images] = []
+        output = _output(out, n, start_options.record(model, sampling, n, seed, start), scale, model.column_titles(sampling))
+        shown: list[Pixels] = []
         with output.claimed(n) if distributed.is_main else nullcontext([]) as missing:
             wanted = _agreed(missing, n, distributed)
             size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
@@ -156,7 +156,7 @@ def sample(
                 return
             _announce(out, model.config, n, wanted)
 
-            def batches() -> Iterator[Images]:
+            def batches() -> Iterator[Pixels]:
                 for number, indices in enumerate(SINGLE_PROCESS.blocks(wanted, size)):
                     if rank := number % distributed.size:
                         like = torch.empty(
@@ -189,7 +189,7 @@ class _Output(Protocol):
     def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
         """Keep others from writing while the block runs; yields the indices below `count` of the images to make."""
 
-    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
         """Write the images of these indices, inside `claimed`."""
 
 
@@ -199,7 +199,7 @@ class _OneFile:
 
     path: Path
     count: int
-    write_images: Callable[[Iterable[Images], int, Path], None]
+    write_images: Callable[[Iterable[Pixels], int, Path], None]
 
     def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
         from blurcli.base import files
@@ -207,7 +207,7 @@ class _OneFile:
         files.check_writable(self.path)
         return nullcontext(range(count))
 
-    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
         self.write_images(batches, self.count, self.path)
 
 
@@ -215,7 +215,7 @@ def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None, titl
     from blurcli import visualize
     from blurcli.base import console
 
-    writers: dict[str, Callable[[Iterable[Images], int, Path], None]]
+    writers: dict[str, Callable[[Iterable[Pixels], int, Path], None]]
     writers = {".png": partial(visualize.write_grid, scale=scale, titles=titles), ".npz": visualize.write_npz}
     if scale is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--scale {scale}: enlarges a grid (--out grid.png); arrays and single images stay as they are")

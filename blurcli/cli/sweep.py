@@ -13,21 +13,19 @@ from blurcli.cli.common import (
     BatchSizeOption,
     CalibrationOption,
     DeviceOption,
+    FeaturesOption,
+    ForceOption,
+    InceptionOption,
     JsonOption,
+    ModeOption,
     PrecisionOption,
+    PublishedOption,
     ReferenceOption,
     RunOption,
     SeedOption,
     SplitOption,
     WeightsOption,
     find_weights,
-)
-from blurcli.cli.scoring import (
-    FeaturesOption,
-    ForceOption,
-    InceptionOption,
-    ModeOption,
-    PublishedOption,
 )
 from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 from blurcli.workflows.session import load_model

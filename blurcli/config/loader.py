@@ -17,7 +17,7 @@ from blurcli.base.runs import Run, other_version, similar_run
 from blurcli.config.experiment import Config
 from blurcli.config.processes import PROCESS_KINDS, HeatConfig
 from blurcli.config.serialization import flatten
-from blurcli.config.sources import expand_home, resolve_source
+from blurcli.config.source_names import expand_home, resolve_source
 
 _MAX_ERRORS = 20  # reported at once
 _MAX_YAML_BYTES = 1 << 16  # a preset with every key has a tenth of that

@@ -8,7 +8,7 @@ from blurcli.base.errors import UsageError
 from blurcli.config.experiment import Config
 from blurcli.config.loader import load_config, parse_overrides, preset_names
 from blurcli.config.serialization import flatten, yaml_text
-from blurcli.config.sources import DATASET_NAMES
+from blurcli.config.source_names import DATASET_NAMES
 
 _MOST_ASSIGNMENTS = 16  # in one command; more are easier to read in a file
 

@@ -12,7 +12,8 @@ from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.colors import RGB, ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.heat import HeatDissipation, Predictor
-from blurcli.core.likelihood import BANDS_PER_OCTAVE, Bound, Draws
+from blurcli.core.likelihood import BANDS_PER_OCTAVE, Bound
+from blurcli.core.rng import ImageNoise
 
 _HALF_LEVEL = 1 / 255  # of the 256 levels in [-1, 1]
 
@@ -20,7 +21,7 @@ _HALF_LEVEL = 1 / 255  # of the 256 levels in [-1, 1]
 def heat_bound(
     predictor: Predictor,
     x: Tensor,
-    draws: Draws,
+    noise: ImageNoise,
     blurred_bank: Tensor,
     delta: float,
     *,
@@ -36,7 +37,7 @@ def heat_bound(
     Args:
         predictor: called `calls` + 1 times.
         x: images (B, C, H, W), float32 or float64, in model space.
-        draws: randomness per image; draws noise once per call of the predictor and once for the prior.
+        noise: one random stream per image; drawn from once per call of the predictor and once for the prior.
         blurred_bank: DCT of the blurred training images, their lowest frequencies only, (N, C, h, w); all others are 0.
         delta: standard deviation of the sampler's noise, above 0, in model space.
         calls: levels from 2 on that are drawn per image.
@@ -47,7 +48,7 @@ def heat_bound(
     """
     if calls < 1 or not delta > 0:
         raise ValueError(f"calls ({calls}) must be at least 1, and delta ({delta}) above 0")
-    process, offset = predictor.process, draws.uniform()
+    process, offset = predictor.process, noise.uniform()
     x_dct = dct2(x.double())
     levels, ratio = process.levels, process.noise / delta
     diffusion = torch.zeros_like(x_dct)
@@ -55,13 +56,13 @@ def heat_bound(
         position = (k + offset.to(x.device, torch.float64)) / calls
         level = 2 + (position * (levels - 1)).floor()
         t, s = (level / levels).to(x.dtype), ((level - 1) / levels).to(x.dtype)
-        z = process.diffuse(x, t, draws(x))
+        z = process.diffuse(x, t, noise(x))
         error = (predictor(z, t, s).double() - process.alpha(s.double()) * x_dct) / delta
         diffusion += (levels - 1) / calls * (error**2 + ratio**2 - 1 - 2 * math.log(ratio)) / 2
 
-    prior = _mixture_prior(process, x_dct, draws(x).double(), blurred_bank)
+    prior = _mixture_prior(process, x_dct, noise(x).double(), blurred_bank)
     first = torch.full((len(x),), 1 / levels, dtype=x.dtype, device=x.device)
-    last = idct2(predictor(process.diffuse(x, first, draws(x)), first, torch.zeros_like(first)).double())
+    last = idct2(predictor(process.diffuse(x, first, noise(x)), first, torch.zeros_like(first)).double())
     x_rgb, last_rgb = model_space.to_rgb(x.double()), model_space.to_rgb(last)
     reconstruction = -_level_log_probability(x_rgb, last_rgb, delta / model_space.scale).sum((1, 2, 3))
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.colors import RGB, ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import BlurringDiffusion
+from blurcli.core.rng import ImageNoise
 from blurcli.core.whitened import WhitenedSpace
 
 BANDS_PER_OCTAVE = 1
@@ -57,23 +57,11 @@ class Bound:
         return self.prior + self.diffusion + self.reconstruction
 
 
-class Draws(Protocol):
-    """Randomness per image, such as `rng.ImageNoise`."""
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """The next standard normal noise like `like`, (B, C, H, W)."""
-        ...
-
-    def uniform(self) -> Tensor:
-        """The next uniform numbers in [0, 1), (B,) float64."""
-        ...
-
-
 def variational_bound(
     denoiser: Callable[[Tensor, Tensor], Tensor],
     space: WhitenedSpace,
     x: Tensor,
-    draws: Draws,
+    noise: ImageNoise,
     *,
     calls: int = 32,
     steps: int | None = None,
@@ -88,7 +76,7 @@ def variational_bound(
         denoiser: `x_hat = denoiser(z, t)`; called `calls` times.
         space: process and moments of the data; the process is a `BlurringDiffusion`.
         x: images (B, C, H, W), float32 or float64, in model space.
-        draws: randomness per image; draws noise once for z_0 and once per call.
+        noise: one random stream per image; drawn from once for z_0 and once per call.
         calls: calls of the denoiser.
         steps: T, the steps of the ancestral sampler whose likelihood is bounded; None for continuous time.
         model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
@@ -98,7 +86,7 @@ def variational_bound(
     """
     if calls < 1 or (steps is not None and steps < 1):
         raise ValueError(f"calls ({calls}) and steps ({steps}) must be at least 1")
-    process, offset = space.process, draws.uniform()
+    process, offset = space.process, noise.uniform()
     assert isinstance(process, BlurringDiffusion)
     x_dct = dct2(x.double())
     channels = x.shape[1]
@@ -111,7 +99,7 @@ def variational_bound(
             difference = -process.snr(t)[1] / density[:, None, None, None]
         else:
             t, difference = _step_of(process, _invert(position, edges, information)[0], steps, edges, information)
-        z = process.diffuse(x, t.to(x.dtype), draws(x))
+        z = process.diffuse(x, t.to(x.dtype), noise(x))
         error = x_dct - dct2(denoiser(z, t.to(x.dtype)).double())
         diffusion += difference * error**2 / (2 * calls)
 
@@ -120,7 +108,7 @@ def variational_bound(
     per_band = band_means(prior + diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * channels
     nats = [part.sum((1, 2, 3)) for part in (prior, diffusion)]
     unit = math.log(2) * x[0].numel()
-    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, draws, model_space) / unit, per_band / unit)
+    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, noise, model_space) / unit, per_band / unit)
 
 
 def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, Tensor]:

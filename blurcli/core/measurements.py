@@ -211,7 +211,7 @@ class Convolution(Measurement):
 
 
 @dataclass(frozen=True)
-class Sequence(Measurement):
+class Chain(Measurement):
     """Measurements in a row, such as blurred, then reduced.
 
     Args:

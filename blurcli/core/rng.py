@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Noises(Protocol):
+class NoiseSource(Protocol):
     """A source of randomness for a batch of images."""
 
     def __call__(self, like: Tensor) -> Tensor:

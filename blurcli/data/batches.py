@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.data.images import Images, Labels
+from blurcli.data.images import Labels, Pixels
 
 _RESIDENT_SHARE = 0.25  # largest share of the free GPU memory for the images
 
@@ -29,7 +29,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Images,
+        images: Pixels,
         batch_size: int,
         seed: int,
         flip: bool,

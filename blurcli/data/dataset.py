@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UsageError
 from blurcli.config import DataConfig
-from blurcli.data.images import Images, Labels, Progress, Range
+from blurcli.data.images import Labels, Pixels, Range
 
 _PACKING_VERSION = "2"  # part of every fingerprint: raise it when the same files would be packed into other pixels
 LISTED = 10
@@ -28,7 +29,7 @@ class Dataset:
         classes: names of the classes in the order of their numbers; empty without labels.
     """
 
-    images: Images
+    images: Pixels
     fingerprint: str
     name: str
     broken: tuple[str, ...] = ()

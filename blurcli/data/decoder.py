@@ -9,11 +9,12 @@ from contextlib import closing
 
 import numpy as np
 
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UserError, option
 from blurcli.base.parallel import ahead
 from blurcli.base.threads import available_cores
 from blurcli.data.archives import ImageFiles
-from blurcli.data.images import Decoded, Images, Progress, Range, decode_described
+from blurcli.data.images import Decoded, Pixels, Range, decode_described
 
 
 class Decoder:
@@ -55,7 +56,7 @@ class Decoder:
         self.content = hashlib.blake2b(digest_size=16)
         self.values: Range | None = None
 
-    def __iter__(self) -> Iterator[Images]:
+    def __iter__(self) -> Iterator[Pixels]:
         names, errors = self._files.names, list[UserError]()
         # Of several processes, one decodes while the others wait: with all cores.
         decoded = ahead(self._decoded, names, self._bytes_of, available_cores())

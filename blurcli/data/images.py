@@ -9,7 +9,7 @@ import io
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -54,10 +54,10 @@ _TURNS = {
 SIDEWAYS = 5
 """From this orientation on, rows are columns."""
 
-Images = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
+"""Images (N, C, H, W), or one picture (height, width, C), in 0..255."""
 Labels = NDArray[np.int64]
 Range = tuple[float, float]
-Progress = Callable[[int, int], None]
 
 
 @functools.cache
@@ -93,12 +93,12 @@ class Decoded:
         odd_crop: whether it was only cropped, by an odd number of pixels; earlier versions resampled such an image.
     """
 
-    pixels: Images
+    pixels: Pixels
     values: Range | None
     odd_crop: bool
 
 
-def decode(content: bytes, name: str, height: int, width: int, channels: int, value_range: Range | None = None) -> Images:
+def decode(content: bytes, name: str, height: int, width: int, channels: int, value_range: Range | None = None) -> Pixels:
     """Decode an image file to (C, H, W) uint8: rotated upright, resized with antialiasing, cropped around the center.
 
     An image that covers the size exactly in one direction is only cropped, and keeps its exact pixels. Transparent images are
@@ -117,7 +117,7 @@ def decode(content: bytes, name: str, height: int, width: int, channels: int, va
     Raises:
         UserError: the content is not a readable image; the message contains `name`.
     """
-    pixels: Images = decode_described(content, name, (channels, height, width), value_range).pixels[0]
+    pixels: Pixels = decode_described(content, name, (channels, height, width), value_range).pixels[0]
     return pixels
 
 
@@ -142,7 +142,7 @@ def decode_described(
         return Decoded(fit(eight_bit, height, width, channels)[None], values, odd_crop)
 
 
-def _patches(image: Images, height: int, width: int, most: int, content: bytes) -> Images:
+def _patches(image: Pixels, height: int, width: int, most: int, content: bytes) -> Pixels:
     rows, columns = image.shape[1] - height + 1, image.shape[2] - width + 1
     apart = (image.shape[1] // height) * (image.shape[2] // width)
     count = min(most, _PATCHES_PER_AREA * apart, rows * columns)
@@ -336,7 +336,7 @@ def _decoding(image: Image.Image) -> Iterator[None]:
         yield
 
 
-def fit(image: Image.Image, height: int, width: int, channels: int) -> Images:
+def fit(image: Image.Image, height: int, width: int, channels: int) -> Pixels:
     """An 8-bit image as (C, H, W) uint8, resized with antialiasing, cropped around the center, composited over white."""
     wanted = "L" if channels == 1 else "RGB"
     if image.has_transparency_data:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UserError
 from blurcli.base.parallel import ahead
 from blurcli.config import DataConfig
 from blurcli.data.archives import ImageFiles
 from blurcli.data.decoder import hull
-from blurcli.data.images import Progress, Range, UnreadableError, decode, deep_values, is_deep, opened, orientation, upright
+from blurcli.data.images import Range, UnreadableError, decode, deep_values, is_deep, opened, orientation, upright
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from blurcli.core.dct import dct2
 from blurcli.core.moments import DataMoments
 
 if TYPE_CHECKING:
-    from blurcli.data.images import Images
+    from blurcli.data.images import Pixels
 
 _MAX_IMAGES = 50_000  # the error of a variance from so many is below 1%
 _ENOUGH_IMAGES = 5_000  # and from so many 2%: for large images, whose DCT takes long
@@ -25,7 +25,7 @@ _CHUNK_VALUES = 1 << 18  # transformed at a time: with more than the caches hold
 _ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
 
 
-def measure_moments(images: Images, flip: bool) -> DataMoments:
+def measure_moments(images: Pixels, flip: bool) -> DataMoments:
     """The moments of images in [-1, 1], with the spectrum in opponent colors.
 
     Args:
@@ -57,7 +57,7 @@ def evenly_spaced(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).astype(np.int64))
 
 
-def dct_chunks(images: Images, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
+def dct_chunks(images: Pixels, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
     """The DCT of chosen images in [-1, 1], float64, in chunks (n, C, H, W)."""
     chunk = max(1, _CHUNK_VALUES // images[0].size)
     for first in range(0, len(chosen), chunk):

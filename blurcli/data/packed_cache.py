@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 
 from blurcli.base import files
 from blurcli.base.cache import cache_folder, tag
-from blurcli.data.images import Images, Range
+from blurcli.data.images import Pixels, Range
 
 
 def digest_of(text: str) -> str:
@@ -22,17 +22,17 @@ def digest_of(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
-def load_packed(fingerprint: str, shape: tuple[int, int, int]) -> Images | None:
+def load_packed(fingerprint: str, shape: tuple[int, int, int]) -> Pixels | None:
     """The images with this fingerprint, (N, C, H, W), memory-mapped; None where they are missing or damaged."""
     files.remove_abandoned(_path(""))
     try:
-        images: Images = np.load(_path(f"{fingerprint}.npy"), mmap_mode="r", allow_pickle=False)
+        images: Pixels = np.load(_path(f"{fingerprint}.npy"), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return images if images.shape[1:] == shape and images.dtype == np.uint8 else None
 
 
-def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Callable[[], str]) -> Images:
+def pack(parts: Iterable[Pixels], shape: tuple[int, int, int], fingerprint: Callable[[], str]) -> Pixels:
     """Write images into the cache as one array.
 
     Args:
@@ -67,7 +67,7 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
         path = _path(f"{name}.npy")
         with files.replacing(path) as temporary:
             partial.replace(temporary)
-    images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     return images
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from blurcli.base.cache import cache_folder
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UsageError, did_you_mean, option
 from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request
-from blurcli.data.images import Progress
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.shapes import load_shapes
 from blurcli.data.sources import load_files

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from blurcli.base.errors import UsageError, UserError, option
 from blurcli.base.parallel import ahead
 from blurcli.data.archives import open_images
-from blurcli.data.images import SIDEWAYS, Images, decode, opened, orientation, read_array_header, upright
+from blurcli.data.images import SIDEWAYS, Pixels, decode, opened, orientation, read_array_header, upright
 from blurcli.data.notes import count_by_reason
 
 _CHUNK = 64
@@ -43,10 +43,10 @@ class Stream:
     path: Path
     count: int
     shape: tuple[int, int, int]
-    read: Callable[[Chosen], Iterator[Images]]
+    read: Callable[[Chosen], Iterator[Pixels]]
     skipped: str | None = None
 
-    def batches(self, n: int) -> Iterator[Images]:
+    def batches(self, n: int) -> Iterator[Pixels]:
         """`n` of the images, evenly spaced, because files are often sorted by class."""
         return self.read(np.linspace(0, self.count - 1, n).astype(np.int64))
 
@@ -91,11 +91,11 @@ def _common_size(path: Path) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def _read_files(path: Path, shape: tuple[int, int, int], chosen: Chosen) -> Iterator[Images]:
+def _read_files(path: Path, shape: tuple[int, int, int], chosen: Chosen) -> Iterator[Pixels]:
     channels, height, width = shape
     with open_images(path) as files:
 
-        def decoded(name: str) -> Images:
+        def decoded(name: str) -> Pixels:
             return decode(files.read(name), f"{files.place / name}", height, width, channels)
 
         names = [files.names[i] for i in chosen]
@@ -148,7 +148,7 @@ def _member(path: Path) -> _Member:
     return _Member(names[0], shape)
 
 
-def _read_array(path: Path, chosen: Chosen) -> Iterator[Images]:
+def _read_array(path: Path, chosen: Chosen) -> Iterator[Pixels]:
     member = _member(path)
     image_shape = (*member.shape[1:], 1)[:3]
     image_bytes = int(np.prod(image_shape))

@@ -12,7 +12,7 @@ from blurcli.base import files
 from blurcli.base.cache import cache_folder
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.reference import Reference
-from blurcli.evaluate.statistics import Moments
+from blurcli.evaluate.statistics import RunningMoments
 
 _VERSION = "1"  # of cached floors; raise it when their values change
 
@@ -60,7 +60,7 @@ def floor_of(reference: Reference, features_key: str, n: int) -> Floor | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     order = torch.randperm(len(statistics.features), generator=torch.Generator().manual_seed(0))
-    moments = Moments()
+    moments = RunningMoments()
     moments.add(statistics.features[order[:n]])
     mean, covariance = moments.finish()
     # The moments of the others are what is left of the sums over all.

@@ -20,7 +20,7 @@ _WITHIN = 0.95  # quantile of the upper end of the central 90%
 
 
 @dataclass(frozen=True)
-class Comparisons:
+class RestorationQuality:
     """What restored images have in common with the undamaged ones.
 
     Attributes:
@@ -42,7 +42,7 @@ class Comparisons:
 
 def compare(
     restorer: Restorer, images: Sequence[NDArray[np.uint8]], options: RestoreOptions, progress: Callable[[int], None]
-) -> Comparisons:
+) -> RestorationQuality:
     """Damage images, restore them, and compare.
 
     The noise of image i, and the draws of its restoration, have the seed `options.seed + i`.
@@ -78,7 +78,7 @@ def compare(
         restored.append(np.rint(result.pixels).clip(0, 255).astype(np.uint8))
         progress(i + 1)
     correlation = float(np.corrcoef(np.concatenate(spreads), np.concatenate(errors))[0, 1]) if spreads else None
-    return Comparisons(
+    return RestorationQuality(
         fmean(quality),
         fmean(structure),
         fmean(before) if before else None,

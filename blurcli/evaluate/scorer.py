@@ -17,7 +17,7 @@ from blurcli.evaluate.features import Features
 from blurcli.evaluate.floor import floor_of
 from blurcli.evaluate.metrics import Comparison, Metric, metrics_in
 from blurcli.evaluate.reference import Reference
-from blurcli.evaluate.sources import ScoredImages
+from blurcli.evaluate.scored_images import ScoredImages
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from blurcli.base import files
@@ -20,10 +19,9 @@ from blurcli.base.errors import UserError, option
 from blurcli.base.parallel import ahead
 from blurcli.base.threads import own_cores
 from blurcli.core.dct import dct2
+from blurcli.data.images import Pixels
 from blurcli.evaluate.distances import NEIGHBORS, manifold_radii
 from blurcli.evaluate.features import Features
-
-Images = NDArray[np.uint8]
 
 BATCH = 64
 _BATCH_BYTES = 1 << 26
@@ -82,7 +80,7 @@ class Statistics:
             return None
 
 
-class Moments:
+class RunningMoments:
     """Mean and covariance of features, from running sums in float64.
 
     The mean of the first batch is subtracted before squaring, so that a large common offset costs no digits.
@@ -140,7 +138,7 @@ def measure(
         UserError: features that are not finite.
         ValueError: `batches` do not have `count` images.
     """
-    moments = Moments()
+    moments = RunningMoments()
     wanted = torch.zeros(count, dtype=torch.bool)
     wanted[torch.from_numpy(np.linspace(0, count - 1, min(count, KEPT)).astype(np.int64))] = True
     kept, filled = torch.empty(0), 0
@@ -202,7 +200,7 @@ def _gathered(own: Iterator[Part], count: int, distributed: DistributedContext, 
             yield embedded, power
 
 
-def array_batches(images: Images) -> Iterator[Tensor]:
+def array_batches(images: Pixels) -> Iterator[Tensor]:
     """The batches of an array (N, C, H, W) uint8."""
     for first in range(0, len(images), BATCH):
         yield torch.from_numpy(np.array(images[first : first + BATCH]))

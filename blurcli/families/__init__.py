@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blurcli.families.base import (
-    Batch,
+    FROM_NOISE,
     Family,
     FamilyModel,
     LikelihoodConfig,
     ModelData,
-    Photo,
     SamplingConfig,
+    Start,
 )
 from blurcli.families.blurring import BlurringFamily
 from blurcli.families.heat import HeatFamily
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
-    "Batch",
+    "FROM_NOISE",
     "Family",
     "FamilyModel",
     "LikelihoodConfig",
     "ModelData",
-    "Photo",
     "SamplingConfig",
+    "Start",
     "family_of",
 ]
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from blurcli.base.errors import OptionError, UsageError, did_you_mean, option
 from blurcli.core.colors import ModelSpace
 from blurcli.core.denoiser import Denoiser, Network, Trainable
-from blurcli.core.likelihood import Bound, Draws
+from blurcli.core.likelihood import Bound
 from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.plans import Plan
 from blurcli.core.process import Process
-from blurcli.core.rng import Noises
+from blurcli.core.rng import ImageNoise, NoiseSource
 from blurcli.core.samplers import DEFAULT_FINAL, FINALS, SAMPLERS, names_for
 from blurcli.core.sampling import Observer
 from blurcli.data.moments import measure_moments
@@ -113,35 +113,24 @@ class ModelData:
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An image to start from, instead of noise.
+class Start:
+    """What sampling starts from: noise, or an image that is diffused to a time.
 
     Attributes:
-        image: (C, H, W) in [-1, 1] in model space, or one per image to be made, (B, C, H, W).
-        strength: the time in (0, 1] to which it is diffused; at 1 next to nothing of it remains.
-        blurred: whether it already has the blur of that time.
+        image: (C, H, W) uint8, or one per image to be made, (B, C, H, W); None for noise.
+        strength: the time in (0, 1] to which the image is diffused; at 1 next to nothing of it remains.
+        blurred: whether the image already has the blur of that time.
+        noise: `noise(indices)` is the source of noise for these images; its first noise is what they start from. None for
+            one random stream per image.
     """
 
-    image: Tensor
-    strength: float
+    image: NDArray[np.uint8] | None = None
+    strength: float = 1.0
     blurred: bool = False
+    noise: Callable[[Sequence[int]], NoiseSource] | None = None
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One batch of images to be sampled.
-
-    Attributes:
-        like: an empty tensor (B, C, H, W) that gives shape, dtype and device.
-        noise: the source of noise; its first draw is the start.
-        conditions: keyword arguments of the network.
-        photo: the image to start from; None for noise.
-    """
-
-    like: Tensor
-    noise: Noises
-    conditions: dict[str, Any]
-    photo: Photo | None = None
+FROM_NOISE = Start()
 
 
 class FamilyModel(ABC):
@@ -187,20 +176,31 @@ class FamilyModel(ABC):
         """
 
     @abstractmethod
-    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
+    def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
         """Times and coefficients of a run, the same for all of its batches."""
 
     @abstractmethod
-    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
-        """The images of one batch, (B, C, H, W) in model space, about [-1, 1]."""
+    def sample(
+        self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
+    ) -> Tensor:
+        """The images of one batch, (B, C, H, W) in model space, about [-1, 1].
+
+        Args:
+            plan: from `plan`.
+            start: what sampling starts from.
+            noise: the source of noise of this batch.
+            like: an empty tensor (B, C, H, W), which gives shape, dtype and device.
+            conditions: keyword arguments of the network.
+            on_step: receives (i, t, z, x_hat) per step.
+        """
 
     @abstractmethod
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+    def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig) -> Bound:
         """The likelihood bound per image.
 
         Args:
             x: images (B, C, H, W) in model space.
-            draws: randomness per image.
+            noise: one random stream per image.
             likelihood: as resolved by `Family.resolve_likelihood`.
         """
 
@@ -214,11 +214,17 @@ class FamilyModel(ABC):
             times: number of times.
         """
 
-    def _diffuse(self, photo: Photo, eps: Tensor) -> Tensor:
-        x = photo.image.expand_as(eps)
-        t = torch.full((len(eps),), photo.strength, device=eps.device)
+    def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
+        """Images (..., C, H, W) uint8 as the network takes them, on the device of the moments."""
+        x = torch.from_numpy(np.array(images)).to(self.mean.device).float() / 127.5 - 1
+        return self.data.moments.to_model_space(x)
+
+    def _diffuse(self, start: Start, time: float, eps: Tensor) -> Tensor:
+        assert start.image is not None
+        x = self.to_model_space(start.image).expand_as(eps)
+        t = torch.full((len(eps),), time, device=eps.device)
         process = self.family.process
-        return process.add_noise(x, t, eps) if photo.blurred else process.diffuse(x, t, eps)
+        return process.add_noise(x, t, eps) if start.blurred else process.diffuse(x, t, eps)
 
 
 class Family(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +13,15 @@ from blurcli.base.errors import OptionError
 from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors
 from blurcli.core.denoiser import Denoiser, Network
-from blurcli.core.likelihood import Bound, Draws, variational_bound
+from blurcli.core.likelihood import Bound, variational_bound
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.plans import Plan, make_plan
 from blurcli.core.process import BlurringDiffusion
+from blurcli.core.rng import ImageNoise, NoiseSource
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
-from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo, SamplingConfig
+from blurcli.families.base import Family, FamilyModel, LikelihoodConfig, ModelData, SamplingConfig, Start
 
 _TIME_CELLS = 512  # between which training times are interpolated
 _SHOWN_TIMES = (0.25, 0.5, 0.75, 1.0)
@@ -42,25 +44,27 @@ class BlurringModel(FamilyModel):
         self.require_moments()
         return whitened_space_of(self.family, self.data.moments)
 
-    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
+    def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
         """See `FamilyModel.plan`."""
         method = SAMPLERS[sampling.sampler]
         sampler = method(**{name: getattr(sampling, name) for name in method.option_names()})
-        start = None if photo is None else photo.strength
+        time = None if start.image is None else start.strength
         space = self.space if method.whitened else None
         final = sampling.final or DEFAULT_FINAL
-        return make_plan(sampler, self.family.process, sampling.steps, device, start=start, space=space, final=final)
+        return make_plan(sampler, self.family.process, sampling.steps, device, start=time, space=space, final=final)
 
-    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
+    def sample(
+        self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
+    ) -> Tensor:
         """See `FamilyModel.sample`."""
-        start = batch.noise(batch.like)
-        z = start if batch.photo is None else self._diffuse(batch.photo, start)
-        return sample_by_plan(partial(self.denoiser, **batch.conditions), plan, z, batch.noise, on_step)
+        eps = noise(like)
+        z = eps if start.image is None else self._diffuse(start, start.strength, eps)
+        return sample_by_plan(partial(self.denoiser, **conditions), plan, z, noise, on_step)
 
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+    def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig) -> Bound:
         """See `FamilyModel.bound`."""
         colors, calls = self.data.moments.space, likelihood.calls
-        return variational_bound(self.denoiser, self.space, x, draws, calls=calls, steps=likelihood.steps, model_space=colors)
+        return variational_bound(self.denoiser, self.space, x, noise, calls=calls, steps=likelihood.steps, model_space=colors)
 
     def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
         """The squared error of the noise; see `FamilyModel.losses`."""

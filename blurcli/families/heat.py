@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +18,20 @@ from blurcli.core.dct import idct2
 from blurcli.core.denoiser import Denoiser, Network
 from blurcli.core.heat import DenoiserPredictor, HeatDissipation, Predictor, lowest_frequencies, sample_heat
 from blurcli.core.heat_likelihood import heat_bound, prediction_errors
-from blurcli.core.likelihood import Bound, Draws
+from blurcli.core.likelihood import Bound
 from blurcli.core.moments import DataMoments
 from blurcli.core.plans import Plan, make_plan
+from blurcli.core.rng import ImageNoise, NoiseSource
 from blurcli.core.samplers.heat import Heat
 from blurcli.core.sampling import Observer
 from blurcli.data.moments import dct_chunks, evenly_spaced
 from blurcli.families.base import (
-    Batch,
     Family,
     FamilyModel,
     LikelihoodConfig,
     ModelData,
-    Photo,
     SamplingConfig,
+    Start,
 )
 
 BLURRED_BANK = "starts"
@@ -63,34 +64,33 @@ class HeatModel(FamilyModel):
         """DCT of the blurred training images, their lowest frequencies only, (N, C, h, w)."""
         return self.data.extras[BLURRED_BANK]
 
-    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
-        """See `FamilyModel.plan`; a photo starts at the next level up, because the network knows no times between levels."""
+    def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
+        """See `FamilyModel.plan`; an image starts at the next level up, because the network knows no times between levels."""
         assert sampling.delta is not None
         sampler = Heat(delta=self.family.noise_in_model_space(sampling.delta))
-        steps = sampling.steps if photo is None else self._steps_from(photo, sampling.steps)
-        start = None if photo is None else min(1.0, steps / sampling.steps)
-        return make_plan(sampler, self.family.process, steps, device, start=start)
+        if start.image is None:
+            return make_plan(sampler, self.family.process, sampling.steps, device)
+        steps = max(1, math.ceil(start.strength * sampling.steps - 1e-9))
+        return make_plan(sampler, self.family.process, steps, device, start=min(1.0, steps / sampling.steps))
 
-    @staticmethod
-    def _steps_from(photo: Photo, steps: int) -> int:
-        return max(1, math.ceil(photo.strength * steps - 1e-9))
-
-    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
+    def sample(
+        self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
+    ) -> Tensor:
         """See `FamilyModel.sample`."""
-        if batch.photo is None:
-            low = batch.noise.pick(self.blurred_bank)
-            blurred = torch.zeros_like(batch.like)
+        if start.image is None:
+            low = noise.pick(self.blurred_bank)
+            blurred = torch.zeros_like(like)
             blurred[..., : low.shape[-2], : low.shape[-1]] = low
-            z = idct2(blurred) + self.family.process.noise * batch.noise(batch.like)
+            z = idct2(blurred) + self.family.process.noise * noise(like)
         else:
-            z = self._diffuse(replace(batch.photo, strength=plan.times[0]), batch.noise(batch.like))
-        return sample_heat(self.predictor, plan, z, batch.noise, on_step, **batch.conditions)
+            z = self._diffuse(start, plan.times[0], noise(like))
+        return sample_heat(self.predictor, plan, z, noise, on_step, **conditions)
 
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig) -> Bound:
+    def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig) -> Bound:
         """See `FamilyModel.bound`."""
         assert likelihood.delta is not None
         delta, space = self.family.noise_in_model_space(likelihood.delta), self.data.moments.space
-        return heat_bound(self.predictor, x, draws, self.blurred_bank, delta, calls=likelihood.calls, model_space=space)
+        return heat_bound(self.predictor, x, noise, self.blurred_bank, delta, calls=likelihood.calls, model_space=space)
 
     def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int) -> tuple[Tensor, Tensor]:
         """The squared error of the less blurred image in units of the noise; see `FamilyModel.losses`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blurcli.base import downloads, files
 from blurcli.base.errors import UserError
 from blurcli.hub import client
-from blurcli.hub.references import DEFAULT_FILE, Reference, choose_file, parse
+from blurcli.hub.references import DEFAULT_FILE, HubReference, choose_file, parse
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -55,7 +55,7 @@ def is_as_published(path: Path) -> bool:
     return path.resolve().name == downloads.file_sha256(path)
 
 
-def _downloaded(api: HfApi, reference: Reference, entry: RepoSibling, commit: str | None) -> Path:
+def _downloaded(api: HfApi, reference: HubReference, entry: RepoSibling, commit: str | None) -> Path:
     """The file of a repository, in the cache, with the published SHA-256."""
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -72,7 +72,7 @@ def _downloaded(api: HfApi, reference: Reference, entry: RepoSibling, commit: st
     return path
 
 
-def _cached(reference: Reference, why: str) -> Path:
+def _cached(reference: HubReference, why: str) -> Path:
     """The file of a reference as it was fetched before.
 
     Only `model.safetensors` is found without its name: whether another file is the only one is known to the hub alone.

@@ -24,7 +24,7 @@ _PAGES = ("tree", "blob", "resolve", "raw", "commit")  # of a repository at a re
 
 
 @dataclass(frozen=True)
-class Reference:
+class HubReference:
     """A weights file on the hub.
 
     Attributes:
@@ -45,7 +45,7 @@ def is_reference(text: str) -> bool:
     return text.lower().startswith(("hf:", "http:/", "https:/")) or bool(re.match(rf"(?i)(?:www\.)?({_host()})[/:]", text))
 
 
-def parse(text: str) -> Reference:
+def parse(text: str) -> HubReference:
     """The parts of a reference, or of the address of a repository or file. A slash in the name of a branch is written %2F.
 
     Raises:
@@ -66,7 +66,7 @@ def parse(text: str) -> Reference:
             raise UsageError(f"{text}: {file!r} is no path of a file in a repository; write {_FORM}")
         if not file.endswith(_SUFFIX):
             raise UsageError(f"{text}: only {_SUFFIX} files are fetched; name one, or leave the file out")
-    return Reference(text, found["repository"], revision, file)
+    return HubReference(text, found["repository"], revision, file)
 
 
 def _host() -> str:
@@ -105,7 +105,7 @@ def check_branch(name: str, text: str) -> None:
         raise UsageError(f"{text}: {name!r} is no branch, tag or commit")
 
 
-def choose_file(reference: Reference, names: list[str]) -> str:
+def choose_file(reference: HubReference, names: list[str]) -> str:
     """The weights file that a reference names, among the files of its repository.
 
     Raises:

@@ -17,7 +17,7 @@ from blurcli.base.errors import UsageError, option
 from blurcli.config import Config, flatten, load_config, preset_names
 from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
-from blurcli.data.images import Images
+from blurcli.data.images import Pixels
 from blurcli.families import ModelData, family_of
 from blurcli.importing.adm import deduced, renamed
 from blurcli.importing.pth import Checkpoint, read_checkpoint
@@ -86,7 +86,7 @@ def resolve(checkpoint: Checkpoint, preset: str, overrides: Sequence[Override] =
     return config
 
 
-def as_weights(checkpoint: Checkpoint, config: Config, images: Images | None, path: Path) -> Weights:
+def as_weights(checkpoint: Checkpoint, config: Config, images: Pixels | None, path: Path) -> Weights:
     """The content of a weights file.
 
     Args:

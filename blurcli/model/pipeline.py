@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,44 +21,15 @@ from blurcli.core import UNet
 from blurcli.core.execution import state_device
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.moments import DataMoments, reference_gaussian
-from blurcli.core.rng import ImageNoise, Noises, draw_classes
+from blurcli.core.rng import ImageNoise, draw_classes
 from blurcli.core.sampling import Observer
-from blurcli.families import Batch, ModelData, Photo, SamplingConfig, family_of
+from blurcli.families import FROM_NOISE, ModelData, SamplingConfig, Start, family_of
 from blurcli.model.guide import Guide, load_guide
 from blurcli.model.inference import InferenceNetwork, in_precision, load_network, resolve_precision
 from blurcli.model.weights import Classes, Weights
 
 _LISTED_CLASSES = 20
 _USUAL_AUTOGUIDANCE = 2.0  # docs/samplers.md
-
-
-@dataclass(frozen=True)
-class Init:
-    """An image to start from, instead of noise.
-
-    Attributes:
-        image: (C, H, W) uint8, or one per image to be made, (B, C, H, W).
-        strength: the time in (0, 1] to which it is diffused; at 1 next to nothing of it remains.
-        blurred: whether it already has the blur of that time.
-    """
-
-    image: NDArray[np.uint8]
-    strength: float
-    blurred: bool = False
-
-
-@dataclass(frozen=True)
-class Start:
-    """What sampling starts from.
-
-    Attributes:
-        noise: `noise(indices)` is the source of noise for these images, its first draw their start; None for one random stream
-            per image.
-        init: an image to start from; None for noise.
-    """
-
-    noise: Callable[[Sequence[int]], Noises] | None = None
-    init: Init | None = None
 
 
 class Pipeline:
@@ -280,7 +251,7 @@ class Pipeline:
         seed: int,
         sampling: SamplingConfig | None = None,
         *,
-        start: Start = Start(),
+        start: Start = FROM_NOISE,
         batch_size: int | None = None,
         on_step: Observer | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
@@ -293,7 +264,7 @@ class Pipeline:
             count: number of images, over all processes; or their indices, ascending.
             seed: seed of the images, in [0, 2**64).
             sampling: from `sampling()`; None for the preset's.
-            start: noise, or an image to start from.
+            start: what the images start from.
             batch_size: images per batch; None for `batch_size`.
             on_step: receives (i, t, z, x_hat) per step, in red, green and blue.
             distributed: the processes that share the work: this one makes every `distributed.size`-th batch.
@@ -305,8 +276,7 @@ class Pipeline:
         batch_size = batch_size or self.batch_size
         indices = list(range(count) if isinstance(count, int) else count)
         self.compile(batch_size, evaluations=len(indices) * sampling.steps)
-        photo = None if start.init is None else self._photo(start.init)
-        plan = self.model.plan(sampling, photo, self.state_device)
+        plan = self.model.plan(sampling, start, self.state_device)
 
         def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
             if on_step is not None:
@@ -314,8 +284,8 @@ class Pipeline:
 
         for block in distributed.blocks(indices, batch_size):
             noise = start.noise(block) if start.noise is not None else ImageNoise(seed, block)
-            batch = Batch(self._empty(len(block)), noise, self._conditions(block, seed, sampling), photo)
-            images = self.model.sample(plan, batch, observe)
+            conditions = self._conditions(block, seed, sampling)
+            images = self.model.sample(plan, start, noise, self._empty(len(block)), conditions, observe)
             if not images.isfinite().all():
                 raise UserError(
                     f"images {block[0]} to {block[-1]} of seed {seed} are not finite: the training had diverged "
@@ -359,9 +329,6 @@ class Pipeline:
     def _empty(self, count: int) -> Tensor:
         return torch.empty(count, self.config.data.channels, *self.process.shape, device=self.state_device)
 
-    def _photo(self, init: Init) -> Photo:
-        return Photo(self.to_model_space(init.image), init.strength, init.blurred)
-
     def _conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
         """Keyword arguments of the network for these images: their classes, int64 (B,), and the guidance."""
         by_guide = {} if self.guide is None else {"guidance": sampling.guidance}
@@ -378,8 +345,7 @@ class Pipeline:
 
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
         """Images (..., C, H, W) uint8 as the network takes them, on the device of the states."""
-        x = torch.from_numpy(np.array(images)).to(self.state_device).float() / 127.5 - 1
-        return self.moments.to_model_space(x)
+        return self.model.to_model_space(images)
 
     def to_rgb(self, x: Tensor) -> Tensor:
         """States (B, C, H, W) in red, green and blue; images in [-1, 1]."""

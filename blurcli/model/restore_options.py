@@ -13,11 +13,11 @@ from torch import Tensor
 from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.core.kernels import motion, response
 from blurcli.core.measurements import (
+    Chain,
     Convolution,
     DctFilter,
     Mask,
     Measurement,
-    Sequence,
     defocus,
     even_kernel,
     gaussian_blur,
@@ -163,7 +163,7 @@ def measurement_of(options: RestoreOptions, shape: tuple[int, int], blur_px: flo
     if options.mask is not None:
         known = Mask(torch.from_numpy(~options.mask))
         parts = [known] if options.only_fills else [*parts, known]
-    return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+    return parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
 
 def response_of(options: RestoreOptions, size: tuple[int, ...]) -> Tensor:

@@ -19,7 +19,7 @@ from blurcli.core.execution import FixedBatches, agreement, images_per_call, sta
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.rng import ImageNoise, draw_classes
 from blurcli.families import family_of
-from blurcli.families.base import Batch, ModelData, SamplingConfig
+from blurcli.families.base import FROM_NOISE, ModelData, SamplingConfig
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 # What diffusers calls our options, for messages.
@@ -161,8 +161,8 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         if labels is not None:
             conditions["labels"] = torch.tensor(labels, device=device)
         like = torch.empty(count, settings.data.channels, *settings.data.image_size, device=device)
-        batch = Batch(like, ImageNoise(seed, range(count)), conditions)
-        images = model.sample(model.plan(sampling, None, device), batch, on_step)
+        plan = model.plan(sampling, FROM_NOISE, device)
+        images = model.sample(plan, FROM_NOISE, ImageNoise(seed, range(count)), like, conditions, on_step)
         if not images.isfinite().all():
             raise ValueError("images are not finite; in float16 large models may overflow: use bfloat16 or float32")
         return data.moments.to_rgb(images)

@@ -14,7 +14,7 @@ from blurcli.config import Config, from_json, to_json
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """Everything that an exact continuation needs; randomness follows from the seed and the step.
 
     Attributes:
@@ -30,13 +30,13 @@ class State:
     tensors: Tensors
 
 
-def save_state(path: Path, state: State, keep: Path) -> None:
+def save_state(path: Path, state: TrainingState, keep: Path) -> None:
     """Write a training state atomically; the previous file at `path` goes to `keep`."""
     metadata = {"config": to_json(state.config), "step": str(state.step), "data": state.data}
     checkpoint.write(path, "state", state.tensors, metadata, keep)
 
 
-def load_state(path: Path) -> State:
+def load_state(path: Path) -> TrainingState:
     """Read a training state.
 
     Raises:
@@ -46,10 +46,10 @@ def load_state(path: Path) -> State:
     metadata, tensors = checkpoint.read(path, "state")
     with checkpoint.naming_version(metadata, Run(path.parent)):
         config, step = from_json(metadata["config"], str(path)), checkpoint.read_step(metadata, path)
-    return State(config, step, metadata.get("data", ""), tensors)
+    return TrainingState(config, step, metadata.get("data", ""), tensors)
 
 
-def newest_state(run: Run, notify: Callable[[str], None]) -> tuple[State, Path]:
+def newest_state(run: Run, notify: Callable[[str], None]) -> tuple[TrainingState, Path]:
     """The newest saved state of a run and its file; the one before it where the newest is damaged.
 
     Raises:

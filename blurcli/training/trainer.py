@@ -32,7 +32,7 @@ from blurcli.families import ModelData, family_of
 from blurcli.model.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
 from blurcli.model.weights import Weights
 from blurcli.training.adam import Adam
-from blurcli.training.state import State
+from blurcli.training.state import TrainingState
 
 Conditions = dict[str, Tensor]
 """Keyword arguments of the network, each (B, ...)."""
@@ -231,13 +231,13 @@ class Trainer:
         weight = LOSS_WEIGHTS[self.config.optim.loss_weight]
         return None if weight is None else weight(signal_share(self.family.process, self._variance, t)).to(t.dtype)
 
-    def state(self, data: str) -> State:
+    def state(self, data: str) -> TrainingState:
         """Everything for an exact continuation; `data` is the fingerprint of the images."""
         tensors: Tensors = {"spectrum": self.moments.second_moment, "mean": self.moments.mean, **self._tensors()}
         if self.moments.opponent_spectrum is not None:
             tensors["opponent"] = self.moments.opponent_spectrum
         tensors["health.restores"] = torch.tensor(self.restores)
-        return State(self.config, self.step, data, tensors)
+        return TrainingState(self.config, self.step, data, tensors)
 
     def _tensors(self) -> Tensors:
         """Everything that changes in training, by name."""
@@ -252,7 +252,7 @@ class Trainer:
     @classmethod
     def resume(
         cls,
-        state: State,
+        state: TrainingState,
         config: Config,
         path: Path,
         device: torch.device,
@@ -277,7 +277,7 @@ class Trainer:
         trainer.load(state, path)
         return trainer
 
-    def load(self, state: State, path: Path) -> None:
+    def load(self, state: TrainingState, path: Path) -> None:
         """Continue from `state`, read from `path`, as if the training had never stopped.
 
         Raises:
@@ -318,7 +318,7 @@ def _broadcast_moments(moments: DataMoments, distributed: DistributedContext) ->
     return replace(moments, second_moment=second_moment, mean=mean, opponent_spectrum=shared)
 
 
-def _parts(state: State) -> dict[str, Tensors]:
+def _parts(state: TrainingState) -> dict[str, Tensors]:
     """The tensors of a state by the part of the training they belong to."""
     parts: dict[str, Tensors] = {"net": {}, "ema": {}, "adam": {}, "health": {}}
     for full_name, tensor in state.tensors.items():

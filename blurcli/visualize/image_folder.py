@@ -14,7 +14,8 @@ from PIL import Image
 from blurcli.base import files
 from blurcli.base.errors import UsageError, option
 from blurcli.base.version import __version__
-from blurcli.visualize.grids import Images, picture
+from blurcli.data.images import Pixels
+from blurcli.visualize.grids import picture
 
 _PRECISION = "network_precision"
 _VERSION = "blurdiff"  # the key of the version that began the folder, which decides nothing
@@ -112,7 +113,7 @@ class ImageFolder(RecordedFolder):
                 )
             yield [index for index in range(count) if index not in found or not is_whole(self._file(index))]
 
-    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
         """Write the images of these indices, in batches (B, C, H, W); inside `claimed`."""
         self.record()
         images = (image for batch in batches for image in batch)

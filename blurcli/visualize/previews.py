@@ -12,7 +12,8 @@ from PIL import Image
 
 from blurcli.base.files import listed
 from blurcli.base.runs import Run
-from blurcli.visualize.grids import GAP_PX, Images
+from blurcli.data.images import Pixels
+from blurcli.visualize.grids import GAP_PX
 
 _LARGEST_PX = 1 << 26  # of a file that is read
 
@@ -29,7 +30,7 @@ class Preview:
     step: int
     image: Image.Image
 
-    def cells(self, image_size: tuple[int, int]) -> Images | None:
+    def cells(self, image_size: tuple[int, int]) -> Pixels | None:
         """Its images (N, C, H, W) uint8, without empty places at the end; None if it is no grid of images of this size."""
         pixels = np.atleast_3d(np.asarray(self.image))
         (height, width), (rows, columns) = image_size, self.grid(image_size)

@@ -19,15 +19,15 @@ from blurcli.base.pace import duration
 from blurcli.base.runs import Run
 from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml, yaml_text
 from blurcli.config.repeat import nearest_preset, without_folder
-from blurcli.config.sources import DATASET_NAMES
+from blurcli.config.source_names import DATASET_NAMES
 from blurcli.core.objectives import OBJECTIVES
+from blurcli.data.images import Pixels
 from blurcli.evaluate import is_number
 from blurcli.visualize import markup
-from blurcli.visualize.grids import Images
 from blurcli.visualize.markup import Missing, Part
 from blurcli.visualize.records import Plot, band_plots, loss_plots, score_plots
 from blurcli.visualize.report_pictures import (
-    Progress,
+    OpenProgress,
     Subject,
     animation_part,
     error_part,
@@ -44,7 +44,7 @@ _LONG_COMMAND = 100  # characters
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """One section of the page.
 
     Attributes:
@@ -58,13 +58,13 @@ class Section:
     parts: list[Part]
 
 
-def save_report(subject: Subject, path: Path, progress: Progress, animated: bool = True) -> list[str]:
+def save_report(subject: Subject, path: Path, progress: OpenProgress, animated: bool = True) -> list[str]:
     """Write the report of a model.
 
     Args:
         subject: the model, and the run where there is one.
         path: .html.
-        progress: see `Progress`.
+        progress: see `OpenProgress`.
         animated: whether the reverse process is animated.
 
     Returns:
@@ -98,31 +98,31 @@ def save_report(subject: Subject, path: Path, progress: Progress, animated: bool
     return [part.reason for one in sections for part in one.parts if isinstance(part, Missing)]
 
 
-def _section(section: Section) -> str:
+def _section(section: ReportSection) -> str:
     parts = [markup.paragraph(part.reason, "missing") if isinstance(part, Missing) else part for part in section.parts]
     body = "\n".join(parts)
     return f'<section id="{section.anchor}"><h2>{markup.text(section.title)}</h2>\n{body}\n</section>'
 
 
-def _sections(subject: Subject, progress: Progress, animated: bool) -> Iterator[Section]:
+def _sections(subject: Subject, progress: OpenProgress, animated: bool) -> Iterator[ReportSection]:
     run = subject.run
-    images: Images | None
-    yield Section("training", "What was trained", [_facts(subject)])
+    images: Pixels | None
+    yield ReportSection("training", "What was trained", [_facts(subject)])
     try:
         made = samples_of(subject, progress)
         images, grid = made, grid_part(subject, made)
     except UserError as error:
         images, grid = None, [Missing(f"No samples: {error}.")]
-    yield Section("samples", "Samples", grid)
+    yield ReportSection("samples", "Samples", grid)
     no_record = Missing("A weights file has no record of its training; name the run folder instead.")
-    yield Section("previews", "Previews", [no_record] if run is None else preview_part(run, subject.image_size))
+    yield ReportSection("previews", "Previews", [no_record] if run is None else preview_part(run, subject.image_size))
     if animated:
-        yield Section("process", "Reverse process", animation_part(subject, progress))
-    yield Section("loss", "Loss", [no_record] if run is None else _loss_parts(run))
-    yield Section("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
-    yield Section("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
-    yield Section("errors", "Errors of the network", error_part(subject, progress))
-    yield Section("repeat", "Versions and commands", _repeat_parts(subject))
+        yield ReportSection("process", "Reverse process", animation_part(subject, progress))
+    yield ReportSection("loss", "Loss", [no_record] if run is None else _loss_parts(run))
+    yield ReportSection("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
+    yield ReportSection("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
+    yield ReportSection("errors", "Errors of the network", error_part(subject, progress))
+    yield ReportSection("repeat", "Versions and commands", _repeat_parts(subject))
 
 
 def _facts(subject: Subject) -> str:

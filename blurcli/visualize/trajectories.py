@@ -16,9 +16,9 @@ from blurcli.core.colors import ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import Process
 from blurcli.core.rng import ImageNoise
-from blurcli.families import SamplingConfig
-from blurcli.model.pipeline import Init, Pipeline, Start, to_uint8
-from blurcli.visualize.grids import Images
+from blurcli.data.images import Pixels
+from blurcli.families import SamplingConfig, Start
+from blurcli.model.pipeline import Pipeline, to_uint8
 
 _BANDS_PER_OCTAVE = 3
 
@@ -80,7 +80,7 @@ class Panel:
 
     title: str
     process: Process
-    frames: list[Images]
+    frames: list[Pixels]
     labels: list[str]
 
 
@@ -114,7 +114,7 @@ def uniform_times(process: Process, count: int, spacing: str) -> list[float]:
 
 
 @torch.inference_mode()
-def forward_trajectory(processes: Sequence[AnimatedProcess], images: Images, seed: int, view: View) -> Trajectory:
+def forward_trajectory(processes: Sequence[AnimatedProcess], images: Pixels, seed: int, view: View) -> Trajectory:
     """Images that dissolve in noise, the same noise for all processes.
 
     The noise is the one from which the first model samples images 0 to N - 1 of the seed, so that a reverse trajectory of that
@@ -146,7 +146,7 @@ def reverse_trajectory(
     count: int,
     seed: int,
     view: View,
-    images: Images | None = None,
+    images: Pixels | None = None,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Trajectory:
     """Images 0 to count - 1 of a seed as they are sampled; the last frame shows what `Pipeline.generate` returns.
@@ -170,8 +170,7 @@ def reverse_trajectory(
         sampling = one.sampling or one.model.sampling()
         recorder = _Recorder(replace(one, sampling=sampling), view.show, seed, clean_end=sampling.final != "noisy")
         observer = _SamplerObserver(recorder, view.times, sampling.steps, lambda: on_step(next(done)))
-        init = Init(images, 1.0) if images is not None and one.model.family.starts_from_images else None
-        start = Start(init=init)
+        start = Start(images if one.model.family.starts_from_images else None)
         (final,) = one.model.generate(count, seed, sampling, start=start, batch_size=count, on_step=observer)
         observer.finish(final)
         panels += recorder.panels

@@ -1,4 +1,4 @@
-"""Models and images as a person names them, with progress and messages on the console."""
+"""Resolve models and images from what the user typed, with progress and messages on the console."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from blurcli.base.distributed import DistributedContext
     from blurcli.base.runs import Run
     from blurcli.config import Config
-    from blurcli.core.rng import Noises
+    from blurcli.core.rng import NoiseSource
     from blurcli.data import Dataset
-    from blurcli.families import SamplingConfig
-    from blurcli.model.pipeline import Pipeline, Start
+    from blurcli.families import SamplingConfig, Start
+    from blurcli.model.pipeline import Pipeline
     from blurcli.model.weights import Weights
 
 
@@ -283,8 +283,8 @@ class StartOptions:
 
         record = {**asdict(sampling), "seed": seed, "weights": model.digest, "calibrated": model.calibrated}
         record["network_precision"] = model.precision
-        if start.init is not None:
-            photo = hashlib.sha256(start.init.image.tobytes()).hexdigest()[:16]
+        if start.image is not None:
+            photo = hashlib.sha256(start.image.tobytes()).hexdigest()[:16]
             record |= {"init_image": photo, "strength": self.time, "init_blurred": self.init_blurred}
         record |= {"interpolate": self.interpolate, "same_init": self.same_init, "share_noise": self.share_noise}
         return record | {"n": n if self.interpolate is not None else None}
@@ -296,9 +296,9 @@ class StartOptions:
             UserError: the photo cannot be read.
         """
         from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
-        from blurcli.model.pipeline import Init, Start
+        from blurcli.families import Start
 
-        def noise(indices: Sequence[int]) -> Noises:
+        def noise(indices: Sequence[int]) -> NoiseSource:
             own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
             if self.interpolate is not None:
                 return InterpolatedNoise((seed, 0), (self.interpolate, 0), n, indices)
@@ -306,9 +306,8 @@ class StartOptions:
                 return SharedNoise(first, own)
             return SharedNoise(own, first) if self.share_noise else own
 
-        if self.init_image is None:
-            return Start(noise)
-        return Start(noise, Init(read_photo(self.init_image, config), self.time, self.init_blurred))
+        image = None if self.init_image is None else read_photo(self.init_image, config)
+        return Start(image, self.time, self.init_blurred, noise)
 
 
 def named_file(name: str) -> Path | str:
@@ -318,7 +317,7 @@ def named_file(name: str) -> Path | str:
         UsageError: a reference in another form.
     """
     from blurcli import bundled, hub
-    from blurcli.config.sources import expand_home
+    from blurcli.config.source_names import expand_home
 
     if hub.is_reference(name):
         return hub.parse(name).text
@@ -333,7 +332,7 @@ def named_weights(name: str) -> tuple[Path | str, Run | None]:
         UsageError: a run folder without weights.
     """
     from blurcli.base.runs import Run, named_run
-    from blurcli.config.sources import expand_home
+    from blurcli.config.source_names import expand_home
 
     # A run may have the bundled model's name.
     own = Run(Path(expand_home(name)))
