@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from processes import Process, Result
 
 from blurcli.core.moments import DataMoments
+from blurcli.training import Reporter, SilentReporter
 
 # Small enough that a step takes milliseconds; 8 px and two levels still use every kind of layer.
 TINY = (
@@ -54,6 +56,13 @@ class SeededDraws:
 
     def uniform(self) -> torch.Tensor:
         return torch.rand(self._count, dtype=torch.float64, generator=self._generator)
+
+
+def reporter(**given: Any) -> Reporter:
+    """A reporter of a training with these methods and `draw_preview`; others do nothing."""
+    made = SilentReporter()
+    vars(made).update(given)
+    return made
 
 
 def moments_of(second_moment: torch.Tensor, opponent: bool = False) -> DataMoments:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Cli, Process, settings
+from conftest import Cli, Process, reporter, settings
 from test_train import equal, tiny_config, tiny_data
 
 from blurcli import trackers
@@ -30,7 +30,7 @@ from blurcli.model.weights import load_weights
 from blurcli.trackers import TRACKERS, TrackedRun, dispatch, process
 from blurcli.trackers.dispatch import Trackers
 from blurcli.trackers.identity import Identity, Place
-from blurcli.training import Callbacks, Interrupted, Metrics, Trainer, train
+from blurcli.training import Interrupted, Metrics, Trainer, train
 from blurcli.training.state import load_state
 from blurcli.visualize import tile
 
@@ -90,7 +90,7 @@ def run_training(folder: Path, *assignments: str) -> list[str]:
     """Train; returns the messages."""
     messages: list[str] = []
     config = tiny_config(*assignments)
-    train(config, Run(folder), tiny_data(config), CPU, Callbacks(notify=messages.append, draw_preview=tile))
+    train(config, Run(folder), tiny_data(config), CPU, reporter(notify=messages.append, draw_preview=tile))
     return messages
 
 
@@ -567,7 +567,7 @@ def test_trackers_know_how_it_ended(status: str, tmp_path: Path, monkeypatch: py
 
     config = tiny_config("train.steps=2")
     with suppress(Interrupted, RuntimeError):
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, Callbacks(on_log=on_log))
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, reporter(on_log=on_log))
     assert seen == [status]
 
 

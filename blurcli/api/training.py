@@ -15,8 +15,9 @@ from blurcli.base.runs import Run
 from blurcli.config import Config
 from blurcli.model.inference import choose_device
 from blurcli.model.weights import Weights
-from blurcli.training import Callbacks, Interrupted, Metrics
+from blurcli.training import Interrupted, Metrics
 from blurcli.training import train as run_training
+from blurcli.training.monitoring import DrawPreview
 from blurcli.visualize import tile
 from blurcli.workflows import session
 from blurcli.workflows.distillation import set_up as set_up_distillation
@@ -114,18 +115,29 @@ def distill(
     return _trained(found.run, found.config, device, callback, found.teacher)
 
 
+class _Reporter:
+    def __init__(self, update: Callable[[int], None], callback: Callable[[dict[str, Any]], object]) -> None:
+        self.draw_preview: DrawPreview | None = tile
+        self._update, self._callback = update, callback
+
+    def notify(self, text: str) -> None:
+        console.notify(text)
+
+    def on_step(self, step: int) -> None:
+        self._update(step)
+
+    def on_log(self, metrics: Metrics) -> None:
+        self._callback(asdict(metrics))
+
+
 def _trained(
     folder: Run, config: Config, device: str, callback: Callable[[dict[str, Any]], object], teacher: Weights | None
 ) -> Model:
     dataset = session.load_images(config, config.data.source, "train", config.data.classes)
     with console.progress("training", config.train.steps) as update:
-
-        def on_log(metrics: Metrics) -> None:
-            callback(asdict(metrics))
-
-        callbacks = Callbacks(console.notify, update, on_log, tile)
+        reporter = _Reporter(update, callback)
         try:
-            run_training(config, folder, dataset, choose_device(device), callbacks, teacher=teacher)
+            run_training(config, folder, dataset, choose_device(device), reporter, teacher=teacher)
         except Interrupted as stop:
             raise KeyboardInterrupt(f"{stop}; the same call continues") from None
     return load(folder.path, device=device)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from blurcli.config import Config
     from blurcli.model.weights import Weights
     from blurcli.training import Metrics
+    from blurcli.training.monitoring import DrawPreview
 
 _MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the duration of a training is estimated
 _SLOW_SEC = 10.0  # a single step that takes so long is enough to measure
@@ -46,9 +47,8 @@ def run_to_end(
     from blurcli.base import console
     from blurcli.model.inference import choose_device
     from blurcli.trackers import check_installed
-    from blurcli.training import Callbacks, Interrupted
+    from blurcli.training import Interrupted
     from blurcli.training import train as run_training
-    from blurcli.visualize import tile
 
     with distributed_context(device) as distributed:
         if distributed.is_main:
@@ -59,9 +59,8 @@ def run_to_end(
         with console.progress("training", config.train.steps, pace) as update:
             hint = _FEWER_STEPS if teacher is not None else _OWN_IMAGES
             reporter = _Reporter(pace, update, config, expected_sec, hint if choose_device(device).type == "cpu" else None)
-            callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
             try:
-                weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed, teacher)
+                weights = run_training(config, folder, dataset, choose_device(device), reporter, distributed, teacher)
             except Interrupted as stop:
                 console.notify(f"{stop}; the same command continues")
                 raise typer.Exit(stop.exit_code) from None
@@ -84,11 +83,20 @@ class _Reporter:
     def __init__(
         self, pace: Pace, update: Callable[..., None], config: Config, expected_sec: float | None, hint: str | None
     ) -> None:
+        from blurcli.visualize import tile
+
+        self.draw_preview: DrawPreview | None = tile
         self._pace, self._update, self._hint = pace, update, hint
         self._config, self._expected_sec = config, expected_sec
         self._first: int | None = None
         self._steady: Pace | None = None
         self._estimated = False
+
+    def notify(self, text: str) -> None:
+        """A message."""
+        from blurcli.base import console
+
+        console.notify(text)
 
     def on_step(self, step: int) -> None:
         """A step is done; the first call comes before the first step."""
