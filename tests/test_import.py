@@ -230,12 +230,16 @@ def test_contradictions_name_both_sides() -> None:
         resolve(checkpoint, "cifar10-heat")
     with pytest.raises(UsageError, match=r"model.base_channels 128, and preset mnist-heat-paper model.base_channels 64"):
         resolve(checkpoint, "mnist-heat-paper", parse_overrides(["model.base_channels=64"]))
-    with pytest.raises(UsageError, match=r"predicts something else \(objective: spectral\).*eps or residual.*mnist-heat-paper"):
+    with pytest.raises(
+        UsageError, match=r"predicts another quantity \(objective: spectral\).*eps or residual.*mnist-heat-paper"
+    ):
         resolve(checkpoint, "mnist-blur")
     with pytest.raises(UsageError, match=r"no preset has its network \(data.channels 3, .*`set` 'model.base_channels=32'"):
         fitting_preset(unallocated(SMALL))
     wide = unallocated(PUBLISHED["cifar10"][0])
-    with pytest.raises(UsageError, match=r"its network is another kind .*input_blocks.0.0.weight has the shape"):
+    with pytest.raises(
+        UsageError, match=r"unsupported variant of the guided-diffusion U-Net .*input_blocks.0.0.weight has the shape"
+    ):
         blurcli.importing.renamed(wide, resolve(wide, "cifar10-heat", parse_overrides(["model.patch_size=2"])))
 
 

@@ -186,7 +186,7 @@ def test_other_containers_and_what_to_do_with_them(content: Any, found: str, adv
     with pytest.raises(UserError) as error:
         read_checkpoint(PATH)
     assert f"expected a checkpoint with the keys model, ema and step; found {found}" in str(error.value)
-    assert ("save it anew" in str(error.value)) == bool(advice)
+    assert ("save it again" in str(error.value)) == bool(advice)
     assert advice in str(error.value)
     if advice:  # it works
         exec(advice, {"torch": torch, "state": torch.load(PATH)})

@@ -710,7 +710,7 @@ def test_models_that_cannot_restore_say_so(cli: Cli, tmp_path: Path, photo: Imag
     for name, config, extras in (("heat", heat, starts), ("distilled", distilled, {})):
         tensors = {key: tensor.detach() for key, tensor in build_network(config).state_dict().items()}
         save_weights(Weights(config, 1, tensors, ModelData(moments(3), None, extras), tmp_path / f"{name}.safetensors"))
-    for name, text in (("heat", "this model is of heat dissipation"), ("distilled", "this model is distilled")):
+    for name, text in (("heat", "this model uses heat dissipation"), ("distilled", "this model is distilled")):
         done = cli("restore", "photo.png", "--weights", f"{name}.safetensors")
         assert (done.code, text in done.err) == (2, True), done.err
         assert not Path("photo-restored.png").exists()

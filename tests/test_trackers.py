@@ -313,7 +313,7 @@ def test_a_deleted_run_begins_anew(calls: Calls, tmp_path: Path) -> None:
     assert [(options["id"], options["resume"]) for _, options in calls.of("wandb.init")] == [(None, None)]
     mlflow = TRACKERS["mlflow"]()
     assert mlflow.begin(tracked(tmp_path, "lost")) == "123"
-    assert mlflow.location == "run 123 in file:m (a new run: lost is not there)"
+    assert mlflow.location == "run 123 in file:m (a new run: lost does not exist)"
 
 
 def test_a_disabled_wandb_has_no_identity(calls: Calls, tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_a_tracker_that_fails_is_dropped(fault: str, tmp_path: Path, untracked: 
         monkeypatch.setattr(dispatch, "_SILENT_SEC", 0.1)
     messages = run_training(tmp_path / "r", *STEPS, "train.trackers=[trackio]")
     (warning,) = [message for message in messages if "warning" in message]
-    assert re.match(f"warning: trackio: {text}.*trackers/trackio.log.; the training goes on without it", warning)
+    assert re.match(f"warning: trackio: {text}.*trackers/trackio.log.; the training continues without it", warning)
     assert_same_result(tmp_path / "r", untracked)
 
 

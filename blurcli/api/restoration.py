@@ -14,7 +14,7 @@ from PIL import Image
 from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range, check_whole
 from blurcli.base import console
 from blurcli.base.errors import OptionError, spelled
-from blurcli.core.kernels import put_right
+from blurcli.core.kernels import normalize_kernel
 from blurcli.data.photos import Photo, from_picture, read_kernel, read_mask, read_photo
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.restore_options import RestoreOptions
@@ -173,7 +173,7 @@ def _kernel(given: Any) -> NDArray[np.float64] | None:
     if given.ndim != 2:
         raise OptionError("kernel", f"of shape {given.shape}", "must be (h, w)")
     try:
-        return put_right(torch.from_numpy(np.asarray(given, dtype=np.float64)))[0].numpy()
+        return normalize_kernel(torch.from_numpy(np.asarray(given, dtype=np.float64)))[0].numpy()
     except ValueError as error:
         raise OptionError("kernel", f"of shape {given.shape}", str(error)) from None
 

@@ -1,4 +1,4 @@
-"""A whole preset: all sections, and what one section demands of another."""
+"""A whole preset: all sections, and the checks across sections."""
 
 from __future__ import annotations
 

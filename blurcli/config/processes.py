@@ -13,7 +13,7 @@ from blurcli.core.objectives import OBJECTIVES
 
 
 class DiffusionConfig(Section):
-    """Blurring diffusion, with plain denoising diffusion as the case without blur."""
+    """Blurring diffusion; without blur, plain denoising diffusion."""
 
     kind: Literal["diffusion"] = Field("diffusion", description="diffusion, or heat for inverse heat dissipation")
     blur_schedule: Annotated[str, one_of(BLUR_SCHEDULES)] = Field(
@@ -56,7 +56,7 @@ class DiffusionConfig(Section):
         return self
 
     def check(self, objective: str, optim: OptimConfig, sample: SampleConfig) -> None:
-        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
+        """Check the other sections of a configuration; ValueError if they do not fit this family."""
 
 
 class HeatConfig(Section):
@@ -75,7 +75,7 @@ class HeatConfig(Section):
         return self
 
     def check(self, objective: str, optim: OptimConfig, sample: SampleConfig) -> None:
-        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
+        """Check the other sections of a configuration; ValueError if they do not fit this family."""
         if optim.time_sampling != "uniform":
             raise ValueError("optim.time_sampling path: heat dissipation trains all levels alike; set it to uniform")
         if sample.final is not None:

@@ -22,7 +22,7 @@ Level = Annotated[int, Field(ge=0)]
 
 
 def _no_file(value: Any) -> Any:
-    # The file of a network is code, and a preset can come from anybody.
+    # The file of a network is code, and a preset may come from anyone.
     if isinstance(value, str) and value not in ("inception", "pixels"):
         raise ValueError("only inception or pixels; the file of a network is code, which a preset cannot name")
     return value
@@ -127,7 +127,7 @@ class OptimConfig(Section):
     loss_weight: Annotated[str, one_of(LOSS_WEIGHTS)] = Field(
         "balanced",
         description="paper: 1; balanced: more where little signal remains; min-snr, sigmoid: less where nearly all remains; "
-        "consistency: for that objective, all times alike",
+        "consistency: for that objective, the same total weight at every time",
     )
     time_sampling: Literal["path", "uniform"] = Field(
         "path",
@@ -143,14 +143,14 @@ class OptimConfig(Section):
 
 
 class DistillConfig(Section):
-    """How a consistency model is tuned; objectives other than consistency do not use it."""
+    """Tuning of a consistency model; other objectives do not use it."""
 
-    intervals: int = Field(16, ge=2, le=1024, description="parts of the path: the model agrees with itself across one of them")
+    intervals: int = Field(16, ge=2, le=1024, description="parts of the path; the model is made consistent across each part")
     double_every_steps: Positive = Field(250, description="interval after which the parts, 2 at first, double, up to intervals")
 
 
 class TrainConfig(Section):
-    """Length of the training, and what is written when."""
+    """Length, execution and outputs of the training."""
 
     steps: int = Field(200_000, ge=1, description="length of the training")
     batch_size: int = Field(128, ge=1, le=65_536, description="images per step, over all processes")
@@ -203,13 +203,13 @@ class TrainConfig(Section):
 
 
 class SampleConfig(Section):
-    """How images are sampled."""
+    """Sampling of images."""
 
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(
         "abm", description="the method; heat for, and only for, heat dissipation; consistency likewise for that objective"
     )
     steps: int = Field(20, ge=1, le=10_000, description="steps of the sampler")
-    eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 for none, 1 for that of ancestral")
+    eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 for none, 1 for as much as ancestral")
     delta: float | None = Field(
         None, ge=0, le=1, description="noise per step of sampler heat, where black is 0 and white 1; null for others"
     )
@@ -220,9 +220,9 @@ class SampleConfig(Section):
         description="classifier-free guidance for data.classes: 1 for none, larger for more typical images",
     )
     final: Literal["noisy", "denoised"] | None = Field(
-        None, description=f"end with the noise of t = 0, or without any; null for the usual ({DEFAULT_FINAL}), and for heat"
+        None, description=f"end with the noise of t = 0, or without noise; null for the default ({DEFAULT_FINAL}), and for heat"
     )
-    batch_size: int | None = Field(None, ge=1, le=65_536, description="images per batch; null for what suits the memory")
+    batch_size: int | None = Field(None, ge=1, le=65_536, description="images per batch; null for as many as fit into memory")
     compile: bool | None = Field(None, description="compile the network with torch.compile; null: on GPUs, for many images")
 
     @model_validator(mode="after")
@@ -236,7 +236,7 @@ class SampleConfig(Section):
 
 
 class ScoreConfig(Section):
-    """How samples are scored."""
+    """Scoring of samples."""
 
     n: int = Field(50_000, ge=2, description="number of samples")
     split: Literal["train", "test"] = Field("train", description="reference images")

@@ -1,4 +1,4 @@
-"""Errors of a denoiser per frequency band and time, and the calibration that corrects it by them.
+"""Errors of a denoiser per frequency band and time, and a calibration that corrects for them.
 
 Errors are those of F (see `SpectralDenoiser`); `F = 0` is the Wiener filter. A relative error of 1 is no better than the best
 linear filter for data with this mean and spectrum; above 1 the denoiser is worse than that filter.
@@ -68,7 +68,7 @@ def measure_errors(
     times: int = CALIBRATION_TIMES,
     per_octave: int = CALIBRATION_BANDS_PER_OCTAVE,
 ) -> DenoiserErrors:
-    """Compare a denoiser with the truth on known images.
+    """Measure the errors of a denoiser on known images.
 
     Args:
         denoiser: `x_hat = denoiser(z, t)`; called once per time.
@@ -97,8 +97,8 @@ class CalibratedDenoiser:
     """A denoiser whose deviation from the Wiener filter is scaled by a measured gain per frequency band and time.
 
     `X = X_wiener + g (X_hat - X_wiener)`, with the gain g of `DenoiserErrors`, which minimizes the squared error. Under blur,
-    X_hat of a network that predicts eps is wrong by orders of magnitude wherever alpha is small; calibration turns its samples
-    from noise into images.
+    the X_hat of a network that predicts eps is wrong by orders of magnitude wherever alpha is small, and its samples are noise;
+    with calibration they are images.
 
     Args:
         denoiser: any denoiser.

@@ -30,8 +30,8 @@ def heat_bound(
 ) -> Bound:
     """An unbiased estimate of the evidence bound of the paper (section 3) in bits per dimension, with 256 levels.
 
-    The prior, from which the sampler starts, is the mixture of all blurred training images under the training noise. The paper
-    takes densities; here the last step, from level 1 to the image, gives the probability of the gray level of every pixel, so
+    The prior, from which the sampler starts, is the mixture of all blurred training images with the training noise. The paper
+    uses densities. Here the last step, from level 1 to the image, gives the probability of the gray level of every pixel, so
     that the bound is comparable with `variational_bound`.
 
     Args:
@@ -40,8 +40,8 @@ def heat_bound(
         noise: one random stream per image; drawn from once per call of the predictor and once for the prior.
         blurred_bank: DCT of the blurred training images, their lowest frequencies only, (N, C, h, w); all others are 0.
         delta: standard deviation of the sampler's noise, above 0, in model space.
-        calls: levels from 2 on that are drawn per image.
-        model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
+        calls: levels, from 2 on, drawn per image.
+        model_space: the space of `x`; its `to_rgb` gives images of 256 uniform levels.
 
     Raises:
         ValueError: `calls` below 1, or `delta` not above 0.
@@ -68,7 +68,7 @@ def heat_bound(
 
     band, bands = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
     per_band = band_means(diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * x.shape[1]
-    # The mixture prior is one number; it is spread over the lowest frequencies, in which the blurred images differ.
+    # The mixture prior is one number. It is spread over the lowest frequencies, where the blurred images differ.
     spread = torch.bincount(band[: blurred_bank.shape[-2], : blurred_bank.shape[-1]].flatten(), minlength=len(bands)).to(
         x.device
     )
@@ -83,7 +83,7 @@ def _mixture_prior(process: HeatDissipation, x_dct: Tensor, eps: Tensor, blurred
     blurred = process.alpha(one) * x_dct
     height, width = blurred_bank.shape[-2:]
     kept = blurred[..., :height, :width]
-    # Beyond the kept frequencies all components are 0: there the divergence is exact.
+    # Beyond the kept frequencies all components are 0, and the divergence is exact.
     beyond = ((blurred**2).sum((1, 2, 3)) - (kept**2).sum((1, 2, 3))) / (2 * process.noise**2)
     u = (kept + process.noise * eps[..., :height, :width]).flatten(1)
     distance = torch.cdist(u, blurred_bank.to(u).flatten(1), compute_mode="donot_use_mm_for_euclid_dist") ** 2

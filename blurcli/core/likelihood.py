@@ -1,16 +1,16 @@
 """The variational bound on the likelihood of images, in bits per dimension, per DCT frequency.
 
-The process is diagonal in the DCT basis, so that its variational bound (Kingma et al. 2021, arXiv 2107.00630) carries over
-with a signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
+The process is diagonal in the DCT basis, so its variational bound (Kingma et al. 2021, arXiv 2107.00630) carries over with a
+signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
 
     -log p(x) <= KL(q(z_1 | x) || p(z_1))                                                    prior
                + 1/2 sum over steps of sum_f (snr_f(s) - snr_f(t)) (x - x_hat(z_t))_f^2      diffusion, T steps
                - log p(x | z_0)                                                              reconstruction
 
 where the sum over steps becomes `1/2 integral of sum_f -dsnr_f/dt (x - x_hat(z_t))_f^2 dt` in continuous time. p(z_1) is the
-start of the sampler: the Gaussian with the data's moments in continuous time, N(0, I) for T steps of the ancestral sampler.
-The reconstruction factorizes over pixels: a softmax over the 256 levels (ibid., equation 6). What blur there is at t = 0 (none
-but for `noise-ratio`, some thousandths of a pixel) counts as an error of z_0.
+start of the sampler: the Gaussian with the data's moments in continuous time, N(0, I) for T steps of the ancestral sampler. The
+reconstruction factorizes over pixels: a softmax over the 256 levels (ibid., equation 6). Blur at t = 0 (only with
+`noise-ratio`, some thousandths of a pixel) counts as an error of z_0.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def variational_bound(
 ) -> Bound:
     """An unbiased estimate of the bound, from `calls` times per image.
 
-    The times are stratified, and drawn in proportion to the contribution of a Gaussian with the data's moments, whose
-    information about x at time t is `I(t) = 1/2 sum_f log(1 + V_f snr_f)`: for such data the estimate hardly varies.
+    The times are stratified, and drawn in proportion to the contribution of a Gaussian with the data's moments. Its information
+    about x at time t is `I(t) = 1/2 sum_f log(1 + V_f snr_f)`, so for Gaussian data the estimate hardly varies.
 
     Args:
         denoiser: `x_hat = denoiser(z, t)`; called `calls` times.
@@ -78,8 +78,8 @@ def variational_bound(
         x: images (B, C, H, W), float32 or float64, in model space.
         noise: one random stream per image; drawn from once for z_0 and once per call.
         calls: calls of the denoiser.
-        steps: T, the steps of the ancestral sampler whose likelihood is bounded; None for continuous time.
-        model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
+        steps: T, steps of the ancestral sampler; None for continuous time.
+        model_space: the space of `x`; its `to_rgb` gives images of 256 uniform levels.
 
     Raises:
         ValueError: `calls` or `steps` below 1.
@@ -112,7 +112,7 @@ def variational_bound(
 
 
 def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Rising times from 0 to 1, and the fraction of the Gaussian's information that is lost at each, from 0 to 1."""
+    """Ascending times from 0 to 1, and the fraction of the Gaussian's information that is lost at each, from 0 to 1."""
     # Uniform in the log-SNR, because information is lost at a rate of about 1 / t near t = 0.
     logsnr = torch.linspace(process.logsnr_max, process.logsnr_min, _TABLE_CELLS + 1, dtype=torch.float64)
     angle = torch.atan(torch.exp(-logsnr / 2))
@@ -129,7 +129,7 @@ def _invert(position: Tensor, times: Tensor, lost: Tensor) -> tuple[Tensor, Tens
 
 
 def _step_of(process: BlurringDiffusion, t: Tensor, steps: int, times: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of the steps that contain the times `t`, and their differences of snr over the probability of those steps."""
+    """The ends of the steps that contain the times `t`, and the changes of snr in these steps over their probabilities."""
     index = (t * steps).floor().clamp(max=steps - 1)
     start, end = index / steps, (index + 1) / steps
     probability = _interpolate(end, times, lost) - _interpolate(start, times, lost)

@@ -22,13 +22,13 @@ class Objective:
     Attributes:
         summary: for help texts.
         families: names of the families of processes that can be trained with it.
-        build: `build(network, process, spectrum, mean)` gives the `Trainable`; the moments are those in model space.
+        build: `build(network, process, spectrum, mean)` gives the `Trainable`; the moments are in model space.
         opponent_colors: whether color networks work in opponent colors (`core.colors`).
         calibrated: whether its estimates are scaled by a gain that is measured when weights are saved (`core.calibration`).
-        predicts_image: whether it gives an estimate of the clean image; a `Denoiser` does.
+        predicts_image: whether it is a `Denoiser`, which estimates the clean image.
         predicts_endpoint: whether it predicts the ODE endpoint instead of the posterior mean E[x given z_t]: such a model is
             tuned from a trained one, and sampled by other methods.
-        published: whether the published implementations, whose checkpoints can be imported, train networks to predict it.
+        published: whether published implementations use it, so that their checkpoints can be imported.
     """
 
     summary: str

@@ -43,7 +43,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """What it does to images, in a few words for people, such as the title of a picture."""
+        """A short description for display, such as the title of a picture."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class BlurringDiffusion(Process):
 
     @property
     def title(self) -> str:
-        """How it blurs, in a few words."""
+        """A short description of the blur, for display."""
         return self._blur.title
 
     @property
@@ -178,7 +178,7 @@ class BlurringDiffusion(Process):
 
     @property
     def clean_time(self) -> float:
-        """A time below 0: the noise schedule ends at `logsnr_max`, its formula reaches an angle of 0 a little later."""
+        """A time below 0: at `logsnr_max` the noise schedule stops just before its formula reaches an angle of 0."""
         return self._noise.clean_time
 
     def time_at(self, logsnr: Tensor) -> Tensor:
@@ -211,8 +211,8 @@ class BlurringDiffusion(Process):
     def posterior(self, u: Tensor, x_dct: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of `q(u_s | u_t, x)`, per frequency (section 3 and appendix B of the paper, without its clips).
 
-        The precisions of the two Gaussians are combined in closed form, which is bounded at every frequency and at
-        s = 0, so that no `delta` is needed.
+        The precisions of the two Gaussians are combined in closed form. It is bounded at every frequency and at s = 0, so no
+        `delta` is needed.
 
         Args:
             u: DCT of the state at t, (B, C, H, W).

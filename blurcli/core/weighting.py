@@ -43,9 +43,9 @@ def signal_share(process: Process, variance: Tensor, t: Tensor) -> Tensor:
 
 
 def _balanced(share: Tensor) -> Tensor:
-    # In the paper's loss late times, when few frequencies have signal, count for nearly nothing, although they decide the
-    # coarse structure. The mean brings them back; s itself brings back the frequencies that emerge from the noise. The
-    # constant bounds the weight of the very last times.
+    # In the paper's loss late times, when few frequencies have signal, have nearly no weight, although they decide the coarse
+    # structure. Dividing by the mean restores their weight, dividing by s that of the frequencies that emerge from the noise.
+    # The constant bounds the weight of the very last times.
     return 1 / (share / 4 + 3 / 4 * share.mean((1, 2, 3), keepdim=True) + 0.1)
 
 

@@ -30,9 +30,9 @@ class ImageFiles:
         names: file names relative to `place`.
         open: `open(name)` opens a file for reading.
         size: `size(name)` returns its length in bytes.
-        stamp: `stamp(name)` changes with the content, but does not read it (size and time, or a checksum in a directory).
-        skipped: names of what is there but not read, by reason.
-        labels: `labels()` reads the class of each file from a `dataset.json`; None without one. UserError where it is damaged.
+        stamp: `stamp(name)` changes with the content without reading it (size and time, or the checksum in a zip directory).
+        skipped: names of files and folders that are not read, by reason.
+        labels: `labels()` reads the class of each file from a `dataset.json`; None without one. UserError if it is damaged.
     """
 
     place: Path
@@ -58,14 +58,14 @@ class ImageFiles:
             raise self._unreadable(name, error) from None
 
     def bytes_of(self, name: str) -> int:
-        """The length of a file in bytes; 0 where it cannot be read, which `read` reports."""
+        """The length of a file in bytes; 0 if it cannot be read, which `read` reports."""
         try:
             return self.size(name)
         except Exception:  # as in `read`
             return 0
 
     def opening(self, name: str) -> IO[bytes]:
-        """`open`, with a UserError that names the file where it cannot be read."""
+        """Open a file for reading; UserError with its name if it cannot be read."""
         try:
             return self.open(name)
         except Exception as error:  # as in `read`
@@ -97,11 +97,11 @@ class ImageFiles:
         )
 
     def only(self, wanted: Callable[[str], bool]) -> ImageFiles:
-        """The files with wanted names."""
+        """The files whose names satisfy `wanted`."""
         return replace(self, names=tuple(filter(wanted, self.names)))
 
     def without_outputs(self) -> ImageFiles:
-        """The files without the pictures that blurdiff drew, unless there is nothing else: then they were meant."""
+        """The files without pictures made by blurdiff; all files if there are only such pictures, which then are intended."""
         drawn = output_pictures(self.place, self.names, self.stamp, self.open)
         if not drawn or len(drawn) == len(self.names):
             return self
@@ -109,7 +109,7 @@ class ImageFiles:
         return replace(self, names=tuple(name for name in self.names if name not in drawn), skipped=skipped)
 
     def of_split(self, split: str) -> ImageFiles:
-        """The files of a split: those in the folder `train`, or `test` or `val`; without two such folders all are for training.
+        """The files of a split, in the folder `train`, or `test` or `val`. Without two such folders all files are for training.
 
         Both folders may be inside a single top-level folder.
 
@@ -138,7 +138,7 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
     """Open the images below a folder, in a .zip file or an LMDB database, or the single image file at `path`.
 
     Raises:
-        UsageError: `path` does not exist, is of another kind, or contains no image.
+        UsageError: `path` does not exist, has an unsupported format, or contains no image.
         UserError: the package `lmdb` is missing.
         UserError: the archive is damaged.
     """
@@ -166,7 +166,7 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
 def _opened_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except Exception as error:  # names that are no text, features of other versions, damaged
+    except Exception as error:  # undecodable names, unsupported features, damaged
         raise UserError(f"{path}: not a readable zip file ({error}); it may be truncated: use another copy") from None
 
 
@@ -199,7 +199,7 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The files in an archive by name, with slashes: programs on Windows write backslashes between folders.
 
-    Of two files that differ in their slashes only, the one with a backslash keeps its name.
+    If two names differ only in their slashes, the one with a backslash is kept unchanged.
     """
     found = {info.filename: info for info in archive.infolist()}
     named: dict[str, zipfile.ZipInfo] = {}
@@ -257,7 +257,7 @@ def _in_folder(folder: Path, names: list[str], not_entered: Skipped | None = Non
 
 @contextmanager
 def _database(path: Path) -> Iterator[ImageFiles]:
-    """The values of an LMDB database, as LSUN is published."""
+    """The values of an LMDB database, the format of LSUN."""
     with importing("lmdb", f"{path}: an LMDB database"):
         import lmdb
     try:

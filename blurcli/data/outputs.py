@@ -1,4 +1,4 @@
-"""What blurdiff itself made, so that its output, written among a person's images, never becomes training data.
+"""Recognize the output of blurdiff, so that pictures saved among the user's images never become training data.
 
 Runs, sample folders and packed images are recognized by the files in their folder, single pictures by a mark in the file.
 """
@@ -22,14 +22,14 @@ from blurcli.base.parallel import ahead
 from blurcli.data.packed_cache import digest_of, record_path
 
 OUTPUT = "made by blurdiff"
-"""The mark of a picture, and the reason for which it is left out."""
+"""The mark of a picture, and the reason for which it is skipped."""
 
 _ALONE = frozenset({files.SAMPLING, TAG})
 _RUN = frozenset({"config.yaml", "sessions.jsonl", "state.safetensors", "weights"})  # any two of them
 _SIGNS = _ALONE | _RUN
 _PICTURES = (".png", ".apng", ".gif", ".webp")
-_AT_END = ".webp"  # whose metadata follow the pixels
-_MARKED_BYTES = 2048  # at the beginning or end of a file, with the mark in them
+_AT_END = ".webp"  # its metadata follow the pixels
+_MARKED_BYTES = 2048  # at the beginning or end of a file: the mark is among them
 _SOFTWARE = 0x0131  # EXIF
 
 
@@ -40,7 +40,7 @@ def is_output_folder(entries: Collection[str]) -> bool:
 
 
 def output_folders(names: Collection[str]) -> tuple[str, ...]:
-    """The folders of an archive's members that blurdiff made, except for one that contains all of them."""
+    """The folders among an archive's members that blurdiff made, except for one that contains all members."""
     entries = defaultdict[str, set[str]](set)
     for name in names:
         parts = name.split("/")
@@ -73,7 +73,7 @@ def output_pictures(
         return frozenset(map(str, json.loads(path.read_text(encoding="utf-8"))))
     marked = ahead(lambda name: _is_marked(opening, name), candidates)
     found = [name for name, is_marked in zip(candidates, marked, strict=True) if is_marked]
-    with suppress(UserError), files.replacing(path) as temporary:  # a cache that cannot be written is reported by who needs it
+    with suppress(UserError), files.replacing(path) as temporary:  # reported where the cache is needed
         temporary.write_text(json.dumps(found), encoding="utf-8")
     return frozenset(found)
 
@@ -95,7 +95,7 @@ def _ends(file: IO[bytes], name: str) -> bytes:
 
 
 def mark(form: str) -> dict[str, Any]:
-    """Arguments of Pillow's `save` that mark a picture as made by blurdiff, in a format by Pillow's name."""
+    """Arguments of Pillow's `save` that mark a picture as made by blurdiff; `form` is Pillow's name of the format."""
     if form == "GIF":
         return {"comment": OUTPUT}
     if form == "PNG":

@@ -21,7 +21,7 @@ from blurcli.data.labels import LABELS_FILE, class_names
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.packed_cache import Record, digest_of, load_packed, load_record, pack, save_record
 
-_RECORD_VERSION = 2  # raise it when files would be read differently
+_RECORD_VERSION = 2  # raise it when files are read differently
 
 
 def load_files(request: Request) -> Dataset:

@@ -1,4 +1,4 @@
-"""Streams of existing images: decoded when they are needed, in constant memory."""
+"""Streams of existing images: decoded on demand, in constant memory."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Stream:
         path: their location.
         count: number of images.
         shape: (C, H, W) of an image.
-        read: `read(indices)` gives the images of rising indices, in batches (B, C, H, W) uint8.
-        skipped: what is there but not read, counted by reason; None where nothing is.
+        read: `read(indices)` gives the images of ascending indices, in batches (B, C, H, W) uint8.
+        skipped: files that are not read, counted by reason; None if there are none.
     """
 
     path: Path
@@ -55,9 +55,9 @@ def open_stream(path: Path, channels: int, size: tuple[int, int] | None = None) 
     """The images of a folder, a .zip file or an .npz file.
 
     Args:
-        path: one of the three.
-        channels: 1 (gray) or 3 (color), to which image files are converted; an .npz file has its own.
-        size: (height, width), to which image files are resized and cropped; None for their own size, which must be the same.
+        path: the folder or file.
+        channels: image files are converted to 1 (gray) or 3 (color); an .npz file has its own.
+        size: image files are resized and cropped to this (height, width); None for their own size, which must be the same.
 
     Raises:
         UsageError: there are no images, images of several sizes, or an array of another kind.
@@ -79,7 +79,7 @@ def _common_size(path: Path) -> tuple[int, int]:
     with open_images(path) as files:
         for name in files.names:
             with files.opening(name) as file, opened(file, str(files.place / name)) as image:
-                # Before decoding, formats differ in the size that they report for a rotated image.
+                # Before decoding, formats report different sizes for a rotated image.
                 width, height = (upright(image) if orientation(image) >= SIDEWAYS else image).size
                 sizes.setdefault((height, width), name)
             if len(sizes) > 1:

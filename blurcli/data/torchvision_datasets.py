@@ -15,11 +15,11 @@ from blurcli.data.images import Pixels, fit
 from blurcli.data.packed_cache import digest_of, load_packed, pack
 
 TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
-"""The classes in `torchvision.datasets` by our names. Each has the arguments `root`, `train` and `download`."""
+"""The classes in `torchvision.datasets` by their names here. Each has the arguments `root`, `train` and `download`."""
 
 
 def load_torchvision(request: Request) -> Dataset:
-    """One of `TORCHVISION_DATASETS`, downloaded unless it is in the cache.
+    """Load one of `TORCHVISION_DATASETS`, downloaded unless it is in the cache.
 
     Raises:
         UsageError: the number of classes differs from the request.

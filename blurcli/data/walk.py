@@ -1,4 +1,4 @@
-"""The files below a folder, through links, and what is left out of them."""
+"""The files below a folder, through links, and what is skipped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPEATED = "linked twice"
 _SYSTEM_FOLDERS = frozenset({"@eaDir", "@Recycle", "#recycle", "#snapshot", "@tmp", "__MACOSX"})
 
 Skipped = dict[str, tuple[str, ...]]
-"""Names of what is not read, by the reason."""
+"""Names of files and folders that are not read, by reason."""
 
 
 def image_names(names: Iterable[str], skipped: Skipped | None = None) -> tuple[tuple[str, ...], Skipped]:
@@ -53,11 +53,10 @@ def _not_entered(name: str) -> str | None:
 
 
 def walk(folder: Path) -> tuple[list[str], Skipped]:
-    """The files below a folder, and what could not be entered, by reason.
+    """The files below a folder, and what is skipped, by reason.
 
-    Links are followed. Every folder is entered once, a real one rather than a link to it, so that cycles end; and a file to
-    which a link leads, too, is listed once. Hidden folders, those that systems keep for themselves, and those that blurdiff
-    made are not entered.
+    Links are followed. Every folder is entered once, preferably not by a link, so that cycles end; a file is listed once even
+    if links lead to it as well. Hidden folders, folders of operating systems and folders made by blurdiff are not entered.
 
     Returns:
         Names relative to `folder`, with slashes.
@@ -81,7 +80,7 @@ def walk(folder: Path) -> tuple[list[str], Skipped]:
         except OSError:
             skipped.setdefault(UNREADABLE, []).append(relative or ".")
             continue
-        # The named folder itself is read, whatever it is.
+        # The given folder itself is read in any case.
         if relative and (identity == cache or is_output_folder({entry.name for entry in entries})):
             skipped.setdefault(OUTPUT, []).append(relative)
             continue
@@ -94,7 +93,7 @@ def walk(folder: Path) -> tuple[list[str], Skipped]:
                     (linked if entry.is_symlink() else real).append(name)
             elif entry.is_file():
                 (file_links if entry.is_symlink() else files).append(name)
-            else:  # a link to nothing, or a device
+            else:  # a broken link, or a device
                 skipped.setdefault(UNREADABLE, []).append(name)
     if file_links:
         known = {_identity(folder / name) for name in files}
@@ -109,7 +108,7 @@ def walk(folder: Path) -> tuple[list[str], Skipped]:
 
 
 def _cache() -> tuple[int, int] | None:
-    """The cache, as some folder of a data set may be it."""
+    """The identity of the cache folder, which may be inside a data set; None if there is none."""
     with suppress(OSError, UserError):
         return _identity(cache_folder())
     return None

@@ -1,4 +1,4 @@
-"""Scores: images to features to distances from reference images, each with its whole protocol."""
+"""Scores: from images to features to distances from reference images, each with its complete protocol."""
 
 from blurcli.evaluate.environment import hardware, platform_versions, versions
 from blurcli.evaluate.features import Features, load_features

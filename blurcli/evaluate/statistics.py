@@ -1,4 +1,4 @@
-"""Statistics of a set of images, in one pass and in memory that does not grow with their number."""
+"""Statistics of a set of images, in one pass and in constant memory."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Statistics:
     """Statistics of N images with D features each.
 
     Attributes:
-        count: N; 0 where it is unknown.
+        count: N; 0 if it is unknown.
         mean: mean of the features, (D,) float64.
         covariance: unbiased covariance of the features, (D, D) float64.
-        features: features of at most 10,000 images, evenly spaced, (K, D) float32; None where only moments are known.
+        features: features of at most 10,000 images, evenly spaced, (K, D) float32; None if only moments are known.
         radii: `manifold_radii` of these features, (K,) float32; None for fewer than four.
-        power: mean squared DCT coefficient, over channels, of the images in [-1, 1], (H, W) float64; None where only moments
-            are known.
+        power: mean squared DCT coefficient, over channels, of the images in [-1, 1], (H, W) float64; None if only moments are
+            known.
 
     Raises:
         ValueError: shapes that disagree, or a number that is not finite.
@@ -71,7 +71,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> Statistics | None:
-        """The statistics that `save` wrote; None where the file is missing or damaged."""
+        """The statistics that `save` wrote; None if the file is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "count"}
@@ -131,8 +131,8 @@ def measure(
         count: number of images, over all processes.
         features: the feature extractor.
         on_batch: receives the number of images done.
-        distributed: the processes that share the work; all but the main one `contribute`.
-        size: for several processes, the images of every batch but the last, a multiple of `part_size`.
+        distributed: the processes that share the work; all but the main process `contribute`.
+        size: with several processes, images of every batch but the last, a multiple of `part_size`.
 
     Raises:
         UserError: features that are not finite.
@@ -184,7 +184,7 @@ def _parts(batches: Iterable[Tensor], features: Features) -> Iterator[Part]:
 
 
 def _gathered(own: Iterator[Part], count: int, distributed: DistributedContext, size: int) -> Iterator[Part]:
-    """The parts of all processes in the order of the images, so that sums equal those of one process to the last bit."""
+    """The parts of all processes in the order of the images, so that sums equal those of one process bit for bit."""
     part = 0
     embedded = power = torch.empty(0)
     for number, first in enumerate(range(0, count, size)):
@@ -212,7 +212,7 @@ def _power(images: Tensor) -> Tensor:
 
 
 def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images in parts of a fixed size: the last digits of a sum depend on its grouping."""
+    """The same images in parts of a fixed size, because the last digits of a sum depend on its grouping."""
     waiting = torch.empty(0)
     for batch in batches:
         waiting = torch.cat([waiting, batch]) if len(waiting) else batch

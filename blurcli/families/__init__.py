@@ -1,4 +1,4 @@
-"""Families of processes: the only code that knows one kind of process from another.
+"""Families of processes: the only code that distinguishes the kinds of processes.
 
 To add a family, write a module with subclasses of `Family` and `FamilyModel`, enter it in `FAMILIES`, and describe its keys in
 `config/processes.py`.

@@ -1,4 +1,4 @@
-"""What a family of processes answers, for training, sampling, likelihood and files."""
+"""The interface of a family of processes, for training, sampling, likelihood and files."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class SamplingConfig:
         delta: noise per step of `heat`, for images in [0, 1]; None for others.
         label: name of a class; `none`; `all` in turn; None for the class frequencies of the training data.
         guidance: classifier-free guidance, or by a guide; 1 is none.
-        final: `noisy` or `denoised`, see `core.sample`; None for heat dissipation, whose last step adds no noise.
-        guide: digest of the weaker model that guides; None for none.
+        final: `noisy` or `denoised`, see `core.sample`; None for heat dissipation, where the last step adds no noise.
+        guide: digest of the guide, a weaker model; None for none.
     """
 
     sampler: str
@@ -63,11 +63,11 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class LikelihoodConfig:
-    """Which likelihood bound is estimated, and how.
+    """Options of the likelihood bound.
 
     Attributes:
         calls: network calls per image, at least 1.
-        steps: bound of so many steps of the ancestral sampler; None for continuous time or a fixed number of levels.
+        steps: bound for this number of ancestral steps; None for continuous time or a fixed number of levels.
         delta: noise of heat dissipation's steps, for images in [0, 1]; None for other families.
     """
 
@@ -78,7 +78,7 @@ class LikelihoodConfig:
 
 @dataclass(frozen=True)
 class ModelData:
-    """What a trained model needs besides its network.
+    """The data of a trained model besides its network.
 
     Attributes:
         moments: of the training data.
@@ -92,10 +92,10 @@ class ModelData:
 
     @classmethod
     def taken_from(cls, tensors: dict[str, Tensor], extras: Sequence[str], config: Config) -> ModelData:
-        """The inverse of `tensors`: takes its own out of all tensors of a file, with the family's own of these names.
+        """The inverse of `tensors`: pops its tensors from all tensors of a file; `extras` are the names of the family's own.
 
         Raises:
-            KeyError: a tensor is missing; only models of published objectives do without moments.
+            KeyError: a tensor is missing; only models of published objectives may have no moments.
         """
         data = config.data
         if OBJECTIVES[config.objective].published and not {"spectrum", "mean"} & tensors.keys():
@@ -106,7 +106,7 @@ class ModelData:
         return cls(moments, tensors.pop("gain", None), {name: tensors.pop(name) for name in extras})
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it, by the names in a weights file."""
+        """All tensors, by their names in a weights file."""
         measured = {"spectrum": self.moments.second_moment, "mean": self.moments.mean} if self.moments.measured else {}
         optional = {"gain": self.gain, "opponent": self.moments.opponent_spectrum, **self.extras}
         return measured | {name: tensor for name, tensor in optional.items() if tensor is not None}
@@ -118,7 +118,7 @@ class Start:
 
     Attributes:
         image: (C, H, W) uint8, or one per image to be made, (B, C, H, W); None for noise.
-        strength: the time in (0, 1] to which the image is diffused; at 1 next to nothing of it remains.
+        strength: the time in (0, 1] to which the image is diffused; at 1 almost nothing of it remains.
         blurred: whether the image already has the blur of that time.
         noise: `noise(indices)` is the source of noise for these images; its first noise is what they start from. None for
             one random stream per image.
@@ -157,19 +157,19 @@ class FamilyModel(ABC):
         """Check that the moments of the training data are known.
 
         Raises:
-            UsageError: they are not: the model was imported without its training images.
+            UsageError: the model was imported without its training images.
         """
         if not self.data.moments.measured:
             known = ", ".join(name for name in self.family.samplers if not SAMPLERS[name].whitened)
             raise UsageError(
-                "this model was imported without its training images, whose spectrum is needed here: import it again with "
+                "this model was imported without its training images, and their spectrum is needed: import it again with "
                 f"{option('data')}, or sample with {option('sampler')} {known}"
             )
 
     @property
     @abstractmethod
     def denoiser(self) -> Denoiser:
-        """`x_hat = denoiser(z, t, **conditions)`, calibrated where the model has a gain.
+        """`x_hat = denoiser(z, t, **conditions)`, calibrated if the model has a gain.
 
         Raises:
             UsageError: the objective has no estimate of the clean image.
@@ -177,7 +177,7 @@ class FamilyModel(ABC):
 
     @abstractmethod
     def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
-        """Times and coefficients of a run, the same for all of its batches."""
+        """Times and coefficients of a run, shared by all its batches."""
 
     @abstractmethod
     def sample(
@@ -215,7 +215,7 @@ class FamilyModel(ABC):
         """
 
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
-        """Images (..., C, H, W) uint8 as the network takes them, on the device of the moments."""
+        """Images (..., C, H, W) uint8 in model space, on the device of the moments."""
         x = torch.from_numpy(np.array(images)).to(self.mean.device).float() / 127.5 - 1
         return self.data.moments.to_model_space(x)
 
@@ -238,9 +238,9 @@ class Family(ABC):
         process: the process.
         objective: what the network predicts.
         starts_from_images: whether sampling starts from blurred images instead of noise.
-        ends_noisy: whether its process leaves noise in the images, which a sampler can leave out.
-        published_times: the number by which published implementations count time from 0 to 1.
-        extra_tensors: names, in a weights file, of what it carries besides network, moments and gain.
+        ends_noisy: whether its process leaves noise in the images, which a sampler can remove.
+        published_times: number of time steps of published implementations.
+        extra_tensors: names of its tensors in a weights file besides network, moments and gain.
     """
 
     name: ClassVar[str]
@@ -259,7 +259,7 @@ class Family(ABC):
 
     def _process_options(self) -> dict[str, Any]:
         """The keys of `process` that are set, without its kind."""
-        # vars: an exported pipeline has plain objects in place of pydantic's
+        # vars: an exported pipeline has plain objects instead of pydantic's
         return {name: value for name, value in vars(self.config.process).items() if name != "kind" and value is not None}
 
     def noise_in_model_space(self, noise: float) -> float:
@@ -297,7 +297,7 @@ class Family(ABC):
         final: str | None = None,
         **conditions: Any,
     ) -> SamplingConfig:
-        """How to sample, with the preset's value for everything that is None, checked.
+        """Resolve and check sampling options: the preset's value for each that is None.
 
         Args:
             sampler: name of the method.
@@ -326,7 +326,7 @@ class Family(ABC):
         """Check sampler and options against this family.
 
         Raises:
-            OptionError: the sampler is for another family, or has no such option, or a value does not fit the model.
+            OptionError: the sampler is for another family, lacks an option, or a value does not fit the model.
         """
         if sampling.final is not None and not self.ends_noisy:
             raise OptionError("final", sampling.final, f"the last step of the family {self.name} adds no noise; leave it out")
@@ -351,25 +351,25 @@ class Family(ABC):
 
     @abstractmethod
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
-        """Fill in what is left open.
+        """Fill in the open options.
 
         Raises:
-            OptionError: an option that is for another family, or a value that has no bound.
+            OptionError: an option is for another family, or its value has no bound.
         """
 
     @abstractmethod
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
-        """The bound in a few words."""
+        """A short description of the bound."""
 
     @abstractmethod
     def describe_process(self) -> str:
-        """What the process does to an image over time, in a sentence without a full stop."""
+        """A description of the process over time, as a sentence without a full stop."""
 
     def require_image_objective(self) -> None:
         """Check that the network estimates the clean image.
 
         Raises:
-            UsageError: it does not.
+            UsageError: it predicts the next, less blurred image.
         """
         if not self.objective.predicts_image:
             raise UsageError(
@@ -387,13 +387,13 @@ class Family(ABC):
         self.require_mean_estimate()
 
     def require_mean_estimate(self) -> None:
-        """Check that the network's estimate is the mean of the images behind a state.
+        """Check that the network predicts the posterior mean E[x given z_t].
 
         Raises:
-            UsageError: it is one image.
+            UsageError: it predicts the ODE endpoint.
         """
         if self.objective.predicts_endpoint:
             raise UsageError(
-                "this model is distilled: it estimates one image behind a state and not their mean, as is needed here; use the "
-                "model that it was distilled from (its weights are teacher.safetensors in the run folder)"
+                "this model is distilled: it predicts the ODE endpoint, and the posterior mean is needed; use the model that it "
+                "was distilled from (its weights are teacher.safetensors in the run folder)"
             )

@@ -88,7 +88,7 @@ class BlurringFamily(Family):
         return BlurringModel(self, network, data)
 
     def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
-        """Uniform times, or times along the image's path as `abm` places its steps."""
+        """Uniform times, or times along the path of the image, as `abm` places its steps."""
         if self.config.optim.time_sampling == "uniform":
             return lambda share: share
         path = whitened_space_of(self, moments).time_grid(_TIME_CELLS, 1.0)
@@ -105,7 +105,7 @@ class BlurringFamily(Family):
         """See `Family.resolve_likelihood`."""
         self.require_mean_estimate()
         if likelihood.delta is not None:
-            reason = "it is the noise of heat dissipation's steps, and this model is of another family; leave it out"
+            reason = "is the noise of heat dissipation's steps, and this model is of another family; leave it out"
             raise OptionError("delta", f"{likelihood.delta:g}", reason)
         return likelihood
 

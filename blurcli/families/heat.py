@@ -35,7 +35,7 @@ from blurcli.families.base import (
 )
 
 BLURRED_BANK = "starts"
-"""Name, in a weights file, of the blurred training images that sampling starts from."""
+"""The name in a weights file of the blurred training images that sampling starts from."""
 
 _MAX_BANK_IMAGES = 50_000
 _MAX_BANK_BYTES = 1 << 25
@@ -65,7 +65,7 @@ class HeatModel(FamilyModel):
         return self.data.extras[BLURRED_BANK]
 
     def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
-        """See `FamilyModel.plan`; an image starts at the next level up, because the network knows no times between levels."""
+        """See `FamilyModel.plan`; an image starts at the next level up, because the network is not trained between levels."""
         assert sampling.delta is not None
         sampler = Heat(delta=self.family.noise_in_model_space(sampling.delta))
         if start.image is None:
@@ -113,8 +113,8 @@ class HeatFamily(Family):
     def require_restorer(self) -> None:
         """See `Family.require_restorer`."""
         raise UsageError(
-            "this model is of heat dissipation, whose states have no noise to weigh against that of a photo: use a model of "
-            "process.kind diffusion, or start from a blurred photo with: blurdiff sample --init-image PHOTO --init-blurred"
+            "this model uses heat dissipation, and its states have too little noise to weigh against a photo's: use a model "
+            "with process.kind diffusion, or start from a blurred photo with: blurdiff sample --init-image PHOTO --init-blurred"
         )
 
     @property
@@ -131,11 +131,11 @@ class HeatFamily(Family):
         return self.process.level_above
 
     def measure_extras(self, images: NDArray[np.uint8], moments: DataMoments) -> dict[str, Tensor]:
-        """The blurred training images: the DCT of images blurred as at t = 1, the few frequencies that remain, float32.
+        """The blurred training images: the remaining low frequencies of their DCT at t = 1, float32.
 
         Args:
-            images: (N, C, H, W) uint8; more than 50,000, or than 32 MiB of frequencies, are thinned out evenly. Where training
-                flips half of the images, every second one is flipped here.
+            images: (N, C, H, W) uint8; at most 50,000, or 32 MiB of frequencies, are used, evenly spaced. If training flips
+                half of the images, every second one is flipped here.
             moments: of these images.
         """
         spectrum = moments.in_model_space()[0].cpu()
@@ -152,7 +152,7 @@ class HeatFamily(Family):
         return {BLURRED_BANK: bank}
 
     def check_sampling(self, sampling: SamplingConfig) -> None:
-        """See `Family.check_sampling`; the steps are at most the levels, and exactly these for objective residual."""
+        """See `Family.check_sampling`; at most one step per level, and exactly one for objective residual."""
         super().check_sampling(sampling)
         levels, every_level = self.process.levels, not self.objective.predicts_image
         if sampling.steps > levels or (every_level and sampling.steps != levels):

@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub: references such as hf://user/repo, downloads and uploads. Imports the hub's library late."""
+"""Weights on the Hugging Face hub: references such as hf://user/repo, downloads and uploads. Its library is imported lazily."""
 
 from blurcli.hub.download import fetch, is_as_published
 from blurcli.hub.licenses import check_license

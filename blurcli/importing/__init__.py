@@ -1,5 +1,5 @@
-"""Models that other implementations have trained: inverse heat dissipation (Rissanen et al. 2023, arXiv 2206.13397, of AaltoML)
-and blurring diffusion (the unofficial implementation by Kanad).
+"""Import models of other implementations: inverse heat dissipation (Rissanen et al. 2023, arXiv 2206.13397, by AaltoML) and
+blurring diffusion (the unofficial implementation by Kanad).
 
 Both work on images in [0, 1], count time by their steps, and normalize by 32 groups.
 """
@@ -32,7 +32,7 @@ _PUBLISHED = [name for name, objective in OBJECTIVES.items() if objective.publis
 
 
 def fitting_preset(checkpoint: Checkpoint) -> str:
-    """The one bundled preset of a published process whose network has the shapes of a checkpoint.
+    """The only bundled preset of a published process with a network that fits the shapes of a checkpoint.
 
     Raises:
         UsageError: there is none, or more than one.
@@ -56,20 +56,20 @@ def resolve(checkpoint: Checkpoint, preset: str, overrides: Sequence[Override] =
     """The configuration of a checkpoint: a preset, the conventions of the implementations, and then the overrides.
 
     Raises:
-        UsageError: anything wrong in the preset, or it contradicts the checkpoint.
+        UsageError: the preset is invalid, or contradicts the checkpoint.
     """
     config, facts = load_config(preset, overrides), deduced(checkpoint)
     if config.objective not in _PUBLISHED:
         fitting = _fitting_presets(facts)
         raise UsageError(
-            f"preset {preset}: its network predicts something else (objective: {config.objective}) than those of published "
+            f"preset {preset}: its network predicts another quantity (objective: {config.objective}) than those of published "
             f"implementations ({' or '.join(_PUBLISHED)})" + (f": use {' or '.join(fitting)}" if fitting else "")
         )
     conventions = {
         "data.centered": False,
         "model.norm_groups": 32,
         "model.time_scale": family_of(config).published_times,
-        # A division by alpha magnifies what rounding leaves in the predicted noise.
+        # A division by alpha magnifies the rounding errors of the predicted noise.
         "train.precision": "fp32",
     }
     origin = f"{checkpoint.path}: what its implementation does"
@@ -92,11 +92,11 @@ def as_weights(checkpoint: Checkpoint, config: Config, images: Pixels | None, pa
     Args:
         checkpoint: the trained network.
         config: from `resolve`.
-        images: the training images (N, C, H, W) uint8, which are measured; None for a model without moments.
-        path: the weights file to be.
+        images: the training images (N, C, H, W) uint8, to measure moments; None for a model without moments.
+        path: the path of the new weights file.
 
     Raises:
-        UsageError: the network is of another kind, or cannot be sampled without the training images.
+        UsageError: the network is unsupported, or cannot be sampled without the training images.
     """
     network, family = renamed(checkpoint, config), family_of(config)
     if images is not None:

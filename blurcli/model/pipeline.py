@@ -36,7 +36,7 @@ class Pipeline:
     """A trained model, ready to sample.
 
     Args:
-        config: the resolved preset, in the precision in which the network computes.
+        config: the resolved preset, with the precision of the network.
         network: the U-Net, in evaluation mode, on `device`.
         data: what the model needs besides the network.
         device: where the network runs.
@@ -46,7 +46,7 @@ class Pipeline:
 
     Attributes:
         device: where the network runs.
-        state_device: where images and states are, see `core.execution.state_device`.
+        state_device: device of images and states, see `core.execution.state_device`.
         family: the family of its process.
         model: the network under its process.
 
@@ -122,7 +122,7 @@ class Pipeline:
             raise UserError(f"{weights.name}: {error}; the file is damaged") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By value, as a copy in another process has it: without what was compiled or measured here, and without messages."""
+        """Pickle by value: a copy has nothing compiled or measured, and no receiver of messages."""
         return partial(Pipeline, guide=self.guide), (self.config, self.network, self.model.data, self.device, self.classes)
 
     @property
@@ -132,7 +132,7 @@ class Pipeline:
 
     @property
     def precision(self) -> str:
-        """In what the network computes on its device: `bf16` or `fp32`."""
+        """The precision of the network on its device: `bf16` or `fp32`."""
         return resolve_precision(self.config, self.device)
 
     @property
@@ -151,7 +151,7 @@ class Pipeline:
         return self._inference.call_size
 
     def compile(self, batch_size: int, evaluations: int = 0) -> None:
-        """Compile the network where that pays; see `InferenceNetwork.compile`."""
+        """Compile the network if that saves time; see `InferenceNetwork.compile`."""
         for network in filter(None, (self._inference, self._guiding)):
             network.compile(batch_size, evaluations)
 
@@ -159,11 +159,11 @@ class Pipeline:
     def progress(
         self, sampling: SamplingConfig, update: Callable[[float], None], distributed: DistributedContext = SINGLE_PROCESS
     ) -> Iterator[None]:
-        """Report the work done while the block runs.
+        """Report progress while the block runs.
 
         Args:
             sampling: how images are made.
-            update: receives the number of images after every call of the network: one half is an image half-way to its end.
+            update: receives the number of images after every call of the network, with fractions for unfinished images.
             distributed: the processes that share the work.
         """
         by_class = self.classes is not None and sampling.label != "none"
@@ -185,7 +185,7 @@ class Pipeline:
 
     @cached_property
     def digest(self) -> str:
-        """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
+        """The first 16 hex digits of a SHA-256 over parameters and moments; it does not depend on the file of the model."""
         spectrum, mean = self.model.spectrum, self.model.mean
         return content_hash({**self.network.state_dict(), "spectrum": spectrum, "mean": mean})[:16]
 
@@ -199,7 +199,7 @@ class Pipeline:
         guidance: float | None = None,
         final: str | None = None,
     ) -> SamplingConfig:
-        """How to sample, with the preset's value for everything that is None.
+        """Resolve sampling options: the preset's value for each that is None.
 
         Args:
             sampler: name of the method.
@@ -294,21 +294,21 @@ class Pipeline:
             yield self.to_rgb(images)
 
     def initial_noise(self, count: int, seed: int) -> Tensor:
-        """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
+        """The initial noise of images 0 to count - 1 of a seed in `generate`, in red, green and blue: (B, C, H, W)."""
         return self.moments.space.colors_to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
 
     def denoiser(self, count: int, seed: int, sampling: SamplingConfig) -> Callable[[Tensor, Tensor], Tensor]:
-        """`x_hat = denoiser(z, t)` for images 0, 1, ... of a seed, of their classes and with this guidance, in model space."""
+        """`x_hat = denoiser(z, t)` for images 0, 1, ... of a seed, with their classes and this guidance, in model space."""
         return partial(self.model.denoiser, **self._conditions(range(count), seed, sampling))
 
     @torch.inference_mode()
     def denoise(self, z: Tensor, t: float, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
-        """The estimates x_hat of the clean images behind states of images 0, 1, ... of a seed.
+        """The estimates x_hat of the clean images from states of images 0, 1, ... of a seed.
 
         Args:
-            z: states (B, C, H, W) in red, green and blue, as the observer of `generate` receives them.
+            z: states (B, C, H, W) in red, green and blue, as passed to `on_step` of `generate`.
             t: time in [0, 1].
-            seed: seed of the images; it decides the classes, as in `generate`.
+            seed: seed of the images, which determines the classes, as in `generate`.
             sampling: label and guidance; None for the preset's.
 
         Returns:
@@ -322,7 +322,7 @@ class Pipeline:
         return self.to_rgb(self.denoiser(len(z), seed, sampling or self.sampling())(z, times))
 
     def column_titles(self, sampling: SamplingConfig) -> tuple[str, ...]:
-        """The classes, as titles of the columns of a grid, where images have all classes in turn; else none."""
+        """The classes as titles of the columns of a grid, if images have all classes in turn; else none."""
         names = () if self.classes is None or sampling.label != "all" else self.classes.names
         return names if len(names) <= _LISTED_CLASSES else ()
 
@@ -344,7 +344,7 @@ class Pipeline:
         return {"labels": torch.tensor(chosen, device=self.state_device), "guidance": sampling.guidance}
 
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
-        """Images (..., C, H, W) uint8 as the network takes them, on the device of the states."""
+        """Images (..., C, H, W) uint8 in model space, on the device of the states."""
         return self.model.to_model_space(images)
 
     def to_rgb(self, x: Tensor) -> Tensor:
@@ -353,5 +353,5 @@ class Pipeline:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as 0..255: clipped and rounded (not truncated), on the CPU."""
+    """Images in [-1, 1] to 0..255: clipped and rounded (not truncated), on the CPU."""
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()

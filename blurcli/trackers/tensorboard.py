@@ -39,12 +39,12 @@ class TensorBoard(Tracker):
         self._opened().add_image(name, picture, step, dataformats="HWC")
 
     def rewind(self, step: int) -> None:
-        """Start a new file, which hides what earlier files have after `step`."""
+        """Start a new file, which hides the values of earlier files after `step`."""
         self._close()
         self._step = step
 
     def end(self, status: Status) -> None:
-        """Write what is buffered."""
+        """Flush the buffer."""
         self._close()
 
     def _opened(self) -> SummaryWriter:

@@ -62,11 +62,12 @@ class Sampler(ABC):
     """A method that integrates the reverse process. Its options are its fields; a step has no hidden memory.
 
     Attributes:
-        name: what users call it.
+        name: its name on the command line and in presets.
         family: the family of processes it is for.
-        whitened: whether it takes its steps in the whitened space of the data, and starts from `w = DCT(z)`.
+        whitened: whether it works in the whitened space of the data, and starts from `w = DCT(z)`.
         predicts_endpoint: whether it is for models that predict the ODE endpoint, see `Objective.predicts_endpoint`.
-        falling_spectrum: for a whitened method without a known spectrum: the power law of natural images instead of a flat one.
+        falling_spectrum: whether a whitened method without a known spectrum uses the power law of natural images, not a flat
+            one.
     """
 
     name: ClassVar[str]
