@@ -235,7 +235,7 @@ def test_labels_of_dataset_json(tmp_path: Path) -> None:
     assert data.classes == ("2", "9", "10")
     assert data.labels is not None
     assert [data.classes[label] for label in data.labels] == [str(label) for _, label in LABELS]
-    assert any("the classes are those of dataset.json, not the sub-folders" in note for note in data.notes)
+    assert any("the classes come from dataset.json, not the sub-folders" in note for note in data.notes)
     folder = tmp_path / "unpacked"
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         archive.extractall(folder)
@@ -269,7 +269,7 @@ def test_report_of_labels(tmp_path: Path, cli: Cli) -> None:
     edm(tmp_path / "x.zip", LABELS)
     done = cli("data", tmp_path / "x.zip", "--set", "data.image_size=8")
     assert "10: 3, 9: 3, 2: 2" in done.out
-    assert "with data.classes=3 the classes are those of dataset.json, not the sub-folders" in done.out
+    assert "with data.classes=3 the classes come from dataset.json, not the sub-folders" in done.out
 
 
 # What a training makes of the values

@@ -596,7 +596,7 @@ REFUSED_UPLOADS = {
     "no token": ((), {}, 1, "needs a token: log in with: hf auth login, or set $HF_TOKEN"),
     "a wrong token": ((), {"HF_TOKEN": "nonsense"}, 1, "the hub does not accept the token"),
     "a token for reading": ((), {"HF_TOKEN": "reader"}, 1, "the token may only read; create one that may write"),
-    "somebody else": (("you/tiny",), {"HF_TOKEN": "secret"}, 2, "the token is that of me, who may write to: me, lab"),
+    "somebody else": (("you/tiny",), {"HF_TOKEN": "secret"}, 2, "the token belongs to me, who may write to: me, lab"),
     "a public one": (("me/public", "--private"), {"HF_TOKEN": "secret"}, 2, "me/public exists and is public"),
     "offline": ((), {"HF_TOKEN": "secret", "HF_HUB_OFFLINE": "1"}, 1, "the hub's library is offline ($HF_HUB_OFFLINE)"),
     "no network": ((), {"HF_TOKEN": "secret", "HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "cannot be reached"),

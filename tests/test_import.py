@@ -314,7 +314,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
         "expected a checkpoint with the keys model, ema and step; found weights, epoch",
     ),
     "no tensors": (changed(model={"a": 1}), 2, "its model is not made of named tensors"),
-    "no step": (changed(step=None), 2, "found optimizer, model, ema: save it anew, where it can be loaded"),
+    "no step": (changed(step=None), 2, "found optimizer, model, ema: save it again, where it can be loaded"),
     "no EMA": (changed(ema=None), 2, "has no EMA of the weights (ema.shadow_params), which images are sampled with; --no-ema"),
     "another EMA": (changed(ema={"shadow_params": [torch.zeros(3)]}), 1, "its EMA (1 tensors) does not fit its network (128"),
     "EMA of text": (changed(ema={"shadow_params": ["a"]}), 1, "its EMA is not a list of tensors"),

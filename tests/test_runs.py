@@ -144,7 +144,7 @@ def test_a_run_is_found_by_its_name_in_runs(cli: Cli, whole: Path, command: tupl
     assert done.code == 0, done.err
     assert not Path("my pictures").exists()
     if command[0] == "train":
-        assert "--run my pictures: there is no such run here; using runs/my pictures" in done.err
+        assert "--run my pictures: no such run here; using runs/my pictures" in done.err
     Path("x.safetensors").unlink(missing_ok=True)
     wrong = cli(*command, "my picture")
     assert wrong.code != 0

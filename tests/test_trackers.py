@@ -486,7 +486,7 @@ def test_tensorboard_that_fails_is_dropped(call: str, tmp_path: Path, untracked:
     monkeypatch.setattr(TRACKERS["tensorboard"], call, fail)
     messages = run_training(tmp_path / "r", *STEPS)
     (warning,) = [message for message in messages if "warning" in message]
-    assert warning.startswith("warning: tensorboard: OSError: [Errno 28] No space left on device; the training goes on")
+    assert warning.startswith("warning: tensorboard: OSError: [Errno 28] No space left on device; the training continues")
     assert_same_result(tmp_path / "r", untracked)
 
 

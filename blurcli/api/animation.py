@@ -1,4 +1,4 @@
-"""Animations as a person uses them in Python."""
+"""The Python interface of animations."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from blurcli.visualize.trajectories import (
 )
 
 _FRAMES = 41
-_NOTEBOOK_PX = 256  # about, of the width in a notebook, which keeps the GIF
+_NOTEBOOK_PX = 256  # approximate width in a notebook, which stores the GIF
 
 
 class AnimationOptions(SamplingOptions, total=False):
-    """What an animation shows.
+    """Options of the content of an animation.
 
     Keys:
         direction: `reverse`, from noise to images (the default); `forward`; or `both`.
@@ -42,7 +42,7 @@ class AnimationOptions(SamplingOptions, total=False):
         frames: number of frames, at least 2; 41 if not given.
         spacing: `steps` of the sampler (the default of `reverse`), `time`, or `logsnr`.
         show: `z`, the states (the default); `x_hat`, the estimates of the clean image; `both`; or, for `forward`, `blur`: the
-            images with their blur alone beside the states.
+            states, and beside them the images with blur but without noise.
     """
 
     direction: Literal["reverse", "forward", "both"]
@@ -53,7 +53,7 @@ class AnimationOptions(SamplingOptions, total=False):
 
 
 class Look(TypedDict, total=False):
-    """How an animation looks.
+    """Options of the presentation of an animation.
 
     Keys:
         fps: frames per second.
@@ -61,7 +61,7 @@ class Look(TypedDict, total=False):
         loop: how many times it is played; 0 is endless.
         scale: enlargement by whole pixels.
         columns: images per row.
-        labels: write time, log-SNR and blur on every frame.
+        labels: whether to write time, log-SNR and blur on every frame.
     """
 
     fps: float
@@ -73,11 +73,11 @@ class Look(TypedDict, total=False):
 
 
 class Animation:
-    """A process over time; in a notebook it plays.
+    """A process over time; a notebook plays it.
 
     Args:
         trajectories: one or both directions.
-        title: what it shows.
+        title: its title.
 
     Attributes:
         trajectories: as given; each has `times` and, per panel, `frames` (N, C, H, W) uint8.
@@ -153,10 +153,10 @@ def animate(
             raise OptionError(name, value, f"must be one of {', '.join(known)}")
     given, frames = options.get("images"), options.get("frames", _FRAMES)
     if (given is None) != (direction == "reverse"):
-        raise UsageError(f"{option('images')}: are what a forward process dissolves; give them for it, and only for it")
+        raise UsageError(f"{option('images')}: required for direction forward and both, not allowed for reverse")
     spacing = options.get("spacing", "steps" if direction == "reverse" else "time")
     if spacing == "steps" and direction != "reverse":
-        raise OptionError("spacing", spacing, "applies to the reverse process alone; use time or logsnr")
+        raise OptionError("spacing", spacing, "applies only to the reverse process; use time or logsnr")
     if show == "blur" and direction != "forward":
         raise OptionError("show", show, "applies to the forward process; use direction forward")
     process = AnimatedProcess(title, pipeline.process, pipeline, sampling, pipeline.config.data.centered)

@@ -1,4 +1,4 @@
-"""A trained model as a person uses it in Python."""
+"""The Python interface of trained models."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from blurcli.workflows.scoring import evaluations_path
 
 
 class SampleOptions(SamplingOptions, total=False):
-    """Where images come from, and how they are made.
+    """Options of sampling.
 
     Keys:
         init_image: a photo to start from: a file, a Pillow image, or an array (H, W, C) uint8.
         strength: time in (0, 1] to which the photo is diffused; 0.6 if not given.
         init_blurred: whether the photo already has the blur of that time.
-        interpolate: seed to whose image 0 the images lead.
+        interpolate: interpolate to image 0 of this seed.
         same_init: whether all images start from one noise.
         share_noise: whether all images have the same noise per step.
         batch_size: images per batch; it changes no image.
@@ -54,7 +54,7 @@ class Model:
     """A trained model; made by `load` or `train`.
 
     Attributes:
-        pipeline: the model as the command line uses it.
+        pipeline: the model itself.
         path: its weights file, or the reference of one on the hub.
         run: its run folder; None for a weights file alone.
         step: training steps done.
@@ -70,7 +70,7 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes; empty for a model without."""
+        """Names of the classes; empty for a model without classes."""
         return [] if self.pipeline.classes is None else list(self.pipeline.classes.names)
 
     @property
@@ -79,7 +79,7 @@ class Model:
         return (*self.config.data.image_size, self.config.data.channels)
 
     def sample(self, n: int = 64, seed: int = 0, **options: Unpack[SampleOptions]) -> Images:
-        """Images 0 to n - 1 of a seed, as `blurdiff sample` makes them, byte for byte.
+        """Sample images 0 to n - 1 of a seed, byte for byte as `blurdiff sample`.
 
         Args:
             n: number of images, at least 1.
@@ -112,7 +112,7 @@ class Model:
         return Images(array, source, self.pipeline.column_titles(sampling), record)
 
     def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationOptions]) -> Animation:
-        """Images 0 to n - 1 of a seed as they are made; or images that dissolve in noise.
+        """Animate the sampling of images 0 to n - 1 of a seed, or images that dissolve in noise.
 
         Args:
             n: number of images, at least 1.
@@ -130,10 +130,10 @@ class Model:
         return animate(self.pipeline, self.title, n, seed, options, self.sampling(options))
 
     def restore(self, photo: PhotoLike, **options: Unpack[RestoringOptions]) -> RestoredPhoto:
-        """A photo restored: a sharp image that agrees with it, one of many, as `blurdiff restore` makes it.
+        """Restore a photo as `blurdiff restore`: the result is a sharp image that agrees with the photo, one of many.
 
         Args:
-            photo: of any size from that of the model's images on: a file, a Pillow image, or an array (H, W, C) uint8.
+            photo: at least as large as the model's images: a file, a Pillow image, or an array (H, W, C) uint8.
             **options: see `RestoringOptions`; without a blur or noise, they are estimated from the photo.
 
         Raises:
@@ -143,19 +143,19 @@ class Model:
         return restore(self.pipeline, photo, options)
 
     def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingOptions]) -> Tensor:
-        """The network's estimate of the clean images behind states.
+        """The network's estimate of the clean images from states.
 
         Args:
             z: states (B, C, H, W), in red, green and blue, about [-1, 1] at t = 0: a tensor or an array.
             t: time in [0, 1].
-            seed: of the images' classes, as in `sample`.
+            seed: seed of the images, for their classes, as in `sample`.
             **options: `label` and `guidance`.
 
         Returns:
-            (B, C, H, W) float32, about [-1, 1], where the states of the model are.
+            (B, C, H, W) float32, about [-1, 1], on the device of the model's states.
 
         Raises:
-            UsageError: states of another shape, a time outside [0, 1], or an objective without such an estimate.
+            UsageError: states of another shape, a time outside [0, 1], or an objective without an estimate of the clean image.
         """
         check_names("denoise", options, SamplingOptions)
         check_range("t", t, 0, 1)
@@ -178,11 +178,11 @@ class Model:
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Its name, for display."""
         return self.run.path.resolve().name if self.run is not None else Path(self.path).stem
 
     def sampling(self, options: Any) -> SamplingConfig:
-        """How to sample by these options, with the preset's value for what is not given.
+        """Resolve sampling options: the preset's value for each that is not given.
 
         Args:
             options: a mapping with keys of `SamplingOptions`; others are ignored.
@@ -212,11 +212,11 @@ def load(
     guide: str | Path | None = None,
     precision: str | None = None,
 ) -> Model:
-    """A trained model.
+    """Load a trained model.
 
     Args:
-        source: a run folder, whose newest weights are used; a weights file; `hf://user/repo[@revision][/file]` on the
-            Hugging Face hub; or `shapes`, the bundled model.
+        source: a run folder, for its newest weights; a weights file; `hf://user/repo[@revision][/file]` on the Hugging Face
+            hub; or `shapes`, the bundled model.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         calibrated: for `objective: eps`, whether to use the measured gain.
         guide: weights of a weaker version of the model, for autoguidance; see docs/samplers.md.

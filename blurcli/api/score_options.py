@@ -1,4 +1,4 @@
-"""What a score is made of: the options of `Model.score` and `blurcli.score`, and the scoring itself."""
+"""The options of `Model.score` and `blurcli.score`, and the scoring itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blurcli.workflows.scoring import ScoringOptions, check_enough
 
 
 class ScoreOptions(SamplingOptions, total=False):
-    """What is scored, how, and against what.
+    """Options of scoring.
 
     Keys:
         n: number of images; for a model the preset's if not given.
@@ -24,11 +24,11 @@ class ScoreOptions(SamplingOptions, total=False):
         split: the reference images: `train` or `test`.
         reference: published statistics instead of images: `cleanfid:NAME[:SIZE[:SPLIT]]`.
         inception: Inception's file, or its folder.
-        device: where the features are computed.
-        precision: of the network of a model that is named, as for `load`.
+        device: device of the features.
+        precision: precision of a named model's network, as for `load`.
         force: whether to score fewer images than features.
         name: label of the score.
-        sampler, steps, eta, delta, label, guidance, final: how a model makes its images, as for `Model.sample`.
+        sampler, steps, eta, delta, label, guidance, final: how a model samples its images, as for `Model.sample`.
     """
 
     n: int
@@ -45,7 +45,7 @@ class ScoreOptions(SamplingOptions, total=False):
 
 
 def scoring_options(data: TrainingImages | None, options: Mapping[str, Any]) -> ScoringOptions:
-    """The checked options of a score; `options` has keys of `ScoreOptions`.
+    """Check the options of a score; `options` has keys of `ScoreOptions`.
 
     Raises:
         UsageError: an option is out of its range.

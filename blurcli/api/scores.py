@@ -1,4 +1,4 @@
-"""Scores in Python."""
+"""The Python interface of scores."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _BATCH = 256
 def score(
     images: Model | Images | str | Path, data: TrainingImages | None = None, **options: Unpack[ScoreOptions]
 ) -> dict[str, Any]:
-    """Score images against reference images, as `blurdiff fid` does.
+    """Score images against reference images, as `blurdiff fid`.
 
     Args:
-        images: a model, or the run or weights file of one; or `Images`, or an array (N, H, W, C) uint8.
+        images: a model, its run or its weights file; or `Images`, or an array (N, H, W, C) uint8.
         data: the reference: a folder, .zip or dataset's name, or images as for `train`; None for the model's training data.
         **options: see `ScoreOptions`.
 
     Returns:
-        The scores with their whole protocol; `fid`, or in other features `fd`, and others. Those of a run are also appended to
-        its `evaluations.jsonl`.
+        The scores with their complete protocol: `fid`, or in other features `fd`, and others. Scores of a run are also appended
+        to its `evaluations.jsonl`.
 
     Raises:
         UsageError: no reference, too few images, or options that do not fit.
-        UserError: a file cannot be read or written, or the network is not to be had.
+        UserError: a file cannot be read or written, or the network is not available.
     """
     chosen = scoring_options(data, options)
     if isinstance(images, (str, Path)):

@@ -1,4 +1,4 @@
-"""Training in Python."""
+"""The Python interface of training."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from blurcli.workflows.training_setup import set_up
 
 
 class TrainingOptions(TypedDict, total=False):
-    """Where and how long a training runs, and with which keys.
+    """Options of a training.
 
     Keys:
         run: run folder; if not given, one in `runs/`, named after the preset or the images.
-        steps: training steps in all; if not given, the preset's.
+        steps: total training steps; if not given, the preset's.
         hours: length at the speed of this computer, instead of `steps`.
-        purpose: what a model of your own images is for, where no preset is named: `sample` or `restore`.
+        purpose: purpose of a model of your own images, if no preset is named: `sample` or `restore`.
         settings: other keys over the preset's, such as `{"optim.lr": 1e-4}`.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
-        callback: receives, at every log interval, a dictionary with `step`, `loss` (None where none was finite),
-            `images_per_sec` and others.
+        callback: receives, at every log interval, a dictionary with `step`, `loss` (None if none was finite), `images_per_sec`
+            and others.
     """
 
     run: str | Path | None
@@ -49,19 +49,20 @@ class TrainingOptions(TypedDict, total=False):
 
 
 def train(preset: str | Path | None = None, data: TrainingImages | None = None, **options: Unpack[TrainingOptions]) -> Model:
-    """Train a model, or continue a run, as `blurdiff train` does.
+    """Train a model, or continue a run, as `blurdiff train`.
 
     Args:
         preset: name of a preset, or a YAML file; None for the run's own, or one chosen by the images.
         data: folder or .zip of images, or a dataset's name; or images: an array (N, H, W, C) uint8, or a list or torch
-            `Dataset` of Pillow images, arrays or files, each perhaps with the number of its class; None for the preset's.
+            `Dataset` of Pillow images, arrays or files, each optionally with its class number; None for the preset's.
         **options: see `TrainingOptions`.
 
     Returns:
         The trained model.
 
     Raises:
-        UsageError: nothing says what to train, a key is wrong, or the run is of another configuration, or trained already.
+        UsageError: neither preset, data nor run is given, a key is wrong, the run has another configuration, or is trained
+            already.
         UserError: the images cannot be read, the training diverged, or a file cannot be written.
         KeyboardInterrupt: Ctrl-C, or a notebook's stop; the state is saved, and the same call continues.
     """
@@ -87,14 +88,14 @@ def distill(
     device: str = "auto",
     callback: Callable[[dict[str, Any]], object] = lambda metrics: None,
 ) -> Model:
-    """Distill a trained model into one that samples in one to four steps, or continue, as `blurdiff distill` does.
+    """Distill a trained model into one that samples in one to four steps, or continue, as `blurdiff distill`.
 
     Args:
         model: a run folder, a weights file, `hf://user/repo`, or `shapes`, the bundled model.
-        data: as for `train`; None for those that the model was trained on.
+        data: as for `train`; None for the model's training images.
         run: run folder; None for the model's, with `-distilled` after its name.
-        steps: training steps in all; None for half of the model's.
-        settings: other keys over those that follow from the model's, such as `{"optim.lr": 1e-4}`.
+        steps: total training steps; None for half of the model's.
+        settings: keys over those derived from the model's, such as `{"optim.lr": 1e-4}`.
         device: as for `train`.
         callback: as for `train`.
 
@@ -102,8 +103,8 @@ def distill(
         The distilled model.
 
     Raises:
-        UsageError: no such model, one that cannot be distilled, a key that does not fit it, the training images are unknown or
-            have other classes, another model is distilled in the run folder, or the run is trained already.
+        UsageError: there is no such model, or it cannot be distilled; a key does not fit it; the training images are unknown or
+            have other classes; another model is distilled in the run folder; or the run is trained already.
         UserError: a file is damaged or cannot be written, or the training diverged.
         KeyboardInterrupt: as for `train`.
     """

@@ -192,7 +192,7 @@ def animate(
 
 
 def _check_output(output: Output, out: Path, look: Presentation) -> None:
-    """Raise before the work the errors that writing the output would raise after it."""
+    """Raise, before the work, the errors of writing the output."""
     from blurcli.base import files
 
     output.check(out, look)
@@ -214,7 +214,7 @@ def _play(trajectories: list[Trajectory], look: Presentation) -> None:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A process to animate, and where it comes from."""
+    """A process to animate, and its origin."""
 
     animated: AnimatedProcess
     config: Config
@@ -224,7 +224,7 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Source:
-    """The options that name processes and images."""
+    """The options for processes and images."""
 
     run: Path | None
     weights: str | None

@@ -39,7 +39,7 @@ RunOption = Annotated[
         "--run", help="Run folder; its newest weights are used. [default: the newest]", autocompletion=completion.runs
     ),
 ]
-# Text, not a path, which would turn hf:// into hf:/.
+# A text, because a path would turn hf:// into hf:/.
 WeightsOption = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +54,7 @@ SamplerOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the sampler. [default: the preset's]")]
 EtaOption = Annotated[
     float | None,
-    typer.Option("--eta", min=0, max=1, help="Noise of ddim, 0 to 1; 1 is that of ancestral. [default: the preset's]"),
+    typer.Option("--eta", min=0, max=1, help="Noise of ddim, 0 to 1; 1 is as much as ancestral. [default: the preset's]"),
 ]
 DeltaOption = Annotated[
     float | None,
@@ -129,7 +129,7 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Score even fewer ima
 
 
 def with_precision(assignments: list[str] | None, precision: str | None) -> list[str]:
-    """Assignments with that of a precision, if one is chosen."""
+    """Assignments, and one more for a precision if one is chosen."""
     return [*(assignments or []), *([] if precision is None else [f"train.precision={precision}"])]
 
 
@@ -144,13 +144,13 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
 
 
 def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> tuple[Path | str, Run | None]:
-    """The weights file to use, or its reference on the hub; and its run where it was found by one; reports which.
+    """The weights file to use, or its reference on the hub, and its run if there is one; prints which.
 
-    Without a named file and without any run it is the bundled model.
+    Without a named file and without any run, the bundled model is used.
 
     Args:
         run: a run folder.
-        weights: what names a file, as `session.named_file` takes it.
+        weights: the name of a file, as for `session.named_file`.
         fast: whether to use the run's distilled model.
     """
     from blurcli import bundled
@@ -163,7 +163,7 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
     if weights is not None:
         if fast:
             raise UsageError(
-                f"--fast --weights {weights}: a weights file does not name its distilled model; give the weights or run of that"
+                f"--fast --weights {weights}: a weights file does not name its distilled model; name the distilled model itself"
             )
         return session.named_file(weights), None
     chosen = named_run(run) if run is not None else newest_run(console.notify)
@@ -183,7 +183,7 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
 
 
 def _distilled(run: Run) -> Run:
-    """The run in which the model of a run is distilled, or itself if it is; a warning where that has trained on since."""
+    """The run with the distilled model of a run, or itself if it is distilled; warns if the run was trained further since."""
     from blurcli.base import console
     from blurcli.model.weights import load_weights
     from blurcli.workflows.distillation import check_teacher, is_distilled, teacher_digest
@@ -203,8 +203,8 @@ def _distilled(run: Run) -> Run:
     path = found.newest_weights()
     if not is_distilled(load_weights(path)):
         raise UsageError(
-            f"--fast: {run.path} has no distilled model, as {path} is none; distill it into another folder, from which to "
-            f"sample, with: blurdiff distill {quoted(run.path)} --run {quoted(f'{found.path}-2')}"
+            f"--fast: {run.path} has no distilled model: {path} is not distilled; distill it into another folder, and sample "
+            f"from that, with: blurdiff distill {quoted(run.path)} --run {quoted(f'{found.path}-2')}"
         )
     if teacher_digest(found) not in (None, own.digest):
         console.notify(f"warning: {found.path}: was distilled from other weights than {own.path}, the newest of {run.path}")

@@ -146,7 +146,7 @@ def fid(
 
 @dataclass(frozen=True)
 class _Task:
-    """What to score, and where the results go.
+    """The images to score, and the destination of the results.
 
     Attributes:
         scorer: scores the images.
@@ -179,7 +179,7 @@ def _model_images(sets: list[ModelImages], weights: Path | str, run: Run | None,
 
 
 def _contribute(sets: list[ModelImages], options: ScoringOptions) -> None:
-    """The work of all processes but the main one: their share of the images."""
+    """Send the share of the images of a process that is not the main one."""
     with sets[0].distributed.main_first():
         features = options.load_features(sets[0].pipeline.config)
     for images in sets:
@@ -187,7 +187,7 @@ def _contribute(sets: list[ModelImages], options: ScoringOptions) -> None:
 
 
 def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | None, options: ScoringOptions) -> _Task:
-    """Images from files; the reference is brought to their size."""
+    """Images from files; the reference is resized to their size."""
     import torch
 
     from blurcli.base import console, files
@@ -218,7 +218,7 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
 
 
 def _show(scores: list[dict[str, Any]], scorer: Scorer, as_json: bool) -> None:
-    """Print one score; of several, the mean of every metric, and minimum, maximum and standard deviation of the first."""
+    """Print one score; for several, the mean of every metric, and minimum, maximum and standard deviation of the first."""
     from blurcli.base import console
     from blurcli.evaluate import TITLES
 
@@ -226,7 +226,7 @@ def _show(scores: list[dict[str, Any]], scorer: Scorer, as_json: bool) -> None:
     result = dict(scores[0])
     values = [score[metric] for score in scores]
     if len(scores) > 1:
-        # Keys that differ and have no mean are in `scores`.
+        # Keys that differ and have no mean remain in `scores`.
         result = {key: value for key, value in result.items() if all(score[key] == value for score in scores)}
         result |= {key: fmean(score[key] for score in scores) for key in TITLES if scores[0].get(key) is not None}
         spread = {"min": min(values), "max": max(values), "std": stdev(values)}

@@ -1,4 +1,4 @@
-"""Help texts: what is used most, then the other options by what they are about, and examples."""
+"""Help texts: the most used options, the other options by topic, and examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = {
     **dict.fromkeys(("path", "directory", "file"), "PATH"),
     **dict.fromkeys(("str", "text", "list[str]"), "TEXT"),
 }
-"""What stands for a value, by Typer's name of its type."""
+"""Placeholders for values, by Typer's name of the type."""
 
 _NAME_WIDTH = 18  # of the column of options, in characters
 
@@ -54,17 +54,17 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Sharing": ("license", "private", "message", "revision", "replace-card"),
     "Machine": ("device", "precision", "batch-size", "max-batch", "seconds"),
 }
-"""Names of options, without dashes, by panel and in their order; a panel without options of a command does not appear."""
+"""Names of options, without dashes, by panel and in order; panels without options of a command are not shown."""
 
 
 @dataclass(frozen=True)
 class CommandHelp:
-    """What the help of a command begins with.
+    """The beginning of the help of a command.
 
     Attributes:
         most_used: the options that are used most, without dashes.
         examples: commands to paste.
-        elsewhere: a command whose help describes these options, too.
+        elsewhere: another command, and the options that its help describes.
     """
 
     most_used: tuple[str, ...] = ()
@@ -145,7 +145,7 @@ _FIRST_STEPS = {
 
 
 class CommandGroup(TyperGroup):
-    """The commands: what to do first, and what each of them does, uncut."""
+    """The commands: first steps, and the full summary of each command."""
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """The description, and the first steps."""
@@ -160,7 +160,7 @@ class CommandGroup(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose help has examples, and its options in panels."""
+    """A command with examples and panels of options in its help."""
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """The description, and examples."""
@@ -169,7 +169,7 @@ class Command(TyperCommand):
         if guide.examples:
             formatter.write("\nExamples:\n")
             for example in guide.examples:
-                # A flag stays with its value, and broken lines can be pasted, too.
+                # A flag stays with its value, and wrapped lines can be pasted.
                 words = re.sub(r"(--[\w-]+) (?!-)", "\\1\0", f"blurdiff {example}")
                 lines = textwrap.wrap(
                     words, formatter.width - 4, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
@@ -209,7 +209,7 @@ def _flag(option: Any) -> str:
 
 
 def _row(option: Any, ctx: Any) -> tuple[str, str]:
-    """Name and help text of an option, without what an error tells: ranges, and the types of values."""
+    """Name and help text of an option, without ranges and types of values, which errors show."""
     name, text = option.get_help_record(ctx)
     text = re.sub(r"\s*\[(?:[\d.]+<=?)?x(?:[<>]=?[\d.]+)?\]", "", text)
     text = re.sub(r"; (?:[\d.]+<=?)?x(?:[<>]=?[\d.]+)?\]", "]", text)

@@ -35,7 +35,7 @@ def likelihood(
     split: SplitOption = None,
     n: CountOption = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Bound for so many ancestral steps. [default: continuous time]")
+        int | None, typer.Option("--steps", min=1, help="Bound for this number of ancestral steps. [default: continuous time]")
     ] = None,
     delta: DeltaOption = None,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls per image; more are more precise.")] = 32,

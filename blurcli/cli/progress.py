@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from blurcli.training.monitoring import DrawPreview
 
 _MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the duration of a training is estimated
-_SLOW_SEC = 10.0  # a single step that takes so long is enough to measure
-_COMPARED_SEC = 20.0  # before an expected duration is corrected, as other programs often start with a training
+_SLOW_SEC = 10.0  # a single step of this duration is enough to measure
+_COMPARED_SEC = 20.0  # before an expected duration is corrected, because other programs often start together with a training
 _AGREEING = 0.25  # of an expected duration
-_LONG_SEC = 3 * 86_400.0  # a training on a CPU that takes so long gets a warning
-_OWN_IMAGES = "blurdiff train --data FOLDER chooses a preset for your own images that takes about an hour"
-_FEWER_STEPS = "fewer steps: --set train.steps=N"
+_LONG_SEC = 3 * 86_400.0  # a training on a CPU of this duration gets a warning
+_OWN_IMAGES = "train on your own images in about an hour: blurdiff train --data FOLDER"
+_FEWER_STEPS = "train fewer steps: --set train.steps=N"
 
 
 def run_to_end(
@@ -36,10 +36,10 @@ def run_to_end(
     Args:
         folder: the run folder.
         config: the resolved configuration.
-        device: as `inference.choose_device` takes it.
-        teacher: the model that is distilled, if one is.
+        device: as for `inference.choose_device`.
+        teacher: the model to distill; None for other trainings.
         as_json: whether the result is printed as JSON.
-        expected_sec: how long the whole training was told to take; None where nothing was.
+        expected_sec: the announced duration of the whole training; None if none was announced.
 
     Raises:
         typer.Exit: a signal stopped it.
@@ -76,7 +76,7 @@ class _Reporter:
         pace: of its steps.
         update: of the progress bar.
         config: of the training.
-        expected_sec: how long all of it was told to take; None where nothing was.
+        expected_sec: the announced duration of the whole training; None if none was announced.
         hint: on a CPU, what to do about a training that takes days; None on a GPU.
     """
 
@@ -93,13 +93,13 @@ class _Reporter:
         self._estimated = False
 
     def notify(self, text: str) -> None:
-        """A message."""
+        """Show a message."""
         from blurcli.base import console
 
         console.notify(text)
 
     def on_step(self, step: int) -> None:
-        """A step is done; the first call comes before the first step."""
+        """Show the number of steps done; the first call comes before the first step."""
         if self._first is None:
             self._first = step
             self._pace.start(step)
@@ -135,10 +135,10 @@ class _Reporter:
         instead = "" if expected is None else f" and not {duration(expected)}, as it was measured before"
         console.notify(f"{steps:,} steps at {speed:.3g} steps/s: about {duration(left)}{instead}; {after}")
         if left > _LONG_SEC and self._hint is not None:
-            console.notify(f"warning: on this computer without a GPU that is hardly worth waiting for; {self._hint}")
+            console.notify(f"warning: this would take {duration(left)} on this CPU; use a GPU, or {self._hint}")
 
     def finish(self, preview: Path) -> None:
-        """The training is done; its last preview is in this file."""
+        """Show the end of the training; its last preview is in this file."""
         from blurcli.base import console
         from blurcli.base.pace import duration
 
@@ -147,6 +147,6 @@ class _Reporter:
         console.notify(f"trained to step {self._pace.total:,} in {duration(self._pace.elapsed_sec)}{note}{seen}")
 
     def on_log(self, metrics: Metrics) -> None:
-        """The metrics of a log interval."""
+        """Show the metrics of a log interval."""
         loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
         self._update(metrics.step, note=f"{loss}, {metrics.images_per_sec:.0f} images/s")

@@ -15,7 +15,7 @@ from blurcli.workflows.session import load_torch
 
 def push(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder, whose newest weights are shared, or a weights file.")
+        Path, typer.Argument(metavar="RUN", help="Run folder, for its newest weights, or a weights file.")
     ],
     repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="Repository on the hub; created if missing.")],
     license_: Annotated[
@@ -31,7 +31,7 @@ def push(
         bool, typer.Option("--animation/--no-animation", help="Add the reverse process of a few images, as a GIF.")
     ] = True,
     replace_card: Annotated[
-        bool, typer.Option("--replace-card", help="Replace a model card that somebody has edited, instead of keeping it.")
+        bool, typer.Option("--replace-card", help="Replace an edited model card instead of keeping it.")
     ] = False,
     dry_run: Annotated[
         Path | None, typer.Option("--dry-run", help="Write the files into this new folder instead; needs no network.")
@@ -43,7 +43,7 @@ def push(
     """Share a trained model on the Hugging Face hub.
 
     Weights in 16 bits, preset, samples and a model card, in one commit. Others use it with --weights hf://user/repo. The
-    location of the training images is not shared. The token is that of hf auth login, or $HF_TOKEN.
+    location of the training images is not shared. The token comes from hf auth login, or $HF_TOKEN.
     """
     from blurcli import hub
     from blurcli.base import console, files
@@ -93,7 +93,7 @@ def push(
                 (folder / model_card.CARD).unlink()
                 console.notify(
                     f"{repository}: its {model_card.CARD} was not written by blurdiff push, or has been edited: it is kept, "
-                    "with the license that it names; --replace-card replaces it"
+                    "with its license; --replace-card replaces it"
                 )
         names = sorted(file.name for file in folder.iterdir())
         if destination is not None:

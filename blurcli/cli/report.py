@@ -40,8 +40,8 @@ def report(
 ) -> None:
     """Write a report of a training as one HTML page.
 
-    It shows settings, samples, losses, scores, errors, and how to repeat it. The page loads nothing and can be sent as it is;
-    of the training images it names the last part of their path only.
+    It shows settings, samples, losses, scores, errors, and how to repeat it. The page is self-contained. It names only the last
+    part of the path of the training images.
     """
     from blurcli import hub
     from blurcli.base import console, files
@@ -69,7 +69,7 @@ def report(
 
 
 def _images(config: Config, run: Run | None, data: str | None) -> Dataset | None:
-    """The images on which the network is measured: those of --data, or the run's own if they are at hand."""
+    """The images for measuring the network: --data, or the run's own if they are available."""
     from blurcli.base import console
     from blurcli.data import at_hand
 

@@ -26,7 +26,7 @@ def results(
 ) -> None:
     """Show recorded scores, the best first, in one table per protocol.
 
-    Scores of unlike protocols are not comparable.
+    Scores of different protocols are not comparable.
     """
     from blurcli import evaluate
     from blurcli.base import console, files

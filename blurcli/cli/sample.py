@@ -140,7 +140,7 @@ def sample(
         record = {**asdict(sampling), "seed": seed, "weights": str(path), "calibrated": model.calibrated}
         record["network_precision"] = model.precision
         if sampling.guide is None:
-            del record["guide"]  # as before there were guides, for folders that are continued
+            del record["guide"]  # as in versions without guides, so that their folders can be continued
         if init_image is not None:
             record |= {"init_image": str(init_image), "strength": start_options.time, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
@@ -179,15 +179,15 @@ def sample(
 
 
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
-    """A file name that records how the images were sampled: `stem`, and the marks that apply."""
+    """A file name that records the sampling options: `stem`, and the marks that apply."""
     return folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png")
 
 
 class _Output(Protocol):
-    """Where sampled images go."""
+    """The destination of sampled images."""
 
     def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
-        """Keep others from writing while the block runs; yields the indices below `count` of the images to make."""
+        """Keep other commands from writing while the block runs; yields the indices below `count` of the images to make."""
 
     def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
         """Write the images of these indices, inside `claimed`."""
@@ -195,7 +195,7 @@ class _Output(Protocol):
 
 @dataclass
 class _OneFile:
-    """A file of all images, which appears when they are complete."""
+    """A file of all images, written atomically."""
 
     path: Path
     count: int
@@ -237,7 +237,7 @@ def _agreed(missing: Sequence[int], n: int, distributed: DistributedContext) -> 
 
 
 def _announce(out: Path, config: Config, n: int, wanted: Sequence[int]) -> None:
-    """Tell the size on disk of many images, and refuse what does not fit; tell what is there already."""
+    """Print the size on disk of many images, refuse what does not fit, and print how many images exist already."""
     from blurcli.base import console, files
 
     height, width = config.data.image_size

@@ -151,7 +151,7 @@ def _identity(score: dict[str, Any]) -> tuple[str, str]:
 
 
 def _summary(scores: list[dict[str, Any]], metric: str, usual: dict[str, Any]) -> list[dict[str, Any]]:
-    """Mean, minimum and maximum over seeds for each sampler with its settings, unless they are the usual ones, and steps."""
+    """Mean, minimum and maximum over seeds for each sampler, its unusual settings, and number of steps."""
     from blurcli.evaluate import sampling_title, subject_of
 
     groups: dict[str, dict[str, dict[str, Any]]] = {}

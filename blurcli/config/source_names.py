@@ -17,7 +17,7 @@ def resolve_source(source: str, folder: Path = Path()) -> str:
         folder: base of a relative path; by default the working directory.
 
     Returns:
-        The name or path; a word that is neither is returned as it is.
+        The name or path; a word that is neither is returned unchanged.
     """
     if source in DATASET_NAMES:
         return source

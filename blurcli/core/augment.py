@@ -58,7 +58,7 @@ def draw_augment_labels(count: int, probability: float, device: torch.device) ->
 def augment(x: Tensor, labels: Tensor) -> Tensor:
     """Images (B, C, H, W) in [-1, 1], transformed as their labels (B, LABEL_SIZE) describe, with reflection at the borders.
 
-    An image whose label is all zeros keeps its exact pixels.
+    An image with a label of zeros keeps its exact pixels.
     """
     mirrored, upside_down, scale, cos, sin, stretch_cos, stretch_sin, down, right = labels.unbind(1)
     height, width = x.shape[-2:]

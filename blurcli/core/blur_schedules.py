@@ -142,7 +142,7 @@ BLUR_SCHEDULES = {
         lambda t, blur: blur.sigma_max * t,
         lambda t, blur: t.new_full(t.shape, blur.sigma_max),
     ),
-    # With p = 2.5 the path of Lee et al. (arXiv 2207.11192), whose blur at 64x64 ends at 2.1 pixels.
+    # With p = 2.5 the path of Lee et al. (arXiv 2207.11192); their blur at 64x64 ends at 2.1 pixels.
     "power": BlurCurve(
         "blur as t^{power:g}, up to {sigma_max:g} px",
         "t^p: a larger p blurs later",

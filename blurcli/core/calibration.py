@@ -1,7 +1,7 @@
 """Errors of a denoiser per frequency band and time, and a calibration that corrects for them.
 
-Errors are those of F (see `SpectralDenoiser`); `F = 0` is the Wiener filter. A relative error of 1 is no better than the best
-linear filter for data with this mean and spectrum; above 1 the denoiser is worse than that filter.
+Errors are measured on F (see `SpectralDenoiser`); `F = 0` is the Wiener filter. A relative error of 1 is no better than the
+best linear filter for data with this mean and spectrum; above 1 the denoiser is worse than that filter.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DenoiserErrors:
 
     @property
     def relative(self) -> Tensor:
-        """Mean squared error of F_hat over that of the Wiener filter, (T, bands)."""
+        """Mean squared error of F_hat over the mean squared error of the Wiener filter, (T, bands)."""
         return (self.power - 2 * self.product + self.true_power) / self.true_power
 
     @property
@@ -94,7 +94,7 @@ def measure_errors(
 
 
 class CalibratedDenoiser:
-    """A denoiser whose deviation from the Wiener filter is scaled by a measured gain per frequency band and time.
+    """A denoiser with its deviation from the Wiener filter scaled by a measured gain per frequency band and time.
 
     `X = X_wiener + g (X_hat - X_wiener)`, with the gain g of `DenoiserErrors`, which minimizes the squared error. Under blur,
     the X_hat of a network that predicts eps is wrong by orders of magnitude wherever alpha is small, and its samples are noise;

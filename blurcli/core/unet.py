@@ -32,7 +32,7 @@ class Architecture:
         base_channels: width of level 0, a multiple of 4.
         multipliers: width of each level over `base_channels`; level k works at 1 / 2^k of the resolution.
         blocks_per_level: residual blocks per level on the way down; one more on the way up.
-        attention_levels: levels, counted from 0, whose blocks are followed by self-attention.
+        attention_levels: levels, counted from 0, with self-attention after each block.
         head_channels: channels per attention head; None for a single head.
         dropout: probability, in [0, 1), between the two convolutions of a block, in training mode.
         patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.

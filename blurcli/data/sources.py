@@ -47,7 +47,7 @@ def load_files(request: Request) -> Dataset:
             raise UserError(f"{files.place}: {LABELS_FILE} has no label for {len(missing):,} of its images: {shown}")
         of_image = [labels[name] for name in used]
         if len(set(folders)) > 1:
-            note = f"{files.place}: the classes are those of {LABELS_FILE}, not the sub-folders"
+            note = f"{files.place}: the classes come from {LABELS_FILE}, not the sub-folders"
             dataset = replace(dataset, notes=(*dataset.notes, note))
     names = class_names(set(of_image))
     numbers = {name: number for number, name in enumerate(names)}

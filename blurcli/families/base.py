@@ -394,6 +394,6 @@ class Family(ABC):
         """
         if self.objective.predicts_endpoint:
             raise UsageError(
-                "this model is distilled: it predicts the ODE endpoint, and the posterior mean is needed; use the model that it "
-                "was distilled from (its weights are teacher.safetensors in the run folder)"
+                "this model is distilled: it predicts the ODE endpoint, and the posterior mean is needed; use the model that "
+                "it was distilled from (its weights are teacher.safetensors in the run folder)"
             )

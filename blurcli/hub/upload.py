@@ -118,7 +118,7 @@ def _check_token(repository: str, user: dict[str, Any]) -> None:
     owner = repository.partition("/")[0]
     names = [str(user.get("name")), *(str(group.get("name")) for group in user.get("orgs", []))]
     if owner.lower() not in (name.lower() for name in names):
-        raise UsageError(f"{repository}: the token is that of {names[0]}, who may write to: {', '.join(names)}")
+        raise UsageError(f"{repository}: the token belongs to {names[0]}, who may write to: {', '.join(names)}")
 
 
 def _card(api: HfApi, repository: str, branch: str | None, info: Any) -> str | None:

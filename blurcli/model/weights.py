@@ -117,7 +117,7 @@ def to_half_precision(weights: Weights, path: Path) -> Weights:
     network = {name: tensor.half() for name, tensor in weights.network.items()}
     for name, tensor in network.items():
         if not tensor.isfinite().all():
-            raise UserError(f"{weights.name}: net.{name} does not fit into 16 bits (65,504 at most): share the file as it is")
+            raise UserError(f"{weights.name}: net.{name} does not fit into 16 bits (65,504 at most): share the file unchanged")
     data = weights.config.data
     if Path(data.source).name != data.source:  # a path; its last part might be the name of a dataset
         data = data.model_copy(update={"source": "images"})

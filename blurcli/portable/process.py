@@ -1,4 +1,4 @@
-"""The diffusion process as a component of a diffusers pipeline: everything that sampling needs besides the network."""
+"""The diffusion process as a component of a diffusers pipeline: everything for sampling except the network."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from blurcli.families import family_of
 from blurcli.families.base import FROM_NOISE, ModelData, SamplingConfig
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What diffusers calls our options, for messages.
+# The names of our options in diffusers, for messages.
 _NAMES = {"steps": "num_inference_steps"}
 
 
 class BlurdiffProcess(SchedulerMixin, ConfigMixin):
     """Process, objective, moments of the data and default settings of the sampler.
 
-    Its tensors are float64 and stay on the CPU, whatever the device and the dtype of the pipeline.
+    Its tensors are float64 and stay on the CPU for any device and dtype of the pipeline.
 
     Args:
         objective: what the network predicts.
@@ -38,7 +38,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         process: kind and arguments of the process.
         sample: default settings of the sampler.
         classes: `names` and `counts` of the classes in the training data; None for a model without classes.
-        class_dropout: fraction of the training images that were shown without their class; at 0 there is no guidance.
+        class_dropout: fraction of the training images without their class; at 0 there is no guidance.
         centered: whether the network works on images in [-1, 1]; else in [0, 1].
     """
 
@@ -68,7 +68,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str, **ignored: Any) -> BlurdiffProcess:
-        """The process in a folder, as `save_pretrained` writes it."""
+        """Load the process from a folder written by `save_pretrained`."""
         loaded: BlurdiffProcess = cls.from_config(cls.load_config(folder))
         loaded.tensors = load_file(Path(folder, _WEIGHTS))
         return loaded
@@ -79,7 +79,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         save_file(self.tensors, Path(folder, _WEIGHTS), {"format": "pt"})
 
     def sampling(self, guidance: float | None, **wished: Any) -> SamplingConfig:
-        """How to sample, with the model's own value for everything that is None; see `Family.resolve_sampling`.
+        """Resolve sampling options: the model's default for each that is None; see `Family.resolve_sampling`.
 
         Raises:
             ValueError: options that do not fit the model.
@@ -168,7 +168,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         return data.moments.to_rgb(images)
 
     def _calls(self, unet: Any) -> Callable[..., Tensor]:
-        """The network on its device and in its dtype; on a CPU in calls of a fixed size, on which the last bits depend."""
+        """The network on its device and in its dtype; on a CPU in calls of a fixed size, because the last bits depend on it."""
 
         def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
             own = {name: value.to(unet.device) for name, value in conditions.items()}

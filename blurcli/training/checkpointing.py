@@ -36,7 +36,7 @@ class Checkpointer:
         self._diverged_at = 0
 
     def begin(self, trainer: Trainer) -> None:
-        """Start from the trainer's state, which is saved; write its weights where a stopped run did not."""
+        """Start from the trainer's state, which is saved; write its weights if a stopped run did not."""
         self._saved_step = trainer.step
         path = self._run.weights_path(trainer.step)
         if trainer.step and not path.exists():
@@ -44,12 +44,12 @@ class Checkpointer:
 
     def save_if_due(self, trainer: Trainer) -> None:
         """Save at the interval of the preset."""
-        # A state within a series of skipped steps is not a good one to return to.
+        # A state within a series of skipped steps is not a good state to return to.
         if trainer.step % trainer.config.train.save_every_steps == 0 and not trainer.consecutive_skips:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write state and weights, unless this step is saved."""
+        """Write state and weights, unless this step is already saved."""
         if trainer.step <= self._saved_step:
             return
         # The state first: after a signal there may be little time, and weights can be made from it.
@@ -66,7 +66,7 @@ class Checkpointer:
         """Return the training to the last good state, to continue with other random numbers.
 
         Raises:
-            UserError: there is none, or restoring has not helped.
+            UserError: there is no good state, or restoring has not helped.
         """
         self._diverged_at = max(self._diverged_at, trainer.step)
         saved = self._run.saved_states()
@@ -77,7 +77,7 @@ class Checkpointer:
             )
         states = {path: load_state(path) for path in saved}
         good = [path for path, state in states.items() if not state.tensors.get("health.skipped_in_row")] or saved
-        # The newest may be finite and yet beyond recovery.
+        # The newest state may be finite and still beyond recovery.
         path = good[-1] if self._restores else good[0]
         restores = trainer.restores + 1
         trainer.load(states[path], path)

@@ -1,4 +1,4 @@
-"""A training from begin to end: build, run, close."""
+"""A training from beginning to end: build, run, close."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def train(
     distributed: DistributedContext = SINGLE_PROCESS,
     teacher: Weights | None = None,
 ) -> Path:
-    """Train to `config.train.steps`, from the run's saved state where there is one.
+    """Train to `config.train.steps`, from the run's saved state if there is one.
 
     Args:
         config: the resolved preset.
@@ -83,17 +83,17 @@ def train(
         device: where it runs.
         reporter: receives messages and metrics, and draws previews.
         distributed: the processes that train together.
-        teacher: for objective consistency, the model that is distilled; its file is copied into the run folder.
+        teacher: for objective consistency, the model to distill; its file is copied into the run folder.
 
     Returns:
         The final weights file.
 
     Raises:
-        UsageError: the folder holds a run with another configuration, or is not a run; a batch that cannot be divided evenly; a
-            tracker's package is missing; objective consistency without a teacher, or with images of other classes than the
-            teacher's.
-        UserError: another process trains there, the training diverged for good, or a file cannot be written.
-        Interrupted: SIGINT or SIGTERM came; the state was saved.
+        UsageError: the folder holds a run with another configuration, or is not a run; the batch size is not divisible by the
+            number of processes; a tracker's package is missing; objective consistency without a teacher, or with images of
+            other classes than the teacher's.
+        UserError: another process trains there, the training diverged beyond recovery, or a file cannot be written.
+        Interrupted: SIGINT or SIGTERM was received; the state was saved.
     """
     if (teacher is None) == OBJECTIVES[config.objective].predicts_endpoint:
         raise UsageError(f"objective {config.objective}: tunes a trained model; use blurdiff distill MODEL")
@@ -158,7 +158,7 @@ def _lead(
 
 @contextmanager
 def _closing(trackers: Trackers) -> Iterator[None]:
-    """End the trackers' runs after the block, by how it ended."""
+    """End the trackers' runs after the block, with its outcome as the status."""
     try:
         yield
     except Interrupted:
@@ -273,7 +273,7 @@ def _prepare(
     notify: Callable[[str], None],
     teacher: Weights | None,
 ) -> Trainer:
-    """A trainer for a new run, whose folder is created, or one that continues a run."""
+    """A trainer for a new run, which creates its folder, or for a run to continue."""
     if run.saved_states():
         state, path = newest_state(run, notify)
         _check_agreement(state.config, config, run)
@@ -292,7 +292,7 @@ def _prepare(
         trainer = Trainer(config, teacher.data.moments, device, distributed, notify, teacher)
         guidance = teacher.config.sample.guidance
         if guidance != config.sample.guidance:
-            notify(f"sample.guidance {guidance:g} of {teacher.name} is not kept: sampling has {config.sample.guidance:g}")
+            notify(f"sample.guidance {guidance:g} of {teacher.name} is dropped: sampling uses {config.sample.guidance:g}")
     else:
         notify("measuring the spectrum of the data")
         moments = family_of(config).measure_moments(dataset.images)
@@ -307,7 +307,7 @@ def _prepare(
 
 
 def _record_session(run: Run, trainer: Trainer, dataset: Dataset, teacher: Weights | None) -> None:
-    """Append a line to sessions.jsonl: from which step, on what machine and with how many images the training goes on."""
+    """Append a line to sessions.jsonl: the first step, the machine and the number of images of this session."""
     session = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "step": trainer.step,
@@ -334,9 +334,9 @@ def _check_agreement(old: Config, new: Config, run: Run) -> None:
 
 @contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
-    """Deterministic algorithms while the block runs, where they are wanted."""
+    """Use deterministic algorithms while the block runs, if wanted."""
     before = torch.are_deterministic_algorithms_enabled()
-    if before or not wanted:  # the switch itself imports the compiler, for seconds
+    if before or not wanted:  # the switch imports the compiler, which takes seconds
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS

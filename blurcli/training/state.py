@@ -15,13 +15,13 @@ from blurcli.config import Config, from_json, to_json
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that an exact continuation needs; randomness follows from the seed and the step.
+    """Everything needed for an exact resume; all random numbers follow from the seed and the step.
 
     Attributes:
         config: the resolved preset.
         step: training steps done.
         data: fingerprint of the training images.
-        tensors: parameters, their EMA, the moments of Adam and those of the data, by name.
+        tensors: parameters, their EMA, the moments of Adam and the moments of the data, by name.
     """
 
     config: Config
@@ -50,10 +50,10 @@ def load_state(path: Path) -> TrainingState:
 
 
 def newest_state(run: Run, notify: Callable[[str], None]) -> tuple[TrainingState, Path]:
-    """The newest saved state of a run and its file; the one before it where the newest is damaged.
+    """The newest saved state of a run and its file; the previous state if the newest is damaged.
 
     Raises:
-        UserError: all are damaged, or the newest is somewhere else: a link to a missing file.
+        UserError: all are damaged, or the newest is a link to a missing file.
     """
     errors = []
     for path in run.saved_states():
@@ -66,7 +66,7 @@ def newest_state(run: Run, notify: Callable[[str], None]) -> tuple[TrainingState
             continue
         if errors:
             notify(f"{errors[0]}; continuing from the state before it")
-            # Otherwise the next save would replace the good state by the damaged one.
+            # Otherwise the next save would replace the good state with the damaged one.
             with files.explained(run.state_path):
                 run.state_path.replace(run.damaged_state_path)
         return state, path

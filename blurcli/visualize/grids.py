@@ -19,7 +19,7 @@ GAP_PX = 1
 """Pixels between images, before enlargement."""
 
 _LINE_PX, _TEXT_PX = 18, 13  # of titles
-_GRID_PX = 512  # about, of the longer side of a grid without a given scale
+_GRID_PX = 512  # approximate longer side of a grid without a given scale
 
 
 def tile(images: Pixels, columns: int | None = None) -> Pixels:
@@ -68,7 +68,7 @@ def grid_picture(
         images: the images.
         columns: images per row; None for one per title, or nearly square without titles.
         scale: enlargement by whole pixels; None for `grid_scale`.
-        titles: names of the columns, such as classes; they are written above.
+        titles: names of the columns, such as classes, to write above them.
     """
     titles = titles[: len(images)]
     pixels = tile(images, columns or len(titles) or None)
@@ -87,7 +87,7 @@ def grid_picture(
 
 
 def grid_scale(count: int, size: tuple[int, ...]) -> int:
-    """The enlargement, by whole pixels, at which a grid of a size (height, width) is easy to see; 1 for a single image."""
+    """A suitable enlargement, by whole pixels, for a grid of a size (height, width); 1 for a single image."""
     return 1 if count == 1 else max(1, round(_GRID_PX / max(size)))
 
 
@@ -103,7 +103,7 @@ def write_grid(batches: Iterable[Pixels], count: int, path: Path, scale: int | N
 
 
 def write_npz(batches: Iterable[Pixels], count: int, path: Path) -> None:
-    """Write `count` images, batch by batch, as the array `arr_0` (N, H, W, C) uint8: the layout that evaluation scripts expect.
+    """Write `count` images, batch by batch, as the array `arr_0` (N, H, W, C) uint8, the layout of evaluation scripts.
 
     Args:
         batches: (B, C, H, W) uint8, `count` images together.

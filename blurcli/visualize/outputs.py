@@ -1,4 +1,4 @@
-"""What an animation can be written as: an animated file, a page, a film strip, or a folder of frames."""
+"""The output formats of an animation: an animated file, a page, a film strip, or a folder of frames."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from blurcli.visualize.grids import tiled_size
 from blurcli.visualize.page import save_page
 from blurcli.visualize.trajectories import Trajectory
 
-_WIDTH_PX = 512  # about, of an animation of one panel without a given scale; twice that of several panels
+_WIDTH_PX = 512  # approximate width of an animation of one panel without a given scale; twice that for several panels
 _STRIP_WIDTH_PX = 1024
 
 
 @dataclass(frozen=True)
 class Presentation:
-    """How an animation looks; None for what the user leaves open.
+    """The presentation of an animation; None for defaults.
 
     Attributes:
         fps: frames per second.
@@ -46,7 +46,7 @@ class Presentation:
 
     @property
     def timing(self) -> Timing:
-        """The timing, with defaults for what is left open."""
+        """The timing, with defaults for None."""
         given = {"fps": self.fps, "hold_sec": self.hold_sec, "loop": self.loop}
         return Timing(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
@@ -63,7 +63,7 @@ class Presentation:
         return panels * width * scale, height * scale
 
     def pictures(self, trajectories: Sequence[Trajectory]) -> list[Image.Image]:
-        """All frames, one direction after the other."""
+        """All frames, one direction after another."""
         panels = trajectories[0].panels
         frames = panels[0].frames[0]
         size = tiled_size(len(frames), frames.shape[-2:], self.columns)
@@ -75,15 +75,15 @@ class Output(ABC):
     """One kind of output.
 
     Attributes:
-        description: what it is, for messages.
-        ignores: names of the fields of `Presentation` that have no effect on it.
+        description: for messages.
+        ignores: names of the fields of `Presentation` without effect on it.
     """
 
     description: ClassVar[str] = ""
     ignores: ClassVar[tuple[str, ...]] = ()
 
     def check(self, path: Path, look: Presentation) -> None:
-        """Raise before the work the errors that `write` would raise after it, and refuse fields without effect.
+        """Raise, before the work, the errors of `write`, and refuse fields without effect.
 
         Raises:
             UsageError: the path or the presentation does not fit.
@@ -97,11 +97,11 @@ class Output(ABC):
             raise UsageError(f"{unused}: {path} is {self.description}; leave out {unused}")
 
     def check_size(self, path: Path, width: int, height: int) -> None:  # noqa: B027  most outputs take any size
-        """Raise before the work a UsageError for frames, in pixels, that are too large."""
+        """Raise, before the work, a UsageError for frames that are too large; sizes in pixels."""
 
     @abstractmethod
     def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
-        """Write trajectories that have the same panels; existing files are replaced."""
+        """Write trajectories with the same panels; existing files are replaced."""
 
 
 class AnimatedFile(Output):
@@ -170,7 +170,7 @@ OUTPUTS: dict[str, Output] = {**dict.fromkeys(PICTURE_FORMATS, AnimatedFile()), 
 
 
 def output_for(path: Path) -> Output:
-    """The output that the suffix of a path chooses.
+    """The output for the suffix of a path.
 
     Raises:
         UsageError: the suffix is unknown.

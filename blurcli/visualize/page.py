@@ -1,4 +1,4 @@
-"""An animation as one interactive HTML file, with its power spectra: it loads nothing from the network."""
+"""An animation as one interactive HTML file, with power spectra; it loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_page(trajectories: Sequence[Trajectory], path: Path, title: str, timing
         trajectories: the directions, all with the same panels.
         path: .html.
         title: title of the page.
-        timing: for playing.
+        timing: timing of playback.
         columns: images per row of a panel; None for nearly square.
     """
     first = trajectories[0].panels[0]

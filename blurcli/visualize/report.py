@@ -1,4 +1,4 @@
-"""A report of a training as one HTML file that loads nothing: what was trained, how it went, and what came of it."""
+"""A report of a training as one self-contained HTML file: the model, its training, and its results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ReportSection:
     Attributes:
         anchor: its id.
         title: its heading.
-        parts: what it shows.
+        parts: its content.
     """
 
     anchor: str
@@ -62,13 +62,13 @@ def save_report(subject: Subject, path: Path, progress: OpenProgress, animated: 
     """Write the report of a model.
 
     Args:
-        subject: the model, and the run where there is one.
+        subject: the model, and its run if there is one.
         path: .html.
         progress: see `OpenProgress`.
         animated: whether the reverse process is animated.
 
     Returns:
-        What is missing, one line each.
+        A line per missing part.
 
     Raises:
         UserError: the file cannot be written.
@@ -90,7 +90,7 @@ def save_report(subject: Subject, path: Path, progress: OpenProgress, animated: 
         "script": script,
         "sections": shown,
     }
-    # In one pass: a name can look like a place in the template.
+    # In one pass, because a name can look like a placeholder of the template.
     first, *rest = template.split("{{")
     page = first + "".join(values[key] + after for key, _, after in (piece.partition("}}") for piece in rest))
     with files.replacing(path) as temporary:
@@ -191,7 +191,7 @@ def _image_count(subject: Subject, sessions: list[dict[str, Any]]) -> int | None
 
 
 def _training_time(subject: Subject, batch_size: int) -> str:
-    """The time of the steps, from the speeds that were logged."""
+    """The time of the steps, from the logged speeds."""
     seconds, before = 0.0, 0.0
     for line in files.json_lines(subject.run.metrics_path) if subject.run is not None else []:
         step, speed = line.get("step"), line.get("images_per_sec")
@@ -291,12 +291,12 @@ def _training_commands(config: Config, place: str, name: str, teacher: str) -> l
 
 
 def _is_tuned(key: str) -> bool:
-    """Whether a key of a distillation changes what is learned, and can differ from its teacher's."""
+    """Whether a key of a distillation changes what is learned, and can differ from the teacher's."""
     return key not in FREE_KEYS and key != "objective" and not key.startswith(TEACHER_KEYS)
 
 
 def _command(words: list[str], first: int = 2) -> list[str]:
-    """A command for a shell, from pairs of words after the first ones; where it is long, one pair per line."""
+    """A command for a shell, from pairs of words after the first ones; a long command has one pair per line."""
     line = shlex.join(words)
     if len(line) <= _LONG_COMMAND:
         return [line]

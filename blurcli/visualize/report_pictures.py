@@ -31,27 +31,27 @@ from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajec
 # Bytes before base64, so that a page stays below 5 MB.
 _GRID_BYTES, _PREVIEW_BYTES, _FRAME_PIXELS = 600_000, 800_000, 1 << 14
 _GRID_PX = 1056  # widest grid
-_MOST_IMAGES, _MOST_PIXELS = 64, 1 << 20  # of samples that are made for a report
+_MOST_IMAGES, _MOST_PIXELS = 64, 1 << 20  # of samples made for a report
 _MOST_PREVIEWS = 24
-_CORNER = 4  # images per side of a preview whose whole grid would be too large
+_CORNER = 4  # images per side of a preview if its whole grid would be too large
 _FRAMES, _FPS = 24, 8.0
 _ERROR_TIMES = 17
 
 OpenProgress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
-"""`progress(title, total)` yields a function that receives what is done."""
+"""`progress(title, total)` yields a function that receives the units done."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about.
+    """The subject of a report.
 
     Attributes:
-        name: name of the run, or of the weights file where there is no run.
+        name: name of the run, or of the weights file without a run.
         run: the run folder; None for a weights file alone.
         step: training steps of the weights.
         model: the model of the weights.
-        dataset: images on which the network's error is measured; None where there are none at hand.
-        measured: number of these images that are used.
+        dataset: images for measuring the network's error; None if they are not available.
+        measured: number of these images to use.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Subject:
 
 
 def samples_of(subject: Subject, progress: OpenProgress) -> Pixels:
-    """Images 0, 1, ... of seed 0, (N, C, H, W): those of the newest preview if the weights are of its step; else new ones.
+    """Images 0, 1, ... of seed 0, (N, C, H, W): from the newest preview if it has the step of the weights; else new ones.
 
     Raises:
         UserError: images that are not finite.
@@ -150,12 +150,12 @@ def animation_part(subject: Subject, progress: OpenProgress) -> list[Part]:
 
 
 def spectrum_part(subject: Subject, images: Pixels | None, shown: Callable[[str], str]) -> list[Part]:
-    """Power spectra of samples and data: those of the newest score; else of these images and the data's moments.
+    """Power spectra of samples and data: from the newest score, else from these images and the data's moments.
 
     Args:
         subject: the model.
-        images: samples (N, C, H, W); None where there are none.
-        shown: the name of a reference, which can be a path, as it is to be shown.
+        images: samples (N, C, H, W); None if there are none.
+        shown: converts the name of a reference, which can be a path, for display.
     """
     score = newest_spectra(subject.run) if subject.run is not None else None
     if score is not None:
@@ -179,7 +179,7 @@ def error_part(subject: Subject, progress: OpenProgress) -> list[Part]:
     """The network's error by time and frequency band."""
     if subject.dataset is None:
         hint = "name them with: blurdiff report RUN --data path/to/images"
-        return [Missing(f"No map of errors: the training images are not at hand; {hint}")]
+        return [Missing(f"No map of errors: the training images are not available; {hint}")]
     count = min(subject.measured, len(subject.dataset.images))
     measured = denoising.MeasuredImages(subject.dataset.images, count, seed=0)
     try:

@@ -1,4 +1,4 @@
-"""What images are scored with and against, with progress and messages on the console."""
+"""The features and the reference of a score, with progress and messages on the console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How images are scored, as chosen on the command line; None means the preset's value.
+    """The user's options of scoring; None means the preset's value.
 
     Attributes:
         features: --features.
@@ -54,7 +54,7 @@ class ScoringOptions:
 
         Args:
             config: the model's; None for stored images without a run.
-            run: the folder that names the training data; None for no run.
+            run: the run folder, which names the training data; None for no run.
             shape: (C, H, W) of the images to be scored.
 
         Raises:
@@ -74,7 +74,7 @@ class ScoringOptions:
             )
         known = config or Config()
         split = self.split or known.score.split
-        # Problems with local images show before a download of Inception.
+        # Find problems with local images before a download of Inception.
         dataset = self._reference_images(known, run, split, shape) if self.published is None else None
         features = self.load_features(known)
         if dataset is not None:
@@ -100,7 +100,7 @@ class ScoringOptions:
 
 
 def fetch_features(name: str, mode: str, device: torch.device, inception: Path | None) -> Features:
-    """A feature extractor, with a progress bar while a network is downloaded, and its warning."""
+    """A feature extractor, with a progress bar for downloads; prints its warning."""
     from blurcli import evaluate
     from blurcli.base import console
 
@@ -121,7 +121,7 @@ def fetch_reference(published: str, features: Features, height: int, split: str)
 
 
 def _in_units(update: Callable[..., None], shift: int) -> Callable[[int, int], None]:
-    """A progress bar in units of 2^shift bytes, as a receiver of bytes; a total of 0 is unknown."""
+    """A receiver of bytes for a progress bar in units of 2^shift bytes; a total of 0 is unknown."""
     return lambda done, total: update(done >> shift, (total >> shift) or None)
 
 

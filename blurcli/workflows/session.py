@@ -36,7 +36,7 @@ Assignments = Sequence[str] | Mapping[str, Any]
 
 
 def resolve_preset(preset: str, data: str | None, assignments: Assignments | None) -> Config:
-    """A preset with other keys and other images.
+    """Resolve a preset, with other keys and other images.
 
     Args:
         preset: name, or the path of a YAML file.
@@ -62,19 +62,19 @@ def overrides_of(assignments: Assignments | None) -> list[tuple[str, str, Any]]:
 
 
 def load_torch() -> None:
-    """Import PyTorch, which takes seconds, visibly on a terminal."""
+    """Import PyTorch, which takes seconds, with a spinner on a terminal."""
     from blurcli.base import console, threads
 
     if threads.note:
         console.notify(threads.note)
         threads.note = None
-    if "torch" not in sys.modules and not started_by_torchrun():  # whose processes share one terminal
+    if "torch" not in sys.modules and not started_by_torchrun():  # its processes share one terminal
         with console.waiting("loading PyTorch"):
             import torch  # noqa: F401
 
 
 def read_weights(source: Path | str) -> Weights:
-    """The content of a weights file, or of one on the hub, which is fetched first."""
+    """The content of a weights file; a file on the hub is downloaded first."""
     from blurcli import hub
     from blurcli.base import console
     from blurcli.model.weights import load_weights
@@ -98,7 +98,7 @@ def load_model(
     guide: Path | str | None = None,
     precision: str | None = None,
 ) -> tuple[Pipeline, int]:
-    """The pipeline of weights, a file or the reference of one on the hub, perhaps with a guide; and its training steps."""
+    """The pipeline of a weights file or a reference on the hub, with an optional guide; and its training steps."""
     load_torch()
     from blurcli.base import console
     from blurcli.model.inference import choose_device
@@ -141,14 +141,14 @@ def _report(dataset: Dataset) -> None:
 
 
 def reference_images(config: Config, run: Run | None, data: str | None, split: str) -> Dataset:
-    """The reference images of a model: those of --data, or the run's training data."""
+    """The reference images of a model: --data, or else the run's training data."""
     from blurcli.config import resolve_source
 
     return load_images(config, resolve_source(data) if data is not None else training_source(config, run, "data"), split)
 
 
 def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
-    """Number of images of a dataset to measure: --n, or by default 256, or all where there are fewer."""
+    """Number of images of a dataset to measure: --n, or else the default, or all if there are fewer."""
     total = len(dataset.images)
     if n is not None and n > total:
         raise UsageError(f"{option('n')} {n}: {dataset.name} has {total} images; use at most {total}")
@@ -156,7 +156,7 @@ def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
 
 
 def read_photo(photo: Path | Image.Image, config: Config) -> NDArray[np.uint8]:
-    """One image, a file or in memory, as (C, H, W) in the size and channels of a configuration."""
+    """An image, from a file or in memory, as (C, H, W) in the size and channels of a configuration."""
     from blurcli.data.images import decode
 
     if isinstance(photo, Path):
@@ -169,7 +169,7 @@ def read_photo(photo: Path | Image.Image, config: Config) -> NDArray[np.uint8]:
 
 
 def photo_size(path: Path, most: int) -> tuple[int, int]:
-    """Height and width in which to show an image file: its own, or with the longer side brought down to `most`."""
+    """Height and width for showing an image file: its own, or with the longer side reduced to `most`."""
     from blurcli.data.images import upright_size
 
     height, width = upright_size(read_file(path), str(path))
@@ -178,7 +178,7 @@ def photo_size(path: Path, most: int) -> tuple[int, int]:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file that a person names."""
+    """The content of a file named by the user."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -217,10 +217,10 @@ def packing() -> Iterator[Any]:
 
 
 def training_source(config: Config, run: Run | None, name: str) -> str:
-    """The training data of a model, as its run folder names it; a path inside a weights file is not trusted.
+    """The training data of a model, from its run folder; a path inside a weights file is not trusted.
 
     Raises:
-        UsageError: there is no run folder, and the data are not a known dataset: name them with the option `name`.
+        UsageError: there is no run folder, and the data are not a known dataset; the message asks for the option `name`.
     """
     from blurcli.config import load_run_config
     from blurcli.data import DATASETS
@@ -233,13 +233,13 @@ def training_source(config: Config, run: Run | None, name: str) -> str:
 
 @dataclass(frozen=True)
 class StartOptions:
-    """What sampling starts from, as a person chooses it.
+    """The user's options for the start of sampling.
 
     Attributes:
         init_image: a photo to start from: a file, or an image; None for noise.
         strength: time in (0, 1] to which the photo is diffused; None for 0.6.
         init_blurred: whether the photo already has the blur of that time.
-        interpolate: seed to whose image 0 the images lead from image 0 of their own seed; None for images of their own.
+        interpolate: interpolate from image 0 of the seed to image 0 of this seed; None for independent images.
         same_init: whether all images start from one noise.
         share_noise: whether all images have the same noise per step.
     """
@@ -257,10 +257,10 @@ class StartOptions:
         return _USUAL_STRENGTH if self.strength is None else self.strength
 
     def check(self, n: int, seed: int) -> None:
-        """Refuse what does not fit together, for `n` images of a seed.
+        """Check the options for `n` images of a seed.
 
         Raises:
-            UsageError: it does not.
+            UsageError: they contradict each other.
         """
         if self.init_image is None and (self.strength is not None or self.init_blurred):
             raise UsageError(f"{option('strength')}, {option('init_blurred')}: apply to a photo; add {option('init_image')}")
@@ -275,9 +275,9 @@ class StartOptions:
             raise UsageError(f"{names}: each sets the source of the noise; use one of them")
 
     def record(self, model: Pipeline, sampling: SamplingConfig, n: int, seed: int, start: Start) -> dict[str, Any]:
-        """What decides images 0 to n - 1 of a seed, besides their number, for the record of a folder of them.
+        """The settings that determine images 0 to n - 1 of a seed, besides their number, for the record of a folder.
 
-        The model and a photo stand in it by their content: other weights, or another photo, at the same path are others.
+        The model and a photo are recorded by their content, not their path.
         """
         import hashlib
 
@@ -311,10 +311,10 @@ class StartOptions:
 
 
 def named_file(name: str) -> Path | str:
-    """The weights that a text names: the reference of a file on the hub, the bundled model, or a file.
+    """Resolve the name of weights: a reference on the hub, a bundled model, or a file.
 
     Raises:
-        UsageError: a reference in another form.
+        UsageError: a malformed reference.
     """
     from blurcli import bundled, hub
     from blurcli.config.source_names import expand_home
@@ -326,7 +326,7 @@ def named_file(name: str) -> Path | str:
 
 
 def named_weights(name: str) -> tuple[Path | str, Run | None]:
-    """The weights that a text names, as `named_file` or by a run folder, and that run.
+    """Resolve the name of weights, as `named_file` or by a run folder; returns the weights and the run.
 
     Raises:
         UsageError: a run folder without weights.
