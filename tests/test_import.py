@@ -23,7 +23,7 @@ from blurcli.config import load_config, parse_overrides, preset_names
 from blurcli.core import HeatDissipation
 from blurcli.core.dct import dct2, idct2
 from blurcli.families import Start
-from blurcli.importing import Checkpoint, deduced, fitting_preset, resolve
+from blurcli.importing import Checkpoint, deduce_keys, fitting_preset, resolve
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights
 from blurcli.visualize.trajectories import AnimatedProcess, View, forward_trajectory
@@ -210,7 +210,7 @@ def test_the_preset_is_chosen_by_the_network(name: str) -> None:
         with pytest.raises(UsageError, match=f"fits several presets.* {' or '.join(presets)}"):
             fitting_preset(checkpoint)
     config = resolve(checkpoint, presets[-1])
-    renamed = blurcli.importing.renamed(checkpoint, config)
+    renamed = blurcli.importing.rename_parameters(checkpoint, config)
     assert sum(tensor.numel() for tensor in renamed.values()) == sum(t.numel() for t in checkpoint.network.values())
     assert config.model.time_scale == config.process.levels
     assert not config.data.centered
@@ -240,7 +240,7 @@ def test_contradictions_name_both_sides() -> None:
     with pytest.raises(
         UsageError, match=r"unsupported variant of the guided-diffusion U-Net .*input_blocks.0.0.weight has the shape"
     ):
-        blurcli.importing.renamed(wide, resolve(wide, "cifar10-heat", parse_overrides(["model.patch_size=2"])))
+        blurcli.importing.rename_parameters(wide, resolve(wide, "cifar10-heat", parse_overrides(["model.patch_size=2"])))
 
 
 def test_keys_over_the_conventions() -> None:
@@ -427,7 +427,7 @@ def test_a_full_disk(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_deduced_keys_are_those_of_the_network() -> None:
-    assert deduced(unallocated(DEEP)) == {
+    assert deduce_keys(unallocated(DEEP)) == {
         "data.channels": 3,
         "model.base_channels": 32,
         "model.multipliers": [1, 2, 1],

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from blurcli.api.images import Images
-from blurcli.api.options import SamplingOptions, check_pixels
+from blurcli.api.options import SamplingKeywords, check_pixels
 from blurcli.base import console
 from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.families import SamplingConfig
@@ -33,7 +33,7 @@ _FRAMES = 41
 _NOTEBOOK_PX = 256  # approximate width in a notebook, which stores the GIF
 
 
-class AnimationOptions(SamplingOptions, total=False):
+class AnimationKeywords(SamplingKeywords, total=False):
     """Options of the content of an animation.
 
     Keys:
@@ -52,7 +52,7 @@ class AnimationOptions(SamplingOptions, total=False):
     show: Literal["z", "x_hat", "both", "blur"]
 
 
-class Look(TypedDict, total=False):
+class PresentationKeywords(TypedDict, total=False):
     """Options of the presentation of an animation.
 
     Keys:
@@ -87,27 +87,27 @@ class Animation:
     def __init__(self, trajectories: list[Trajectory], title: str) -> None:
         self.trajectories, self.title = trajectories, title
 
-    def frames(self, **look: Unpack[Look]) -> list[Image.Image]:
+    def frames(self, **options: Unpack[PresentationKeywords]) -> list[Image.Image]:
         """One picture per frame.
 
         Args:
-            **look: see `Look`.
+            **options: see `PresentationKeywords`.
         """
-        return Presentation(**look).pictures(self.trajectories)
+        return Presentation(**options).pictures(self.trajectories)
 
-    def save(self, path: str | Path, **look: Unpack[Look]) -> Path:
+    def save(self, path: str | Path, **options: Unpack[PresentationKeywords]) -> Path:
         """Write it, as `blurdiff animate` does: .gif, .webp, .png, .mp4, .html, or a folder of frames.
 
         Args:
             path: the file or folder; an existing file is replaced.
-            **look: see `Look`.
+            **options: see `PresentationKeywords`.
 
         Raises:
-            UsageError: the suffix is unknown, or the look does not fit the format.
+            UsageError: the suffix is unknown, or an option does not fit the format.
             UserError: it cannot be written.
         """
         path = Path(path).expanduser()
-        output, presentation = output_for(path), Presentation(**look)
+        output, presentation = output_for(path), Presentation(**options)
         output.check(path, presentation)
         panels = self.trajectories[0].panels
         count, _, *size = panels[0].frames[0].shape
@@ -137,7 +137,7 @@ def animate(
         title: its name.
         n: number of images.
         seed: seed of the images.
-        options: see `AnimationOptions`.
+        options: see `AnimationKeywords`.
         sampling: how images are made.
 
     Raises:

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from blurcli import evaluate
-from blurcli.api.animation import Animation, AnimationOptions, animate
+from blurcli.api.animation import Animation, AnimationKeywords, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
-from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_pixels, check_range, check_whole
-from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoringOptions, restore
-from blurcli.api.score_options import ScoreOptions, score_images, scoring_options
+from blurcli.api.options import MAX_SEED, SamplingKeywords, check_names, check_pixels, check_range, check_whole
+from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoreKeywords, restore
+from blurcli.api.score_keywords import ScoreKeywords, score_images, scoring_options
 from blurcli.base import console
 from blurcli.base.errors import OptionError
 from blurcli.base.runs import Run
@@ -28,7 +28,7 @@ from blurcli.workflows import session
 from blurcli.workflows.scoring import evaluations_path
 
 
-class SampleOptions(SamplingOptions, total=False):
+class SampleKeywords(SamplingKeywords, total=False):
     """Options of sampling.
 
     Keys:
@@ -78,19 +78,19 @@ class Model:
         """(H, W, C) of an image."""
         return (*self.config.data.image_size, self.config.data.channels)
 
-    def sample(self, n: int = 64, seed: int = 0, **options: Unpack[SampleOptions]) -> Images:
+    def sample(self, n: int = 64, seed: int = 0, **options: Unpack[SampleKeywords]) -> Images:
         """Sample images 0 to n - 1 of a seed, byte for byte as `blurdiff sample`.
 
         Args:
             n: number of images, at least 1.
             seed: in [0, 2**64).
-            **options: see `SampleOptions`.
+            **options: see `SampleKeywords`.
 
         Raises:
             UsageError: options that do not fit the model or each other.
             UserError: a photo cannot be read, or the images are not finite.
         """
-        check_names("sample", options, SampleOptions)
+        check_names("sample", options, SampleKeywords)
         check_whole("n", n, 1)
         check_whole("seed", seed, 0, MAX_SEED)
         batch_size = options.get("batch_size")
@@ -111,30 +111,30 @@ class Model:
         record = start_options.record(self.pipeline, sampling, n, seed, start)
         return Images(array, source, self.pipeline.column_titles(sampling), record)
 
-    def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationOptions]) -> Animation:
+    def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationKeywords]) -> Animation:
         """Animate the sampling of images 0 to n - 1 of a seed, or images that dissolve in noise.
 
         Args:
             n: number of images, at least 1.
             seed: in [0, 2**64).
-            **options: see `AnimationOptions`.
+            **options: see `AnimationKeywords`.
 
         Raises:
             UsageError: options that do not fit the model or each other.
         """
-        check_names("animate", options, AnimationOptions)
+        check_names("animate", options, AnimationKeywords)
         check_whole("n", n, 1)
         check_whole("seed", seed, 0, MAX_SEED)
         if "frames" in options:
             check_whole("frames", options["frames"], 2)
         return animate(self.pipeline, self.title, n, seed, options, self.sampling(options))
 
-    def restore(self, photo: PhotoLike, **options: Unpack[RestoringOptions]) -> RestoredPhoto:
+    def restore(self, photo: PhotoLike, **options: Unpack[RestoreKeywords]) -> RestoredPhoto:
         """Restore a photo as `blurdiff restore`: the result is a sharp image that agrees with the photo, one of many.
 
         Args:
             photo: at least as large as the model's images: a file, a Pillow image, or an array (H, W, C) uint8.
-            **options: see `RestoringOptions`; without a blur or noise, they are estimated from the photo.
+            **options: see `RestoreKeywords`; without a blur or noise, they are estimated from the photo.
 
         Raises:
             UsageError: options that do not fit the photo, the model or each other.
@@ -142,7 +142,7 @@ class Model:
         """
         return restore(self.pipeline, photo, options)
 
-    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingOptions]) -> Tensor:
+    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingKeywords]) -> Tensor:
         """The network's estimate of the clean images from states.
 
         Args:
@@ -157,7 +157,7 @@ class Model:
         Raises:
             UsageError: states of another shape, a time outside [0, 1], or an objective without an estimate of the clean image.
         """
-        check_names("denoise", options, SamplingOptions)
+        check_names("denoise", options, SamplingKeywords)
         check_range("t", t, 0, 1)
         z = torch.as_tensor(z, dtype=torch.float32, device=self.pipeline.state_device)
         height, width, channels = self.image_shape
@@ -165,7 +165,7 @@ class Model:
             raise OptionError("z", tuple(z.shape), f"must be (B, {channels}, {height}, {width})")
         return self.pipeline.denoise(z, t, seed, self.sampling(options))
 
-    def score(self, data: TrainingImages | None = None, **options: Unpack[ScoreOptions]) -> dict[str, Any]:
+    def score(self, data: TrainingImages | None = None, **options: Unpack[ScoreKeywords]) -> dict[str, Any]:
         """Score images of the model; see `blurcli.score`."""
         chosen = scoring_options(data, options)
         config, count = self.config, options.get("n") or self.config.score.n
@@ -185,12 +185,12 @@ class Model:
         """Resolve sampling options: the preset's value for each that is not given.
 
         Args:
-            options: a mapping with keys of `SamplingOptions`; others are ignored.
+            options: a mapping with keys of `SamplingKeywords`; others are ignored.
 
         Raises:
             UsageError: they do not fit the model or each other.
         """
-        chosen = {name: options.get(name) for name in SamplingOptions.__annotations__}
+        chosen = {name: options.get(name) for name in SamplingKeywords.__annotations__}
         if chosen["steps"] is not None:
             check_whole("steps", chosen["steps"], 1)
         check_range("eta", chosen["eta"], 0, 1)
@@ -226,8 +226,8 @@ def load(
         UsageError: there is no such model or device.
         UserError: a file is damaged.
     """
-    path, run = session.named_weights(str(source))
-    weaker = None if guide is None else session.named_weights(str(guide))[0]
+    path, run = session.resolve_weights(str(source))
+    weaker = None if guide is None else session.resolve_weights(str(guide))[0]
     pipeline, step = session.load_model(path, device, calibrated, weaker, precision)
     return Model(pipeline, path, run, step)
 

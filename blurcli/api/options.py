@@ -14,7 +14,7 @@ from blurcli.base.errors import OptionError, did_you_mean
 MAX_SEED = 2**64 - 1
 
 
-class SamplingOptions(TypedDict, total=False):
+class SamplingKeywords(TypedDict, total=False):
     """Options of sampling; the preset's value for each that is not given.
 
     Keys:

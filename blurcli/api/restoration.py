@@ -25,7 +25,7 @@ _MOST_ENLARGED = 16
 PhotoLike = str | Path | Image.Image | NDArray[np.uint8]
 
 
-class RestoringOptions(TypedDict, total=False):
+class RestoreKeywords(TypedDict, total=False):
     """The known damage of a photo, and how it is restored; lengths in pixels of the given photo.
 
     Keys:
@@ -115,9 +115,9 @@ class RestoredPhoto:
         return buffer.getvalue()
 
 
-def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoringOptions) -> RestoredPhoto:
+def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoreKeywords) -> RestoredPhoto:
     """A restored photo; see `Model.restore`."""
-    check_names("restore", options, RestoringOptions)
+    check_names("restore", options, RestoreKeywords)
     for name, least, most in (("n", 1, None), ("steps", 1, None), ("seed", 0, MAX_SEED), ("enlarge", 1, _MOST_ENLARGED)):
         if options.get(name) is not None:
             check_whole(name, options[name], least, most)  # type: ignore[literal-required]

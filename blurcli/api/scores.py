@@ -12,20 +12,20 @@ from blurcli import evaluate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
-from blurcli.api.score_options import ScoreOptions, score_images, scoring_options
+from blurcli.api.score_keywords import ScoreKeywords, score_images, scoring_options
 
 _BATCH = 256
 
 
 def score(
-    images: Model | Images | str | Path, data: TrainingImages | None = None, **options: Unpack[ScoreOptions]
+    images: Model | Images | str | Path, data: TrainingImages | None = None, **options: Unpack[ScoreKeywords]
 ) -> dict[str, Any]:
     """Score images against reference images, as `blurdiff fid`.
 
     Args:
         images: a model, its run or its weights file; or `Images`, or an array (N, H, W, C) uint8.
         data: the reference: a folder, .zip or dataset's name, or images as for `train`; None for the model's training data.
-        **options: see `ScoreOptions`.
+        **options: see `ScoreKeywords`.
 
     Returns:
         The scores with their complete protocol: `fid`, or in other features `fd`, and others. Scores of a run are also appended

@@ -25,7 +25,7 @@ from blurcli.workflows.distillation import teacher_of
 from blurcli.workflows.training_setup import set_up
 
 
-class TrainingOptions(TypedDict, total=False):
+class TrainKeywords(TypedDict, total=False):
     """Options of a training.
 
     Keys:
@@ -48,14 +48,14 @@ class TrainingOptions(TypedDict, total=False):
     callback: Callable[[dict[str, Any]], object]
 
 
-def train(preset: str | Path | None = None, data: TrainingImages | None = None, **options: Unpack[TrainingOptions]) -> Model:
+def train(preset: str | Path | None = None, data: TrainingImages | None = None, **options: Unpack[TrainKeywords]) -> Model:
     """Train a model, or continue a run, as `blurdiff train`.
 
     Args:
         preset: name of a preset, or a YAML file; None for the run's own, or one chosen by the images.
         data: folder or .zip of images, or a dataset's name; or images: an array (N, H, W, C) uint8, or a list or torch
             `Dataset` of Pillow images, arrays or files, each optionally with its class number; None for the preset's.
-        **options: see `TrainingOptions`.
+        **options: see `TrainKeywords`.
 
     Returns:
         The trained model.
@@ -66,7 +66,7 @@ def train(preset: str | Path | None = None, data: TrainingImages | None = None, 
         UserError: the images cannot be read, the training diverged, or a file cannot be written.
         KeyboardInterrupt: Ctrl-C, or a notebook's stop; the state is saved, and the same call continues.
     """
-    check_names("train", options, TrainingOptions)
+    check_names("train", options, TrainKeywords)
     steps, run, device = options.get("steps"), options.get("run"), options.get("device", "auto")
     if steps is not None:
         check_whole("steps", steps, 1)

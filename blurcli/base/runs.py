@@ -147,7 +147,7 @@ class Run:
         return self.path.is_dir() and files.is_empty(self.path)
 
 
-def named_run(name: Path) -> Run:
+def resolve_run(name: Path) -> Run:
     """Resolve the name of a run: a run folder, or else the run with this name in `runs/`.
 
     The second case matters because a run has the name of the folder of images that it was trained on.

@@ -123,8 +123,8 @@ def animate(
     from blurcli.visualize.trajectories import View, forward_trajectory, reverse_trajectory, uniform_times
 
     output = FilmStrip() if strip else output_for(out)
-    look = Presentation(fps, hold, loop, scale, columns, labels or None)
-    _check_output(output, out, look)
+    presentation = Presentation(fps, hold, loop, scale, columns, labels or None)
+    _check_output(output, out, presentation)
     source = _Source(run, weights, preset, assignments, compare or [], images, size, guide, precision)
     source.check(direction)
     if precision is not None and direction == "forward" and what not in ("x_hat", "both"):
@@ -157,7 +157,7 @@ def animate(
     clean = _clean_images(loaded[0], images, n, seed) if direction in ("forward", "both") else None
     n = n if clean is None else len(clean)
     panels = len(processes) * (2 if what in ("both", "blur") else 1)
-    width, height = look.picture_size(panels, n, loaded[0].config.data.image_size)
+    width, height = presentation.picture_size(panels, n, loaded[0].config.data.image_size)
     output.check_size(out, width, height)
     # A GIF of noise has about a byte per pixel.
     files.check_space(out, width * height * frames * (2 if direction == "both" else 1))
@@ -176,9 +176,9 @@ def animate(
         with console.progress("sampling", total) as update:
             trajectories.append(reverse_trajectory(processes, n, seed, view, clean, update))
 
-    output.write(trajectories, " / ".join(one.title for one in processes), out, look)
+    output.write(trajectories, " / ".join(one.title for one in processes), out, presentation)
     if preview:
-        _play(trajectories, look)
+        _play(trajectories, presentation)
     result = {
         "out": str(out),
         "frames": sum(len(one.times) for one in trajectories),
@@ -191,25 +191,25 @@ def animate(
     show(result, str(out), as_json)
 
 
-def _check_output(output: Output, out: Path, look: Presentation) -> None:
+def _check_output(output: Output, out: Path, presentation: Presentation) -> None:
     """Raise, before the work, the errors of writing the output."""
     from blurcli.base import files
 
-    output.check(out, look)
+    output.check(out, presentation)
     if out.suffix:
         files.check_writable(out)
     else:
         files.check_new_folder(out)
 
 
-def _play(trajectories: list[Trajectory], look: Presentation) -> None:
+def _play(trajectories: list[Trajectory], presentation: Presentation) -> None:
     """Show an animation in the terminal."""
     import numpy as np
 
     from blurcli.base import console
 
-    pictures = replace(look, scale=1, labels=None).pictures(trajectories)
-    console.preview([np.atleast_3d(np.asarray(picture)) for picture in pictures], 1 / look.timing.fps)
+    pictures = replace(presentation, scale=1, labels=None).pictures(trajectories)
+    console.preview([np.atleast_3d(np.asarray(picture)) for picture in pictures], 1 / presentation.timing.fps)
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class _Source:
     def load(self, device: str) -> list[_Loaded]:
         """All processes, with images of one shape; the first is the main one, the others are compared with it."""
         from blurcli import hub
-        from blurcli.base.runs import named_run
+        from blurcli.base.runs import resolve_run
 
         if self.preset is not None:
             config = resolve_preset(self.preset, None, self.assignments)
@@ -265,7 +265,7 @@ class _Source:
         for name in self.compare:
             if hub.is_reference(name) or name.endswith(".safetensors"):
                 loaded.append(_trained(None, name, device, self.precision))
-            elif named_run(Path(name)).config_path.is_file():
+            elif resolve_run(Path(name)).config_path.is_file():
                 loaded.append(_trained(Path(name), None, device, self.precision))
             else:
                 loaded.append(_untrained(name, _resized(resolve_preset(name, None, None), first.image_size)))

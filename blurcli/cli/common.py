@@ -150,12 +150,12 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
 
     Args:
         run: a run folder.
-        weights: the name of a file, as for `session.named_file`.
+        weights: the name of a file, as for `session.resolve_file`.
         fast: whether to use the run's distilled model.
     """
     from blurcli import bundled
     from blurcli.base import console
-    from blurcli.base.runs import RUNS, named_run, newest_run
+    from blurcli.base.runs import RUNS, newest_run, resolve_run
     from blurcli.workflows import session
 
     if weights is not None and run is not None:
@@ -165,8 +165,8 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
             raise UsageError(
                 f"--fast --weights {weights}: a weights file does not name its distilled model; name the distilled model itself"
             )
-        return session.named_file(weights), None
-    chosen = named_run(run) if run is not None else newest_run(console.notify)
+        return session.resolve_file(weights), None
+    chosen = resolve_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
         if fast:
             raise UsageError("--fast: the bundled model has no distilled model; distill a run with: blurdiff distill RUN")

@@ -191,12 +191,12 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
     import torch
 
     from blurcli.base import console, files
-    from blurcli.base.runs import named_run
+    from blurcli.base.runs import resolve_run
     from blurcli.config import load_run_config
     from blurcli.data.stream import open_stream
     from blurcli.evaluate import StoredImages
 
-    chosen_run = named_run(run) if run is not None else None
+    chosen_run = resolve_run(run) if run is not None else None
     config = load_run_config(chosen_run.config_path) if chosen_run is not None else None
     record = evaluations_path(chosen_run)
     files.check_writable(record)

@@ -71,14 +71,14 @@ def report(
 def _images(config: Config, run: Run | None, data: str | None) -> Dataset | None:
     """The images for measuring the network: --data, or the run's own if they are available."""
     from blurcli.base import console
-    from blurcli.data import at_hand
+    from blurcli.data import is_available
 
     split = config.score.split
     if data is not None:
         return reference_images(config, run, data, split)
     try:
         source = training_source(config, run, "data")
-        if not at_hand(source, split, config.data.image_size, config.data.channels):
+        if not is_available(source, split, config.data.image_size, config.data.channels):
             return None
         return reference_images(config, run, None, split)
     except UserError as error:

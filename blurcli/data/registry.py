@@ -59,7 +59,7 @@ def load_dataset(
     return (loader or load_files)(Request(source, split, (channels, *image_size), options, classes, progress))
 
 
-def at_hand(source: str, split: str, image_size: tuple[int, int], channels: int) -> bool:
+def is_available(source: str, split: str, image_size: tuple[int, int], channels: int) -> bool:
     """Whether `load_dataset` with these arguments finds images without a download."""
     if source in TORCHVISION_DATASETS:
         return is_packed(Request(source, split, (channels, *image_size), _DEFAULTS, None, lambda done, total: None))

@@ -91,7 +91,7 @@ class ModelData:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def taken_from(cls, tensors: dict[str, Tensor], extras: Sequence[str], config: Config) -> ModelData:
+    def from_tensors(cls, tensors: dict[str, Tensor], extras: Sequence[str], config: Config) -> ModelData:
         """The inverse of `tensors`: pops its tensors from all tensors of a file; `extras` are the names of the family's own.
 
         Raises:

@@ -19,11 +19,11 @@ from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.data.images import Pixels
 from blurcli.families import ModelData, family_of
-from blurcli.importing.adm import deduced, renamed
+from blurcli.importing.adm import deduce_keys, rename_parameters
 from blurcli.importing.pth import Checkpoint, read_checkpoint
 from blurcli.model.weights import Weights
 
-__all__ = ["Checkpoint", "as_weights", "deduced", "equal_content", "fitting_preset", "read_checkpoint", "resolve"]
+__all__ = ["Checkpoint", "as_weights", "deduce_keys", "equal_content", "fitting_preset", "read_checkpoint", "resolve"]
 
 Override = tuple[str, str, Any]
 """Origin for messages, dotted key, value."""
@@ -37,7 +37,7 @@ def fitting_preset(checkpoint: Checkpoint) -> str:
     Raises:
         UsageError: there is none, or more than one.
     """
-    facts = deduced(checkpoint)
+    facts = deduce_keys(checkpoint)
     fitting = _fitting_presets(facts)
     if len(fitting) == 1:
         return fitting[0]
@@ -58,7 +58,7 @@ def resolve(checkpoint: Checkpoint, preset: str, overrides: Sequence[Override] =
     Raises:
         UsageError: the preset is invalid, or contradicts the checkpoint.
     """
-    config, facts = load_config(preset, overrides), deduced(checkpoint)
+    config, facts = load_config(preset, overrides), deduce_keys(checkpoint)
     if config.objective not in _PUBLISHED:
         fitting = _fitting_presets(facts)
         raise UsageError(
@@ -98,7 +98,7 @@ def as_weights(checkpoint: Checkpoint, config: Config, images: Pixels | None, pa
     Raises:
         UsageError: the network is unsupported, or cannot be sampled without the training images.
     """
-    network, family = renamed(checkpoint, config), family_of(config)
+    network, family = rename_parameters(checkpoint, config), family_of(config)
     if images is not None:
         moments = family.measure_moments(images)
         data = ModelData(moments, None, family.measure_extras(images, moments))

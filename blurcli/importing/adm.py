@@ -29,7 +29,7 @@ _BLOCK = {
 _ATTENTION = {"norm": "norm", "qkv": "qkv", "project": "proj_out"}
 
 
-def deduced(checkpoint: Checkpoint) -> dict[str, Any]:
+def deduce_keys(checkpoint: Checkpoint) -> dict[str, Any]:
     """The keys of a preset that follow from the shapes of the parameters, dotted, with their values.
 
     Raises:
@@ -70,7 +70,7 @@ def deduced(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def renamed(checkpoint: Checkpoint, config: Config) -> Tensors:
+def rename_parameters(checkpoint: Checkpoint, config: Config) -> Tensors:
     """The parameters under the names, and in the shapes, of the U-Net of a configuration.
 
     Raises:

@@ -95,7 +95,7 @@ def load_weights(path: Path, reference: str | None = None) -> Weights:
     with checkpoint.naming_version(metadata, Run(path.parent.parent)):
         config, step = from_json(metadata["config"], name), checkpoint.read_step(metadata, name)
         try:
-            data = ModelData.taken_from(tensors, FAMILIES[config.process.kind].extra_tensors, config)
+            data = ModelData.from_tensors(tensors, FAMILIES[config.process.kind].extra_tensors, config)
         except KeyError as missing:
             raise UserError(f"{name}: the tensor {missing} is missing; the file is damaged") from None
         classes = _read_classes(metadata, config, name)

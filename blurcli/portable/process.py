@@ -155,7 +155,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         """
         settings, device = self._settings, state_device(unet.device)
         own = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        data = ModelData.taken_from(own, self._family.extra_tensors, self._settings)  # type: ignore[arg-type]
+        data = ModelData.from_tensors(own, self._family.extra_tensors, self._settings)  # type: ignore[arg-type]
         model = self._family.model(GuidedNetwork(self._calls(unet)), data)
         conditions: dict[str, Any] = {"guidance": sampling.guidance}
         if labels is not None:

@@ -82,17 +82,17 @@ class Output(ABC):
     description: ClassVar[str] = ""
     ignores: ClassVar[tuple[str, ...]] = ()
 
-    def check(self, path: Path, look: Presentation) -> None:
+    def check(self, path: Path, presentation: Presentation) -> None:
         """Raise, before the work, the errors of `write`, and refuse fields without effect.
 
         Raises:
             UsageError: the path or the presentation does not fit.
             UserError: a package is missing.
         """
-        for name, value in (("fps", look.fps), ("hold_sec", look.hold_sec)):
+        for name, value in (("fps", presentation.fps), ("hold_sec", presentation.hold_sec)):
             if value is not None and not math.isfinite(value):
                 raise OptionError(name, value, "must be a finite number")
-        unused = ", ".join(option(name) for name in self.ignores if getattr(look, name) is not None)
+        unused = ", ".join(option(name) for name in self.ignores if getattr(presentation, name) is not None)
         if unused:
             raise UsageError(f"{unused}: {path} is {self.description}; leave out {unused}")
 
@@ -100,25 +100,25 @@ class Output(ABC):
         """Raise, before the work, a UsageError for frames that are too large; sizes in pixels."""
 
     @abstractmethod
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         """Write trajectories with the same panels; existing files are replaced."""
 
 
 class AnimatedFile(Output):
     """A file in one of the `PICTURE_FORMATS`."""
 
-    def check(self, path: Path, look: Presentation) -> None:
+    def check(self, path: Path, presentation: Presentation) -> None:
         """Check the timing against the format."""
-        super().check(path, look)
-        check_animation(path, look.timing)
+        super().check(path, presentation)
+        check_animation(path, presentation.timing)
 
     def check_size(self, path: Path, width: int, height: int) -> None:
         """Check the size against the format."""
         PICTURE_FORMATS[path.suffix.lower()].check_size(path, width, height)
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         """Write all frames; the format follows the suffix."""
-        save_animation(look.pictures(trajectories), path, look.timing)
+        save_animation(presentation.pictures(trajectories), path, presentation.timing)
 
 
 class Page(Output):
@@ -127,9 +127,9 @@ class Page(Output):
     description = "a page, which has a zoom and shows time, log-SNR and blur"
     ignores = ("scale", "labels")
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         """Write the page; the browser enlarges its images."""
-        save_page(trajectories, path, title, look.timing, look.columns)
+        save_page(trajectories, path, title, presentation.timing, presentation.columns)
 
 
 class FrameFolder(Output):
@@ -138,9 +138,9 @@ class FrameFolder(Output):
     description = "a folder of single frames"
     ignores = ("fps", "hold_sec", "loop")
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         """Write every frame as a PNG named by its number, from 0000.png on."""
-        for number, frame in enumerate(look.pictures(trajectories)):
+        for number, frame in enumerate(presentation.pictures(trajectories)):
             with files.replacing(path / f"{number:04d}.png") as temporary:
                 frame.save(temporary, format="PNG", **mark("PNG"))
 
@@ -151,16 +151,16 @@ class FilmStrip(Output):
     description = "a still picture with one row per image"
     ignores = ("fps", "hold_sec", "loop", "columns")
 
-    def check(self, path: Path, look: Presentation) -> None:
+    def check(self, path: Path, presentation: Presentation) -> None:
         """Check the suffix, and refuse fields without effect."""
         if path.suffix.lower() != ".png":
             raise UsageError(f"{path}: a film strip is a still picture; end the name in .png")
-        super().check(path, look)
+        super().check(path, presentation)
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         """Write the strip as a PNG."""
         width_px = sum(frame.shape[-1] for frame in trajectories[0].panels[0].frames)
-        strip = film_strip(trajectories, look.scale or max(1, _STRIP_WIDTH_PX // width_px), bool(look.labels))
+        strip = film_strip(trajectories, presentation.scale or max(1, _STRIP_WIDTH_PX // width_px), bool(presentation.labels))
         with files.replacing(path) as temporary:
             strip.save(temporary, format="PNG", **mark("PNG"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base.errors import UsageError, UserError, option, quoted
-from blurcli.workflows.session import Assignments, load_torch, named_weights, overrides_of, read_weights, training_source
+from blurcli.workflows.session import Assignments, load_torch, overrides_of, read_weights, resolve_weights, training_source
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
@@ -52,13 +52,13 @@ def set_up(model: str, data: str | None, run: Path | None, assignments: Assignme
         UserError: the model's file is damaged.
     """
     load_torch()
-    from blurcli.base.runs import named_run
+    from blurcli.base.runs import resolve_run
     from blurcli.config import load_config, resolve_source
 
-    source, own_run = named_weights(model)
+    source, own_run = resolve_weights(model)
     teacher = read_weights(source)
     check_teacher(teacher)
-    folder = named_run(run) if run is not None else (own_run or _run_of(source)).distilled
+    folder = resolve_run(run) if run is not None else (own_run or _run_of(source)).distilled
     assigned = overrides_of(assignments)
     if data is not None:
         assigned.append((f"{option('data')} {data}", "data.source", resolve_source(data)))

@@ -31,7 +31,7 @@ _MARK = re.compile(r"\n<!-- written by blurdiff push; sha256 of the text above: 
 
 
 @dataclass(frozen=True)
-class Share:
+class SharingOptions:
     """The options of sharing a model.
 
     Attributes:
@@ -51,8 +51,12 @@ class Share:
     precision: str | None = None
 
 
-def write_share(
-    weights: Weights, share: Share, folder: Path, device: torch.device, on_progress: Callable[[float], None] = lambda done: None
+def write_shared(
+    weights: Weights,
+    share: SharingOptions,
+    folder: Path,
+    device: torch.device,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> None:
     """Write all files of a shared model into a folder, for upload.
 
@@ -84,8 +88,8 @@ def write_share(
         temporary.write_text(marked(_card(shared, model, share, own)), encoding="utf-8")
 
 
-def sampled_images(weights: Weights, share: Share) -> int:
-    """The number of images that `write_share` samples."""
+def sampled_images(weights: Weights, share: SharingOptions) -> int:
+    """The number of images that `write_shared` samples."""
     return share.n + (_animated_count(weights.config.data.image_size) if share.animation else 0)
 
 
@@ -124,7 +128,7 @@ def _scale(count: int, weights: Weights, width_px: int) -> int:
     return max(1, width_px // width)
 
 
-def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) -> str:
+def _card(weights: Weights, model: Pipeline, share: SharingOptions, scores: list[Score]) -> str:
     """The text of a model card."""
     config, data = weights.config, weights.config.data
     name = share.reference.removeprefix("hf://")

@@ -310,7 +310,7 @@ class StartOptions:
         return Start(image, self.time, self.init_blurred, noise)
 
 
-def named_file(name: str) -> Path | str:
+def resolve_file(name: str) -> Path | str:
     """Resolve the name of weights: a reference on the hub, a bundled model, or a file.
 
     Raises:
@@ -325,20 +325,20 @@ def named_file(name: str) -> Path | str:
     return bundled.MODELS[name] if name in bundled.MODELS and not path.is_file() else path
 
 
-def named_weights(name: str) -> tuple[Path | str, Run | None]:
-    """Resolve the name of weights, as `named_file` or by a run folder; returns the weights and the run.
+def resolve_weights(name: str) -> tuple[Path | str, Run | None]:
+    """Resolve the name of weights, as `resolve_file` or by a run folder; returns the weights and the run.
 
     Raises:
         UsageError: a run folder without weights.
     """
-    from blurcli.base.runs import Run, named_run
+    from blurcli.base.runs import Run, resolve_run
     from blurcli.config.source_names import expand_home
 
     # A run may have the bundled model's name.
     own = Run(Path(expand_home(name)))
-    found = own.path if own.config_path.exists() else named_file(name)
+    found = own.path if own.config_path.exists() else resolve_file(name)
     if isinstance(found, Path):
-        found = named_run(found).path
+        found = resolve_run(found).path
     if isinstance(found, Path) and found.is_dir():
         run = Run(found)
         return run.newest_weights(), run

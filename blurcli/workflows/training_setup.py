@@ -100,7 +100,7 @@ def set_up(
         UsageError: neither preset, data nor run is given, or the length is given twice.
     """
     from blurcli.base import console
-    from blurcli.base.runs import named_run
+    from blurcli.base.runs import resolve_run
     from blurcli.config import resolve_source
 
     if preset is None and run is None and data is None:
@@ -114,7 +114,7 @@ def set_up(
         _check_purpose(purpose, preset, data)
     config = None if preset is None else resolve_preset(preset, data, assignments)
     if run is not None:
-        folder = named_run(run)
+        folder = resolve_run(run)
         if folder.path != run:
             console.notify(f"{option('run')} {run}: no such run here; using {folder.path}")
         _repair_config(folder)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from blurcli import evaluate
 from blurcli.api.data import TrainingImages, source_of
-from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_whole
+from blurcli.api.options import MAX_SEED, SamplingKeywords, check_names, check_whole
 from blurcli.base import console
 from blurcli.workflows.scoring import ScoringOptions, check_enough
 
 
-class ScoreOptions(SamplingOptions, total=False):
+class ScoreKeywords(SamplingKeywords, total=False):
     """Options of scoring.
 
     Keys:
@@ -45,12 +45,12 @@ class ScoreOptions(SamplingOptions, total=False):
 
 
 def scoring_options(data: TrainingImages | None, options: Mapping[str, Any]) -> ScoringOptions:
-    """Check the options of a score; `options` has keys of `ScoreOptions`.
+    """Check the options of a score; `options` has keys of `ScoreKeywords`.
 
     Raises:
         UsageError: an option is out of its range.
     """
-    check_names("score", options, ScoreOptions)
+    check_names("score", options, ScoreKeywords)
     if options.get("n") is not None:
         check_whole("n", options["n"], 2)
     check_whole("seed", options.get("seed", 0), 0, MAX_SEED)
