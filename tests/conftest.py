@@ -13,7 +13,6 @@ from PIL import Image
 from processes import Process, Result
 
 from blurcli.core.moments import DataMoments
-from blurcli.training import Reporter, SilentReporter
 
 # Small enough that a step takes milliseconds; 8 px and two levels still use every kind of layer.
 TINY = (
@@ -58,8 +57,10 @@ class SeededDraws:
         return torch.rand(self._count, dtype=torch.float64, generator=self._generator)
 
 
-def reporter(**given: Any) -> Reporter:
+def reporter(**given: Any) -> Any:
     """A reporter of a training with these methods and `draw_preview`; others do nothing."""
+    from blurcli.training import SilentReporter
+
     made = SilentReporter()
     vars(made).update(given)
     return made

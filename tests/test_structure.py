@@ -88,6 +88,31 @@ def test_imports_have_no_circles() -> None:
     TopologicalSorter({path: set(imported_files(path)) for path in FILES}).prepare()
 
 
+def test_public_methods_have_docstrings_of_their_own_or_inherited_ones() -> None:
+    classes = {
+        node.name: node
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def documented(name: str) -> set[str]:
+        node = classes.get(name)
+        if node is None:
+            return set()
+        own = {f.name for f in node.body if isinstance(f, ast.FunctionDef) and ast.get_docstring(f)}
+        return own.union(*(documented(base.id) for base in node.bases if isinstance(base, ast.Name)))
+
+    public = {
+        f"{name}.{f.name}": f.name in documented(name)
+        for name, node in classes.items()
+        if not name.startswith("_")
+        for f in node.body
+        if isinstance(f, ast.FunctionDef) and not f.name.startswith("_")
+    }
+    assert not [name for name, has_docstring in public.items() if not has_docstring]
+
+
 def test_every_room_has_a_floor() -> None:
     assert {room_of(path) for path in FILES} - {"__init__"} == set().union(*FLOORS)
 

@@ -158,7 +158,6 @@ class _PaceColumn(ProgressColumn):
         self._pace, self._text = pace, text
 
     def render(self, task: Task) -> Text:
-        """The text."""
         return Text(self._text(self._pace))
 
 

@@ -93,7 +93,6 @@ class _Reporter:
         self._estimated = False
 
     def notify(self, text: str) -> None:
-        """Show a message."""
         from blurcli.base import console
 
         console.notify(text)
@@ -147,6 +146,5 @@ class _Reporter:
         console.notify(f"trained to step {self._pace.total:,} in {duration(self._pace.elapsed_sec)}{note}{seen}")
 
     def on_log(self, metrics: Metrics) -> None:
-        """Show the metrics of a log interval."""
         loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
         self._update(metrics.step, note=f"{loss}, {metrics.images_per_sec:.0f} images/s")

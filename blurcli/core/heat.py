@@ -61,11 +61,9 @@ class HeatDissipation(Process):
 
     @property
     def title(self) -> str:
-        """The name of the process and its blur, for display."""
         return f"heat dissipation, up to {self.blur_sigma_max:g} px"
 
     def blur_sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
         level = t * self.levels
         octaves = math.log(self.blur_sigma_max / self.blur_sigma_min) * (level - 1) / (self.levels - 1)
         return torch.where(level < 1, level * self.blur_sigma_min, self.blur_sigma_min * torch.exp(octaves))

@@ -60,11 +60,9 @@ class DctFilter(Measurement):
             raise ValueError(f"boxes of {self.box} px do not divide images of {tuple(self.response.shape[-2:])}")
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         return idct2(self.seen(dct2(x)))
 
     def transpose(self, y: Tensor) -> Tensor:
-        """See `Measurement`."""
         return idct2(self.back(dct2(y)))
 
     def seen(self, x_dct: Tensor) -> Tensor:
@@ -133,7 +131,6 @@ class Mask(Measurement):
     known: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         return self.known.to(x) * x
 
     def transpose(self, y: Tensor) -> Tensor:
@@ -146,7 +143,6 @@ class Mask(Measurement):
         return share**2 * r + share * (1 - share) * r.mean((-2, -1), keepdim=True)
 
     def information(self, p: Tensor) -> Tensor:
-        """See `Measurement`."""
         return self._share(p) ** 2 * p
 
     def _share(self, like: Tensor) -> Tensor:
@@ -164,7 +160,6 @@ class Convolution(Measurement):
     kernel: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         rows, columns = self._reflected(x.shape[-2:], x.device)
         padded = x[..., rows, :][..., columns]
         product = torch.fft.rfft2(padded) * self._spectrum(padded)
@@ -172,7 +167,6 @@ class Convolution(Measurement):
         return filtered[..., self._inner(0, x), self._inner(1, x)]
 
     def transpose(self, y: Tensor) -> Tensor:
-        """See `Measurement`."""
         rows, columns = self._reflected(y.shape[-2:], y.device)
         padded = y.new_zeros(*y.shape[:-2], len(rows), len(columns))
         padded[..., self._inner(0, y), self._inner(1, y)] = y
@@ -182,11 +176,9 @@ class Convolution(Measurement):
         return torch.zeros_like(y).index_add_(-1, columns, folded)
 
     def variance(self, r: Tensor) -> Tensor:
-        """See `Measurement`."""
         return response(self.kernel, (r.shape[-2], r.shape[-1])).to(r) ** 2 * r
 
     def information(self, p: Tensor) -> Tensor:
-        """See `Measurement`."""
         return self.variance(p)
 
     def _spectrum(self, padded: Tensor) -> Tensor:
@@ -221,25 +213,21 @@ class Chain(Measurement):
     parts: tuple[Measurement, ...]
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in self.parts:
             x = part.apply(x)
         return x
 
     def transpose(self, y: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in reversed(self.parts):
             y = part.transpose(y)
         return y
 
     def variance(self, r: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in self.parts:
             r = part.variance(r)
         return r
 
     def information(self, p: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in reversed(self.parts):
             p = part.information(p)
         return p

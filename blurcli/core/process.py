@@ -146,7 +146,6 @@ class BlurringDiffusion(Process):
 
     @property
     def title(self) -> str:
-        """A short description of the blur, for display."""
         return self._blur.title
 
     @property
@@ -165,15 +164,12 @@ class BlurringDiffusion(Process):
         return (torch.cos(self._angle(precise))[:, None, None, None] * scaling).to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
         return torch.sin(self._angle(self._times(t)))[:, None, None, None].to(t.dtype)
 
     def blur_sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
         return self._blur.sigma(t)
 
     def logsnr(self, t: Tensor) -> Tensor:
-        """log (alpha / sigma)^2 of the image mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
         return -2 * torch.log(torch.tan(self._angle(t)))
 
     @property
@@ -187,7 +183,6 @@ class BlurringDiffusion(Process):
         return t.clamp(0, 1)
 
     def uniform_in_logsnr(self, count: int) -> Tensor:
-        """`count` times from 0 to 1, (count,) float64, uniform in the log-SNR."""
         fraction = torch.linspace(0, 1, count, dtype=torch.float64)
         return self.time_at(self.logsnr_max + fraction * (self.logsnr_min - self.logsnr_max))
 

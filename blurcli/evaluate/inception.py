@@ -108,7 +108,6 @@ def _address(mode: str) -> str:
 
 
 def _clean_fid_path(mode: str) -> Path:
-    """The location at which clean-fid stores the file."""
     if mode == "legacy_pytorch":
         return Path(torch.hub.get_dir()) / "checkpoints" / _STATE.name
     return Path("./" if platform.system() == "Windows" else "/tmp") / _TORCHSCRIPT.name

@@ -32,7 +32,6 @@ class BlurringModel(FamilyModel):
 
     @cached_property
     def denoiser(self) -> Denoiser:
-        """See `FamilyModel.denoiser`."""
         denoiser: Denoiser = self.trainable  # type: ignore[assignment]  # every objective of this family is one
         if self.data.gain is None:
             return denoiser
@@ -45,7 +44,6 @@ class BlurringModel(FamilyModel):
         return whitened_space_of(self.family, self.data.moments)
 
     def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
-        """See `FamilyModel.plan`."""
         method = SAMPLERS[sampling.sampler]
         sampler = method(**{name: getattr(sampling, name) for name in method.option_names()})
         time = None if start.image is None else start.strength
@@ -56,13 +54,11 @@ class BlurringModel(FamilyModel):
     def sample(
         self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
     ) -> Tensor:
-        """See `FamilyModel.sample`."""
         eps = noise(like)
         z = eps if start.image is None else self._diffuse(start, start.strength, eps)
         return sample_by_plan(partial(self.denoiser, **conditions), plan, z, noise, on_step)
 
     def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig) -> Bound:
-        """See `FamilyModel.bound`."""
         colors, calls = self.data.moments.space, likelihood.calls
         return variational_bound(self.denoiser, self.space, x, noise, calls=calls, steps=likelihood.steps, model_space=colors)
 
@@ -84,7 +80,6 @@ class BlurringFamily(Family):
         return BlurringDiffusion(self.config.data.image_size, **self._process_options())
 
     def model(self, network: Network, data: ModelData) -> BlurringModel:
-        """See `Family.model`."""
         return BlurringModel(self, network, data)
 
     def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
@@ -102,7 +97,6 @@ class BlurringFamily(Family):
         return times
 
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
-        """See `Family.resolve_likelihood`."""
         self.require_mean_estimate()
         if likelihood.delta is not None:
             reason = "is the noise of heat dissipation's steps, and this model is of another family; leave it out"
@@ -110,11 +104,9 @@ class BlurringFamily(Family):
         return likelihood
 
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
-        """See `Family.describe_likelihood`."""
         return "continuous time" if likelihood.steps is None else f"{likelihood.steps} ancestral steps"
 
     def describe_process(self) -> str:
-        """See `Family.describe_process`."""
         process = self.process
         noise = f"log-SNR from {process.logsnr_max:+g} at t = 0 to {process.logsnr_min:+g} at t = 1"
         if process.blur_sigma_max == 0:

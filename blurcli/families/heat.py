@@ -48,7 +48,6 @@ class HeatModel(FamilyModel):
 
     @cached_property
     def denoiser(self) -> Denoiser:
-        """See `FamilyModel.denoiser`."""
         self.family.require_image_objective()
         return self.trainable  # type: ignore[return-value]  # every objective that predicts images is one
 
@@ -76,7 +75,6 @@ class HeatModel(FamilyModel):
     def sample(
         self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
     ) -> Tensor:
-        """See `FamilyModel.sample`."""
         if start.image is None:
             low = noise.pick(self.blurred_bank)
             blurred = torch.zeros_like(like)
@@ -87,7 +85,6 @@ class HeatModel(FamilyModel):
         return sample_heat(self.predictor, plan, z, noise, on_step, **conditions)
 
     def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig) -> Bound:
-        """See `FamilyModel.bound`."""
         assert likelihood.delta is not None
         delta, space = self.family.noise_in_model_space(likelihood.delta), self.data.moments.space
         return heat_bound(self.predictor, x, noise, self.blurred_bank, delta, calls=likelihood.calls, model_space=space)
@@ -111,7 +108,6 @@ class HeatFamily(Family):
         return HeatDissipation(self.config.data.image_size, **options)
 
     def require_restorer(self) -> None:
-        """See `Family.require_restorer`."""
         raise UsageError(
             "this model uses heat dissipation, and its states have too little noise to weigh against a photo's: use a model "
             "with process.kind diffusion, or start from a blurred photo with: blurdiff sample --init-image PHOTO --init-blurred"
@@ -123,7 +119,6 @@ class HeatFamily(Family):
         return self.process.levels
 
     def model(self, network: Network, data: ModelData) -> HeatModel:
-        """See `Family.model`."""
         return HeatModel(self, network, data)
 
     def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
@@ -160,7 +155,6 @@ class HeatFamily(Family):
             raise OptionError("steps", sampling.steps, f"this model has {levels} levels and takes {bound} as many steps")
 
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
-        """See `Family.resolve_likelihood`."""
         if likelihood.steps is not None:
             reason = "the bound of heat dissipation has the steps of its levels; leave the option out"
             raise OptionError("steps", likelihood.steps, reason)
@@ -171,11 +165,9 @@ class HeatFamily(Family):
         return replace(likelihood, delta=delta)
 
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
-        """See `Family.describe_likelihood`."""
         return f"{self.process.levels} levels of heat dissipation, delta {likelihood.delta}"
 
     def describe_process(self) -> str:
-        """See `Family.describe_process`."""
         process = self.process
         return (
             f"inverse heat dissipation; {process.levels} blur levels, log-spaced from {process.blur_sigma_min:g} to "

@@ -122,7 +122,6 @@ def _check_token(repository: str, user: dict[str, Any]) -> None:
 
 
 def _card(api: HfApi, repository: str, branch: str | None, info: Any) -> str | None:
-    """The text of the model card of a branch."""
     if CARD not in [sibling.rfilename for sibling in info.siblings or []]:
         return None
     return Path(api.hf_hub_download(repository, CARD, revision=branch)).read_text(encoding="utf-8", errors="replace")

@@ -46,12 +46,10 @@ class MLflow(Tracker):
         return self._id
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values."""
         now = int(1000 * time.time())
         self._client.log_batch(self._id, metrics=[self._metric(name, value, now, step) for name, value in values.items()])
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Log a picture."""
         self._client.log_image(self._id, picture, key=name, step=step)
 
     def end(self, status: Status) -> None:

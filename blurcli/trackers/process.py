@@ -75,15 +75,12 @@ class TrackerProcess(Tracker):
         self._call("begin", **asdict(run))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Pass values on."""
         self._call("metrics", step=step, values=dict(values))
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Forward a picture."""
         self._call("image", step=step, name=name, picture=picture)
 
     def rewind(self, step: int) -> None:
-        """Pass it on."""
         self._call("rewind", step=step)
 
     def end(self, status: Status) -> None:

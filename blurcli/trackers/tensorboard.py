@@ -30,12 +30,10 @@ class TensorBoard(Tracker):
         self._folder = run.folder
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars."""
         for name, value in values.items():
             self._opened().add_scalar(name, value, step)
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Write a picture."""
         self._opened().add_image(name, picture, step, dataformats="HWC")
 
     def rewind(self, step: int) -> None:

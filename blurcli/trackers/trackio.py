@@ -32,7 +32,6 @@ class Trackio(Tracker):
         return name
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values."""
         self._run.log(dict(values), step=step)
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:

@@ -59,11 +59,9 @@ class Wandb(Tracker):
         )
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values."""
         self._log(step, dict(values))
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Log a picture."""
         self._log(step, {name: self._wandb.Image(picture)})
 
     def end(self, status: Status) -> None:

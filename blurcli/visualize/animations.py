@@ -144,7 +144,6 @@ class Gif(PillowFormat):
         super().__init__("GIF", Limits(1000 / _GIF_MIN_MS, 655.35, 65536, 65535), (("disposal", 1), ("optimize", False)))
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
-        """Write all frames in one palette."""
         # The file has the number of repetitions after the first time; without it, the animation is played once.
         loop = {} if timing.loop == 1 else {"loop": max(0, timing.loop - 1)}
         self._save(with_shared_palette(pictures), path, timing.durations_ms(len(pictures), 10, _GIF_MIN_MS), loop)

@@ -108,16 +108,13 @@ class AnimatedFile(Output):
     """A file in one of the `PICTURE_FORMATS`."""
 
     def check(self, path: Path, presentation: Presentation) -> None:
-        """Check the timing against the format."""
         super().check(path, presentation)
         check_animation(path, presentation.timing)
 
     def check_size(self, path: Path, width: int, height: int) -> None:
-        """Check the size against the format."""
         PICTURE_FORMATS[path.suffix.lower()].check_size(path, width, height)
 
     def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
-        """Write all frames; the format follows the suffix."""
         save_animation(presentation.pictures(trajectories), path, presentation.timing)
 
 
@@ -158,7 +155,6 @@ class FilmStrip(Output):
         super().check(path, presentation)
 
     def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
-        """Write the strip as a PNG."""
         width_px = sum(frame.shape[-1] for frame in trajectories[0].panels[0].frames)
         strip = film_strip(trajectories, presentation.scale or max(1, _STRIP_WIDTH_PX // width_px), bool(presentation.labels))
         with files.replacing(path) as temporary:

@@ -27,7 +27,6 @@ class Consistency(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Always."""
         return True
 
     def times(self, space: WhitenedSpace | None, steps: int, start: float) -> list[float]:
