@@ -10,23 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    AssignmentsOption,
-    ClassOption,
-    DeltaOption,
-    DeviceOption,
-    GuidanceOption,
-    GuideOption,
-    JsonOption,
-    PrecisionOption,
-    RunOption,
-    SamplerOption,
-    SeedOption,
-    StepsOption,
-    WeightsOption,
-    find_weights,
-    show,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights, show
 from blurcli.workflows.session import load_images, load_model, photo_size, read_photo, resolve_preset, training_source
 
 if TYPE_CHECKING:
@@ -47,10 +32,10 @@ def animate(
         Path,
         typer.Argument(help=".gif, .webp, .png or .apng (animated), .mp4, .html (page), or a folder."),
     ],
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Preset to show forward, without a trained model.")] = None,
-    assignments: AssignmentsOption = None,
+    assignments: common.AssignmentsOption = None,
     compare: Annotated[
         list[str] | None,
         typer.Option("--compare", help="Run, weights or preset to show beside it; repeatable."),
@@ -102,16 +87,16 @@ def animate(
     labels: Annotated[bool, typer.Option("--labels", help="Write time, log-SNR and blur on every frame.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="All frames in one still .png, from left to right.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Play the animation in the terminal, too.")] = False,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    delta: DeltaOption = None,
-    label: ClassOption = None,
-    guidance: GuidanceOption = None,
-    guide: GuideOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    sampler: common.SamplerOption = None,
+    steps: common.StepsOption = None,
+    delta: common.DeltaOption = None,
+    label: common.ClassOption = None,
+    guidance: common.GuidanceOption = None,
+    guide: common.GuideOption = None,
+    seed: common.SeedOption = 0,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Animate how images emerge from noise, or dissolve in it.
 

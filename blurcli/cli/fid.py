@@ -11,32 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    BatchSizeOption,
-    CalibrationOption,
-    ClassOption,
-    DeltaOption,
-    DeviceOption,
-    EtaOption,
-    FeaturesOption,
-    FinalOption,
-    ForceOption,
-    GuidanceOption,
-    GuideOption,
-    InceptionOption,
-    JsonOption,
-    ModeOption,
-    PrecisionOption,
-    PublishedOption,
-    ReferenceOption,
-    RunOption,
-    SamplerOption,
-    SeedOption,
-    SplitOption,
-    StepsOption,
-    WeightsOption,
-    find_weights,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights
 from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 from blurcli.workflows.session import distributed_context, load_model, started_by_torchrun
 
@@ -46,45 +22,45 @@ if TYPE_CHECKING:
 
 
 def fid(
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     samples: Annotated[
         Path | None, typer.Option("--samples", help="Score these images (folder, .zip or .npz) instead of a model.")
     ] = None,
     size: Annotated[
         int | None, typer.Option("--size", min=4, help="Resize and crop --samples to this square. [default: unchanged]")
     ] = None,
-    data: ReferenceOption = None,
-    published: PublishedOption = None,
+    data: common.ReferenceOption = None,
+    published: common.PublishedOption = None,
     n: Annotated[
         int | None,
         typer.Option("--n", min=2, help="Number of images; of --samples, evenly spaced. [default: the preset's, or all]"),
     ] = None,
-    split: SplitOption = None,
-    mode: ModeOption = None,
-    features: FeaturesOption = None,
-    inception: InceptionOption = None,
-    force: ForceOption = False,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    eta: EtaOption = None,
-    delta: DeltaOption = None,
-    label: ClassOption = None,
-    guidance: GuidanceOption = None,
-    guide: GuideOption = None,
-    final: FinalOption = None,
-    seed: SeedOption = 0,
+    split: common.SplitOption = None,
+    mode: common.ModeOption = None,
+    features: common.FeaturesOption = None,
+    inception: common.InceptionOption = None,
+    force: common.ForceOption = False,
+    sampler: common.SamplerOption = None,
+    steps: common.StepsOption = None,
+    eta: common.EtaOption = None,
+    delta: common.DeltaOption = None,
+    label: common.ClassOption = None,
+    guidance: common.GuidanceOption = None,
+    guide: common.GuideOption = None,
+    final: common.FinalOption = None,
+    seed: common.SeedOption = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Sets of images, from --seed on: mean and spread.")] = 1,
-    batch_size: BatchSizeOption = None,
-    calibrated: CalibrationOption = True,
+    batch_size: common.BatchSizeOption = None,
+    calibrated: common.CalibrationOption = True,
     name: Annotated[str, typer.Option("--name", help="Label of the score in evaluations.jsonl.")] = "",
     plot: Annotated[
         Path | None,
         typer.Option("--plot", help="Plot of power spectra, .png or .svg. [default: spectrum-*.png in the run folder]"),
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Score images against reference images: FID, KID and others.
 

@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    CalibrationOption,
-    CountOption,
-    DeltaOption,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
-    ReferenceOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    WeightsOption,
-    find_weights,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights
 from blurcli.workflows.session import chosen_count, load_model, reference_images
 
 if TYPE_CHECKING:
@@ -29,21 +17,21 @@ if TYPE_CHECKING:
 
 
 def likelihood(
-    run: RunOption = None,
-    weights: WeightsOption = None,
-    data: ReferenceOption = None,
-    split: SplitOption = None,
-    n: CountOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
+    data: common.ReferenceOption = None,
+    split: common.SplitOption = None,
+    n: common.CountOption = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Bound for this number of ancestral steps. [default: continuous time]")
     ] = None,
-    delta: DeltaOption = None,
+    delta: common.DeltaOption = None,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls per image; more are more precise.")] = 32,
-    seed: SeedOption = 0,
-    calibrated: CalibrationOption = True,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    seed: common.SeedOption = 0,
+    calibrated: common.CalibrationOption = True,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Bound the negative log-likelihood of images.
 

@@ -11,26 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    BatchSizeOption,
-    CalibrationOption,
-    ClassOption,
-    DeltaOption,
-    DeviceOption,
-    EtaOption,
-    FinalOption,
-    GuidanceOption,
-    GuideOption,
-    JsonOption,
-    PrecisionOption,
-    RunOption,
-    SamplerOption,
-    SeedOption,
-    StepsOption,
-    WeightsOption,
-    find_weights,
-    show,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights, show
 from blurcli.workflows.session import StartOptions, distributed_context, load_model
 
 if TYPE_CHECKING:
@@ -44,21 +26,21 @@ _WORTH_TELLING = 100 << 20  # bytes
 
 
 def sample(
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Use the run's distilled model (blurdiff distill): fewer steps.")
     ] = False,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 64,
-    sampler: SamplerOption = None,
-    steps: StepsOption = None,
-    eta: EtaOption = None,
-    delta: DeltaOption = None,
-    label: ClassOption = None,
-    guidance: GuidanceOption = None,
-    guide: GuideOption = None,
-    final: FinalOption = None,
-    seed: SeedOption = 0,
+    sampler: common.SamplerOption = None,
+    steps: common.StepsOption = None,
+    eta: common.EtaOption = None,
+    delta: common.DeltaOption = None,
+    label: common.ClassOption = None,
+    guidance: common.GuidanceOption = None,
+    guide: common.GuideOption = None,
+    final: common.FinalOption = None,
+    seed: common.SeedOption = 0,
     init_image: Annotated[
         Path | None, typer.Option("--init-image", help="Start from this photo, diffused, instead of noise.")
     ] = None,
@@ -76,8 +58,8 @@ def sample(
     share_noise: Annotated[
         bool, typer.Option("--share-noise", help="Give all images the same noise per step; each has its own start.")
     ] = False,
-    batch_size: BatchSizeOption = None,
-    calibrated: CalibrationOption = True,
+    batch_size: common.BatchSizeOption = None,
+    calibrated: common.CalibrationOption = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="grid.png, a folder for single images, or x.npz. [default: a grid in samples/ of the run]"),
@@ -86,9 +68,9 @@ def sample(
         int | None, typer.Option("--scale", min=1, help="Enlargement of a grid by whole pixels. [default: about 512 px]")
     ] = None,
     preview: Annotated[bool, typer.Option("--show", "--preview", help="Show the first images in the terminal, too.")] = False,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Sample images: from noise, from a photo, or between two seeds.
 

@@ -9,24 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from blurcli.base.errors import UsageError, did_you_mean
-from blurcli.cli.common import (
-    BatchSizeOption,
-    CalibrationOption,
-    DeviceOption,
-    FeaturesOption,
-    ForceOption,
-    InceptionOption,
-    JsonOption,
-    ModeOption,
-    PrecisionOption,
-    PublishedOption,
-    ReferenceOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    WeightsOption,
-    find_weights,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights
 from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 from blurcli.workflows.session import load_model
 
@@ -35,8 +19,8 @@ _COLUMNS = ("steps", "mean", "min", "max", "seeds")
 
 
 def sweep(
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     steps: Annotated[
         str | None,
         typer.Option("--steps", help=f"Numbers of steps, separated by commas. [default: {_STEPS}; distilled {_FEW_STEPS}]"),
@@ -45,23 +29,23 @@ def sweep(
         str | None, typer.Option("--samplers", help="Samplers, separated by commas. [default: all for the model's family]")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Sets of images per point, from --seed on.")] = 1,
-    seed: SeedOption = 0,
-    data: ReferenceOption = None,
+    seed: common.SeedOption = 0,
+    data: common.ReferenceOption = None,
     n: Annotated[int | None, typer.Option("--n", min=2, help="Images per score. [default: the preset's]")] = None,
-    published: PublishedOption = None,
-    split: SplitOption = None,
-    mode: ModeOption = None,
-    features: FeaturesOption = None,
-    inception: InceptionOption = None,
-    force: ForceOption = False,
-    batch_size: BatchSizeOption = None,
-    calibrated: CalibrationOption = True,
+    published: common.PublishedOption = None,
+    split: common.SplitOption = None,
+    mode: common.ModeOption = None,
+    features: common.FeaturesOption = None,
+    inception: common.InceptionOption = None,
+    force: common.ForceOption = False,
+    batch_size: common.BatchSizeOption = None,
+    calibrated: common.CalibrationOption = True,
     out: Annotated[
         Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: sweep-*.png in the run folder]")
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Score samplers against their numbers of steps: table and plot.
 
