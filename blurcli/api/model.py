@@ -17,7 +17,7 @@ from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.options import MAX_SEED, SamplingKeywords, check_names, check_pixels, check_range, check_whole
 from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoreKeywords, restore
-from blurcli.api.score_keywords import ScoreKeywords, score_images, scoring_options
+from blurcli.api.score_keywords import ScoreKeywords, scoring_options
 from blurcli.base import console
 from blurcli.base.errors import OptionError
 from blurcli.base.runs import Run
@@ -25,7 +25,7 @@ from blurcli.config import Config
 from blurcli.families import SamplingConfig
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.workflows import session
-from blurcli.workflows.scoring import evaluations_path
+from blurcli.workflows.scoring import check_enough, evaluations_path, score_images
 
 
 class SampleKeywords(SamplingKeywords, total=False):
@@ -171,7 +171,8 @@ class Model:
         config, count = self.config, options.get("n") or self.config.score.n
         scorer = chosen.scorer(config, self.run, (config.data.channels, *config.data.image_size))
         images = evaluate.ModelImages(self.pipeline, self.step, count, options.get("seed", 0), self.sampling(options))
-        result = score_images(scorer, images, count, options, weights=str(self.path))
+        check_enough(scorer, count, options.get("force", False))
+        result = score_images(scorer, images, count, name=options.get("name", ""), weights=str(self.path))
         if self.run is not None:
             evaluate.record(evaluations_path(self.run), result)
         return result

@@ -1,4 +1,4 @@
-"""The options of `Model.score` and `blurcli.score`, and the scoring itself."""
+"""The options of `Model.score` and `blurcli.score`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from blurcli import evaluate
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.options import MAX_SEED, SamplingKeywords, check_names, check_whole
-from blurcli.base import console
-from blurcli.workflows.scoring import ScoringOptions, check_enough
+from blurcli.workflows.scoring import ScoringOptions
 
 
 class ScoreKeywords(SamplingKeywords, total=False):
@@ -64,12 +62,3 @@ def scoring_options(data: TrainingImages | None, options: Mapping[str, Any]) -> 
         None if inception is None else Path(inception),
         options.get("device", "auto"),
     )
-
-
-def score_images(
-    scorer: evaluate.Scorer, images: evaluate.ScoredImages, count: int, options: Mapping[str, Any], **labels: str
-) -> dict[str, Any]:
-    """Score `count` images, with a progress bar; `labels` are further keys of the result."""
-    check_enough(scorer, count, options.get("force", False))
-    with console.progress(f"scoring {count:,} images", count) as update, evaluate.with_progress(images, update) as on_batch:
-        return scorer.score(images, on_batch, name=options.get("name", ""), **labels)

@@ -12,7 +12,8 @@ from blurcli import evaluate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
-from blurcli.api.score_keywords import ScoreKeywords, score_images, scoring_options
+from blurcli.api.score_keywords import ScoreKeywords, scoring_options
+from blurcli.workflows.scoring import check_enough, score_images
 
 _BATCH = 256
 
@@ -46,4 +47,5 @@ def score(
     scorer = chosen.scorer(None, None, rows.shape[1:])
     parts = (torch.from_numpy(np.ascontiguousarray(rows[i : i + _BATCH])) for i in range(0, count, _BATCH))
     stored = evaluate.StoredImages(parts, count, {"samples": "an array", "samples_found": len(given)})
-    return score_images(scorer, stored, count, options)
+    check_enough(scorer, count, options.get("force", False))
+    return score_images(scorer, stored, count, name=options.get("name", ""))

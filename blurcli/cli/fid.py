@@ -13,7 +13,7 @@ import typer
 from blurcli.base.errors import UsageError
 from blurcli.cli import common
 from blurcli.cli.common import find_weights
-from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path, score_images
 from blurcli.workflows.session import distributed_context, load_model, started_by_torchrun
 
 if TYPE_CHECKING:
@@ -109,9 +109,8 @@ def fid(
         check_enough(task.scorer, task.count, force)
         scores = []
         for number, images in enumerate(task.sets, start=seed):
-            title = f"scoring {task.count:,} images" + ("" if repeats == 1 else f" of seed {number}")
-            with console.progress(title, task.count) as update, evaluate.with_progress(images, update) as on_batch:
-                scores.append(task.scorer.score(images, on_batch, name=name, **task.labels))
+            title = "" if repeats == 1 else f"scoring {task.count:,} images of seed {number}"
+            scores.append(score_images(task.scorer, images, task.count, title, name=name, **task.labels))
             evaluate.record(task.record, scores[-1])
     plot = plot or task.plot
     if plot is not None:

@@ -11,7 +11,7 @@ import typer
 from blurcli.base.errors import UsageError, did_you_mean
 from blurcli.cli import common
 from blurcli.cli.common import find_weights
-from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path, score_images
 from blurcli.workflows.session import load_model
 
 _STEPS, _FEW_STEPS = "5,10,20,50,100", "1,2,4"
@@ -89,8 +89,7 @@ def sweep(
     missing = [point for point in points if _identity({**point.protocol, **expected}) not in known]
     for done, point in enumerate(missing, start=1):
         label = f"{point.sampling.sampler}, {point.sampling.steps} steps, seed {point.seed} ({done} of {len(missing)})"
-        with console.progress(label, count) as update, evaluate.with_progress(point, update) as on_batch:
-            score = scorer.score(point, on_batch, name="", weights=str(path))
+        score = score_images(scorer, point, count, label, name="", weights=str(path))
         console.notify(f"{label}: {title} {score[metric]:.4f}")
         scores.append(score)
         evaluate.record(record, score)
@@ -100,8 +99,8 @@ def sweep(
     rows = _summary(shown, metric, {**usual, "eta": 0.0})
     plots.save_sweep(rows, f"{title} ({scorer.protocol['features']}, {count:,} images)", out)
     if as_json:
-        common = {key: value for key, value in usual.items() if key not in (*evaluate.SAMPLING, "seed")}
-        console.result_json({"metric": metric, "rows": rows, "out": str(out), **common, **shared})
+        same = {key: value for key, value in usual.items() if key not in (*evaluate.SAMPLING, "seed")}
+        console.result_json({"metric": metric, "rows": rows, "out": str(out), **same, **shared})
         return
     console.table(
         ["sampler", "steps", title, "min", "max", "seeds"],

@@ -202,14 +202,10 @@ class Pipeline:
         """Resolve sampling options: the preset's value for each that is None.
 
         Args:
-            sampler: name of the method.
-            steps: steps of the sampler.
-            eta: noise of `ddim`, in [0, 1].
-            delta: noise per step of `heat`, for images in [0, 1].
+            sampler, steps, eta, delta, final: see `Family.resolve_sampling`.
             label: for a class-conditional model, the name of a class; `none`; `all` in turn; None for the class frequencies of
                 the training data.
             guidance: classifier-free guidance, or by the guide; 1 is none.
-            final: for diffusion, `noisy` or `denoised`.
 
         Raises:
             UsageError: options that do not fit the model or each other.

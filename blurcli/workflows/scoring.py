@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blurcli.base.errors import UsageError, option
 from blurcli.workflows.session import load_images, training_source
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blurcli.base.runs import Run
     from blurcli.config import Config
     from blurcli.data import Dataset
-    from blurcli.evaluate import Features, Reference, Scorer
+    from blurcli.evaluate import Features, Reference, ScoredImages, Scorer
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,18 @@ def fetch_reference(published: str, features: Features, height: int, split: str)
 def _in_units(update: Callable[..., None], shift: int) -> Callable[[int, int], None]:
     """A receiver of bytes for a progress bar in units of 2^shift bytes; a total of 0 is unknown."""
     return lambda done, total: update(done >> shift, (total >> shift) or None)
+
+
+def score_images(scorer: Scorer, images: ScoredImages, count: int, title: str = "", **labels: str) -> dict[str, Any]:
+    """The score of `count` images, with a progress bar; `labels` are further keys of the score."""
+    from blurcli import evaluate
+    from blurcli.base import console
+
+    with (
+        console.progress(title or f"scoring {count:,} images", count) as update,
+        evaluate.with_progress(images, update) as on_batch,
+    ):
+        return scorer.score(images, on_batch, **labels)
 
 
 def check_enough(scorer: Scorer, count: int, force: bool) -> None:
