@@ -44,7 +44,7 @@ def check_files(run: Path) -> int:
     from blurcli.base.runs import Run
     from blurcli.config import load_run_config
     from blurcli.model.weights import load_weights
-    from blurcli.training.checkpointing import load_state
+    from blurcli.training.state import load_state
 
     found = Run(run)
     if found.config_path.exists():
@@ -62,7 +62,7 @@ def final_tensors(run: Path) -> dict[str, Any]:
     """What a finished training has learned."""
     from blurcli.base.runs import Run
     from blurcli.model.weights import load_weights
-    from blurcli.training.checkpointing import load_state
+    from blurcli.training.state import load_state
 
     weights = load_weights(Run(run).weights_path(STEPS)).network
     return weights | load_state(Run(run).state_path).tensors

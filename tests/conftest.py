@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ class SeededDraws:
 
     def uniform(self) -> torch.Tensor:
         return torch.rand(self._count, dtype=torch.float64, generator=self._generator)
+
+
+def reporter(**given: Any) -> Any:
+    """A reporter of a training with these methods and `draw_preview`; others do nothing."""
+    from blurcli.training import SilentReporter
+
+    made = SilentReporter()
+    vars(made).update(given)
+    return made
 
 
 def moments_of(second_moment: torch.Tensor, opponent: bool = False) -> DataMoments:

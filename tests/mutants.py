@@ -357,7 +357,7 @@ MUTANTS = (
     Mutant(
         "distillation: health is the error of denoising",
         "training/monitoring.py",
-        "if trainer.family.objective.ends_path:",
+        "if trainer.family.objective.predicts_endpoint:",
         "if False:",
         "tests/test_distill.py::test_health_is_the_loss_of_the_distillation",
     ),

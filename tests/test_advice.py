@@ -14,7 +14,7 @@ from conftest import Cli
 
 import blurcli.cli as cli_module
 from blurcli.cli.advice import INTEGER_FLAGS, correction, normalize_arguments
-from blurcli.cli.helptext import GUIDES
+from blurcli.cli.helptext import COMMAND_HELP
 
 GROUP = typer.main.get_command(cli_module.app)
 COMMANDS: dict[str, typing.Any] = GROUP.commands  # type: ignore[attr-defined]
@@ -171,7 +171,7 @@ def test_every_suggestion_parses(cli: Cli, name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(cli_module.typer.main, "get_command", lambda app: app)
     monkeypatch.setattr(cli_module, "app", GROUP)
     suggested = 0
-    for base, mistake in itertools.product((name, GUIDES[name].examples[0]), MISTAKES):
+    for base, mistake in itertools.product((name, COMMAND_HELP[name].examples[0]), MISTAKES):
         done = cli(*shlex.split(f"{base} {mistake}"))
         assert "Possible options" not in done.err
         for line in done.err.partition("Did you mean: blurdiff ")[2].strip().split(" && blurdiff "):

@@ -20,7 +20,7 @@ from blurcli.core import dct2
 from blurcli.data import ReadOptions, load_dataset
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights, save_weights, to_half_precision
-from blurcli.training.checkpointing import load_state
+from blurcli.training.state import load_state
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from blurcli.families import ModelData
 from blurcli.model.inference import build_network
 from blurcli.model.pipeline import Pipeline
 from blurcli.training import Trainer
-from blurcli.training.checkpointing import load_state
+from blurcli.training.state import load_state
 from blurcli.workflows import benchmark
 
 CUDA = torch.device("cuda")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Cli, Process, settings
+from conftest import Cli, Process, reporter, settings
 from test_train import equal, run_training, start, tiny_config, tiny_data
 from torch import Tensor
 
@@ -18,9 +18,9 @@ from blurcli.base import checkpoint
 from blurcli.base.errors import UserError
 from blurcli.base.runs import Run
 from blurcli.model.weights import load_weights
-from blurcli.training import Callbacks, Interrupted, Trainer, monitoring, train
-from blurcli.training.checkpointing import load_state
+from blurcli.training import Interrupted, Trainer, monitoring, train
 from blurcli.training.monitoring import Health
+from blurcli.training.state import load_state
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")
@@ -182,7 +182,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
             monkeypatch.setattr(checkpoint, "save_file", interrupted)
 
     with pytest.raises(SystemExit) as stop:
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, Callbacks(on_log=on_log))
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, reporter(on_log=on_log))
     assert stop.value.code == 143
     assert Run(tmp_path / "r").state_path.read_bytes() == kept[0]
     assert not list((tmp_path / "r").rglob(".partial-*"))
@@ -203,7 +203,7 @@ def test_a_signal_cuts_a_preview_short(tmp_path: Path, monkeypatch: pytest.Monke
     step = Trainer.train_step
     monkeypatch.setattr(Trainer, "train_step", count)
     with pytest.raises(Interrupted) as stop:
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, Callbacks(draw_preview=tile))
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, reporter(draw_preview=tile))
     assert stop.value.exit_code == 130
     assert len(calls) == 1
     assert load_state(Run(tmp_path / "r").state_path).step == 2
@@ -290,7 +290,7 @@ class Trouble:
 
 def run_with_messages(folder: Path, *assignments: str) -> list[str]:
     config, messages = tiny_config(*assignments), []
-    train(config, Run(folder), tiny_data(config), CPU, Callbacks(messages.append))
+    train(config, Run(folder), tiny_data(config), CPU, reporter(notify=messages.append))
     return messages
 
 

@@ -95,7 +95,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 TROUBLE = {
     "404": r"HTTP 404 \(Not Found\)",
     "cut": r"the connection broke off after \d+ of \d+ bytes",
-    "wrong bytes": "sent something else than inception-2015-12-05.pt",
+    "wrong bytes": "sent something other than inception-2015-12-05.pt",
     "stalls": r"no answer for 0.5 s",
     "drips": r"too slow \(\d+ bytes/s\)",
 }
@@ -350,7 +350,7 @@ def test_published_statistics(
         host.content = wrong
         failed = cli(*command, "--reference", "cleanfid:other")
         assert failed.code == 1
-        assert "sent something else than other_clean_train_8.npz" in " ".join(failed.err.split())
+        assert "sent something other than other_clean_train_8.npz" in " ".join(failed.err.split())
         assert "a reference with --data" in " ".join(failed.err.split())
         assert not list((cache_folder() / "cleanfid").glob("other*"))
 

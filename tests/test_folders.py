@@ -40,7 +40,7 @@ def test_linked_folders_are_read(tmp_path: Path) -> None:
     (linked / "dogs").symlink_to(Path("..") / "pool" / "dogs")
     with open_images(linked) as files:
         assert files.names == ("cats/1.png", "cats/2.png", "dogs/1.png", "own.png")
-        assert files.left_out == {}
+        assert files.skipped == {}
     assert len(load_dataset(str(linked), "train", (8, 8), 3).images) == 4
 
 
@@ -53,7 +53,7 @@ def test_cycles_end_and_every_file_is_read_once(tmp_path: Path) -> None:
     (folder / "nowhere.png").symlink_to(tmp_path / "missing")
     with open_images(folder) as files:
         assert files.names == ("1.png", "b/2.png", "new.png")  # through the real folder, not the link that comes first
-        assert files.left_out == {
+        assert files.skipped == {
             "linked twice": ("0-before-b", "b/again", "copy.png"),
             "that cannot be opened": ("nowhere.png",),
         }
@@ -84,7 +84,7 @@ def leftovers(tmp_path: Path) -> Path:
 def test_what_is_left_out_is_counted_by_reason(leftovers: Path, tmp_path: Path) -> None:
     with open_images(leftovers) as files:
         assert files.names == ("a.png",)
-        assert files.left_out == {
+        assert files.skipped == {
             "hidden": (".d.png", ".hidden"),
             "in a system's own folder": ("#recycle", "@eaDir"),
             "without an image's suffix": ("more.TXT", "notes.txt", "phone.mov"),
@@ -95,7 +95,7 @@ def test_what_is_left_out_is_counted_by_reason(leftovers: Path, tmp_path: Path) 
             archive.writestr(name, (leftovers / "a.png").read_bytes())
     with open_images(tmp_path / "x.zip") as files:
         assert files.names == ("in/a.png",)
-        assert {reason: len(names) for reason, names in files.left_out.items()} == {
+        assert {reason: len(names) for reason, names in files.skipped.items()} == {
             "hidden": 1,
             "in a system's own folder": 1,
             "without an image's suffix": 1,
@@ -235,13 +235,13 @@ def test_labels_of_dataset_json(tmp_path: Path) -> None:
     assert data.classes == ("2", "9", "10")
     assert data.labels is not None
     assert [data.classes[label] for label in data.labels] == [str(label) for _, label in LABELS]
-    assert any("the classes are those of dataset.json, not the sub-folders" in note for note in data.notes)
+    assert any("the classes come from dataset.json, not the sub-folders" in note for note in data.notes)
     folder = tmp_path / "unpacked"
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         archive.extractall(folder)
     within = load_dataset(str(folder), "train", (8, 8), 3, classes=3)
     assert np.array_equal(within.labels, data.labels)
-    assert not any("left out" in note for note in within.notes)
+    assert not any("skipped" in note for note in within.notes)
     (folder / "dataset.json").rename(tmp_path / "dataset.json")
     beside = load_dataset(str(folder), "train", (8, 8), 3, classes=3)
     assert np.array_equal(beside.labels, data.labels)
@@ -269,7 +269,7 @@ def test_report_of_labels(tmp_path: Path, cli: Cli) -> None:
     edm(tmp_path / "x.zip", LABELS)
     done = cli("data", tmp_path / "x.zip", "--set", "data.image_size=8")
     assert "10: 3, 9: 3, 2: 2" in done.out
-    assert "with data.classes=3 the classes are those of dataset.json, not the sub-folders" in done.out
+    assert "with data.classes=3 the classes come from dataset.json, not the sub-folders" in done.out
 
 
 # What a training makes of the values
@@ -399,7 +399,7 @@ def test_backslashes_in_archives_are_folders(tmp_path: Path) -> None:
     assert len(loaded.images) == 6
     assert len(load_dataset(str(archive), "test", (8, 8), 1).images) == 6
     with open_images(archive) as files:
-        assert files.left_out == {"in a system's own folder": ("top/__MACOSX/cat/x.png",)}
+        assert files.skipped == {"in a system's own folder": ("top/__MACOSX/cat/x.png",)}
     labels = json.dumps({"labels": [["a\\0.png", 1], ["b/1.png", 0]]})
     labelled = windows_zip(tmp_path / "l.zip", {"a\\0.png": 1, "b\\1.png": 2}, **{"dataset.json": labels})
     loaded = load_dataset(str(labelled), "train", (8, 8), 1, classes=2)
@@ -411,7 +411,7 @@ def test_backslashes_in_archives_lose_no_file(tmp_path: Path) -> None:
     names = {"a\\b.png": 1, "a/b.png": 2, "c\\d\\e.png": 3, "c\\d/e.png": 4, "C:\\x\\f.png": 5, "..\\g.png": 6}
     with open_images(windows_zip(tmp_path / "w.zip", names)) as files:
         found = {name: int(decode(files.read(name), name, 8, 8, 1).max()) for name in files.names}
-        assert files.left_out == {"hidden": ("../g.png",)}
+        assert files.skipped == {"hidden": ("../g.png",)}
     assert found == {"C:/x/f.png": 5, "a/b.png": 2, "a\\b.png": 1, "c/d/e.png": 3, "c\\d/e.png": 4}
 
 

@@ -332,7 +332,7 @@ def test_diffusion_models_refuse_the_heat_sampler(tiny_run: Path, cli: Cli) -> N
     done = cli("sample", "--run", tiny_run, "--delta", "0.1")
     assert (done.code, "--delta 0.1: sampler abm has no such option; it is for heat" in done.err) == (2, True)
     done = cli("likelihood", "--run", tiny_run, "--delta", "0.1")
-    assert (done.code, "--delta 0.1: it is the noise of heat dissipation's steps" in done.err) == (2, True)
+    assert (done.code, "--delta 0.1: is the noise of heat dissipation's steps" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import typer.main
 from conftest import Cli
 
 from blurcli.cli import app, completion
-from blurcli.cli.helptext import GUIDES, PANELS
+from blurcli.cli.helptext import COMMAND_HELP, PANELS
 
 COMMANDS = {
     command.name: command
@@ -42,7 +42,7 @@ def test_every_option_is_there_once_and_in_a_panel(help_of, name: str) -> None: 
                 line for line in text.split("Examples:")[1].splitlines() if not line.startswith(("  blurdiff", "      --"))
             ]
             starts = [line for line in lines if line.strip().startswith((f"{flag} ", f"{flag},")) or line.strip() == flag]
-            listed = flag in GUIDES[name].elsewhere[1] or f"{flag}," in text.replace("\n", " ") or f" / {flag}" in text
+            listed = flag in COMMAND_HELP[name].elsewhere[1] or f"{flag}," in text.replace("\n", " ") or f" / {flag}" in text
             assert starts or listed or text.rstrip().endswith(flag) or f", {flag}" in text, flag
 
 
@@ -54,7 +54,7 @@ def test_help_fits_the_terminal_and_nothing_is_cut(cli: Cli, monkeypatch: pytest
     assert max(map(len, text.splitlines())) <= min(columns, 80)
     if name:
         pasted = [shlex.split(line) for line in text.replace("\\\n", " ").splitlines() if line.startswith("  blurdiff ")]
-        assert pasted == [["blurdiff", *shlex.split(example)] for example in GUIDES[name].examples]
+        assert pasted == [["blurdiff", *shlex.split(example)] for example in COMMAND_HELP[name].examples]
     else:
         assert "..." not in text.partition("Options:")[2]
         listed = " ".join(text.partition("Commands:")[2].split())
@@ -70,7 +70,7 @@ def test_the_help_of_animate_fits_on_a_screen(help_of) -> None:  # type: ignore[
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_use_flags_that_exist(name: str) -> None:
-    guide = GUIDES[name]
+    guide = COMMAND_HELP[name]
     assert guide.examples
     assert {f"--{option}" for option in (*guide.most_used, *guide.elsewhere[1])} <= flags_of(name)
     for example in guide.examples:

@@ -25,7 +25,7 @@ from blurcli.evaluate import load_features, recorded
 from blurcli.evaluate.statistics import Statistics
 from blurcli.families import ModelData
 from blurcli.model.weights import Weights, load_weights, save_weights
-from blurcli.training.checkpointing import load_state
+from blurcli.training.state import load_state
 
 HERE = Path(__file__).parent
 often = hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

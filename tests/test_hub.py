@@ -206,7 +206,7 @@ def test_what_cannot_be_a_token_is_refused_before_any_request(
     for call in (lambda: hub.fetch("hf://me/tiny"), lambda: hub.find_destination("me/tiny", None, False)):
         with pytest.raises(UserError) as error:
             call()
-        assert str(error.value).startswith(f"$HF_TOKEN: cannot be a token of the hub: it has {TOKENS[token]}; set it anew")
+        assert str(error.value).startswith(f"$HF_TOKEN: cannot be a token of the hub: it has {TOKENS[token]}; set it again")
         assert token not in str(error.value)
     monkeypatch.setenv("HF_TOKEN", " ")
     file.write_text(f"{token}\n", encoding="utf-8")
@@ -461,7 +461,7 @@ def test_the_package_is_optional(command: Command, tiny_run: Path) -> None:
         (without_requirement, "ModuleNotFoundError: No module"),
     ):
         done = command("sample", "--weights", "hf://me/tiny", before=before)
-        assert f"hf://me/tiny: the package huggingface_hub is there and cannot be imported ({reason}" in done.err
+        assert f"hf://me/tiny: the package huggingface_hub is installed but cannot be imported ({reason}" in done.err
         assert "pip install" not in done.err
     done = command(*push, "--dry-run", "dry", before=without_package)
     assert done.code == 0, done.err
@@ -596,7 +596,7 @@ REFUSED_UPLOADS = {
     "no token": ((), {}, 1, "needs a token: log in with: hf auth login, or set $HF_TOKEN"),
     "a wrong token": ((), {"HF_TOKEN": "nonsense"}, 1, "the hub does not accept the token"),
     "a token for reading": ((), {"HF_TOKEN": "reader"}, 1, "the token may only read; create one that may write"),
-    "somebody else": (("you/tiny",), {"HF_TOKEN": "secret"}, 2, "the token is that of me, who may write to: me, lab"),
+    "somebody else": (("you/tiny",), {"HF_TOKEN": "secret"}, 2, "the token belongs to me, who may write to: me, lab"),
     "a public one": (("me/public", "--private"), {"HF_TOKEN": "secret"}, 2, "me/public exists and is public"),
     "offline": ((), {"HF_TOKEN": "secret", "HF_HUB_OFFLINE": "1"}, 1, "the hub's library is offline ($HF_HUB_OFFLINE)"),
     "no network": ((), {"HF_TOKEN": "secret", "HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "cannot be reached"),
@@ -640,7 +640,7 @@ def test_a_failed_upload_leaves_the_branch_as_it_was(
     [
         (("me/tiny",), "--license: name the terms under which others may use the weights, such as mit"),
         (("me/tiny", "--license", "mitt"), "--license mitt: not an identifier of the hub; did you mean 'mit'?"),
-        (("tiny", "--license", "mit"), "tiny: 'tiny' is no repository of the hub: write user/repo"),
+        (("tiny", "--license", "mit"), "tiny: 'tiny' is not a repository of the hub: write user/repo"),
         (("https://github.com/me/tiny", "--license", "mit"), "not an address of the Hugging Face hub"),
         (("me/tiny", "--license", "mit", "--revision", "a b"), "--revision a b: 'a b' is no branch"),
         (("me/tiny", "--license", "mit", "--message", " "), "--message: is empty"),

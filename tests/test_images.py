@@ -125,7 +125,7 @@ def test_report(cli: Cli, mixed: Path) -> None:
     assert done.code == 0
     for text in (
         "broken.png (no format",
-        "left out                    1 without an image's suffix (.txt)",
+        "skipped                     1 without an image's suffix (.txt)",
         "a.png = sub/again.webp",
         "too many: training stops",
         "data.value_range=[",

@@ -22,8 +22,9 @@ from blurcli.base.runs import Run
 from blurcli.config import load_config, parse_overrides, preset_names
 from blurcli.core import HeatDissipation
 from blurcli.core.dct import dct2, idct2
-from blurcli.importing import Checkpoint, deduced, fitting_preset, resolve
-from blurcli.model.pipeline import Pipeline, Start
+from blurcli.families import Start
+from blurcli.importing import Checkpoint, deduce_keys, fitting_preset, resolve
+from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights
 from blurcli.visualize.trajectories import AnimatedProcess, View, forward_trajectory
 
@@ -226,7 +227,7 @@ def test_the_preset_is_chosen_by_the_network(name: str) -> None:
         with pytest.raises(UsageError, match=f"fits several presets.* {' or '.join(presets)}"):
             fitting_preset(checkpoint)
     config = resolve(checkpoint, presets[-1])
-    renamed = blurcli.importing.renamed(checkpoint, config)
+    renamed = blurcli.importing.rename_parameters(checkpoint, config)
     assert sum(tensor.numel() for tensor in renamed.values()) == sum(t.numel() for t in checkpoint.network.values())
     assert config.model.time_scale == config.process.levels
     assert not config.data.centered
@@ -246,13 +247,17 @@ def test_contradictions_name_both_sides() -> None:
         resolve(checkpoint, "cifar10-heat")
     with pytest.raises(UsageError, match=r"model.base_channels 128, and preset mnist-heat-paper model.base_channels 64"):
         resolve(checkpoint, "mnist-heat-paper", parse_overrides(["model.base_channels=64"]))
-    with pytest.raises(UsageError, match=r"predicts something else \(objective: spectral\).*eps or residual.*mnist-heat-paper"):
+    with pytest.raises(
+        UsageError, match=r"predicts another quantity \(objective: spectral\).*eps or residual.*mnist-heat-paper"
+    ):
         resolve(checkpoint, "mnist-blur")
     with pytest.raises(UsageError, match=r"no preset has its network \(data.channels 3, .*`set` 'model.base_channels=32'"):
         fitting_preset(unallocated(SMALL))
     wide = unallocated(PUBLISHED["cifar10"][0])
-    with pytest.raises(UsageError, match=r"its network is another kind .*input_blocks.0.0.weight has the shape"):
-        blurcli.importing.renamed(wide, resolve(wide, "cifar10-heat", parse_overrides(["model.patch_size=2"])))
+    with pytest.raises(
+        UsageError, match=r"unsupported variant of the guided-diffusion U-Net .*input_blocks.0.0.weight has the shape"
+    ):
+        blurcli.importing.rename_parameters(wide, resolve(wide, "cifar10-heat", parse_overrides(["model.patch_size=2"])))
 
 
 def test_keys_over_the_conventions() -> None:
@@ -275,7 +280,7 @@ def test_a_training_on_images_in_0_1_goes_on_as_it_began(cli: Cli) -> None:
         for steps in lengths:
             assert cli("train", "--preset", "shapes-blur", "--run", run, *own, "--set", f"train.steps={steps}").code == 0
     one, other = (load_weights(Run(Path(run)).newest_weights()) for run in ("at-once", "in-parts"))
-    assert blurcli.importing.same_model(one, other)
+    assert blurcli.importing.equal_content(one, other)
     assert not other.data.moments.centered
 
 
@@ -326,7 +331,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
         "expected a checkpoint with the keys model, ema and step; found weights, epoch",
     ),
     "no tensors": (changed(model={"a": 1}), 2, "its model is not made of named tensors"),
-    "no step": (changed(step=None), 2, "found optimizer, model, ema: save it anew, where it can be loaded"),
+    "no step": (changed(step=None), 2, "found optimizer, model, ema: save it again, where it can be loaded"),
     "no EMA": (changed(ema=None), 2, "has no EMA of the weights (ema.shadow_params), which images are sampled with; --no-ema"),
     "another EMA": (changed(ema={"shadow_params": [torch.zeros(3)]}), 1, "its EMA (1 tensors) does not fit its network (128"),
     "EMA of text": (changed(ema={"shadow_params": ["a"]}), 1, "its EMA is not a list of tensors"),
@@ -439,7 +444,7 @@ def test_a_full_disk(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_deduced_keys_are_those_of_the_network() -> None:
-    assert deduced(unallocated(DEEP)) == {
+    assert deduce_keys(unallocated(DEEP)) == {
         "data.channels": 3,
         "model.base_channels": 32,
         "model.multipliers": [1, 2, 1],

@@ -12,7 +12,7 @@ from published import Shape, state_of
 from torch import Tensor
 
 from blurcli.base.errors import UserError
-from blurcli.importing import deduced, read_checkpoint
+from blurcli.importing import deduce_keys, read_checkpoint
 
 SHAPE = Shape(multipliers=(1,), attention=())
 NETWORK, AVERAGES = SHAPE.random(0), SHAPE.random(1)
@@ -50,14 +50,14 @@ def test_names_of_wrapped_networks(name: str) -> None:
     found = read(averaged=False, model=named(WRAPPED[name]))
     assert list(found.network) == list(NETWORK)
     assert all(torch.equal(found.network[key], NETWORK[key]) for key in NETWORK)
-    assert deduced(found)["model.base_channels"] == SHAPE.base
+    assert deduce_keys(found)["model.base_channels"] == SHAPE.base
 
 
 def test_two_networks_in_one_are_refused() -> None:
     with pytest.raises(UserError, match=r"its model holds time_embed.+ twice, once as module"):
         read(model=named(str) | named(lambda name: f"module.{name}"))
     with pytest.raises(UserError, match="not the U-Net of guided diffusion"):
-        deduced(read(averaged=False, model=named(lambda name: f"{'a' if 'out' in name else 'b'}.{name}")))
+        deduce_keys(read(averaged=False, model=named(lambda name: f"{'a' if 'out' in name else 'b'}.{name}")))
 
 
 class BigEndian:
@@ -186,7 +186,7 @@ def test_other_containers_and_what_to_do_with_them(content: Any, found: str, adv
     with pytest.raises(UserError) as error:
         read_checkpoint(PATH)
     assert f"expected a checkpoint with the keys model, ema and step; found {found}" in str(error.value)
-    assert ("save it anew" in str(error.value)) == bool(advice)
+    assert ("save it again" in str(error.value)) == bool(advice)
     assert advice in str(error.value)
     if advice:  # it works
         exec(advice, {"torch": torch, "state": torch.load(PATH)})

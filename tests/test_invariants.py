@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, SeededDraws, moments_of
+from conftest import TINY, SeededDraws, moments_of, reporter
 from torch import Tensor, nn
 
 from blurcli import evaluate
@@ -27,7 +27,7 @@ from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Batches, ReadOptions, load_dataset
 from blurcli.families import ModelData
 from blurcli.model.pipeline import Pipeline
-from blurcli.training import Callbacks, Trainer, train
+from blurcli.training import Trainer, train
 from blurcli.training import trainer as trainer_module
 from blurcli.training.adam import Adam
 from blurcli.training.monitoring import Health, Snapshots
@@ -171,7 +171,7 @@ def test_looks_leave_the_networks_in_their_modes(tmp_path: Path, monkeypatch: py
         return step(self, *batch)
 
     monkeypatch.setattr(Trainer, "train_step", spying)
-    train(config, Run(tmp_path / "r"), dataset, CPU, Callbacks(draw_preview=tile))
+    train(config, Run(tmp_path / "r"), dataset, CPU, reporter(draw_preview=tile))
     assert modes == [(True, False)] * 4
 
 

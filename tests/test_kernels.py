@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core import dct2
-from blurcli.core.kernels import motion, put_right, response
+from blurcli.core.kernels import motion, normalize_kernel, response
 from blurcli.core.measurements import Convolution, even_kernel, gaussian_blur
 
 
@@ -101,11 +101,11 @@ def test_straight_motions() -> None:
     ],
 )
 def test_kernels_are_put_right(given: Tensor, expected: Tensor, done: list[str]) -> None:
-    found, said = put_right(given)
+    found, said = normalize_kernel(given)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert len(said) == len(done)
     assert all(words in text for words, text in zip(done, said, strict=True))
-    again, nothing = put_right(found)
+    again, nothing = normalize_kernel(found)
     torch.testing.assert_close(again, found, rtol=0, atol=1e-12)
     assert nothing == []
 
@@ -114,8 +114,8 @@ def test_empty_margins_do_not_count() -> None:
     """A dot in a large black picture is as small a kernel as without the black."""
     large = torch.zeros(101, 101)
     large[50, 49:53] = 1
-    assert put_right(large)[0].shape[0] == 1
-    assert put_right(large)[0].shape[1] <= 5
+    assert normalize_kernel(large)[0].shape[0] == 1
+    assert normalize_kernel(large)[0].shape[1] <= 5
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_empty_margins_do_not_count() -> None:
 )
 def test_what_is_no_kernel_is_refused(given: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        put_right(given)
+        normalize_kernel(given)
 
 
 def test_the_response_of_an_even_kernel_is_its_filter() -> None:

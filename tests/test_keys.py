@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Cli
+from conftest import TINY, Cli, reporter
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from blurcli.evaluate import recorded
 from blurcli.model.inference import build_network
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights
-from blurcli.training import Callbacks, Trainer, train
+from blurcli.training import Trainer, train
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")
@@ -63,10 +63,10 @@ def outcome(config: Config, folder: Path, cli: Cli, trace: dict[str, list[Any]])
     options = ReadOptions.of(data)
     dataset = load_dataset(data.source, "train", data.image_size, data.channels, options, classes=data.classes)
     deterministic: list[bool] = []
-    callbacks = Callbacks(
+    observer = reporter(
         on_log=lambda metrics: deterministic.append(torch.are_deterministic_algorithms_enabled()), draw_preview=tile
     )
-    weights_path = train(config, Run(folder), dataset, CPU, callbacks)
+    weights_path = train(config, Run(folder), dataset, CPU, observer)
     weights = load_weights(weights_path)
     batches = list(Pipeline.from_weights(weights, CPU).generate(5, seed=0))
     score = json.loads(cli("fid", "--run", folder, "--force", "--json").out)

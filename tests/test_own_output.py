@@ -31,7 +31,7 @@ def pixels(count: int = 4) -> np.ndarray:
 def names_in(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The images, and what is left out as blurdiff's."""
     with open_images(path) as files:
-        return files.names, files.left_out.get(OWN, ())
+        return files.names, files.skipped.get(OWN, ())
 
 
 def sample_folder(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_commands_in_the_folder_of_images(cli: Cli, photos: Path, monkeypatch: p
     assert more.code == 0, more.err
     assert "continuing runs/photos from step 3" in more.err
     assert "10 images" in more.err
-    assert f"left out: 7 {OWN}; blurdiff data" in more.err
+    assert f"skipped: 7 {OWN}; blurdiff data" in more.err
     found = json.loads(cli("data", ".", "--json").out)
     assert (found["images"], len(found["left_out"][OWN])) == (10, 7)
     scored = cli("fid", "--samples", "mine", "--data", ".", "--features", "pixels", "--force", "--json", "--size", 8)

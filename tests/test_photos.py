@@ -178,7 +178,7 @@ def test_without_its_reader_heic_is_told_apart(tmp_path: Path, cli: Cli) -> None
         load_dataset(str(folder), "train", (8, 8), 3)
     PHOTO.save(folder / "x.png")
     loaded = load_dataset(str(folder), "train", (8, 8), 3)
-    assert f"left out: 3 {WITHOUT}, 1 without an image's suffix (.txt); " in loaded.notes[0]
+    assert f"skipped: 3 {WITHOUT}, 1 without an image's suffix (.txt); " in loaded.notes[0]
     with pytest.raises(UsageError, match=r"a.heic: cannot be read: HEIC \(pip install pillow-heif reads them\)"):
         load_dataset(str(folder / "a.heic"), "train", (8, 8), 3)
     done = cli("sample", "--weights", "shapes-blur", "--n", 1, "--init-image", folder / "a.heic")

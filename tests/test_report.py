@@ -23,7 +23,7 @@ from test_page import CHROMIUM, DRIVER, QUIET, needs_browser
 
 from blurcli.config import from_json, load_config, parse_overrides
 from blurcli.config.repeat import nearest_preset, without_folder
-from blurcli.data import ReadOptions, at_hand, torchvision_datasets
+from blurcli.data import ReadOptions, is_available, torchvision_datasets
 from blurcli.data.dataset import Request
 from blurcli.data.packed_cache import pack
 from blurcli.model.weights import Classes, load_weights, save_weights
@@ -208,12 +208,12 @@ def test_the_location_of_images_is_left_out(path: str, expected: str) -> None:
 def test_only_images_at_hand_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report downloads nothing."""
     monkeypatch.setenv("BLURDIFF_CACHE", str(tmp_path / "cache"))
-    assert not any(at_hand(source, "train", (32, 32), 3) for source in ("cifar10", "celeba", str(tmp_path / "absent")))
-    assert all(at_hand(source, "train", (32, 32), 3) for source in ("shapes", str(tmp_path)))
+    assert not any(is_available(source, "train", (32, 32), 3) for source in ("cifar10", "celeba", str(tmp_path / "absent")))
+    assert all(is_available(source, "train", (32, 32), 3) for source in ("shapes", str(tmp_path)))
     request = Request("cifar10", "train", (3, 32, 32), ReadOptions(), None, lambda done, total: None)
     pack([np.zeros((2, 3, 32, 32), np.uint8)], request.shape, lambda: torchvision_datasets._fingerprint(request))
-    assert at_hand("cifar10", "train", (32, 32), 3)
-    assert not at_hand("cifar10", "test", (32, 32), 3)
+    assert is_available("cifar10", "train", (32, 32), 3)
+    assert not is_available("cifar10", "test", (32, 32), 3)
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from blurcli.core import BlurringDiffusion, dct2, idct2, restoration
 from blurcli.core.measurements import (
+    Chain,
     Convolution,
     DctFilter,
     Mask,
     Measurement,
-    Sequence,
     defocus,
     even_kernel,
     gaussian_blur,
@@ -37,7 +37,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "a mask per image": Mask(torch.stack([KNOWN, ~KNOWN, KNOWN.flip(0)])[:, None]),
     "kernel": Convolution(COMET),
     "blurred, then reduced": DctFilter(gaussian_blur(SIZE, 0.8).response, box=4),
-    "kernel, then reduced": Sequence((Convolution(COMET), DctFilter(torch.ones(SIZE, dtype=torch.float64), box=2))),
+    "kernel, then reduced": Chain((Convolution(COMET), DctFilter(torch.ones(SIZE, dtype=torch.float64), box=2))),
 }
 
 

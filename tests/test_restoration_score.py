@@ -97,7 +97,7 @@ def test_coverage_is_that_of_an_exact_posterior(cli: Cli, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--score",), "--score: tell the damage, such as --blur 2 --noise 6"),
+        (("--score",), "--score: needs the damage, such as --blur 2 --noise 6"),
         (("--score", "photo.png", "--blur", 2), "--score: takes its images from --data"),
         (("photo.png", "--data", "data"), "--data, --split, --features: are for --score"),
     ],

@@ -466,7 +466,7 @@ def test_a_folder_is_mirrored(cli: Cli, weights: tuple[str, Path], folder: Path)
     assert {photo["photo"] for photo in report["photos"]} == {f"trip.2026/{name}" for name in photo_names(folder)}
     found = contents(Path("trip.2026-restored"))
     assert set(found) == {*RESULTS, "sampling.json"}
-    assert "trip.2026: left out: 1 without an image's suffix (.txt)" in done.err
+    assert "trip.2026: skipped: 1 without an image's suffix (.txt)" in done.err
     for name, result in (("a.jpg", "a.jpg.png"), ("day/one/b.png", "day/one/b.png"), ("day/c.tif", "day/c.png")):
         assert cli("restore", folder / name, *weights, *KNOWN, "--out", "alone.png").code == 0
         assert Path("alone.png").read_bytes() == found[result]
@@ -715,7 +715,7 @@ def test_models_that_cannot_restore_say_so(cli: Cli, tmp_path: Path, photo: Imag
     for name, config, extras in (("heat", heat, starts), ("distilled", distilled, {})):
         tensors = {key: tensor.detach() for key, tensor in build_network(config).state_dict().items()}
         save_weights(Weights(config, 1, tensors, ModelData(moments(3), None, extras), tmp_path / f"{name}.safetensors"))
-    for name, text in (("heat", "this model is of heat dissipation"), ("distilled", "this model is distilled")):
+    for name, text in (("heat", "this model uses heat dissipation"), ("distilled", "this model is distilled")):
         done = cli("restore", "photo.png", "--weights", f"{name}.safetensors")
         assert (done.code, text in done.err) == (2, True), done.err
         assert not Path("photo-restored.png").exists()

@@ -16,7 +16,7 @@ from blurcli.base.errors import UserError, quoted
 from blurcli.base.runs import RUNS, Run
 from blurcli.cli import completion
 from blurcli.model.weights import load_weights
-from blurcli.training.checkpointing import load_state
+from blurcli.training.state import load_state
 
 TORN = b'\xff\xfe\x00{"step": 7, "lo'
 NEWEST = "step-00000003.safetensors"
@@ -144,7 +144,7 @@ def test_a_run_is_found_by_its_name_in_runs(cli: Cli, whole: Path, command: tupl
     assert done.code == 0, done.err
     assert not Path("my pictures").exists()
     if command[0] == "train":
-        assert "--run my pictures: there is no such run here; using runs/my pictures" in done.err
+        assert "--run my pictures: no such run here; using runs/my pictures" in done.err
     Path("x.safetensors").unlink(missing_ok=True)
     wrong = cli(*command, "my picture")
     assert wrong.code != 0

@@ -13,7 +13,7 @@ from blurcli.cli.likelihood import likelihood
 from blurcli.cli.sample import sample
 from blurcli.config import SampleConfig
 from blurcli.core.samplers import SAMPLERS, takers_of
-from blurcli.core.sampling_options import METHOD_OPTIONS, SAMPLING_OPTIONS, SamplingConfig, SamplingOptions, SamplingRequest
+from blurcli.core.sampling_options import METHOD_OPTIONS, SAMPLING_OPTIONS, SamplingConfig, SamplingKeywords, SamplingRequest
 from blurcli.evaluate.records import SAMPLING, sampling_title
 
 NAMES = [one.name for one in SAMPLING_OPTIONS]
@@ -26,7 +26,7 @@ def test_the_options() -> None:
 
 
 def test_keywords_of_python_are_those_of_the_request() -> None:
-    assert list(SamplingOptions.__annotations__) == NAMES
+    assert list(SamplingKeywords.__annotations__) == NAMES
 
 
 @pytest.mark.parametrize("one", METHOD_OPTIONS, ids=lambda one: one.name)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,47 @@ def test_imports_point_down(path: Path) -> None:
     for other in imported_rooms(path):
         assert other == room or floor_of(other) >= floor_of(room), f"{name_of(path)} imports {other}, which is above it"
         assert room != "core" or other == "core", f"{name_of(path)} imports {other}, which is outside core"
+
+
+def imported_files(path: Path) -> Iterator[Path]:
+    """The files of the package that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("blurcli"):
+            continue
+        module = ROOT / str(node.module).replace(".", "/")
+        for alias in node.names:
+            inner, file = module / alias.name, module.with_suffix(".py")
+            candidates = (inner.with_suffix(".py"), inner / "__init__.py", file, module / "__init__.py")
+            yield next(candidate for candidate in candidates if candidate.is_file())
+
+
+def test_imports_have_no_circles() -> None:
+    TopologicalSorter({path: set(imported_files(path)) for path in FILES}).prepare()
+
+
+def test_public_methods_have_docstrings_of_their_own_or_inherited_ones() -> None:
+    classes = {
+        node.name: node
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def documented(name: str) -> set[str]:
+        node = classes.get(name)
+        if node is None:
+            return set()
+        own = {f.name for f in node.body if isinstance(f, ast.FunctionDef) and ast.get_docstring(f)}
+        return own.union(*(documented(base.id) for base in node.bases if isinstance(base, ast.Name)))
+
+    public = {
+        f"{name}.{f.name}": f.name in documented(name)
+        for name, node in classes.items()
+        if not name.startswith("_")
+        for f in node.body
+        if isinstance(f, ast.FunctionDef) and not f.name.startswith("_")
+    }
+    assert not [name for name, has_docstring in public.items() if not has_docstring]
 
 
 def test_every_room_has_a_floor() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Cli, Process, settings
+from conftest import Cli, Process, reporter, settings
 from test_train import equal, tiny_config, tiny_data
 
 from blurcli import trackers
@@ -30,8 +30,8 @@ from blurcli.model.weights import load_weights
 from blurcli.trackers import TRACKERS, TrackedRun, dispatch, process
 from blurcli.trackers.dispatch import Trackers
 from blurcli.trackers.identity import Identity, Place
-from blurcli.training import Callbacks, Interrupted, Metrics, Trainer, train
-from blurcli.training.checkpointing import load_state
+from blurcli.training import Interrupted, Metrics, Trainer, train
+from blurcli.training.state import load_state
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")
@@ -90,7 +90,7 @@ def run_training(folder: Path, *assignments: str) -> list[str]:
     """Train; returns the messages."""
     messages: list[str] = []
     config = tiny_config(*assignments)
-    train(config, Run(folder), tiny_data(config), CPU, Callbacks(notify=messages.append, draw_preview=tile))
+    train(config, Run(folder), tiny_data(config), CPU, reporter(notify=messages.append, draw_preview=tile))
     return messages
 
 
@@ -313,7 +313,7 @@ def test_a_deleted_run_begins_anew(calls: Calls, tmp_path: Path) -> None:
     assert [(options["id"], options["resume"]) for _, options in calls.of("wandb.init")] == [(None, None)]
     mlflow = TRACKERS["mlflow"]()
     assert mlflow.begin(tracked(tmp_path, "lost")) == "123"
-    assert mlflow.location == "run 123 in file:m (a new run: lost is not there)"
+    assert mlflow.location == "run 123 in file:m (a new run: lost does not exist)"
 
 
 def test_a_disabled_wandb_has_no_identity(calls: Calls, tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_a_tracker_that_fails_is_dropped(fault: str, tmp_path: Path, untracked: 
         monkeypatch.setattr(dispatch, "_SILENT_SEC", 0.1)
     messages = run_training(tmp_path / "r", *STEPS, "train.trackers=[trackio]")
     (warning,) = [message for message in messages if "warning" in message]
-    assert re.match(f"warning: trackio: {text}.*trackers/trackio.log.; the training goes on without it", warning)
+    assert re.match(f"warning: trackio: {text}.*trackers/trackio.log.; the training continues without it", warning)
     assert_same_result(tmp_path / "r", untracked)
 
 
@@ -486,7 +486,7 @@ def test_tensorboard_that_fails_is_dropped(call: str, tmp_path: Path, untracked:
     monkeypatch.setattr(TRACKERS["tensorboard"], call, fail)
     messages = run_training(tmp_path / "r", *STEPS)
     (warning,) = [message for message in messages if "warning" in message]
-    assert warning.startswith("warning: tensorboard: OSError: [Errno 28] No space left on device; the training goes on")
+    assert warning.startswith("warning: tensorboard: OSError: [Errno 28] No space left on device; the training continues")
     assert_same_result(tmp_path / "r", untracked)
 
 
@@ -567,7 +567,7 @@ def test_trackers_know_how_it_ended(status: str, tmp_path: Path, monkeypatch: py
 
     config = tiny_config("train.steps=2")
     with suppress(Interrupted, RuntimeError):
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, Callbacks(on_log=on_log))
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, reporter(on_log=on_log))
     assert seen == [status]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Cli, Process, moments_of, settings, shell
+from conftest import TINY, Cli, Process, moments_of, reporter, settings, shell
 from PIL import Image
 from torch import Tensor
 
@@ -20,8 +20,8 @@ from blurcli.core import UNet
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, ReadOptions, load_dataset
 from blurcli.model.weights import load_weights
-from blurcli.training import Callbacks, Trainer, learning_rate, train
-from blurcli.training.checkpointing import State, load_state, save_state
+from blurcli.training import Trainer, learning_rate, train
+from blurcli.training.state import TrainingState, load_state, save_state
 from blurcli.visualize import tile
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def tiny_data(config: Config) -> Dataset:
 
 def run_training(folder: Path, *assignments: str) -> Tensors:
     config = tiny_config(*assignments)
-    train(config, Run(folder), tiny_data(config), CPU, Callbacks(draw_preview=tile))
+    train(config, Run(folder), tiny_data(config), CPU, reporter(draw_preview=tile))
     return load_state(Run(folder).state_path).tensors
 
 
@@ -84,9 +84,9 @@ def test_the_signal_may_come_at_any_time(tmp_path: Path) -> None:
     from blurcli.training import Interrupted
 
     config = tiny_config("train.steps=30", "train.save_every_steps=1000")
-    callbacks = Callbacks(on_log=lambda m: os.kill(os.getpid(), signal.SIGTERM))
+    observer = reporter(on_log=lambda m: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted) as stop:
-        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, callbacks)
+        train(config, Run(tmp_path / "r"), tiny_data(config), CPU, observer)
     assert stop.value.exit_code == 143
     assert load_state(tmp_path / "r" / "state.safetensors").step == 1
 
@@ -301,7 +301,9 @@ def test_a_strange_state_is_an_error(cli: Cli, tmp_path: Path, change, text: str
     start(cli)
     path = tmp_path / "r" / "state.safetensors"
     state = load_state(path)
-    save_state(path, State(state.config, state.step, state.data, change(state.tensors)), tmp_path / "before.safetensors")
+    save_state(
+        path, TrainingState(state.config, state.step, state.data, change(state.tensors)), tmp_path / "before.safetensors"
+    )
     done = cli("train", "--run", "r", "--set", "train.steps=4")
     assert done.code == 1
     assert re.search(f"state.safetensors: .*{text}", done.err)

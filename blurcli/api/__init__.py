@@ -1,4 +1,4 @@
-"""What a notebook needs: models, their images and animations, training and scores; see docs/python.md."""
+"""The Python interface: models, their images and animations, training and scores; see docs/python.md."""
 
 from blurcli.api.animation import Animation
 from blurcli.api.images import Images

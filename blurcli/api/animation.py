@@ -1,4 +1,4 @@
-"""Animations as a person uses them in Python."""
+"""The Python interface of animations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blurcli.api.images import Images
 from blurcli.api.options import check_pixels
 from blurcli.base import console
 from blurcli.base.errors import OptionError, UsageError, option
-from blurcli.core.sampling_options import SamplingConfig, SamplingOptions
+from blurcli.core.sampling_options import SamplingConfig, SamplingKeywords
 from blurcli.model.pipeline import Pipeline
 from blurcli.visualize.frames import default_scale
 from blurcli.visualize.grids import tiled_size
@@ -30,11 +30,11 @@ from blurcli.visualize.trajectories import (
 )
 
 _FRAMES = 41
-_NOTEBOOK_PX = 256  # about, of the width in a notebook, which keeps the GIF
+_NOTEBOOK_PX = 256  # approximate width in a notebook, which stores the GIF
 
 
-class AnimationOptions(SamplingOptions, total=False):
-    """What an animation shows.
+class AnimationKeywords(SamplingKeywords, total=False):
+    """Options of the content of an animation.
 
     Keys:
         direction: `reverse`, from noise to images (the default); `forward`; or `both`.
@@ -43,7 +43,7 @@ class AnimationOptions(SamplingOptions, total=False):
         frames: number of frames, at least 2; 41 if not given.
         spacing: `steps` of the sampler (the default of `reverse`), `time`, or `logsnr`.
         show: `z`, the states (the default); `x_hat`, the estimates of the clean image; `both`; or, for `forward`, `blur`: the
-            images with their blur alone beside the states.
+            states, and beside them the images with blur but without noise.
     """
 
     direction: Literal["reverse", "forward", "both"]
@@ -53,8 +53,8 @@ class AnimationOptions(SamplingOptions, total=False):
     show: Literal["z", "x_hat", "both", "blur"]
 
 
-class Look(TypedDict, total=False):
-    """How an animation looks.
+class PresentationKeywords(TypedDict, total=False):
+    """Options of the presentation of an animation.
 
     Keys:
         fps: frames per second.
@@ -62,7 +62,7 @@ class Look(TypedDict, total=False):
         loop: how many times it is played; 0 is endless.
         scale: enlargement by whole pixels.
         columns: images per row.
-        labels: write time, log-SNR and blur on every frame.
+        labels: whether to write time, log-SNR and blur on every frame.
     """
 
     fps: float
@@ -74,11 +74,11 @@ class Look(TypedDict, total=False):
 
 
 class Animation:
-    """A process over time; in a notebook it plays.
+    """A process over time; a notebook plays it.
 
     Args:
         trajectories: one or both directions.
-        title: what it shows.
+        title: its title.
 
     Attributes:
         trajectories: as given; each has `times` and, per panel, `frames` (N, C, H, W) uint8.
@@ -88,27 +88,27 @@ class Animation:
     def __init__(self, trajectories: list[Trajectory], title: str) -> None:
         self.trajectories, self.title = trajectories, title
 
-    def frames(self, **look: Unpack[Look]) -> list[Image.Image]:
+    def frames(self, **options: Unpack[PresentationKeywords]) -> list[Image.Image]:
         """One picture per frame.
 
         Args:
-            **look: see `Look`.
+            **options: see `PresentationKeywords`.
         """
-        return Presentation(**look).pictures(self.trajectories)
+        return Presentation(**options).pictures(self.trajectories)
 
-    def save(self, path: str | Path, **look: Unpack[Look]) -> Path:
+    def save(self, path: str | Path, **options: Unpack[PresentationKeywords]) -> Path:
         """Write it, as `blurdiff animate` does: .gif, .webp, .png, .mp4, .html, or a folder of frames.
 
         Args:
             path: the file or folder; an existing file is replaced.
-            **look: see `Look`.
+            **options: see `PresentationKeywords`.
 
         Raises:
-            UsageError: the suffix is unknown, or the look does not fit the format.
+            UsageError: the suffix is unknown, or an option does not fit the format.
             UserError: it cannot be written.
         """
         path = Path(path).expanduser()
-        output, presentation = output_for(path), Presentation(**look)
+        output, presentation = output_for(path), Presentation(**options)
         output.check(path, presentation)
         panels = self.trajectories[0].panels
         count, _, *size = panels[0].frames[0].shape
@@ -138,7 +138,7 @@ def animate(
         title: its name.
         n: number of images.
         seed: seed of the images.
-        options: see `AnimationOptions`.
+        options: see `AnimationKeywords`.
         sampling: how images are made.
 
     Raises:
@@ -154,10 +154,10 @@ def animate(
             raise OptionError(name, value, f"must be one of {', '.join(known)}")
     given, frames = options.get("images"), options.get("frames", _FRAMES)
     if (given is None) != (direction == "reverse"):
-        raise UsageError(f"{option('images')}: are what a forward process dissolves; give them for it, and only for it")
+        raise UsageError(f"{option('images')}: required for direction forward and both, not allowed for reverse")
     spacing = options.get("spacing", "steps" if direction == "reverse" else "time")
     if spacing == "steps" and direction != "reverse":
-        raise OptionError("spacing", spacing, "applies to the reverse process alone; use time or logsnr")
+        raise OptionError("spacing", spacing, "applies only to the reverse process; use time or logsnr")
     if show == "blur" and direction != "forward":
         raise OptionError("show", show, "applies to the forward process; use direction forward")
     process = AnimatedProcess(title, pipeline.process, pipeline, sampling, pipeline.config.data.centered)

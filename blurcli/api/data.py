@@ -1,4 +1,4 @@
-"""Images in memory as a data set: an archive in the cache, named by its content, so that the same call finds it again."""
+"""Images in memory as a data set: an archive in the cache, named by its content, so that a repeated call finds it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _WANTED = "a Pillow image, a file, or (H, W, 1 or 3) uint8"
 
 
 def source_of(data: TrainingImages | None) -> str | None:
-    """What names training images: text and paths as they are, images by an archive of them.
+    """The source of training images: text and paths unchanged, images as an archive of them.
 
     Raises:
-        UsageError: neither.
+        UsageError: another type.
         UserError: an image cannot be read, or the cache cannot be written.
     """
     if data is None or isinstance(data, (str, Path)):
@@ -69,7 +69,7 @@ def _write(items: Any, path: Path) -> str:
 
 
 def _member(item: Any, number: int) -> tuple[str, bytes]:
-    """Name and content of an image's file; with the number of a class it is in the sub-folder of that."""
+    """Name and content of the file of an image, in a sub-folder for its class if it has one."""
     folder = ""
     if isinstance(item, (tuple, list)) and len(item) == 2:
         item, label = item
@@ -80,7 +80,7 @@ def _member(item: Any, number: int) -> tuple[str, bytes]:
 
 
 def _encoded(item: Any, number: int) -> tuple[str, bytes]:
-    """Suffix and content of the file of one image, without loss."""
+    """Suffix and content of the file of one image, lossless."""
     if isinstance(item, (str, Path)):
         path = Path(item).expanduser()
         try:
@@ -90,11 +90,11 @@ def _encoded(item: Any, number: int) -> tuple[str, bytes]:
     content = io.BytesIO()
     if isinstance(item, Image.Image):
         try:
-            if item.mode == "YCbCr":  # which some versions of Pillow write as TIFF files that they cannot read
+            if item.mode == "YCbCr":  # some versions of Pillow write TIFF files of it that they cannot read
                 item = item.convert("RGB")
             suffix, form = (".png", "PNG") if item.mode in _PNG_MODES else (".tif", "TIFF")
             item.save(content, form)
-        except Exception as error:  # an image is decoded when it is used, and on damaged files decoders raise nearly anything
+        except Exception as error:  # images are decoded lazily, and damaged files raise nearly any type
             raise UserError(f"{option('data')}: image {number} cannot be read ({error})") from None
         return suffix, content.getvalue()
     npy.write_array(content, _pixels(item, number), allow_pickle=False)
@@ -105,7 +105,7 @@ def _pixels(item: Any, number: int) -> NDArray[np.uint8]:
     """An array or tensor as (H, W) or (H, W, C); tensors may have their channels first."""
     try:
         pixels = np.asarray(item)
-    except Exception as error:  # whatever the type of the item raises
+    except Exception as error:  # the type of the item can raise anything
         raise UsageError(f"{option('data')}: image {number} is {_kind(item)} ({error}); it must be {_WANTED}") from None
     shape = pixels.shape
     if pixels.ndim == 3 and shape[2] not in (1, 3) and shape[0] in (1, 3):
@@ -115,9 +115,9 @@ def _pixels(item: Any, number: int) -> NDArray[np.uint8]:
         or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3)))
         or not pixels.size
     ):
-        way = "; leave out transforms such as ToTensor()" if np.issubdtype(pixels.dtype, np.floating) else ""
+        hint = "; leave out transforms such as ToTensor()" if np.issubdtype(pixels.dtype, np.floating) else ""
         raise UsageError(
-            f"{option('data')}: image {number} is {_kind(item)} {shape} of {pixels.dtype}; it must be {_WANTED}{way}"
+            f"{option('data')}: image {number} is {_kind(item)} {shape} of {pixels.dtype}; it must be {_WANTED}{hint}"
         )
     return np.ascontiguousarray(pixels)
 

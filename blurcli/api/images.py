@@ -1,4 +1,4 @@
-"""Images as a person uses them in Python: an array, pictures, a grid."""
+"""The Python interface of sampled images: an array, pictures, a grid."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from blurcli.base.errors import UsageError, UserError, option
 
 
 class Images:
-    """A batch of images: a NumPy array where one is wanted, and a grid in a notebook.
+    """A batch of images: converts to a NumPy array, and shows as a grid in a notebook.
 
     Args:
         array: (N, H, W, C) uint8, 0..255, C 1 or 3.
-        source: what they are, for scores; such as how they were sampled.
+        source: their origin, for scores, such as the sampling options.
         titles: names of the columns of a grid, such as classes.
-        record: for images 0, 1, ... of a model, what decides them; see `save`.
+        record: for images 0, 1, ... of a model, the settings that determine them; see `save`.
 
     Attributes:
         array: as given.
@@ -57,20 +57,20 @@ class Images:
 
     @property
     def images(self) -> list[Image.Image]:
-        """One Pillow image each."""
+        """The images as Pillow images."""
         return [visualize.picture(pixels) for pixels in self.array]
 
     def grid(self, columns: int | None = None, scale: int | None = None) -> Image.Image:
-        """All images in one, filled row by row, with a black line between them.
+        """All images in one picture, filled row by row, with black lines between them.
 
         Args:
             columns: images per row; None for nearly square.
-            scale: enlargement by whole pixels; None for a size that is easy to see.
+            scale: enlargement by whole pixels; None for a suitable size.
         """
         return visualize.grid_picture(self._rows, columns, scale, self.titles)
 
     def show(self) -> None:
-        """Show the grid: in a notebook below the cell, elsewhere in the system's viewer of pictures.
+        """Show the grid: in a notebook below the cell, elsewhere in the system's image viewer.
 
         Raises:
             UserError: there is no such viewer.
@@ -78,20 +78,20 @@ class Images:
         if "ipykernel" in sys.modules:
             importlib.import_module("IPython.display").display(self)
         elif not ImageShow.show(self.grid()):
-            raise UserError("images: no viewer of pictures is installed here; write a file with save('grid.png')")
+            raise UserError("images: no image viewer is installed; write a file with save('grid.png')")
 
     def save(self, path: str | Path, scale: int | None = None) -> Path:
         """Write a grid (`.png`), the array `arr_0` (`.npz`), or a folder of single images (no suffix).
 
-        The files are those of `blurdiff sample --out`, byte for byte. Images as a model has made them continue a folder of the
-        same settings; slices and other images need a new folder.
+        The files are the same as by `blurdiff sample --out`, byte for byte. Images as sampled from a model continue a folder of
+        the same settings; slices and other images need a new folder.
 
         Args:
             path: the file or folder; an existing file is replaced.
-            scale: enlargement of a grid; None for a size that is easy to see.
+            scale: enlargement of a grid; None for a suitable size.
 
         Raises:
-            UsageError: another suffix, or a folder that holds something else.
+            UsageError: another suffix, or a folder with other content.
             UserError: it cannot be written, or another process writes into the folder.
         """
         path = Path(path).expanduser()
@@ -107,11 +107,11 @@ class Images:
                 with folder.claimed(len(self)) as missing:
                     folder.write([self._rows[missing]], missing)
             case suffix:
-                raise UsageError(f"{option('path')} {path}: {suffix} is no format of images; use .png, .npz or a folder")
+                raise UsageError(f"{option('path')} {path}: {suffix} is not a format for images; use .png, .npz or a folder")
         return path
 
     @property
-    def _rows(self) -> visualize.Images:
+    def _rows(self) -> NDArray[np.uint8]:
         """(N, C, H, W)."""
         return np.ascontiguousarray(self.array.transpose(0, 3, 1, 2))
 

@@ -1,4 +1,4 @@
-"""A trained model as a person uses it in Python."""
+"""The Python interface of trained models."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blurcli.api.animation import Animation, AnimationOptions, animate
+from blurcli import evaluate
+from blurcli.api.animation import Animation, AnimationKeywords, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
 from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range, check_whole
-from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoringOptions, restore
+from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoreKeywords, restore
+from blurcli.api.score_keywords import ScoreKeywords, scoring_options
 from blurcli.base import console
 from blurcli.base.errors import OptionError
 from blurcli.base.runs import Run
 from blurcli.config import Config
-from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingConfig, SamplingOptions, SamplingRequest
+from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingConfig, SamplingKeywords, SamplingRequest
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.workflows import session
+from blurcli.workflows.scoring import check_enough, evaluations_path, score_images
 
 
-class SampleOptions(SamplingOptions, total=False):
-    """Where images come from, and how they are made.
+class SampleKeywords(SamplingKeywords, total=False):
+    """Options of sampling.
 
     Keys:
         init_image: a photo to start from: a file, a Pillow image, or an array (H, W, C) uint8.
         strength: time in (0, 1] to which the photo is diffused; 0.6 if not given.
         init_blurred: whether the photo already has the blur of that time.
-        interpolate: seed to whose image 0 the images lead.
+        interpolate: interpolate to image 0 of this seed.
         same_init: whether all images start from one noise.
         share_noise: whether all images have the same noise per step.
         batch_size: images per batch; it changes no image.
@@ -50,7 +53,7 @@ class Model:
     """A trained model; made by `load` or `train`.
 
     Attributes:
-        pipeline: the model as the command line uses it.
+        pipeline: the model itself.
         path: its weights file, or the reference of one on the hub.
         run: its run folder; None for a weights file alone.
         step: training steps done.
@@ -66,7 +69,7 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes; empty for a model without."""
+        """Names of the classes; empty for a model without classes."""
         return [] if self.pipeline.classes is None else list(self.pipeline.classes.names)
 
     @property
@@ -74,19 +77,19 @@ class Model:
         """(H, W, C) of an image."""
         return (*self.config.data.image_size, self.config.data.channels)
 
-    def sample(self, n: int = 64, seed: int = 0, **options: Unpack[SampleOptions]) -> Images:
-        """Images 0 to n - 1 of a seed, as `blurdiff sample` makes them, byte for byte.
+    def sample(self, n: int = 64, seed: int = 0, **options: Unpack[SampleKeywords]) -> Images:
+        """Sample images 0 to n - 1 of a seed, byte for byte as `blurdiff sample`.
 
         Args:
             n: number of images, at least 1.
             seed: in [0, 2**64).
-            **options: see `SampleOptions`.
+            **options: see `SampleKeywords`.
 
         Raises:
             UsageError: options that do not fit the model or each other.
             UserError: a photo cannot be read, or the images are not finite.
         """
-        check_names("sample", options, SampleOptions)
+        check_names("sample", options, SampleKeywords)
         check_whole("n", n, 1)
         check_whole("seed", seed, 0, MAX_SEED)
         batch_size = options.get("batch_size")
@@ -95,42 +98,42 @@ class Model:
                 check_whole(name, options[name], lowest, MAX_SEED)  # type: ignore[literal-required]
         start_names = ("strength", "init_blurred", "interpolate", "same_init", "share_noise")
         chosen: dict[str, Any] = {name: options[name] for name in start_names if name in options}  # type: ignore[literal-required]
-        beginning = session.StartOptions(_photo(options.get("init_image")), **chosen)
-        beginning.check(n, seed)
+        start_options = session.StartOptions(_photo(options.get("init_image")), **chosen)
+        start_options.check(n, seed)
         sampling = self.sampling(options)
-        start = beginning.start(self.config, n, seed)
+        start = start_options.start(self.config, n, seed)
         title = f"sampling {n:,} images, {sampling.steps} steps"
         with console.progress(title, n) as update, self.pipeline.progress(sampling, update):
             batches = list(map(to_uint8, self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size)))
         source = {**sampling.record, "seed": seed, "weights": str(self.path), "network_precision": self.pipeline.precision}
         array = np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1))
-        record = beginning.record(self.pipeline, sampling, n, seed, start)
+        record = start_options.record(self.pipeline, sampling, n, seed, start)
         return Images(array, source, self.pipeline.column_titles(sampling), record)
 
-    def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationOptions]) -> Animation:
-        """Images 0 to n - 1 of a seed as they are made; or images that dissolve in noise.
+    def animate(self, n: int = 16, seed: int = 0, **options: Unpack[AnimationKeywords]) -> Animation:
+        """Animate the sampling of images 0 to n - 1 of a seed, or images that dissolve in noise.
 
         Args:
             n: number of images, at least 1.
             seed: in [0, 2**64).
-            **options: see `AnimationOptions`.
+            **options: see `AnimationKeywords`.
 
         Raises:
             UsageError: options that do not fit the model or each other.
         """
-        check_names("animate", options, AnimationOptions)
+        check_names("animate", options, AnimationKeywords)
         check_whole("n", n, 1)
         check_whole("seed", seed, 0, MAX_SEED)
         if "frames" in options:
             check_whole("frames", options["frames"], 2)
         return animate(self.pipeline, self.title, n, seed, options, self.sampling(options))
 
-    def restore(self, photo: PhotoLike, **options: Unpack[RestoringOptions]) -> RestoredPhoto:
-        """A photo restored: a sharp image that agrees with it, one of many, as `blurdiff restore` makes it.
+    def restore(self, photo: PhotoLike, **options: Unpack[RestoreKeywords]) -> RestoredPhoto:
+        """Restore a photo as `blurdiff restore`: the result is a sharp image that agrees with the photo, one of many.
 
         Args:
-            photo: of any size from that of the model's images on: a file, a Pillow image, or an array (H, W, C) uint8.
-            **options: see `RestoringOptions`; without a blur or noise, they are estimated from the photo.
+            photo: at least as large as the model's images: a file, a Pillow image, or an array (H, W, C) uint8.
+            **options: see `RestoreKeywords`; without a blur or noise, they are estimated from the photo.
 
         Raises:
             UsageError: options that do not fit the photo, the model or each other.
@@ -138,22 +141,22 @@ class Model:
         """
         return restore(self.pipeline, photo, options)
 
-    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingOptions]) -> Tensor:
-        """The network's estimate of the clean images behind states.
+    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingKeywords]) -> Tensor:
+        """The network's estimate of the clean images from states.
 
         Args:
             z: states (B, C, H, W), in red, green and blue, about [-1, 1] at t = 0: a tensor or an array.
             t: time in [0, 1].
-            seed: of the images' classes, as in `sample`.
+            seed: seed of the images, for their classes, as in `sample`.
             **options: `label` and `guidance`.
 
         Returns:
-            (B, C, H, W) float32, about [-1, 1], where the states of the model are.
+            (B, C, H, W) float32, about [-1, 1], on the device of the model's states.
 
         Raises:
-            UsageError: states of another shape, a time outside [0, 1], or an objective without such an estimate.
+            UsageError: states of another shape, a time outside [0, 1], or an objective without an estimate of the clean image.
         """
-        check_names("denoise", options, SamplingOptions)
+        check_names("denoise", options, SamplingKeywords)
         check_range("t", t, 0, 1)
         z = torch.as_tensor(z, dtype=torch.float32, device=self.pipeline.state_device)
         height, width, channels = self.image_shape
@@ -161,22 +164,28 @@ class Model:
             raise OptionError("z", tuple(z.shape), f"must be (B, {channels}, {height}, {width})")
         return self.pipeline.denoise(z, t, seed, self.sampling(options))
 
-    def score(self, data: TrainingImages | None = None, **options: Any) -> dict[str, Any]:
+    def score(self, data: TrainingImages | None = None, **options: Unpack[ScoreKeywords]) -> dict[str, Any]:
         """Score images of the model; see `blurcli.score`."""
-        from blurcli.api.scores import score
-
-        return score(self, data, **options)
+        chosen = scoring_options(data, options)
+        config, count = self.config, options.get("n") or self.config.score.n
+        scorer = chosen.scorer(config, self.run, (config.data.channels, *config.data.image_size))
+        images = evaluate.ModelImages(self.pipeline, self.step, count, options.get("seed", 0), self.sampling(options))
+        check_enough(scorer, count, options.get("force", False))
+        result = score_images(scorer, images, count, name=options.get("name", ""), weights=str(self.path))
+        if self.run is not None:
+            evaluate.record(evaluations_path(self.run), result)
+        return result
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Its name, for display."""
         return self.run.path.resolve().name if self.run is not None else Path(self.path).stem
 
     def sampling(self, options: Any) -> SamplingConfig:
-        """How to sample by these options, with the preset's value for what is not given.
+        """Resolve sampling options: the preset's value for each that is not given.
 
         Args:
-            options: a mapping with keys of `SamplingOptions`; others are ignored.
+            options: a mapping with keys of `SamplingKeywords`; others are ignored.
 
         Raises:
             UsageError: they do not fit the model or each other.
@@ -201,11 +210,11 @@ def load(
     guide: str | Path | None = None,
     precision: str | None = None,
 ) -> Model:
-    """A trained model.
+    """Load a trained model.
 
     Args:
-        source: a run folder, whose newest weights are used; a weights file; `hf://user/repo[@revision][/file]` on the
-            Hugging Face hub; or `shapes`, the bundled model.
+        source: a run folder, for its newest weights; a weights file; `hf://user/repo[@revision][/file]` on the Hugging Face
+            hub; or `shapes`, the bundled model.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         calibrated: for `objective: eps`, whether to use the measured gain.
         guide: weights of a weaker version of the model, for autoguidance; see docs/samplers.md.
@@ -215,8 +224,8 @@ def load(
         UsageError: there is no such model or device.
         UserError: a file is damaged.
     """
-    path, run = session.named_weights(str(source))
-    weaker = None if guide is None else session.named_weights(str(guide))[0]
+    path, run = session.resolve_weights(str(source))
+    weaker = None if guide is None else session.resolve_weights(str(guide))[0]
     pipeline, step = session.load_model(path, device, calibrated, weaker, precision)
     return Model(pipeline, path, run, step)
 

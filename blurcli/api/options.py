@@ -1,4 +1,4 @@
-"""Options that several functions take, and their checks."""
+"""Options shared by several functions, and their checks."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MAX_SEED = 2**64 - 1
 
 
 def check_names(function: str, options: Mapping[str, Any], known: Any) -> None:
-    """Raise a TypeError for an option that a function does not have; `known` is the TypedDict of those that it has."""
+    """Raise a TypeError for an unknown option of a function; `known` is the TypedDict of its options."""
     for name in options:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() has no option {name!r}{did_you_mean(name, known.__annotations__)}")
 
 
 def check_pixels(name: str, pixels: NDArray[Any]) -> None:
-    """Raise an OptionError for an array of another type than uint8."""
+    """Raise an OptionError for an array that is not uint8."""
     if pixels.dtype != np.uint8:
         raise OptionError(name, f"of {pixels.dtype}", "must be uint8, 0..255: scale other values and round them first")
 
 
 def check_range(name: str, value: float | None, low: float, high: float | None = None) -> None:
-    """Raise an OptionError for what is no number in [low, high]; None is what was not given."""
+    """Raise an OptionError unless a value is a number in [low, high], or None."""
     if value is None:
         return
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -39,7 +39,7 @@ def check_range(name: str, value: float | None, low: float, high: float | None =
 
 
 def check_whole(name: str, value: int, low: float, high: float | None = None) -> None:
-    """Raise an OptionError for what is no whole number in [low, high]."""
+    """Raise an OptionError unless a value is a whole number in [low, high]."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise OptionError(name, repr(value), "must be a whole number")
     check_range(name, value, low, high)

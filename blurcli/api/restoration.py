@@ -1,4 +1,4 @@
-"""Restored photos as a person uses them in Python."""
+"""The Python interface of restored photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range, check_whole
 from blurcli.base import console
 from blurcli.base.errors import OptionError, spelled
-from blurcli.core.kernels import put_right
+from blurcli.core.kernels import normalize_kernel
 from blurcli.data.photos import Photo, from_picture, read_kernel, read_mask, read_photo
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.restore_options import RestoreOptions
@@ -25,18 +25,18 @@ _MOST_ENLARGED = 16
 PhotoLike = str | Path | Image.Image | NDArray[np.uint8]
 
 
-class RestoringOptions(TypedDict, total=False):
-    """How a photo was damaged, and how it is restored; lengths in pixels of the photo as given.
+class RestoreKeywords(TypedDict, total=False):
+    """The known damage of a photo, and how it is restored; lengths in pixels of the given photo.
 
     Keys:
         blur: standard deviation of a Gaussian blur; estimated if no blur is given.
-        defocus: radius of the disk of a lens out of focus.
+        defocus: radius of the disk of a defocus blur.
         motion: length of a straight motion, and its angle in degrees, counterclockwise from the horizontal.
         kernel: any other blur: an array (h, w), or a picture of it.
         noise: standard deviation of the noise, in gray levels of 0 to 255; estimated if not given.
         enlarge: pixels of the result per pixel of the photo, along a side.
-        mask: what is to be filled: an array (H, W) of bool, or a picture, where all that is not black is filled.
-        temperature: 0 is one image, which invents nothing; 1 draws from the posterior.
+        mask: the pixels to fill: an array (H, W) of bool, or a picture in which all pixels that are not black are filled.
+        temperature: 0 gives one image without random detail; 1 draws from the posterior.
         n: number of draws.
         steps: calls of the network per draw.
         seed: of the draws.
@@ -60,11 +60,11 @@ class RestoringOptions(TypedDict, total=False):
 
 
 class RestoredPhoto:
-    """A restored photo: an image in a notebook.
+    """A restored photo; a notebook shows it as an image.
 
     Attributes:
         draws: the draws, (n, H, W, C) float32, gray levels of 0 to 255.
-        facts: blur and noise, given or estimated, and how well the result fits the photo; as in `blurdiff restore --json`.
+        facts: blur and noise, given or estimated, and the residual of the fit to the photo; as in `blurdiff restore --json`.
     """
 
     def __init__(self, photo: Photo, restored: Restored) -> None:
@@ -74,7 +74,7 @@ class RestoredPhoto:
 
     @property
     def images(self) -> list[Image.Image]:
-        """One Pillow image per draw, rounded as `blurdiff restore` writes it."""
+        """One Pillow image per draw, rounded as by `blurdiff restore`."""
         return [self._photo.with_pixels(draw).picture() for draw in self._restored.draws]
 
     @property
@@ -84,21 +84,21 @@ class RestoredPhoto:
 
     @property
     def mean(self) -> NDArray[np.float32]:
-        """The mean of the draws, (H, W, C) float32: it measures best."""
+        """The mean of the draws, (H, W, C) float32: it has the smallest mean squared error."""
         return np.ascontiguousarray(self._restored.mean.transpose(1, 2, 0), dtype=np.float32)
 
     @property
     def spread(self) -> NDArray[np.float32]:
-        """How much the draws differ: their standard deviation in gray levels, (H, W) float32; of at least two draws."""
+        """The standard deviation of the draws in gray levels, (H, W) float32; needs at least two draws."""
         if len(self.draws) < 2:
             raise OptionError("n", len(self.draws), "a spread needs at least two draws")
         return self._restored.spread.astype(np.float32)
 
     def save(self, path: str | Path) -> Path:
-        """Write the first draw, as `blurdiff restore --out` does, byte for byte; returns the path.
+        """Write the first draw, byte for byte as `blurdiff restore --out`; returns the path.
 
         Raises:
-            UsageError: the suffix is of no format of photos.
+            UsageError: the suffix is not a format for photos.
             UserError: it cannot be written.
         """
         path = Path(path).expanduser()
@@ -115,9 +115,9 @@ class RestoredPhoto:
         return buffer.getvalue()
 
 
-def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoringOptions) -> RestoredPhoto:
+def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoreKeywords) -> RestoredPhoto:
     """A restored photo; see `Model.restore`."""
-    check_names("restore", options, RestoringOptions)
+    check_names("restore", options, RestoreKeywords)
     for name, least, most in (("n", 1, None), ("steps", 1, None), ("seed", 0, MAX_SEED), ("enlarge", 1, _MOST_ENLARGED)):
         if options.get(name) is not None:
             check_whole(name, options[name], least, most)  # type: ignore[literal-required]
@@ -173,7 +173,7 @@ def _kernel(given: Any) -> NDArray[np.float64] | None:
     if given.ndim != 2:
         raise OptionError("kernel", f"of shape {given.shape}", "must be (h, w)")
     try:
-        return put_right(torch.from_numpy(np.asarray(given, dtype=np.float64)))[0].numpy()
+        return normalize_kernel(torch.from_numpy(np.asarray(given, dtype=np.float64)))[0].numpy()
     except ValueError as error:
         raise OptionError("kernel", f"of shape {given.shape}", str(error)) from None
 

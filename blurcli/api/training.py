@@ -1,4 +1,4 @@
-"""Training in Python."""
+"""The Python interface of training."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from blurcli.base.runs import Run
 from blurcli.config import Config
 from blurcli.model.inference import choose_device
 from blurcli.model.weights import Weights
-from blurcli.training import Callbacks, Interrupted, Metrics
+from blurcli.training import Interrupted, Metrics
 from blurcli.training import train as run_training
+from blurcli.training.monitoring import DrawPreview
 from blurcli.visualize import tile
 from blurcli.workflows import session
 from blurcli.workflows.distillation import set_up as set_up_distillation
@@ -24,18 +25,18 @@ from blurcli.workflows.distillation import teacher_of
 from blurcli.workflows.training_setup import set_up
 
 
-class TrainingOptions(TypedDict, total=False):
-    """Where and how long a training runs, and with which keys.
+class TrainKeywords(TypedDict, total=False):
+    """Options of a training.
 
     Keys:
         run: run folder; if not given, one in `runs/`, named after the preset or the images.
-        steps: training steps in all; if not given, the preset's.
+        steps: total training steps; if not given, the preset's.
         hours: length at the speed of this computer, instead of `steps`.
-        purpose: what a model of your own images is for, where no preset is named: `sample` or `restore`.
+        purpose: purpose of a model of your own images, if no preset is named: `sample` or `restore`.
         settings: other keys over the preset's, such as `{"optim.lr": 1e-4}`.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
-        callback: receives, at every log interval, a dictionary with `step`, `loss` (None where none was finite),
-            `images_per_sec` and others.
+        callback: receives, at every log interval, a dictionary with `step`, `loss` (None if none was finite), `images_per_sec`
+            and others.
     """
 
     run: str | Path | None
@@ -47,24 +48,25 @@ class TrainingOptions(TypedDict, total=False):
     callback: Callable[[dict[str, Any]], object]
 
 
-def train(preset: str | Path | None = None, data: TrainingImages | None = None, **options: Unpack[TrainingOptions]) -> Model:
-    """Train a model, or continue a run, as `blurdiff train` does.
+def train(preset: str | Path | None = None, data: TrainingImages | None = None, **options: Unpack[TrainKeywords]) -> Model:
+    """Train a model, or continue a run, as `blurdiff train`.
 
     Args:
         preset: name of a preset, or a YAML file; None for the run's own, or one chosen by the images.
         data: folder or .zip of images, or a dataset's name; or images: an array (N, H, W, C) uint8, or a list or torch
-            `Dataset` of Pillow images, arrays or files, each perhaps with the number of its class; None for the preset's.
-        **options: see `TrainingOptions`.
+            `Dataset` of Pillow images, arrays or files, each optionally with its class number; None for the preset's.
+        **options: see `TrainKeywords`.
 
     Returns:
         The trained model.
 
     Raises:
-        UsageError: nothing says what to train, a key is wrong, or the run is of another configuration, or trained already.
+        UsageError: neither preset, data nor run is given, a key is wrong, the run has another configuration, or is trained
+            already.
         UserError: the images cannot be read, the training diverged, or a file cannot be written.
         KeyboardInterrupt: Ctrl-C, or a notebook's stop; the state is saved, and the same call continues.
     """
-    check_names("train", options, TrainingOptions)
+    check_names("train", options, TrainKeywords)
     steps, run, device = options.get("steps"), options.get("run"), options.get("device", "auto")
     if steps is not None:
         check_whole("steps", steps, 1)
@@ -86,14 +88,14 @@ def distill(
     device: str = "auto",
     callback: Callable[[dict[str, Any]], object] = lambda metrics: None,
 ) -> Model:
-    """Distill a trained model into one that samples in one to four steps, or continue, as `blurdiff distill` does.
+    """Distill a trained model into one that samples in one to four steps, or continue, as `blurdiff distill`.
 
     Args:
         model: a run folder, a weights file, `hf://user/repo`, or `shapes`, the bundled model.
-        data: as for `train`; None for those that the model was trained on.
+        data: as for `train`; None for the model's training images.
         run: run folder; None for the model's, with `-distilled` after its name.
-        steps: training steps in all; None for half of the model's.
-        settings: other keys over those that follow from the model's, such as `{"optim.lr": 1e-4}`.
+        steps: total training steps; None for half of the model's.
+        settings: keys over those derived from the model's, such as `{"optim.lr": 1e-4}`.
         device: as for `train`.
         callback: as for `train`.
 
@@ -101,8 +103,8 @@ def distill(
         The distilled model.
 
     Raises:
-        UsageError: no such model, one that cannot be distilled, a key that does not fit it, the training images are unknown or
-            have other classes, another model is distilled in the run folder, or the run is trained already.
+        UsageError: there is no such model, or it cannot be distilled; a key does not fit it; the training images are unknown or
+            have other classes; another model is distilled in the run folder; or the run is trained already.
         UserError: a file is damaged or cannot be written, or the training diverged.
         KeyboardInterrupt: as for `train`.
     """
@@ -114,18 +116,29 @@ def distill(
     return _trained(found.run, found.config, device, callback, found.teacher)
 
 
+class _Reporter:
+    def __init__(self, update: Callable[[int], None], callback: Callable[[dict[str, Any]], object]) -> None:
+        self.draw_preview: DrawPreview | None = tile
+        self._update, self._callback = update, callback
+
+    def notify(self, text: str) -> None:
+        console.notify(text)
+
+    def on_step(self, step: int) -> None:
+        self._update(step)
+
+    def on_log(self, metrics: Metrics) -> None:
+        self._callback(asdict(metrics))
+
+
 def _trained(
     folder: Run, config: Config, device: str, callback: Callable[[dict[str, Any]], object], teacher: Weights | None
 ) -> Model:
     dataset = session.load_images(config, config.data.source, "train", config.data.classes)
     with console.progress("training", config.train.steps) as update:
-
-        def on_log(metrics: Metrics) -> None:
-            callback(asdict(metrics))
-
-        callbacks = Callbacks(console.notify, update, on_log, tile)
+        reporter = _Reporter(update, callback)
         try:
-            run_training(config, folder, dataset, choose_device(device), callbacks, teacher=teacher)
+            run_training(config, folder, dataset, choose_device(device), reporter, teacher=teacher)
         except Interrupted as stop:
             raise KeyboardInterrupt(f"{stop}; the same call continues") from None
     return load(folder.path, device=device)

@@ -1,1 +1,1 @@
-"""What everything else stands on: files, downloads, the console, processes. Imports nothing of ours outside base."""
+"""Shared foundations: files, downloads, the console, processes. Imports nothing of the package outside base."""

@@ -10,7 +10,7 @@ from platformdirs import user_cache_path
 from blurcli.base.errors import UserError
 
 TAG = "CACHEDIR.TAG"
-"""The file by which programs know a folder as a cache (https://bford.info/cachedir)."""
+"""The file that marks a folder as a cache (https://bford.info/cachedir)."""
 
 _TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Packed images of blurdiff, which makes missing ones again.\n"
 

@@ -1,7 +1,7 @@
-"""The file format of weights and training states: safetensors with JSON metadata, never pickled, whole or not there at all.
+"""The file format of weights and training states: safetensors with JSON metadata, written atomically, never pickled.
 
 The metadata holds the kind of the file, the configuration as JSON, the step, the versions of the format and of blurdiff, and a
-SHA-256 over tensors and metadata, so that a damaged file is never taken for a model.
+SHA-256 over tensors and metadata, by which a damaged file is recognized.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write(path: Path, kind: str, tensors: Tensors, metadata: Mapping[str, str], 
         try:
             save_file(plain, temporary, {**metadata, "sha256": content_hash(plain, metadata)})
         except SafetensorError as error:
-            # safetensors wraps the system's error, a full disk included, in its own exception.
+            # safetensors wraps errors of the system, such as a full disk, in its own exception.
             raise UserError(f"{path}: cannot be written ({error}): free disk space, or choose another location") from error
 
 
@@ -57,7 +57,7 @@ def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str]
     Args:
         path: the file.
         kind: the expected kind, `weights` or `state`.
-        name: what messages call the file; None for its path.
+        name: name of the file in messages; None for its path.
 
     Raises:
         UsageError: there is no such file, or it is of another kind or format version.
@@ -89,7 +89,7 @@ def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str]
 
 @contextmanager
 def naming_version(metadata: Mapping[str, str], run: Run) -> Iterator[None]:
-    """Add to errors in a file of a run which other version of blurdiff wrote it, as its metadata or those of the run tell."""
+    """Add to errors in a file of a run which other version of blurdiff wrote it, by the metadata of the file or the run."""
     try:
         yield
     except UserError as error:
@@ -139,7 +139,7 @@ def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
 
 
 def _check_header(path: Path) -> None:
-    """ValueError for a header longer than any of ours, which is then never read."""
+    """ValueError for a header longer than any of ours, so that it is not read."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > min(_MAX_HEADER_BYTES, path.stat().st_size - 8):

@@ -26,11 +26,11 @@ from blurcli.base.pace import Lines, Pace
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _speaker = ""  # name of a process that prints only errors
-_quiet = False  # whether there are only errors and results
+_quiet = False  # whether only errors and results are printed
 _UNLIMITED = 10_000  # characters per line
 _stdout = Console(soft_wrap=True, highlight=False, emoji=False)
 
-# Of options whose flag has another name.
+# Options with a flag of another name.
 _FLAGS = {"label": "--class", "purpose": "--for", "hold_sec": "--hold", "calibrated": "--no-calibration"}
 
 
@@ -40,13 +40,13 @@ def flag(name: str) -> str:
 
 
 def notify(text: str) -> None:
-    """A message beside the result."""
+    """Print a message, which is not part of the result."""
     if not (_speaker or _quiet):
         _stderr.print(escape(spelled(text, flag)))
 
 
 def error(text: str) -> None:
-    """The reason why the command ends without a result."""
+    """Print the error that ends the command without a result."""
     _stderr.print(f"{escape(_speaker)}[bold red]error:[/] {escape(spelled(text, flag))}")
 
 
@@ -57,24 +57,24 @@ def silence(speaker: str) -> None:
 
 
 def be_quiet(wanted: bool = True) -> None:
-    """Print only errors and results, and no progress; or messages and progress again."""
+    """Print only errors and results; with `wanted` false, messages and progress again."""
     global _quiet
     _quiet = wanted
 
 
 def traceback() -> None:
-    """The exception being handled, in full."""
+    """Print the exception being handled, in full."""
     _stderr.print_exception()
 
 
 def result(text: str) -> None:
-    """A result, as text."""
+    """Print a result as text."""
     if not _speaker:
         _stdout.print(escape(text))
 
 
 def result_json(value: dict[str, Any]) -> None:
-    """A result, as one line of JSON, in which a number that JSON cannot express is null."""
+    """Print a result as one line of JSON; numbers that JSON cannot express become null."""
     if not _speaker:
         print(json.dumps(_finite(value), allow_nan=False))
 
@@ -91,19 +91,19 @@ def _finite(value: Any) -> Any:
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:
-    """A result, as a table."""
+    """Print a result as a table."""
     drawn = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         drawn.add_row(*map(escape, row))
-    # A pipe gets every digit; a terminal has its width.
+    # A pipe gets every digit; on a terminal the width is limited.
     Console(highlight=False, emoji=False, width=None if _stdout.is_terminal else _UNLIMITED).print(drawn)
 
 
 @contextmanager
 def progress(description: str, total: int | None = None, pace: Pace | None = None) -> Iterator[Callable[..., None]]:
-    """Progress while the block runs, with the time left: on a terminal a bar, elsewhere a line now and then.
+    """Show progress while the block runs, with the time left: a bar on a terminal, elsewhere occasional lines.
 
-    Yields `update(done, total=None, note=None)`, as `Pace.update`, which is cheap.
+    Yields `update(done, total=None, note=None)`, which is cheap; see `Pace.update`.
 
     Args:
         description: what is done.
@@ -122,7 +122,7 @@ def progress(description: str, total: int | None = None, pace: Pace | None = Non
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """On a terminal a moving sign while the block runs, for what cannot be counted."""
+    """Show a spinner on a terminal while the block runs, for work that cannot be counted."""
     if _speaker or _quiet or not _stderr.is_terminal:
         yield
         return
@@ -151,19 +151,18 @@ def _bar(description: str, pace: Pace) -> Iterator[Callable[..., None]]:
 
 
 class _PaceColumn(ProgressColumn):
-    """A text that follows from the pace; drawn at every refresh, so that the time left counts down between two updates."""
+    """A text computed from the pace at every refresh, so that the time left counts down between updates."""
 
     def __init__(self, pace: Pace, text: Callable[[Pace], str]) -> None:
         super().__init__()
         self._pace, self._text = pace, text
 
     def render(self, task: Task) -> Text:
-        """The text."""
         return Text(self._text(self._pace))
 
 
 def preview(pictures: Sequence[NDArray[np.uint8]], seconds: float) -> None:
-    """Show pictures one after the other on a terminal, two pixels per character; elsewhere do nothing.
+    """Show pictures one after another on a terminal, two pixels per character; elsewhere do nothing.
 
     Pictures wider than the terminal are subsampled. The last one stays.
 

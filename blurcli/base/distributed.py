@@ -1,4 +1,4 @@
-"""Distributed jobs as torchrun starts them: division of the work, and communication between the processes.
+"""Distributed jobs started by torchrun: division of the work, and communication between the processes.
 
 Gradients are reduced with NCCL on GPUs and gloo on CPUs; everything else, small or rare, goes through gloo.
 """
@@ -27,7 +27,7 @@ _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The processes of a job; by default a single one.
+    """The processes of a job; by default a single process.
 
     Attributes:
         rank: number of this process, from 0; only process 0, the main process, writes files and messages.
@@ -49,12 +49,12 @@ class DistributedContext:
         return slice(self.rank * own, (self.rank + 1) * own)
 
     def blocks(self, indices: _Indices, block: int) -> Iterator[_Indices]:
-        """Every `size`-th block of so many indices, the blocks of this process."""
+        """The blocks of `block` indices of this process: every `size`-th one."""
         for place in range(self.rank * block, len(indices), self.size * block):
             yield indices[place : place + block]
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over all processes of a tensor of one shape, on the device."""
+        """The mean of a tensor over all processes, on the device; its shape is the same in all."""
         if self.size > 1:
             dist.all_reduce(tensor)
             tensor = tensor / self.size
@@ -86,7 +86,7 @@ class DistributedContext:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Run the block in the first process of each machine before the others, which find what it leaves in a shared cache."""
+        """Run the block in the first process of each machine before the others, which then find its results in the cache."""
         leads = self.size == 1 or os.environ["LOCAL_RANK"] == "0"
         if not leads:
             self.wait()

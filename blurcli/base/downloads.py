@@ -1,4 +1,4 @@
-"""Downloads that appear whole or not at all, and are verified on every use."""
+"""Downloads: written atomically, and verified on every use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _REASONS = (
     ),
     (r"ConnectError|ConnectionError|NewConnection|UnsupportedProtocol", "no connection"),
 )
-"""What the types and texts of errors mean, whatever library raised them; the first that is found counts."""
+"""The meaning of types and texts of errors of any library; the first match counts."""
 
 
 class DownloadError(UserError):
@@ -52,7 +52,7 @@ class DownloadError(UserError):
 
     Attributes:
         url: its address.
-        reason: why, in a few words.
+        reason: a short reason.
     """
 
     def __init__(self, url: str, reason: str) -> None:
@@ -61,7 +61,7 @@ class DownloadError(UserError):
 
 
 def network_reason(error: BaseException) -> str | None:
-    """Why a request over the network failed, in a few words, whatever library made it; None for an error of another kind."""
+    """A short reason for a failed network request of any library; None for another kind of error."""
     chain = causes(error)
     text = "\n".join(f"{type(one).__name__}: {one}" for one in chain)
     for pattern, reason in _REASONS:
@@ -72,7 +72,7 @@ def network_reason(error: BaseException) -> str | None:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """An error, what it was raised for, and so on."""
+    """An error and its chain of causes."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -90,7 +90,7 @@ def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progr
         sha256: the published SHA-256 in hex; None where it is unknown.
 
     Raises:
-        DownloadError: the host is unreachable, refuses, is too slow or breaks off; wrong content.
+        DownloadError: the host is unreachable, refuses, is too slow or closes the connection; wrong content.
         UserError: the file cannot be written.
     """
     with files.replacing(path) as temporary:
@@ -102,15 +102,15 @@ def fetch(url: str, path: Path, check: Callable[[Path], object], progress: Progr
         try:
             check(temporary)
         except UserError as error:
-            raise DownloadError(url, f"sent something else than {path.name} ({error.text})") from None
+            raise DownloadError(url, f"sent something other than {path.name} ({error.text})") from None
     _write_record(path, file_sha256(path), url)
 
 
 def verify(path: Path) -> str:
-    """The SHA-256 of a downloaded file, in hex; for a file without a record, it is recorded now.
+    """The SHA-256 of a downloaded file, in hex; a file without a record is recorded now.
 
     Raises:
-        UserError: the file is not the recorded one.
+        UserError: the file differs from the record.
     """
     digest, size = file_sha256(path), path.stat().st_size
     record = _record_path(path)
@@ -145,7 +145,7 @@ def _write_record(path: Path, sha256: str, source: str) -> None:
 
 
 def _chunks(url: str, progress: Progress) -> Iterator[bytes]:
-    """The content of `url`, by what arrives: a host that drips would hold a reader of full chunks for hours."""
+    """The content of `url` as it arrives: waiting for full chunks from a very slow host could take hours."""
     import requests
     import urllib3
 
@@ -175,6 +175,6 @@ def _chunks(url: str, progress: Progress) -> Iterator[bytes]:
     except urllib3.exceptions.ProtocolError:
         size = total or "an unknown number of"
         raise DownloadError(url, f"the connection broke off after {done} of {size} bytes; try again") from None
-    # An OSError is that of a missing file of certificates.
+    # An OSError means a missing file of certificates.
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, OSError) as error:
         raise DownloadError(url, network_reason(error) or one_line(str(error))) from None

@@ -1,4 +1,4 @@
-"""Errors that a user can fix: their text is the whole message, and no traceback is shown."""
+"""Errors that the user can fix: their text is the whole message, without a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def option(name: str) -> str:
-    """A reference to an option in the text of an error or message, spelled by whoever shows it; see `spelled`."""
+    """A reference to an option in the text of a message; whoever shows the message spells it with `spelled`."""
     return f"\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}{name}\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
 
 
@@ -24,24 +24,24 @@ def spelled(text: str, spell: Callable[[str], str]) -> str:
 
 
 def one_line(name: str) -> str:
-    """The name of a file as a message shows it: line ends and other control characters as escapes."""
+    """The name of a file for a message: line ends and other control characters as escapes."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def quoted(word: object) -> str:
-    """A path or other word as it stands in a command that a message suggests: in quotes where a shell would split it."""
+    """A path or other word for a command in a message: in quotes where a shell would split it."""
     text = one_line(str(word))
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 class UserError(Exception):
-    """Something failed that the user can fix: exit code 1. The text names the file or key, and the fix."""
+    """A failure that the user can fix: exit code 1. The text names the file or key, and the fix."""
 
     exit_code = 1
 
     @property
     def text(self) -> str:
-        """The text with references to options, for messages that contain it; see `spelled`."""
+        """The text with unspelled references to options, for messages that contain it; see `spelled`."""
         return super().__str__()
 
     def __str__(self) -> str:
@@ -55,11 +55,11 @@ class UsageError(UserError):
 
 
 class OptionError(UsageError):
-    """An option has a value that does not fit.
+    """An option has an invalid value.
 
     Args:
         name: name of the option as a parameter, such as `sampler`.
-        value: the value that does not fit.
+        value: the invalid value.
         reason: what is wrong, and what to use instead.
     """
 
@@ -69,24 +69,24 @@ class OptionError(UsageError):
 
 @contextmanager
 def importing(package: str, text: str, hint: str = "", install: str | None = None) -> Iterator[None]:
-    """Turn a failed import of an optional package into a UserError: how to install it, or why it cannot be imported.
+    """Turn a failed import of an optional package into a UserError that says how to install it, or why it fails.
 
     Args:
-        package: its name, by which it is imported.
-        text: what needs it; the message begins with that.
-        hint: what else to do.
-        install: its name, by which it is installed; None for the same.
+        package: name for imports.
+        text: beginning of the message: what needs the package.
+        hint: end of the message: what else to do.
+        install: name for pip; None for the same.
     """
     try:
         yield
-    except Exception as error:  # a package that does not fit the others can raise anything
+    except Exception as error:  # an incompatible package can raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             name = install or package
             raise UserError(f"{text}: needs the package {name}: pip install {name}{hint}") from None
         reason = one_line((str(error).strip().splitlines() or [""])[0])
         raise UserError(
-            f"{text}: the package {package} is there and cannot be imported ({type(error).__name__}: {reason}); repair it, or "
-            f"what it needs{hint}"
+            f"{text}: the package {package} is installed but cannot be imported ({type(error).__name__}: {reason}); repair it "
+            f"or what it needs{hint}"
         ) from error
 
 

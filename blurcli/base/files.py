@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial-"
-"""How the names of unfinished files begin; these names have a fixed length, whatever the name of the finished file."""
+"""Prefix of the names of unfinished files; these names have a fixed length for any name of the finished file."""
 _LONGEST_SUFFIX = 16
-_ABANDONED_SEC = 24 * 3600.0  # without a change, where no lock tells whether somebody still writes
+_ABANDONED_SEC = 24 * 3600.0  # without a change, where no lock shows that a process is still writing
 
 SAMPLING = "sampling.json"
-"""The record in a folder of sampled images, which marks it as one that blurdiff made."""
+"""The record in a folder of sampled images; it marks the folder as made by blurdiff."""
 
 _LOCK = ".lock"
 _LOCK_HOLDER = ".lock-holder"  # Windows forbids reading a locked file
 
-# What file managers, network drives and mounted disks put into folders, and placeholders for empty folders; in lower case.
+# Files that file managers, network drives and mounted disks create, and placeholders for empty folders; in lower case.
 _OF_SYSTEMS = frozenset(
     {
         *(".ds_store", ".localized", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", ".apdisk"),
@@ -48,16 +48,16 @@ _OF_SYSTEMS = frozenset(
     }
 )
 OF_SAMPLING = frozenset({SAMPLING, _LOCK})
-"""What a folder of sampled images holds besides them."""
+"""Files in a folder of sampled images that are not images."""
 
 _OF_NOBODY = (PARTIAL, _LOCK, ".nfs", "._", ".fuse_hidden", ".trash-")  # beginnings of names
 
 
 @contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced to disk, when the block ends without an error.
+    """Yield a temporary path beside `path`, which replaces `path`, synced to disk, when the block ends without an error.
 
-    The temporary name keeps the suffix, by which libraries choose a format. Missing parent folders are created.
+    The temporary name keeps the suffix, because libraries choose the format by it. Missing parent folders are created.
 
     Args:
         path: the file.
@@ -78,12 +78,12 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place, synced to disk, when the block ends without an error.
+    """Yield a temporary folder beside `path`, which becomes `path`, synced to disk, when the block ends without an error.
 
-    Missing parent folders are created. At `path` there must be nothing, or an empty folder, see `is_empty`.
+    Missing parent folders are created. `path` must not exist, or be an empty folder, see `is_empty`.
 
     Raises:
-        UserError: the folder cannot be written; nothing of it is left.
+        UserError: the folder cannot be written; nothing is left behind.
     """
     with explained(path), _unfinished(path, lambda prefix: tempfile.mkdtemp(dir=path.parent, prefix=prefix)) as unfinished:
         yield unfinished
@@ -95,11 +95,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _move_into_place(folder: Path, path: Path) -> None:
-    """Move a folder to where there is nothing, or an empty folder; see `is_empty`."""
+    """Move a folder to a path that does not exist, or that is an empty folder; see `is_empty`."""
     try:
         if path.exists():
             path.rmdir()
-    except OSError:  # it holds files of the system, or a disk is mounted there
+    except OSError:  # it has files of the system, or is a mount point
         for inside in [*folder.iterdir()]:
             shutil.move(inside, path / inside.name)
         _sync(path)
@@ -127,14 +127,14 @@ def temporary(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _unfinished(path: Path, make: Callable[[str], str]) -> Iterator[Path]:
-    """What `make(prefix)` creates beside `path`, locked against `remove_abandoned` while the block runs, removed afterwards."""
+    """Yield what `make(prefix)` creates beside `path`, locked against `remove_abandoned`; it is removed after the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_relative_to(cache_folder()):
         remove_abandoned(path.parent)
     prefix = f"{_prefix(path)}{_host()}-"
     unfinished = Path(make(prefix))
     lock = _locked(unfinished)
-    while lock is None:  # somebody took it for abandoned before it was locked
+    while lock is None:  # another process removed it before it was locked
         unfinished = Path(make(prefix))
         lock = _locked(unfinished)
     try:
@@ -146,14 +146,14 @@ def _unfinished(path: Path, make: Callable[[str], str]) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path, path: Path | None = None) -> None:
-    """Remove the unfinished files and folders in a folder that killed processes left, and none that is still written.
+    """Remove the unfinished files and folders that killed processes left in a folder, but none that is still written.
 
-    Whoever writes one on this machine holds a lock on it, which the operating system releases with the process. Where locks do
-    not reach, on another machine or another operating system, it is abandoned after a day without a change.
+    A process that writes one on this machine holds a lock on it, which the operating system releases with the process. Where
+    locks do not work, across machines or operating systems, it counts as abandoned after a day without a change.
 
     Args:
         folder: the folder.
-        path: a file or folder in it, to remove only what was to become this one; None for everything.
+        path: remove only unfinished versions of this file or folder; None for all.
     """
     for unfinished in folder.glob(f"{PARTIAL if path is None else _prefix(path)}*"):
         with suppress(OSError):
@@ -208,7 +208,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the unfinished files and folders below a folder that killed processes left; nothing else may be writing there."""
+    """Remove the unfinished files and folders that killed processes left below a folder; no other process may write there."""
     with explained(folder):
         for path in [*folder.rglob(f"{PARTIAL}*")]:
             if path.is_dir() and not path.is_symlink():
@@ -218,7 +218,7 @@ def remove_partial(folder: Path) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds at most files of the system, and what a command leaves that was stopped before it began."""
+    """Whether a folder has nothing but files of the system and the leftovers of a command that was stopped at once."""
     names = (path.name.lower() for path in folder.iterdir())
     return all(name in _OF_SYSTEMS or name.startswith(_OF_NOBODY) for name in names)
 
@@ -227,11 +227,11 @@ def is_empty(folder: Path) -> bool:
 def locked(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[None]:
     """Lock a folder against other commands while the block runs; create it where it is missing.
 
-    The operating system holds the lock, and releases it however the process ends.
+    The operating system holds the lock, and releases it when the process ends in any way.
 
     Args:
         folder: where the work is done.
-        work: what is done there, for the message to the others, such as `training`.
+        work: the work, for the message to other commands, such as `training`.
         notify: receives a warning where the file system has no locks.
 
     Raises:
@@ -266,7 +266,7 @@ def _start_of(path: Path) -> str:
 
 
 def unreadable(path: Path) -> str | None:
-    """Why a file cannot be read, and the fix, to stand after its name in a message; None where it can be."""
+    """Why a file cannot be read, and the fix, to follow its name in a message; None if it can be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return "is not a file"
@@ -283,7 +283,7 @@ def unreadable(path: Path) -> str | None:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What a folder holds, by name; nothing where it cannot be read, which may happen at any moment."""
+    """The entries of a folder by name; none if it cannot be read, which may happen at any moment."""
     try:
         return sorted(folder.iterdir())
     except OSError:
@@ -291,7 +291,7 @@ def listed(folder: Path) -> list[Path]:
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; none where there is no such file. Truncated lines are skipped.
+    """The objects of a JSON-lines file; none if there is no such file. Truncated lines are skipped.
 
     Raises:
         UserError: the file cannot be read.
@@ -320,7 +320,7 @@ def append_json_line(path: Path, value: dict[str, Any]) -> None:
         UserError: the file cannot be written.
     """
     with explained(path), path.open("a+b") as file:
-        # A line that a crash truncated must not take this one with it.
+        # A line that a crash truncated must not damage this one.
         file.seek(max(0, file.tell() - 1))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + json.dumps(value).encode() + b"\n")
@@ -329,12 +329,12 @@ def append_json_line(path: Path, value: dict[str, Any]) -> None:
 def check_writable(path: Path) -> None:
     """Raise a UserError before the work if a file at `path` cannot be created, or appended to.
 
-    What a killed process left of it is removed.
+    Unfinished versions of it that a killed process left are removed.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            path.lstat()  # refuses a name that is too long
+            path.lstat()  # fails for a name that is too long
         with path.open("ab") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
         remove_abandoned(path.parent, path)
@@ -344,7 +344,7 @@ def check_new_folder(folder: Path) -> None:
     """Refuse, before the work, an output folder that is not empty or cannot be created.
 
     Raises:
-        UsageError: it is not empty, or no folder.
+        UsageError: it is not empty, or not a folder.
         UserError: it cannot be created.
     """
     with explained(folder):

@@ -1,4 +1,4 @@
-"""How the C library keeps freed memory; decided before PyTorch allocates."""
+"""Reuse of freed memory in the C library; set before PyTorch allocates."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LARGEST_KEPT_BYTES = 1 << 25  # the most that glibc accepts
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> None:
-    """Let glibc reuse the memory of freed tensors of up to 32 MiB; elsewhere nothing happens.
+    """Let glibc reuse the memory of freed tensors of up to 32 MiB; other C libraries are left alone.
 
-    By default it returns each to the system, which then clears every page anew: thousands of page faults per training step.
-    Whatever the user chose for the allocator stays.
+    By default glibc returns it to the system, which then clears every page again: thousands of page faults per training step.
+    Settings of the user for the allocator take precedence.
     """
     if any(name.startswith(_CHOSEN_BY_USER) for name in environment):
         return

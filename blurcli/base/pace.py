@@ -1,4 +1,4 @@
-"""How far a task is, how fast, and how long it will take."""
+"""Progress, speed and remaining time of a task."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ _LINE_SEC = 30.0  # between two lines of a log
 _LINE_SHARE = 0.05  # of the task, unless that takes longer than `_LONGEST_SEC`
 _LONGEST_SEC = 600.0
 _ESTIMATE_SEC = 2.0  # of work, before the first estimate in a log
-_WORTH_SEC = 5.0  # time left that is worth telling
+_WORTH_SEC = 5.0  # shortest time left that is shown
 
 
 class Pace:
-    """How far a task is, how fast, and how long it will take.
+    """Progress, speed and remaining time of a task.
 
     Args:
         total: number of units; None while it is not known.
-        clock: seconds, from anywhere.
+        clock: seconds, from any origin.
 
     Attributes:
         total: number of units, or None.
         done: units done.
-        note: what else there is to say.
+        note: further text.
     """
 
     def __init__(self, total: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,12 +34,12 @@ class Pace:
         self._before = 0.0
 
     def start(self, done: float) -> None:
-        """Measure the speed from now on; so many units were done before."""
+        """Start measuring the speed, with `done` units done before."""
         self._before = self.done = done
         self._started = self._updated = self._clock()
 
     def update(self, done: float, total: int | None = None, note: str | None = None) -> None:
-        """Units done so far; a total or a note that is None stays."""
+        """Set the units done so far; a total or note of None keeps the old one."""
         if done < self._before:  # the task went back
             self.start(done)
         self.done = done
@@ -61,7 +61,7 @@ class Pace:
 
     @property
     def left_sec(self) -> float | None:
-        """Seconds left, at the mean speed so far; None where it is not known."""
+        """Seconds left, at the mean speed so far; None if unknown."""
         if self.speed is None or self.total is None:
             return None
         return max(0.0, (self.total - self.done) / self.speed - (self._clock() - self._updated))
@@ -79,20 +79,20 @@ class Pace:
         return f"{duration(self.left_sec)} left"
 
     def titled(self, title: str) -> str:
-        """A title, with the number of units where the title does not name it."""
+        """A title, with the number of units unless the title names it."""
         return title if not self.total or f"{self.total:,}" in title else f"{title}, 0/{self.total:,}"
 
 
 class Lines:
-    """Progress as lines of a log: an estimate early, then at most one line per 30 seconds.
+    """Progress as lines of a log: an early estimate, then at most one line per 30 seconds.
 
-    Where a line every 30 seconds would be more than one per 5% of the task, there is one per 5%, or every ten minutes.
+    Long tasks have one line per 5%, or every ten minutes, if that is less often.
 
     Args:
-        title: what is done.
-        pace: how far it is.
+        title: of the task.
+        pace: its progress.
         write: receives the lines.
-        clock: seconds, from anywhere.
+        clock: seconds, from any origin.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Lines:
             self._begin()
 
     def update(self, done: float, total: int | None = None, note: str | None = None) -> None:
-        """As `Pace.update`, and a line where one is due."""
+        """Update the pace as `Pace.update`, and write a line if one is due."""
         self._pace.update(done, total, note)
         if not self._titled:
             self._begin()
@@ -117,7 +117,7 @@ class Lines:
             self._write(f"{self._title}: {self._pace.counts}{note}{left}")
 
     def _begin(self) -> None:
-        # Where the total is not known there may be nothing to do: the first update shows it.
+        # While the total is unknown there may be nothing to do; the first update shows whether there is.
         self._titled, self._last = True, self._clock()
         self._write(self._pace.titled(self._title))
 

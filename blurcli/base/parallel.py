@@ -25,11 +25,11 @@ def ahead(
     """`map(make, items)`, in order, computed by threads ahead of use.
 
     Args:
-        make: is called in the threads; they pay where it releases Python's lock, as Pillow and NumPy do.
-        items: is iterated in the caller's thread.
-        bytes_of: what an item and its result occupy until the result is used; at any time that is at most 256 MiB, or one item.
+        make: called in the threads; threads are useful if it releases Python's lock, as Pillow and NumPy do.
+        items: iterated in the caller's thread.
+        bytes_of: memory of an item and its result until the result is used; in total at most 256 MiB, or one item.
         workers: number of threads; None for one per core of this process.
-        waiting_per_worker: results per thread that may wait, so that one slow item does not block the others.
+        waiting_per_worker: finished results per thread that may wait, so that one slow item does not block the others.
     """
     workers = workers or own_cores()
     waiting: deque[tuple[int, Future[Made]]] = deque()
@@ -46,5 +46,5 @@ def ahead(
             while waiting:
                 yield waiting.popleft()[1].result()
         finally:
-            # After an error, or when the caller stops, the rest is not needed.
+            # After an error, or when the caller stops, the remaining results are not needed.
             pool.shutdown(cancel_futures=True)

@@ -47,17 +47,17 @@ class Run:
 
     @property
     def distilled(self) -> Run:
-        """The run in which the model of this one is distilled unless another is named."""
+        """The default run for distilling the model of this run."""
         path = self.path if self.path.name not in ("", "..") else self.path.resolve()
         return Run(path.with_name(path.name + "-distilled"))
 
     def saved_states(self) -> list[Path]:
-        """The existing state files, the newest first; links to missing files are among them."""
+        """The existing state files, newest first, including links to missing files."""
         return [path for path in (self.state_path, self.previous_state_path) if path.is_symlink() or path.exists()]
 
     @property
     def teacher_path(self) -> Path:
-        """In the run of a distilled model: the weights that it is tuned from."""
+        """The weights of the teacher, in the run of a distilled model."""
         return self.path / "teacher.safetensors"
 
     @property
@@ -82,12 +82,12 @@ class Run:
 
     @property
     def trackers_path(self) -> Path:
-        """A folder with the identity of the run in each experiment tracker, and what trackers print and store."""
+        """A folder with the identity of the run in each experiment tracker, and the output and files of trackers."""
         return self.path / "trackers"
 
     @property
     def version(self) -> str | None:
-        """The version of blurdiff that trained last in the folder; None if it is unknown."""
+        """The version of blurdiff that last trained in the folder; None if unknown."""
         try:
             sessions = files.json_lines(self.sessions_path)
         except UserError:
@@ -104,7 +104,7 @@ class Run:
         return self.path / "samples" / f"step-{step:08d}.png"
 
     def all_weights(self) -> list[Path]:
-        """The weights files by their steps, the last ones last."""
+        """The weights files in the order of their steps."""
         return [path for path in files.listed(self.path / "weights") if path.match("step-*.safetensors")]
 
     def newest_weights(self) -> Path:
@@ -126,31 +126,31 @@ class Run:
         return path
 
     def last_weights(self) -> Path | None:
-        """The weights after the most steps, whether they can be read or not."""
-        for _ in range(2):  # a training that keeps few may remove all that were listed
+        """The weights after the most steps, readable or not."""
+        for _ in range(2):  # a training may remove all that were listed
             for path in reversed(self.all_weights()):
                 if path.is_symlink() or path.exists():
                     return path
         return None
 
     def newest_step(self) -> int:
-        """The number of steps after which the newest weights were saved; 0 where there are none."""
+        """The step of the newest weights; 0 if there are none."""
         found = self.all_weights()
         return int(found[-1].stem.removeprefix("step-")) if found else 0
 
     def has_begun(self) -> bool:
-        """Whether the folder is one of a training, or has its scores."""
+        """Whether the folder belongs to a training, or has scores of one."""
         return any(os.path.lexists(path) for path in (self.config_path, self.path / "weights", self.evaluations_path))
 
     def is_empty(self) -> bool:
-        """Whether the folder exists and holds nothing but what a training leaves that was stopped before it began."""
+        """Whether the folder exists and has nothing but the leftovers of a training that was stopped at once."""
         return self.path.is_dir() and files.is_empty(self.path)
 
 
-def named_run(name: Path) -> Run:
-    """The run that a person names: its folder, or, where that is no run, the one with this name in `runs/`.
+def resolve_run(name: Path) -> Run:
+    """Resolve the name of a run: a run folder, or else the run with this name in `runs/`.
 
-    A folder of images has the name of the run that was trained on it.
+    The second case matters because a run has the name of the folder of images that it was trained on.
     """
     here, inside = Run(name), Run(RUNS / name)
     elsewhere = len(name.parts) == 1 and inside.path.is_dir() and not (here.has_begun() or here.is_empty())
@@ -163,13 +163,13 @@ def similar_run(name: Path) -> str:
 
 
 def newest_run(notify: Callable[[str], None]) -> Run | None:
-    """The run below `runs/` with the newest weights, of those whose weights can be read; None where there is none.
+    """The run below `runs/` with the newest readable weights; None if there is none.
 
     Args:
-        notify: receives which runs are skipped that would be newer.
+        notify: receives a message per newer run that is skipped.
 
     Raises:
-        UsageError: there are only runs whose weights cannot be read.
+        UsageError: there are runs, but none with readable weights.
     """
     readable: dict[Run, float] = {}
     others: dict[str, float] = {}
@@ -195,7 +195,7 @@ def newest_run(notify: Callable[[str], None]) -> Run | None:
 
 
 def other_version(version: object) -> str:
-    """What a message about a file adds where another version of blurdiff wrote that; else an empty string."""
+    """The end of a message about a file that another version of blurdiff wrote; else an empty string."""
     if not isinstance(version, str) or version == __version__:
         return ""
     install = quoted(f"blurdiff=={version}")

@@ -1,4 +1,4 @@
-"""How many threads this process uses on the CPU, and how they wait for each other; decided before PyTorch is imported."""
+"""The number of CPU threads of this process, and how they wait for each other; set before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path, PurePosixPath
 
 _CHOSEN_BY_USER = ("OMP_", "GOMP_", "KMP_")
 _NUMBER_CHOSEN = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
-_SPIN = "10000"  # rounds of waiting before a thread sleeps, about 0.3 ms: longer than from one operation to the next
+_SPIN = "10000"  # spins before a thread sleeps, about 0.3 ms: longer than the time between operations
 _SAMPLES, _INTERVAL_SEC = 20, 0.003
 LOAD = Path("/proc/loadavg")  # of Linux
-# Where the hierarchies of cgroups are mounted: of version 2, which has no controller's name, and of version 1.
+# Mount points of the cgroup hierarchies: version 2, which has no controller's name, and version 1.
 _CGROUPS = {"": ("sys/fs/cgroup", "sys/fs/cgroup/unified"), "cpu": ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct")}
-# Schedulers besides Slurm: what marks a job, and the variable with its cores.
+# Schedulers besides Slurm: the variable that marks a job, and the variable with its cores.
 _SCHEDULERS = (("PBS_JOBID", "NCPUS"), ("LSB_JOBID", "LSB_DJOB_NUMPROC"), ("SGE_TASK_ID", "NSLOTS"))
 
 note: str | None = None
-"""For the user, where `choose_threads` chose fewer threads than there are cores."""
+"""A message for the user if `choose_threads` chose fewer threads than there are cores."""
 
 
 def choose_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Use the cores that are free, and let threads that wait go to sleep soon.
+    """Use the free cores, and let waiting threads sleep soon.
 
-    The threads of an operation wait for the last of them, which beside other busy processes waits for a core: on a busy core,
-    two threads can take several times as long as one. And by default GNU OpenMP's threads spin for milliseconds after each
-    operation, on a core that another may need. Whatever the user chose with a variable of OpenMP stays.
+    The threads of an operation wait for the slowest one. With other busy processes, that thread waits for a core: two threads
+    can take several times as long as one. By default the threads of GNU OpenMP also spin for milliseconds after each operation,
+    on a core that others may need. Settings of the user in OpenMP's variables take precedence.
 
-    A process that has only a share of the machine uses all of it: what is busy on the machine says nothing about the share.
+    A process that is limited to a share of the machine uses its whole share: the load of the machine says nothing about it.
     """
     global note
     note = None
@@ -38,8 +38,8 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ) -> None:
         environment["GOMP_SPINCOUNT"] = _SPIN
     total, (cores, limit) = os.cpu_count() or 1, _share(Path("/"), environment)
     if cores < total:
-        # OpenMP counts the cores of the affinity, but knows neither quotas nor allocations; PyTorch's compiler likewise, and
-        # it starts as many processes.
+        # OpenMP counts the cores of the affinity and ignores quotas and allocations. PyTorch's compiler does the same, and
+        # starts as many processes.
         environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(cores))
         if not any(name in environment for name in _NUMBER_CHOSEN):
             environment["OMP_NUM_THREADS"] = str(cores)
@@ -61,18 +61,18 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ) -> None:
 def available_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """The number of cores that this process may use: the smallest of all limits on it, and at least 1.
 
-    These are the machine's cores, the affinity, the CPU quotas of the process's cgroups, and what a batch job was allocated.
-    Processes that torchrun started share them; see `own_cores`.
+    The limits are the machine's cores, the affinity, the CPU quotas of the process's cgroups, and the allocation of a batch
+    job. Processes that torchrun started share them; see `own_cores`.
 
     Args:
-        root: where the files of the system are.
-        environment: variables, in which schedulers leave the allocation of a job.
+        root: root of the file system.
+        environment: variables; schedulers set the allocation of a job in them.
     """
     return _share(root, environment)[0]
 
 
 def own_cores() -> int:
-    """This process's part of `available_cores` beside the others that torchrun started on this machine; at least 1."""
+    """This process's part of `available_cores`, shared with the other processes of torchrun on this machine; at least 1."""
     return max(1, available_cores() // (_number(os.environ, "LOCAL_WORLD_SIZE") or 1))
 
 
@@ -94,8 +94,8 @@ def _affinity() -> int:
 def _quotas(root: Path) -> Iterator[float]:
     """The CPU quotas, in cores, of this process's cgroups and all those above them.
 
-    A container often sees its own cgroup where the whole hierarchy is mounted elsewhere, under a path of the machine's that it
-    does not see: of what is missing, nothing is asked, and of the rest everything counts.
+    A container often sees its own cgroup at the mount point of the whole hierarchy, under a path of the host that does not
+    exist inside. Missing files are ignored; all others count.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -105,7 +105,7 @@ def _quotas(root: Path) -> Iterator[float]:
         controllers, _, path = line.partition(":")[2].partition(":")
         for mount in _CGROUPS.get("cpu" if "cpu" in controllers.split(",") else controllers, ()):
             parts = PurePosixPath(path.lstrip("/"))
-            own = parts if ".." not in parts.parts else PurePosixPath()  # outside of what is mounted
+            own = parts if ".." not in parts.parts else PurePosixPath()  # outside of the mount
             for folder in (own, *own.parents):
                 quota = _quota(root / mount / folder)
                 if quota is not None:
@@ -130,7 +130,8 @@ def _allocations(environment: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     if per_task:
         yield per_task, "Slurm's allocation (SLURM_CPUS_PER_TASK)"
     elif on_machine:
-        # srun starts several processes that share the cores; a script that sbatch starts is alone, whatever the tasks.
+        # srun starts several processes that share the cores; a script that sbatch starts is one process for any number of
+        # tasks.
         tasks = _number(environment, "SLURM_STEP_TASKS_PER_NODE") or 1
         yield max(1, on_machine // tasks), "Slurm's allocation (SLURM_CPUS_ON_NODE)"
     for job, name in _SCHEDULERS:
@@ -150,9 +151,9 @@ def _counted(threads: int) -> str:
 
 
 def busy_threads() -> int:
-    """Threads of other processes that keep a core busy, or wait for one; 0 where the system does not tell.
+    """Threads of other processes that run on a core, or wait for one; 0 if the system does not report it.
 
-    The fewest that run at once during some milliseconds; not the load average, which for a minute remembers the command before.
+    This is the minimum over some milliseconds. The load average would still count the previous command for a minute.
     """
     fewest = None
     try:

@@ -13,4 +13,4 @@ PHOTOS = "photos"
 PHOTOS_PATH = Path(__file__).parent / f"{PHOTOS}.safetensors"
 
 MODELS = {NAME: PATH, "shapes": PATH, PHOTOS: PHOTOS_PATH}
-"""The files by what a person may call them."""
+"""The files by name."""

@@ -41,7 +41,7 @@ from blurcli.workflows.session import started_by_torchrun
 
 app = typer.Typer(
     name="blurdiff",
-    cls=helptext.Group,
+    cls=helptext.CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug, quiet = ("--debug" in arguments), ("--quiet" in arguments)
     escape_unprintable()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of large and damaged images, which are refused, or read all the same
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about large and damaged images, which are refused or read anyway
     threads.choose_threads()
     memory.keep_freed_memory()
     if sys.stdout is None:
@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
             print("Aborted!", file=sys.stderr)
             sys.exit(1)
         show = getattr(error, "show", None)
-        if show is not None:  # wrong usage, found by Typer, whose suggestions are options that are spelled a little alike
+        if show is not None:  # wrong usage, found by Typer; its suggestions only compare the spelling
             vars(error).update(possibilities=None, message=str(getattr(error, "message", "")).partition(" Did you mean")[0])
             show()
             if better := correction(given, vars(error)["message"], typer.main.get_command(app).commands):  # type: ignore[attr-defined]
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(getattr(error, "exit_code", 2))
         from blurcli.base import console
 
-        if terminated:  # an import that the signal cut short can fail in any way
+        if terminated:  # an import interrupted by the signal can fail in any way
             sys.exit(terminated[0])
         if isinstance(error, OSError) and error.filename is None and error.errno in _STDOUT_FAILURES:
             console.error(f"standard output: {error.strerror}")
@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run() -> NoReturn:
-    """Run the command line as a process, which ends without taking PyTorch apart: that takes up to a second."""
+    """Run the command line as a process, which exits without unloading PyTorch: that takes up to a second."""
     try:
         main()
         code = 0

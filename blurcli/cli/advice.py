@@ -1,4 +1,4 @@
-"""Arguments as people type them: what is accepted all the same, and for the rest the command that works."""
+"""Corrections of mistyped arguments: some are accepted, for others an error suggests the command that works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTEGER_FLAGS = frozenset(
     }
     | {"--seeds", "--size", "--steps"}
 )
-"""The flags of whole numbers, which may be written as 1e3."""
+"""The flags with whole numbers, which may be written as 1e3."""
 
 _POWER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _EXTRA_PATH = {
@@ -33,7 +33,7 @@ _EXTRA_PATH = {
     "fid": ("--samples", "--data"),
 }
 _ONE_EACH = ("plot", "report", "data", "presets")
-"""Commands with one argument, of which several are meant as several commands."""
+"""Commands with one argument; several arguments mean several commands."""
 
 _FLAG_WORDS = {
     "n": "count num number amount num-samples n-samples nsamples samples num-images n-images nimages",
@@ -59,7 +59,7 @@ _FLAG_WORDS = {
     "frames": "length num-frames n-frames nframes",
     "size": "resolution res image-size img-size",
 }
-"""What other tools call the options and arguments of this one."""
+"""Options and arguments, and their names in other tools."""
 
 _KEY_WORDS = {
     "train.steps": "iterations iters max-iters max-steps num-steps total-steps train-steps n-iter",
@@ -67,7 +67,7 @@ _KEY_WORDS = {
     "optim.lr": "learning-rate",
     "data.image_size": "size resolution res img-size",
 }
-"""What other tools call keys of presets."""
+"""Keys of presets, and their names in other tools."""
 
 _GPU = ("gpu", "gpus", "cuda", "gpu-id")
 _GPU_VALUE = re.compile(r"\d+(,\d+)*|cuda(:\d+)?|all")
@@ -87,7 +87,7 @@ _COMMAND_WORDS = {
 
 
 def normalize_arguments(arguments: Sequence[str]) -> list[str]:
-    """Arguments with `~` as the home folder where the shell left it, and whole numbers written out, 1e3 as 1000."""
+    """Arguments with a leading `~` expanded, if the shell did not, and whole numbers written out, 1e3 as 1000."""
     from blurcli.config import expand_home
 
     result: list[str] = []
@@ -101,11 +101,11 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def correction(arguments: Sequence[str], message: str, commands: Mapping[str, Any]) -> str | None:
-    """What was probably meant where a command line was refused: a sentence with a command that parses, ready to be pasted.
+    """Suggest what a refused command line probably meant: a sentence with a valid command to paste.
 
     Args:
         arguments: the command line.
-        message: of the refusal.
+        message: the message of the refusal.
         commands: all commands, by name.
     """
     current: list[str] | None = list(arguments)
@@ -121,7 +121,7 @@ def correction(arguments: Sequence[str], message: str, commands: Mapping[str, An
 
 
 def _refusal(arguments: list[str], commands: Mapping[str, Any]) -> str | None:
-    """Why a command line is refused; None where it is accepted."""
+    """Why a command line is refused; None if it is accepted."""
     command = commands.get(arguments[0])
     if command is None:
         return f"No such command {arguments[0]!r}."
@@ -133,7 +133,7 @@ def _refusal(arguments: list[str], commands: Mapping[str, Any]) -> str | None:
 
 
 def _corrected(arguments: list[str], message: str, commands: Mapping[str, Any]) -> list[str] | None:
-    """A command line without the mistake of which a message tells; None for others."""
+    """A command line without the mistake that a message reports; None for other mistakes."""
     if re.match(r"No such command ", message):
         name = _closest(arguments[0], commands, _candidates(arguments[0], _COMMAND_WORDS))
         return None if name is None else [name, *arguments[1:]]
@@ -148,7 +148,7 @@ def _corrected(arguments: list[str], message: str, commands: Mapping[str, Any]) 
 
 
 def _with_option(command: Any, arguments: list[str], flag: str) -> list[str] | None:
-    """An unknown option under the name that it has here, as an argument, or as an assignment to a key of the preset."""
+    """An unknown option converted to its name here, to an argument, or to an assignment of a key."""
     short = not flag.startswith("--")
     place = next(
         (i for i, one in enumerate(arguments) if one.partition("=")[0] == flag or (short and re.match(rf"{flag}[^-]", one))),
@@ -173,7 +173,7 @@ def _with_option(command: Any, arguments: list[str], flag: str) -> list[str] | N
         equals, value, rest = "=", after[0], after[1:]
     else:
         rest = after
-    if name == "resume" and not equals:  # a training continues by itself
+    if name == "resume" and not equals:  # training continues automatically
         return [*before, *rest] if arguments[0] == "train" else None
     key = _key(name) if "set" in options and name not in options else None
     candidates = _candidates(name, _FLAG_WORDS)
@@ -191,7 +191,7 @@ def _with_option(command: Any, arguments: list[str], flag: str) -> list[str] | N
 
 
 def _key(name: str) -> str | None:
-    """The key of a preset that an option names."""
+    """The key of a preset for the name of an option."""
     from blurcli.config import Config, flatten
 
     leaf = name.replace("-", "_")
@@ -201,7 +201,7 @@ def _key(name: str) -> str | None:
 
 
 def _with_flag(arguments: list[str], extra: str, presets: bool) -> list[str] | None:
-    """The first argument too many as the value of the flag that it is for."""
+    """The first surplus argument as the value of the flag that it is for."""
     from blurcli.config import DATASET_NAMES, preset_names
 
     command, given = arguments[0], {argument.partition("=")[0] for argument in arguments}
@@ -227,7 +227,7 @@ def _with_flag(arguments: list[str], extra: str, presets: bool) -> list[str] | N
 
 
 def _several(arguments: list[str], message: str, commands: Mapping[str, Any]) -> str | None:
-    """Several commands for several arguments where one is taken; or a sentence about what is counted in other units."""
+    """Several commands for several arguments of a command with one; or a sentence about other units."""
     assignable = arguments and any("--set" in one.opts for one in getattr(commands.get(arguments[0]), "params", ()))
     if assignable and re.search(r"No such option: --(num-|n-|max-)?epochs?\b", message.replace("_", "-")):
         return "Training is counted in steps, not in epochs: --set train.steps=1000"
@@ -243,7 +243,7 @@ def _several(arguments: list[str], message: str, commands: Mapping[str, Any]) ->
 
 
 def _extras(arguments: list[str], text: str) -> list[int]:
-    """The places of the arguments that a message lists, separated by spaces, which they may contain."""
+    """The positions of the arguments that a message lists, separated by spaces; arguments may contain spaces."""
     for after_flags in (False, True):
         places: list[int] = []
         left = f" {text}"
@@ -260,7 +260,7 @@ def _candidates(word: str, words: Mapping[str, str]) -> list[str]:
 
 
 def _closest(name: str, known: Iterable[str], candidates: Iterable[str], spelling: bool = True) -> str | None:
-    """One of the known names: the name itself, what other tools call so, or one that is spelled nearly so."""
+    """The known name for a name: itself, the name for another tool's, or one with a similar spelling."""
     names = list(known)
     found = [one for one in (name, *candidates) if one in names]
     if not found and spelling:

@@ -10,23 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    AS_PRESET,
-    AssignmentsOption,
-    DeviceOption,
-    GuideOption,
-    JsonOption,
-    PrecisionOption,
-    RunOption,
-    SeedOption,
-    WeightsOption,
-    find_weights,
-    sampling_flags,
-    show,
-    takes_sampling_options,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights, sampling_flags, show
 from blurcli.core.sampling_options import SamplingRequest
-from blurcli.workflows.session import load_images, load_model, own_source, photo_size, read_photo, resolve_preset
+from blurcli.workflows.session import load_images, load_model, photo_size, read_photo, resolve_preset, training_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,16 +30,16 @@ _LARGEST_PHOTO_PX = 512  # of its longer side
 _FRAMES, _STRIP_FRAMES = 41, 8
 
 
-@takes_sampling_options()
+@common.takes_sampling_options()
 def animate(
     out: Annotated[
         Path,
         typer.Argument(help=".gif, .webp, .png or .apng (animated), .mp4, .html (page), or a folder."),
     ],
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Preset to show forward, without a trained model.")] = None,
-    assignments: AssignmentsOption = None,
+    assignments: common.AssignmentsOption = None,
     compare: Annotated[
         list[str] | None,
         typer.Option("--compare", help="Run, weights or preset to show beside it; repeatable."),
@@ -104,12 +91,12 @@ def animate(
     labels: Annotated[bool, typer.Option("--labels", help="Write time, log-SNR and blur on every frame.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="All frames in one still .png, from left to right.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Play the animation in the terminal, too.")] = False,
-    request: SamplingRequest = AS_PRESET,
-    guide: GuideOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    request: SamplingRequest = common.AS_PRESET,
+    guide: common.GuideOption = None,
+    seed: common.SeedOption = 0,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Animate how images emerge from noise, or dissolve in it.
 
@@ -121,8 +108,8 @@ def animate(
     from blurcli.visualize.trajectories import View, forward_trajectory, reverse_trajectory, uniform_times
 
     output = FilmStrip() if strip else output_for(out)
-    look = Presentation(fps, hold, loop, scale, columns, labels or None)
-    _check_output(output, out, look)
+    presentation = Presentation(fps, hold, loop, scale, columns, labels or None)
+    _check_output(output, out, presentation)
     source = _Source(run, weights, preset, assignments, compare or [], images, size, guide, precision)
     source.check(direction)
     estimates = what in ("x_hat", "both")
@@ -162,7 +149,7 @@ def animate(
         clean, classes = _clean_images(loaded[0], images, n, seed, known)
     n = n if clean is None else len(clean)
     panels = len(processes) * (2 if what in ("both", "blur") else 1)
-    width, height = look.picture_size(panels, n, loaded[0].config.data.image_size)
+    width, height = presentation.picture_size(panels, n, loaded[0].config.data.image_size)
     output.check_size(out, width, height)
     # A GIF of noise has about a byte per pixel.
     files.check_space(out, width * height * frames * (2 if direction == "both" else 1))
@@ -184,9 +171,9 @@ def animate(
         with console.progress("sampling", total) as update:
             trajectories.append(reverse_trajectory(processes, n, seed, view, clean, update))
 
-    output.write(trajectories, " / ".join(one.title for one in processes), out, look)
+    output.write(trajectories, " / ".join(one.title for one in processes), out, presentation)
     if preview:
-        _play(trajectories, look)
+        _play(trajectories, presentation)
     result = {
         "out": str(out),
         "frames": sum(len(one.times) for one in trajectories),
@@ -199,30 +186,30 @@ def animate(
     show(result, str(out), as_json)
 
 
-def _check_output(output: Output, out: Path, look: Presentation) -> None:
-    """Raise before the work the errors that writing the output would raise after it."""
+def _check_output(output: Output, out: Path, presentation: Presentation) -> None:
+    """Raise, before the work, the errors of writing the output."""
     from blurcli.base import files
 
-    output.check(out, look)
+    output.check(out, presentation)
     if out.suffix:
         files.check_writable(out)
     else:
         files.check_new_folder(out)
 
 
-def _play(trajectories: list[Trajectory], look: Presentation) -> None:
+def _play(trajectories: list[Trajectory], presentation: Presentation) -> None:
     """Show an animation in the terminal."""
     import numpy as np
 
     from blurcli.base import console
 
-    pictures = replace(look, scale=1, labels=None).pictures(trajectories)
-    console.preview([np.atleast_3d(np.asarray(picture)) for picture in pictures], 1 / look.timing.fps)
+    pictures = replace(presentation, scale=1, labels=None).pictures(trajectories)
+    console.preview([np.atleast_3d(np.asarray(picture)) for picture in pictures], 1 / presentation.timing.fps)
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A process to animate, and where it comes from."""
+    """A process to animate, and its origin."""
 
     animated: AnimatedProcess
     config: Config
@@ -232,7 +219,7 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Source:
-    """The options that name processes and images."""
+    """The options for processes and images."""
 
     run: Path | None
     weights: str | None
@@ -262,7 +249,7 @@ class _Source:
     def load(self, device: str) -> list[_Loaded]:
         """All processes, with images of one shape; the first is the main one, the others are compared with it."""
         from blurcli import hub
-        from blurcli.base.runs import named_run
+        from blurcli.base.runs import resolve_run
 
         if self.preset is not None:
             config = resolve_preset(self.preset, None, self.assignments)
@@ -273,7 +260,7 @@ class _Source:
         for name in self.compare:
             if hub.is_reference(name) or name.endswith(".safetensors"):
                 loaded.append(_trained(None, name, device, self.precision))
-            elif named_run(Path(name)).config_path.is_file():
+            elif resolve_run(Path(name)).config_path.is_file():
                 loaded.append(_trained(Path(name), None, device, self.precision))
             else:
                 loaded.append(_untrained(name, _resized(resolve_preset(name, None, None), first.image_size)))
@@ -341,7 +328,7 @@ def _clean_images(
         if source not in DATASETS and not Path(source).exists():
             raise UsageError(f"{loaded.animated.title}: this preset has no images of its own; name some with --images")
     else:
-        source = own_source(loaded.config, loaded.run, "images")
+        source = training_source(loaded.config, loaded.run, "images")
     dataset = load_images(loaded.config, source, "train", tuple(known) or None)
     chosen = np.random.default_rng(seed).permutation(len(dataset.images))[:n]
     classes = None if dataset.labels is None else [dataset.classes[number] for number in dataset.labels[chosen]]

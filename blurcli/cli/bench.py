@@ -55,7 +55,7 @@ def bench(
     from blurcli.model.inference import choose_device
     from blurcli.workflows import benchmark as measuring
 
-    if OBJECTIVES[config.objective].ends_path:
+    if OBJECTIVES[config.objective].predicts_endpoint:
         raise UsageError(
             f"{preset}: objective {config.objective} trains with a teacher, which a preset does not name; "
             "measure the teacher's preset: a step of its distillation takes about twice as long"

@@ -38,7 +38,7 @@ RunOption = Annotated[
         "--run", help="Run folder; its newest weights are used. [default: the newest]", autocompletion=completion.runs
     ),
 ]
-# Text, not a path, which would turn hf:// into hf:/.
+# A text, because a path would turn hf:// into hf:/.
 WeightsOption = Annotated[
     str | None,
     typer.Option(
@@ -76,6 +76,26 @@ PrecisionOption = Annotated[
     typer.Option("--precision", help="Precision of the network; auto: bf16 where the hardware has it. [default: the preset's]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
+ModeOption = Annotated[
+    Literal["clean", "legacy_tensorflow", "legacy_pytorch"] | None,
+    typer.Option("--mode", help="Resizing and network of clean-fid, for Inception. [default: the preset's]"),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--features",
+        help="inception, pixels, or a TorchScript or torch.export file (code: it is executed). [default: the preset's]",
+    ),
+]
+InceptionOption = Annotated[
+    Path | None,
+    typer.Option("--inception", help="Inception's file, or its folder. [default: $BLURDIFF_INCEPTION, or downloaded once]"),
+]
+PublishedOption = Annotated[
+    str | None,
+    typer.Option("--reference", help="Published statistics of clean-fid instead of images: cleanfid:NAME[:SIZE[:SPLIT]]."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Score even fewer images than features.")]
 
 
 def _sampling_parameter(one: SamplingOption) -> inspect.Parameter:
@@ -114,7 +134,7 @@ def takes_sampling_options(*names: str) -> Callable[[Callable[..., None]], Calla
 
 
 def with_precision(assignments: list[str] | None, precision: str | None) -> list[str]:
-    """Assignments with that of a precision, if one is chosen."""
+    """Assignments, and one more for a precision if one is chosen."""
     return [*(assignments or []), *([] if precision is None else [f"train.precision={precision}"])]
 
 
@@ -129,18 +149,18 @@ def show(value: dict[str, Any], text: str, as_json: bool) -> None:
 
 
 def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> tuple[Path | str, Run | None]:
-    """The weights file to use, or its reference on the hub; and its run where it was found by one; reports which.
+    """The weights file to use, or its reference on the hub, and its run if there is one; prints which.
 
-    Without a named file and without any run it is the bundled model.
+    Without a named file and without any run, the bundled model is used.
 
     Args:
         run: a run folder.
-        weights: what names a file, as `session.named_file` takes it.
+        weights: the name of a file, as for `session.resolve_file`.
         fast: whether to use the run's distilled model.
     """
     from blurcli import bundled
     from blurcli.base import console
-    from blurcli.base.runs import RUNS, named_run, newest_run
+    from blurcli.base.runs import RUNS, newest_run, resolve_run
     from blurcli.workflows import session
 
     if weights is not None and run is not None:
@@ -148,10 +168,10 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
     if weights is not None:
         if fast:
             raise UsageError(
-                f"--fast --weights {weights}: a weights file does not name its distilled model; give the weights or run of that"
+                f"--fast --weights {weights}: a weights file does not name its distilled model; name the distilled model itself"
             )
-        return session.named_file(weights), None
-    chosen = named_run(run) if run is not None else newest_run(console.notify)
+        return session.resolve_file(weights), None
+    chosen = resolve_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
         if fast:
             raise UsageError("--fast: the bundled model has no distilled model; distill a run with: blurdiff distill RUN")
@@ -168,7 +188,7 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
 
 
 def _distilled(run: Run) -> Run:
-    """The run in which the model of a run is distilled, or itself if it is; a warning where that has trained on since."""
+    """The run with the distilled model of a run, or itself if it is distilled; warns if the run was trained further since."""
     from blurcli.base import console
     from blurcli.model.weights import load_weights
     from blurcli.workflows.distillation import check_teacher, is_distilled, teacher_digest
@@ -188,8 +208,8 @@ def _distilled(run: Run) -> Run:
     path = found.newest_weights()
     if not is_distilled(load_weights(path)):
         raise UsageError(
-            f"--fast: {run.path} has no distilled model, as {path} is none; distill it into another folder, from which to "
-            f"sample, with: blurdiff distill {quoted(run.path)} --run {quoted(f'{found.path}-2')}"
+            f"--fast: {run.path} has no distilled model: {path} is not distilled; distill it into another folder, and sample "
+            f"from that, with: blurdiff distill {quoted(run.path)} --run {quoted(f'{found.path}-2')}"
         )
     if teacher_digest(found) not in (None, own.digest):
         console.notify(f"warning: {found.path}: was distilled from other weights than {own.path}, the newest of {run.path}")

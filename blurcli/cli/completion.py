@@ -1,4 +1,4 @@
-"""What a shell completes: names of presets, and run folders."""
+"""Completion in shells: names of presets, and run folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def presets(incomplete: str) -> list[str]:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Run folders in `runs/`, also by a name that has begun, and below a path that has begun."""
+    """Run folders in `runs/` for the beginning of a name, and run folders for the beginning of a path."""
     from blurcli.base import files
     from blurcli.base.runs import RUNS, Run
 

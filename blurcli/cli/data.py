@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _LEFT = 0.005  # share of the variance within images that remains after the suggested blur
 _BLUR_IMAGES = 64
-_FLAT = 1e-6  # mean squared DCT coefficient of images in [-1, 1] without contrast: less than rounding to 8 bits gives
+_FLAT = 1e-6  # mean squared DCT coefficient of images in [-1, 1] without contrast: below rounding to 8 bits
 _LISTED = 10  # names; the rest are counted
-_UNREADABLE = "folder-blur"  # the preset for images of which none can be read
+_UNREADABLE = "folder-blur"  # the preset if no image can be read
 
 
 def data(
@@ -77,11 +77,11 @@ def data(
 
 
 def _preset(preset: str | None, path: str, assignments: Assignments | None) -> tuple[Config, str]:
-    """A preset for these images, or the one that a training would choose, and its name."""
+    """The named preset for these images, or the one that training would choose, and its name."""
     from blurcli.config import resolve_source
 
     if preset is None:
-        with suppress(UserError):  # no image that can be read: each is reported
+        with suppress(UserError):  # if no image can be read, each is reported
             choice = choose_preset(resolve_source(path), "auto", overrides_of(assignments))
             return choice.config, choice.preset
     name = preset or _UNREADABLE
@@ -89,7 +89,7 @@ def _preset(preset: str | None, path: str, assignments: Assignments | None) -> t
 
 
 def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: float | None) -> dict[str, float] | None:
-    """A suitable largest blur by the power spectrum of some images; None where all are flat, or the preset has no largest."""
+    """A suitable largest blur from the power spectrum of some images; None if all are flat or the preset has no limit."""
     if preset_px is None:
         return None
     import numpy as np
@@ -102,7 +102,7 @@ def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: fl
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(len(names), _BLUR_IMAGES)).astype(int)]
     images = []
     for name in chosen:
-        with suppress(UserError):  # such as values of unknown range, which are reported elsewhere
+        with suppress(UserError):  # such as values without a known range, reported elsewhere
             images.append(decode(files.read(name), name, *config.image_size, config.channels, config.value_range))
     if not images:
         return None
@@ -114,7 +114,7 @@ def _blur(names: list[str], files: ImageFiles, config: DataConfig, preset_px: fl
 
 
 def _facts(found: Inspection) -> list[list[str]]:
-    from blurcli.data.notes import left_out
+    from blurcli.data.notes import count_by_reason
 
     facts = {
         "images": f"{found.images:,}",
@@ -127,7 +127,7 @@ def _facts(found: Inspection) -> list[list[str]]:
         "duplicates": _names([" = ".join(_few(group)) for group in found.duplicates]),
         "classes (dataset.json)": _counts(found.classes.most_common()) if found.classes else "",
         "unreadable": _names([f"{name} ({reason})" for name, reason in found.broken.items()]),
-        "left out": left_out(found.left_out) or "",
+        "skipped": count_by_reason(found.left_out) or "",
     }
     return [[what, value] for what, value in facts.items() if value]
 
@@ -155,7 +155,7 @@ def _few(names: list[str]) -> list[str]:
 
 
 def _consequences(found: Inspection, config: DataConfig) -> list[str]:
-    """What a training does with these images, and the keys to change it."""
+    """How training uses these images, and the keys to change it."""
     height, width = config.image_size
     notes = []
     if broken := len(found.broken):
@@ -184,12 +184,12 @@ def _consequences(found: Inspection, config: DataConfig) -> list[str]:
     if found.transparent:
         notes.append(f"{found.transparent:,} are composited over white")
     if found.animated:
-        notes.append(f"of {len(found.animated):,} animated files the first frame is used")
+        notes.append(f"only the first frame of {len(found.animated):,} animated files is used")
     if found.deep_values is not None:
         used = any(mode in ("I", "F") or mode.startswith("I;16") for mode in found.modes)
         notes.append(_deep(found.deep_values, config, used))
     if found.classes:
-        notes.append(f"with data.classes={len(found.classes)} the classes are those of dataset.json, not the sub-folders")
+        notes.append(f"with data.classes={len(found.classes)} the classes come from dataset.json, not the sub-folders")
     gray = sum(count for mode, count in found.modes.items() if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16"))
     if gray == found.images and config.channels != 1:
         notes.append("all are gray: use data.channels=1")

@@ -7,19 +7,8 @@ from typing import Annotated
 
 import typer
 
-from blurcli.cli.common import (
-    CalibrationOption,
-    CountOption,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
-    ReferenceOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    WeightsOption,
-    find_weights,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights
 from blurcli.workflows.session import load_model, measured_images
 
 _TIMES = 33
@@ -27,19 +16,19 @@ _ROWS = 9  # of the table: every fourth time
 
 
 def diagnose(
-    run: RunOption = None,
-    weights: WeightsOption = None,
-    data: ReferenceOption = None,
-    split: SplitOption = None,
-    n: CountOption = None,
-    seed: SeedOption = 0,
-    calibrated: CalibrationOption = True,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
+    data: common.ReferenceOption = None,
+    split: common.SplitOption = None,
+    n: common.CountOption = None,
+    seed: common.SeedOption = 0,
+    calibrated: common.CalibrationOption = True,
     out: Annotated[
         Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: diagnose-*.png in the run folder]")
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Show the network's errors by time and frequency band.
 

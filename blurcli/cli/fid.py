@@ -11,32 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    AS_PRESET,
-    BatchSizeOption,
-    CalibrationOption,
-    DeviceOption,
-    GuideOption,
-    JsonOption,
-    PrecisionOption,
-    ReferenceOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    WeightsOption,
-    find_weights,
-    sampling_flags,
-    takes_sampling_options,
-)
-from blurcli.cli.scoring import (
-    FeaturesOption,
-    ForceOption,
-    InceptionOption,
-    ModeOption,
-    PublishedOption,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights, sampling_flags
 from blurcli.core.sampling_options import SamplingRequest
-from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path, score_images
 from blurcli.workflows.session import distributed_context, load_model, started_by_torchrun
 
 if TYPE_CHECKING:
@@ -44,41 +22,41 @@ if TYPE_CHECKING:
     from blurcli.evaluate import ModelImages, ScoredImages, Scorer
 
 
-@takes_sampling_options()
+@common.takes_sampling_options()
 def fid(
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     samples: Annotated[
         Path | None, typer.Option("--samples", help="Score these images (folder, .zip or .npz) instead of a model.")
     ] = None,
     size: Annotated[
         int | None, typer.Option("--size", min=4, help="Resize and crop --samples to this square. [default: unchanged]")
     ] = None,
-    data: ReferenceOption = None,
-    published: PublishedOption = None,
+    data: common.ReferenceOption = None,
+    published: common.PublishedOption = None,
     n: Annotated[
         int | None,
         typer.Option("--n", min=2, help="Number of images; of --samples, evenly spaced. [default: the preset's, or all]"),
     ] = None,
-    split: SplitOption = None,
-    mode: ModeOption = None,
-    features: FeaturesOption = None,
-    inception: InceptionOption = None,
-    force: ForceOption = False,
-    request: SamplingRequest = AS_PRESET,
-    guide: GuideOption = None,
-    seed: SeedOption = 0,
+    split: common.SplitOption = None,
+    mode: common.ModeOption = None,
+    features: common.FeaturesOption = None,
+    inception: common.InceptionOption = None,
+    force: common.ForceOption = False,
+    request: SamplingRequest = common.AS_PRESET,
+    guide: common.GuideOption = None,
+    seed: common.SeedOption = 0,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Sets of images, from --seed on: mean and spread.")] = 1,
-    batch_size: BatchSizeOption = None,
-    calibrated: CalibrationOption = True,
+    batch_size: common.BatchSizeOption = None,
+    calibrated: common.CalibrationOption = True,
     name: Annotated[str, typer.Option("--name", help="Label of the score in evaluations.jsonl.")] = "",
     plot: Annotated[
         Path | None,
         typer.Option("--plot", help="Plot of power spectra, .png or .svg. [default: spectrum-*.png in the run folder]"),
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Score images against reference images: FID, KID and others.
 
@@ -127,9 +105,8 @@ def fid(
         check_enough(task.scorer, task.count, force)
         scores = []
         for number, images in enumerate(task.sets, start=seed):
-            title = f"scoring {task.count:,} images" + ("" if repeats == 1 else f" of seed {number}")
-            with console.progress(title, task.count) as update, evaluate.reported(images, update) as on_batch:
-                scores.append(task.scorer.score(images, on_batch, name=name, **task.labels))
+            title = "" if repeats == 1 else f"scoring {task.count:,} images of seed {number}"
+            scores.append(score_images(task.scorer, images, task.count, title, name=name, **task.labels))
             evaluate.record(task.record, scores[-1])
     plot = plot or task.plot
     if plot is not None:
@@ -140,7 +117,7 @@ def fid(
 
 @dataclass(frozen=True)
 class _Task:
-    """What to score, and where the results go.
+    """The images to score, and the destination of the results.
 
     Attributes:
         scorer: scores the images.
@@ -173,7 +150,7 @@ def _model_images(sets: list[ModelImages], weights: Path | str, run: Run | None,
 
 
 def _contribute(sets: list[ModelImages], options: ScoringOptions) -> None:
-    """The work of all processes but the main one: their share of the images."""
+    """Send the share of the images of a process that is not the main one."""
     with sets[0].distributed.main_first():
         features = options.load_features(sets[0].pipeline.config)
     for images in sets:
@@ -181,22 +158,22 @@ def _contribute(sets: list[ModelImages], options: ScoringOptions) -> None:
 
 
 def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | None, options: ScoringOptions) -> _Task:
-    """Images from files; the reference is brought to their size."""
+    """Images from files; the reference is resized to their size."""
     import torch
 
     from blurcli.base import console, files
-    from blurcli.base.runs import named_run
+    from blurcli.base.runs import resolve_run
     from blurcli.config import load_run_config
     from blurcli.data.stream import open_stream
     from blurcli.evaluate import StoredImages
 
-    chosen_run = named_run(run) if run is not None else None
+    chosen_run = resolve_run(run) if run is not None else None
     config = load_run_config(chosen_run.config_path) if chosen_run is not None else None
     record = evaluations_path(chosen_run)
     files.check_writable(record)
     stream = open_stream(samples, config.data.channels if config else 3, (size, size) if size else None)
-    if stream.left_out:
-        console.notify(f"{samples}: left out: {stream.left_out}")
+    if stream.skipped:
+        console.notify(f"{samples}: skipped: {stream.skipped}")
     count = n or stream.count
     if stream.count < 2:
         raise UsageError(
@@ -212,7 +189,7 @@ def _stored_images(samples: Path, size: int | None, n: int | None, run: Path | N
 
 
 def _show(scores: list[dict[str, Any]], scorer: Scorer, as_json: bool) -> None:
-    """Print one score; of several, the mean of every metric, and minimum, maximum and standard deviation of the first."""
+    """Print one score; for several, the mean of every metric, and minimum, maximum and standard deviation of the first."""
     from blurcli.base import console
     from blurcli.evaluate import TITLES
 
@@ -220,7 +197,7 @@ def _show(scores: list[dict[str, Any]], scorer: Scorer, as_json: bool) -> None:
     result = dict(scores[0])
     values = [score[metric] for score in scores]
     if len(scores) > 1:
-        # Keys that differ and have no mean are in `scores`.
+        # Keys that differ and have no mean remain in `scores`.
         result = {key: value for key, value in result.items() if all(score[key] == value for score in scores)}
         result |= {key: fmean(score[key] for score in scores) for key in TITLES if scores[0].get(key) is not None}
         spread = {"min": min(values), "max": max(values), "std": stdev(values)}

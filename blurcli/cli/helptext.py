@@ -1,4 +1,4 @@
-"""Help texts: what is used most, then the other options by what they are about, and examples."""
+"""Help texts: the most used options, the other options by topic, and examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = {
     **dict.fromkeys(("path", "directory", "file"), "PATH"),
     **dict.fromkeys(("str", "text", "list[str]"), "TEXT"),
 }
-"""What stands for a value, by Typer's name of its type."""
+"""Placeholders for values, by Typer's name of the type."""
 
 _NAME_WIDTH = 18  # of the column of options, in characters
 
@@ -56,17 +56,17 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Sharing": ("license", "private", "message", "revision", "replace-card"),
     "Machine": ("device", "precision", "batch-size", "max-batch", "seconds"),
 }
-"""Names of options, without dashes, by panel and in their order; a panel without options of a command does not appear."""
+"""Names of options, without dashes, by panel and in order; panels without options of a command are not shown."""
 
 
 @dataclass(frozen=True)
-class Guide:
-    """What the help of a command begins with.
+class CommandHelp:
+    """The beginning of the help of a command.
 
     Attributes:
         most_used: the options that are used most, without dashes.
         examples: commands to paste.
-        elsewhere: a command whose help describes these options, too.
+        elsewhere: another command, and the options that its help describes.
     """
 
     most_used: tuple[str, ...] = ()
@@ -74,16 +74,16 @@ class Guide:
     elsewhere: tuple[str, tuple[str, ...]] = ("", ())
 
 
-GUIDES = {
-    "train": Guide(
+COMMAND_HELP = {
+    "train": CommandHelp(
         ("preset", "data", "set"),
         ("train --preset shapes-blur", "train --data path/to/images", "train --preset cifar10-blur --set train.steps=20000"),
     ),
-    "distill": Guide(
+    "distill": CommandHelp(
         ("data", "set", "run"),
         ("distill runs/shapes-blur", "distill mine.safetensors --data path/to/images --set train.steps=2000"),
     ),
-    "sample": Guide(
+    "sample": CommandHelp(
         ("n", "steps", "out"),
         (
             "sample --n 64",
@@ -92,7 +92,7 @@ GUIDES = {
             "sample --init-image me.jpg --n 4",
         ),
     ),
-    "restore": Guide(
+    "restore": CommandHelp(
         ("blur", "noise", "enlarge", "mask", "out", "compare"),
         (
             "restore photo.jpg",
@@ -102,7 +102,7 @@ GUIDES = {
             "restore --demo",
         ),
     ),
-    "animate": Guide(
+    "animate": CommandHelp(
         ("direction", "images", "n"),
         (
             "animate process.gif",
@@ -116,23 +116,23 @@ GUIDES = {
             ),
         ),
     ),
-    "fid": Guide(
+    "fid": CommandHelp(
         ("data", "n", "features"),
         ("fid", "fid --n 10000 --features pixels", "fid --samples theirs/ --data path/to/images"),
     ),
-    "results": Guide((), ("results", "results runs/a runs/b")),
-    "plot": Guide((), ("plot", "plot runs/a --out plots")),
-    "likelihood": Guide(("n", "calls", "split"), ("likelihood --split test",)),
-    "sweep": Guide(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
-    "diagnose": Guide((), ("diagnose", "diagnose --weights shapes --data shapes")),
-    "report": Guide((), ("report", "report runs/a --out a.html")),
-    "data": Guide((), ("data path/to/images", "data photos.zip --preset folder-small --json")),
-    "bench": Guide((), ("bench", "bench --preset cifar10-blur")),
-    "presets": Guide((), ("presets", "presets cifar10-blur")),
-    "prefetch": Guide((), ("prefetch --preset cifar10-blur",)),
-    "export": Guide((), ("export mine.safetensors", "export mine --format diffusers")),
-    "push": Guide(("license", "private", "dry-run"), ("push runs/a me/shapes --license mit",)),
-    "import": Guide(("preset", "data", "out"), ("import checkpoint.pth --preset cifar10-heat --data cifar10",)),
+    "results": CommandHelp((), ("results", "results runs/a runs/b")),
+    "plot": CommandHelp((), ("plot", "plot runs/a --out plots")),
+    "likelihood": CommandHelp(("n", "calls", "split"), ("likelihood --split test",)),
+    "sweep": CommandHelp(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
+    "diagnose": CommandHelp((), ("diagnose", "diagnose --weights shapes --data shapes")),
+    "report": CommandHelp((), ("report", "report runs/a --out a.html")),
+    "data": CommandHelp((), ("data path/to/images", "data photos.zip --preset folder-small --json")),
+    "bench": CommandHelp((), ("bench", "bench --preset cifar10-blur")),
+    "presets": CommandHelp((), ("presets", "presets cifar10-blur")),
+    "prefetch": CommandHelp((), ("prefetch --preset cifar10-blur",)),
+    "export": CommandHelp((), ("export mine.safetensors", "export mine --format diffusers")),
+    "push": CommandHelp(("license", "private", "dry-run"), ("push runs/a me/shapes --license mit",)),
+    "import": CommandHelp(("preset", "data", "out"), ("import checkpoint.pth --preset cifar10-heat --data cifar10",)),
 }
 
 
@@ -146,8 +146,8 @@ _FIRST_STEPS = {
 }
 
 
-class Group(TyperGroup):
-    """The commands: what to do first, and what each of them does, uncut."""
+class CommandGroup(TyperGroup):
+    """The commands: first steps, and the full summary of each command."""
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """The description, and the first steps."""
@@ -162,16 +162,16 @@ class Group(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose help has examples, and its options in panels."""
+    """A command with examples and panels of options in its help."""
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """The description, and examples."""
         super().format_help_text(ctx, formatter)
-        guide = GUIDES.get(self.name or "", Guide())
+        guide = COMMAND_HELP.get(self.name or "", CommandHelp())
         if guide.examples:
             formatter.write("\nExamples:\n")
             for example in guide.examples:
-                # A flag stays with its value, and broken lines can be pasted, too.
+                # A flag stays with its value, and wrapped lines can be pasted.
                 words = re.sub(r"(--[\w-]+) (?!-)", "\\1\0", f"blurdiff {example}")
                 lines = textwrap.wrap(
                     words, formatter.width - 4, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
@@ -180,7 +180,7 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, and options in panels."""
-        guide = GUIDES.get(self.name or "", Guide())
+        guide = COMMAND_HELP.get(self.name or "", CommandHelp())
         parameters: list[Any] = self.get_params(ctx)
         arguments = [one.get_help_record(ctx) for one in parameters if one.param_type_name == "argument"]
         options = {_name(one): one for one in parameters if one.param_type_name == "option" and not one.hidden}
@@ -211,7 +211,7 @@ def _flag(option: Any) -> str:
 
 
 def _row(option: Any, ctx: Any) -> tuple[str, str]:
-    """Name and help text of an option, without what an error tells: ranges, and the types of values."""
+    """Name and help text of an option, without ranges and types of values, which errors show."""
     name, text = option.get_help_record(ctx)
     text = re.sub(r"\s*\[(?:[\d.]+<=?)?x(?:[<>]=?[\d.]+)?\]", "", text)
     text = re.sub(r"; (?:[\d.]+<=?)?x(?:[<>]=?[\d.]+)?\]", "]", text)
@@ -220,7 +220,7 @@ def _row(option: Any, ctx: Any) -> tuple[str, str]:
     if "|" in kind:
         choices = kind.split("|")
         if not all(re.search(rf"\b{re.escape(choice)}\b", text) for choice in choices):
-            said, bracket, default = text.partition(" [default")
-            text = f"{said.rstrip('. ')}: {', '.join(choices)}.{bracket}{default}"
+            summary, bracket, default = text.partition(" [default")
+            text = f"{summary.rstrip('. ')}: {', '.join(choices)}.{bracket}{default}"
         kind = "NAME"
     return f"{flag} {_KINDS.get(kind.lower(), kind)}".rstrip(), " ".join(text.split())

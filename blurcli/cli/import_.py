@@ -92,11 +92,11 @@ def _images(config: Config) -> NDArray[np.uint8]:
 
 def _check_same(weights: Weights) -> None:
     """Refuse to replace a file with another content."""
-    from blurcli.importing import same_model
+    from blurcli.importing import equal_content
     from blurcli.model.weights import load_weights
 
     try:
-        same = same_model(weights, load_weights(weights.path))
+        same = equal_content(weights, load_weights(weights.path))
     except UserError:
         same = False
     if not same:

@@ -8,21 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    AS_PRESET,
-    CalibrationOption,
-    CountOption,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
-    ReferenceOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    WeightsOption,
-    find_weights,
-    takes_sampling_options,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_model, measured_images
 
@@ -30,23 +17,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@takes_sampling_options("delta")
+@common.takes_sampling_options("delta")
 def likelihood(
-    run: RunOption = None,
-    weights: WeightsOption = None,
-    data: ReferenceOption = None,
-    split: SplitOption = None,
-    n: CountOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
+    data: common.ReferenceOption = None,
+    split: common.SplitOption = None,
+    n: common.CountOption = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Bound for so many ancestral steps. [default: continuous time]")
+        int | None, typer.Option("--steps", min=1, help="Bound for this number of ancestral steps. [default: continuous time]")
     ] = None,
-    request: SamplingRequest = AS_PRESET,
+    request: SamplingRequest = common.AS_PRESET,
     calls: Annotated[int, typer.Option("--calls", min=1, help="Network calls per image; more are more precise.")] = 32,
-    seed: SeedOption = 0,
-    calibrated: CalibrationOption = True,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    seed: common.SeedOption = 0,
+    calibrated: common.CalibrationOption = True,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Bound the negative log-likelihood of images.
 

@@ -31,9 +31,9 @@ def plot(
     Scores are plotted over training, and samplers against their steps.
     """
     from blurcli.base import console, files
-    from blurcli.base.runs import RUNS, named_run, newest_run, similar_run
+    from blurcli.base.runs import RUNS, newest_run, resolve_run, similar_run
 
-    chosen = named_run(run) if run is not None else newest_run(console.notify)
+    chosen = resolve_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
         raise UsageError(f"no run with weights in {RUNS}/: name one, or train one with: blurdiff train --preset shapes-blur")
     if not chosen.path.is_dir():

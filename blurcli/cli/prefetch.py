@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import AssignmentsOption, JsonOption, PresetOption, TrainingDataOption
-from blurcli.cli.scoring import (
-    ModeOption,
-    PublishedOption,
-)
+from blurcli.cli import common
 from blurcli.workflows.scoring import fetch_features, fetch_reference
 from blurcli.workflows.session import load_images, resolve_preset
 
 
 def prefetch(
-    preset: PresetOption = None,
-    data: TrainingDataOption = None,
-    mode: ModeOption = None,
-    published: PublishedOption = None,
-    assignments: AssignmentsOption = None,
-    as_json: JsonOption = False,
+    preset: common.PresetOption = None,
+    data: common.TrainingDataOption = None,
+    mode: common.ModeOption = None,
+    published: common.PublishedOption = None,
+    assignments: common.AssignmentsOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Download what a preset needs, to use it without a network.
 

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from blurcli.config import Config
     from blurcli.model.weights import Weights
     from blurcli.training import Metrics
+    from blurcli.training.monitoring import DrawPreview
 
 _MEASURED_STEPS, _MEASURED_SEC = 3, 2.0  # before the duration of a training is estimated
-_SLOW_SEC = 10.0  # a single step that takes so long is enough to measure
-_COMPARED_SEC = 20.0  # before an expected duration is corrected, as other programs often start with a training
+_SLOW_SEC = 10.0  # a single step of this duration is enough to measure
+_COMPARED_SEC = 20.0  # before an expected duration is corrected, because other programs often start together with a training
 _AGREEING = 0.25  # of an expected duration
-_LONG_SEC = 3 * 86_400.0  # a training on a CPU that takes so long gets a warning
-_OWN_IMAGES = "blurdiff train --data FOLDER chooses a preset for your own images that takes about an hour"
-_FEWER_STEPS = "fewer steps: --set train.steps=N"
+_LONG_SEC = 3 * 86_400.0  # a training on a CPU of this duration gets a warning
+_OWN_IMAGES = "train on your own images in about an hour: blurdiff train --data FOLDER"
+_FEWER_STEPS = "train fewer steps: --set train.steps=N"
 
 
 def run_to_end(
@@ -35,10 +36,10 @@ def run_to_end(
     Args:
         folder: the run folder.
         config: the resolved configuration.
-        device: as `inference.choose_device` takes it.
-        teacher: the model that is distilled, if one is.
+        device: as for `inference.choose_device`.
+        teacher: the model to distill; None for other trainings.
         as_json: whether the result is printed as JSON.
-        expected_sec: how long the whole training was told to take; None where nothing was.
+        expected_sec: the announced duration of the whole training; None if none was announced.
 
     Raises:
         typer.Exit: a signal stopped it.
@@ -46,9 +47,8 @@ def run_to_end(
     from blurcli.base import console
     from blurcli.model.inference import choose_device
     from blurcli.trackers import check_installed
-    from blurcli.training import Callbacks, Interrupted
+    from blurcli.training import Interrupted
     from blurcli.training import train as run_training
-    from blurcli.visualize import tile
 
     with distributed_context(device) as distributed:
         if distributed.is_main:
@@ -57,11 +57,10 @@ def run_to_end(
             dataset = load_images(config, config.data.source, "train", config.data.classes)
         pace = Pace(config.train.steps)
         with console.progress("training", config.train.steps, pace) as update:
-            way = _FEWER_STEPS if teacher is not None else _OWN_IMAGES
-            reporter = _Reporter(pace, update, config, expected_sec, way if choose_device(device).type == "cpu" else None)
-            callbacks = Callbacks(console.notify, reporter.on_step, reporter.on_log, tile)
+            hint = _FEWER_STEPS if teacher is not None else _OWN_IMAGES
+            reporter = _Reporter(pace, update, config, expected_sec, hint if choose_device(device).type == "cpu" else None)
             try:
-                weights = run_training(config, folder, dataset, choose_device(device), callbacks, distributed, teacher)
+                weights = run_training(config, folder, dataset, choose_device(device), reporter, distributed, teacher)
             except Interrupted as stop:
                 console.notify(f"{stop}; the same command continues")
                 raise typer.Exit(stop.exit_code) from None
@@ -77,21 +76,29 @@ class _Reporter:
         pace: of its steps.
         update: of the progress bar.
         config: of the training.
-        expected_sec: how long all of it was told to take; None where nothing was.
-        way: on a CPU, what to do about a training that takes days; None on a GPU.
+        expected_sec: the announced duration of the whole training; None if none was announced.
+        hint: on a CPU, what to do about a training that takes days; None on a GPU.
     """
 
     def __init__(
-        self, pace: Pace, update: Callable[..., None], config: Config, expected_sec: float | None, way: str | None
+        self, pace: Pace, update: Callable[..., None], config: Config, expected_sec: float | None, hint: str | None
     ) -> None:
-        self._pace, self._update, self._way = pace, update, way
+        from blurcli.visualize import tile
+
+        self.draw_preview: DrawPreview | None = tile
+        self._pace, self._update, self._hint = pace, update, hint
         self._config, self._expected_sec = config, expected_sec
         self._first: int | None = None
         self._steady: Pace | None = None
         self._estimated = False
 
+    def notify(self, text: str) -> None:
+        from blurcli.base import console
+
+        console.notify(text)
+
     def on_step(self, step: int) -> None:
-        """A step is done; the first call comes before the first step."""
+        """Show the number of steps done; the first call comes before the first step."""
         if self._first is None:
             self._first = step
             self._pace.start(step)
@@ -126,11 +133,11 @@ class _Reporter:
             return
         instead = "" if expected is None else f" and not {duration(expected)}, as it was measured before"
         console.notify(f"{steps:,} steps at {speed:.3g} steps/s: about {duration(left)}{instead}; {after}")
-        if left > _LONG_SEC and self._way is not None:
-            console.notify(f"warning: on this computer without a GPU that is hardly worth waiting for; {self._way}")
+        if left > _LONG_SEC and self._hint is not None:
+            console.notify(f"warning: this would take {duration(left)} on this CPU; use a GPU, or {self._hint}")
 
     def finish(self, preview: Path) -> None:
-        """The training is done; its last preview is in this file."""
+        """Show the end of the training; its last preview is in this file."""
         from blurcli.base import console
         from blurcli.base.pace import duration
 
@@ -139,6 +146,5 @@ class _Reporter:
         console.notify(f"trained to step {self._pace.total:,} in {duration(self._pace.elapsed_sec)}{note}{seen}")
 
     def on_log(self, metrics: Metrics) -> None:
-        """The metrics of a log interval."""
         loss = "no finite loss" if metrics.loss is None else f"loss {metrics.loss:.4f}"
         self._update(metrics.step, note=f"{loss}, {metrics.images_per_sec:.0f} images/s")

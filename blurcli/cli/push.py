@@ -14,9 +14,7 @@ from blurcli.workflows.session import load_torch
 
 
 def push(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder, whose newest weights are shared, or a weights file.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, for its newest weights, or a weights file.")],
     repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="Repository on the hub; created if missing.")],
     license_: Annotated[
         str | None, typer.Option("--license", help="License of the weights, as the hub names it: mit, cc-by-4.0, ... Required.")
@@ -31,7 +29,7 @@ def push(
         bool, typer.Option("--animation/--no-animation", help="Add the reverse process of a few images, as a GIF.")
     ] = True,
     replace_card: Annotated[
-        bool, typer.Option("--replace-card", help="Replace a model card that somebody has edited, instead of keeping it.")
+        bool, typer.Option("--replace-card", help="Replace an edited model card instead of keeping it.")
     ] = False,
     dry_run: Annotated[
         Path | None, typer.Option("--dry-run", help="Write the files into this new folder instead; needs no network.")
@@ -40,10 +38,10 @@ def push(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Share a trained model on the Hugging Face hub.
+    """SharingOptions a trained model on the Hugging Face hub.
 
     Weights in 16 bits, preset, samples and a model card, in one commit. Others use it with --weights hf://user/repo. The
-    location of the training images is not shared. The token is that of hf auth login, or $HF_TOKEN.
+    location of the training images is not shared. The token comes from hf auth login, or $HF_TOKEN.
     """
     from blurcli import hub
     from blurcli.base import console, files
@@ -66,26 +64,26 @@ def push(
     reference = f"hf://{repository}" + (f"@{branch.replace('/', '%2F')}" if branch else "")
 
     load_torch()
-    from blurcli.base.runs import named_run
+    from blurcli.base.runs import resolve_run
     from blurcli.evaluate import recorded
     from blurcli.model.inference import choose_device
     from blurcli.model.weights import load_weights
     from blurcli.workflows import model_card
 
     chosen = choose_device(device)
-    run = named_run(source) if not source.is_file() else None
+    run = resolve_run(source) if not source.is_file() else None
     path = run.newest_weights() if run is not None else source
     destination = None if dry_run is not None else hub.find_destination(repository, branch, private)
     weights = load_weights(path)
     if weights.step < weights.config.train.steps:
         console.notify(f"{path}: step {weights.step:,} of {weights.config.train.steps:,}; the training is not finished")
     scores = tuple(recorded(run.evaluations_path)) if run is not None else ()
-    share = model_card.Share(reference, license_, n, animation, scores, precision)
+    share = model_card.SharingOptions(reference, license_, n, animation, scores, precision)
 
     with tempfile.TemporaryDirectory() if dry_run is None else files.new_folder(dry_run) as temporary:
         folder = Path(temporary)
         with console.progress("sampling", model_card.sampled_images(weights, share)) as update:
-            model_card.write_share(weights, share, folder, chosen, update)
+            model_card.write_shared(weights, share, folder, chosen, update)
         kept, address = False, None
         if destination is not None:
             kept = destination.card is not None and not (replace_card or model_card.is_unedited(destination.card))
@@ -93,7 +91,7 @@ def push(
                 (folder / model_card.CARD).unlink()
                 console.notify(
                     f"{repository}: its {model_card.CARD} was not written by blurdiff push, or has been edited: it is kept, "
-                    "with the license that it names; --replace-card replaces it"
+                    "with its license; --replace-card replaces it"
                 )
         names = sorted(file.name for file in folder.iterdir())
         if destination is not None:

@@ -10,7 +10,7 @@ import typer
 from blurcli.base.errors import UserError
 from blurcli.cli import completion
 from blurcli.cli.common import DeviceOption, JsonOption, PrecisionOption, ReferenceOption, find_weights, show
-from blurcli.workflows.session import chosen_count, load_model, own_source, reference_images
+from blurcli.workflows.session import chosen_count, load_model, reference_images, training_source
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
@@ -40,8 +40,8 @@ def report(
 ) -> None:
     """Write a report of a training as one HTML page.
 
-    It shows settings, samples, losses, scores, errors, and how to repeat it. The page loads nothing and can be sent as it is;
-    of the training images it names the last part of their path only.
+    It shows settings, samples, losses, scores, errors, and how to repeat it. The page is self-contained. It names only the last
+    part of the path of the training images.
     """
     from blurcli import hub
     from blurcli.base import console, files
@@ -69,17 +69,17 @@ def report(
 
 
 def _images(model: Pipeline, run: Run | None, data: str | None) -> Dataset | None:
-    """The images on which the network is measured: those of --data, or the run's own if they are at hand."""
+    """The images for measuring the network: --data, or the run's own if they are available."""
     from blurcli.base import console
-    from blurcli.data import at_hand
+    from blurcli.data import is_available
 
     config, classes = model.config, None if model.classes is None else model.classes.names
     split = config.score.split
     if data is not None:
         return reference_images(config, run, data, split, classes)
     try:
-        source = own_source(config, run, "data")
-        if not at_hand(source, split, config.data.image_size, config.data.channels):
+        source = training_source(config, run, "data")
+        if not is_available(source, split, config.data.image_size, config.data.channels):
             return None
         return reference_images(config, run, None, split, classes)
     except UserError as error:

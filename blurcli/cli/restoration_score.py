@@ -1,4 +1,4 @@
-"""`blurdiff restore --score` and `--demo`: images are damaged, restored, and compared with what they were."""
+"""`blurdiff restore --score` and `--demo`: images are damaged, restored, and compared with the originals."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _DEMO_PX, _DEMO_CORNER = 256, (40, 128)  # of the sample photo: a square, and it
 
 
 @dataclass(frozen=True)
-class ScoredImages:
-    """The undamaged images, and how they are compared.
+class UndamagedImages:
+    """The undamaged images, and the features to compare them in.
 
     Attributes:
         n: their number; None for 256, or all.
@@ -36,7 +36,7 @@ class ScoredImages:
 
 
 def score(
-    restorer: Restorer, options: RestoreOptions, images: ScoredImages, run: Run | None, labels: dict[str, Any]
+    restorer: Restorer, options: RestoreOptions, images: UndamagedImages, run: Run | None, labels: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Damage, restore and compare images, and record the score.
 
@@ -44,14 +44,14 @@ def score(
         restorer: the model.
         options: the damage, and how it is restored.
         images: the undamaged images.
-        run: where the model is from; None for a file alone.
+        run: the run of the model; None for a weights file alone.
         labels: further keys of the score.
 
     Returns:
-        The score, and what to print of it.
+        The score, and the text to print.
 
     Raises:
-        UsageError: no damage is told, or there are no such images.
+        UsageError: no damage is given, or there are no such images.
     """
     import numpy as np
     import torch
@@ -64,7 +64,7 @@ def score(
     from blurcli.workflows.session import chosen_count, reference_images
 
     if not options.damage:
-        raise UsageError(f"{option('score')}: tell the damage, such as {option('blur')} 2 {option('noise')} 6")
+        raise UsageError(f"{option('score')}: needs the damage, such as {option('blur')} 2 {option('noise')} 6")
     model = restorer.model
     split = images.split or model.config.score.split
     dataset = reference_images(model.config, run, images.data, split)
@@ -126,7 +126,7 @@ def score(
 
 
 def demo(restorer: Restorer, options: RestoreOptions, out: Path) -> tuple[dict[str, Any], str]:
-    """Degrade and restore the sample photo of Matplotlib; the result, and what to print of it."""
+    """Degrade and restore Matplotlib's sample photo; returns the result, and the text to print."""
     import numpy as np
     from matplotlib import cbook
 
@@ -145,7 +145,7 @@ def demo(restorer: Restorer, options: RestoreOptions, out: Path) -> tuple[dict[s
         known = replace(options, blur=2.0, noise=4.0)
     else:
         known = options
-    restorer.work(replace(photo, pixels=photo.pixels[:, :side, :side]), options)  # checks the options before they are used
+    restorer.work(replace(photo, pixels=photo.pixels[:, :side, :side]), options)  # checks the options first
     given = degrade(photo, known, seed=0)
     with (
         console.progress("restoring the sample photo", restorer.work(given, options, compared=True)) as update,

@@ -16,6 +16,7 @@ from blurcli.cli import restoration_score
 from blurcli.cli.common import (
     AS_PRESET,
     DeviceOption,
+    FeaturesOption,
     GuideOption,
     JsonOption,
     PrecisionOption,
@@ -28,7 +29,6 @@ from blurcli.cli.common import (
     show,
     takes_sampling_options,
 )
-from blurcli.cli.scoring import FeaturesOption
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_model, load_torch, read_file, read_weights
 
@@ -144,7 +144,7 @@ def restore(
         return Restorer(load_model(path, device, guide=guide, precision=precision)[0], request.label, request.guidance)
 
     if score:
-        images = restoration_score.ScoredImages(n, data, split, features)
+        images = restoration_score.UndamagedImages(n, data, split, features)
         labels = {"weights": str(path), "step": read_weights(path).step}
         show(*restoration_score.score(restorer(), options, images, chosen_run, labels), as_json)
         return
@@ -202,17 +202,17 @@ def _sources(photos: list[str], stack: ExitStack) -> list[_Source]:
     from functools import partial
 
     from blurcli.base import console
-    from blurcli.config.sources import expand_home
+    from blurcli.config.source_names import expand_home
     from blurcli.data.archives import open_images
-    from blurcli.data.notes import left_out
+    from blurcli.data.notes import count_by_reason
 
     found: list[tuple[str, PurePosixPath, Callable[[], bytes]]] = []
     for given in photos:
         path = Path(expand_home(given))
         if _holds_photos(path):
             files = stack.enter_context(open_images(path))
-            if skipped := left_out(files.left_out):
-                console.notify(f"{path}: left out: {skipped}")
+            if skipped := count_by_reason(files.skipped):
+                console.notify(f"{path}: skipped: {skipped}")
             found += [(str(path / name), PurePosixPath(name), partial(files.read, name)) for name in files.names]
         else:
             found.append((given, PurePosixPath(path.name), partial(read_file, path)))

@@ -26,11 +26,11 @@ def results(
 ) -> None:
     """Show recorded scores, the best first, in one table per protocol.
 
-    Scores of unlike protocols are not comparable.
+    Scores of different protocols are not comparable.
     """
     from blurcli import evaluate
     from blurcli.base import console, files
-    from blurcli.base.runs import RUNS, named_run, similar_run
+    from blurcli.base.runs import RUNS, resolve_run, similar_run
 
     scores: list[dict[str, Any]] = []
     paths: dict[Path, Path] = {}
@@ -40,7 +40,7 @@ def results(
         else:
             paths.setdefault(path.resolve(), path)
     for given in runs or ():
-        found = named_run(given).path
+        found = resolve_run(given).path
         path = found / "evaluations.jsonl" if found.is_dir() else found
         if not found.exists():
             raise UsageError(f"{given}: no such run folder or file of scores{similar_run(given)}")

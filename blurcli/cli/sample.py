@@ -11,21 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from blurcli.base.errors import UsageError
-from blurcli.cli.common import (
-    AS_PRESET,
-    BatchSizeOption,
-    CalibrationOption,
-    DeviceOption,
-    GuideOption,
-    JsonOption,
-    PrecisionOption,
-    RunOption,
-    SeedOption,
-    WeightsOption,
-    find_weights,
-    show,
-    takes_sampling_options,
-)
+from blurcli.cli import common
+from blurcli.cli.common import find_weights, show
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import StartOptions, distributed_context, load_model
 
@@ -34,22 +21,22 @@ if TYPE_CHECKING:
 
     from blurcli.base.distributed import DistributedContext
     from blurcli.config import Config
-    from blurcli.visualize import Images
+    from blurcli.data.images import Pixels
 
 _WORTH_TELLING = 100 << 20  # bytes
 
 
-@takes_sampling_options()
+@common.takes_sampling_options()
 def sample(
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     fast: Annotated[
         bool, typer.Option("--fast", help="Use the run's distilled model (blurdiff distill): fewer steps.")
     ] = False,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 64,
-    request: SamplingRequest = AS_PRESET,
-    guide: GuideOption = None,
-    seed: SeedOption = 0,
+    request: SamplingRequest = common.AS_PRESET,
+    guide: common.GuideOption = None,
+    seed: common.SeedOption = 0,
     init_image: Annotated[
         Path | None, typer.Option("--init-image", help="Start from this photo, diffused, instead of noise.")
     ] = None,
@@ -67,8 +54,8 @@ def sample(
     share_noise: Annotated[
         bool, typer.Option("--share-noise", help="Give all images the same noise per step; each has its own start.")
     ] = False,
-    batch_size: BatchSizeOption = None,
-    calibrated: CalibrationOption = True,
+    batch_size: common.BatchSizeOption = None,
+    calibrated: common.CalibrationOption = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="grid.png, a folder for single images, or x.npz. [default: a grid in samples/ of the run]"),
@@ -77,16 +64,16 @@ def sample(
         int | None, typer.Option("--scale", min=1, help="Enlargement of a grid by whole pixels. [default: about 512 px]")
     ] = None,
     preview: Annotated[bool, typer.Option("--show", "--preview", help="Show the first images in the terminal, too.")] = False,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Sample images: from noise, from a photo, or between two seeds.
 
     Image i depends on the weights, the sampler, its steps, the precision, the seed and i, and not on the batch size.
     """
-    beginning = StartOptions(init_image, strength, init_blurred, interpolate, same_init, share_noise)
-    beginning.check(n, seed)
+    start_options = StartOptions(init_image, strength, init_blurred, interpolate, same_init, share_noise)
+    start_options.check(n, seed)
 
     with distributed_context(device) as distributed:
         path, chosen_run = find_weights(run, weights, fast)
@@ -99,7 +86,7 @@ def sample(
                 {
                     **{f"-{one.mark(value)}": one.name not in ("sampler", "steps") for one, value in request.given().items()},
                     f"-guide-{Path(guide).stem if guide else ''}": guide is not None,
-                    f"-{init_image.stem if init_image else ''}{beginning.time:g}": init_image,
+                    f"-{init_image.stem if init_image else ''}{start_options.time:g}": init_image,
                     "-blurred": init_blurred,
                     f"-to{interpolate}": interpolate is not None,
                     "-same-init": same_init,
@@ -123,16 +110,16 @@ def sample(
             elif sampling.steps == 1:
                 console.notify(f"warning: the last step draws no noise, and there is only one: {effect}; use more --steps")
 
-        start = beginning.start(model.config, n, seed)
+        start = start_options.start(model.config, n, seed)
         record = {**sampling.record, "seed": seed, "weights": str(path), "calibrated": model.calibrated}
         record["network_precision"] = model.precision
         if sampling.guide is None:
-            del record["guide"]  # as before there were guides, for folders that are continued
+            del record["guide"]  # as in versions without guides, so that their folders can be continued
         if init_image is not None:
-            record |= {"init_image": str(init_image), "strength": beginning.time, "init_blurred": init_blurred}
+            record |= {"init_image": str(init_image), "strength": start_options.time, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
-        output = _output(out, n, beginning.record(model, sampling, n, seed, start), scale, model.column_titles(sampling))
-        shown: list[Images] = []
+        output = _output(out, n, start_options.record(model, sampling, n, seed, start), scale, model.column_titles(sampling))
+        shown: list[Pixels] = []
         with output.claimed(n) if distributed.is_main else nullcontext([]) as missing:
             wanted = _agreed(missing, n, distributed)
             size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
@@ -143,7 +130,7 @@ def sample(
                 return
             _announce(out, model.config, n, wanted)
 
-            def batches() -> Iterator[Images]:
+            def batches() -> Iterator[Pixels]:
                 for number, indices in enumerate(SINGLE_PROCESS.blocks(wanted, size)):
                     if rank := number % distributed.size:
                         like = torch.empty(
@@ -166,27 +153,27 @@ def sample(
 
 
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
-    """A file name that records how the images were sampled: `stem`, and the marks that apply."""
+    """A file name that records the sampling options: `stem`, and the marks that apply."""
     return folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png")
 
 
 class _Output(Protocol):
-    """Where sampled images go."""
+    """The destination of sampled images."""
 
     def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
-        """Keep others from writing while the block runs; yields the indices below `count` of the images to make."""
+        """Keep other commands from writing while the block runs; yields the indices below `count` of the images to make."""
 
-    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
         """Write the images of these indices, inside `claimed`."""
 
 
 @dataclass
 class _OneFile:
-    """A file of all images, which appears when they are complete."""
+    """A file of all images, written atomically."""
 
     path: Path
     count: int
-    write_images: Callable[[Iterable[Images], int, Path], None]
+    write_images: Callable[[Iterable[Pixels], int, Path], None]
 
     def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
         from blurcli.base import files
@@ -194,7 +181,7 @@ class _OneFile:
         files.check_writable(self.path)
         return nullcontext(range(count))
 
-    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
         self.write_images(batches, self.count, self.path)
 
 
@@ -202,7 +189,7 @@ def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None, titl
     from blurcli import visualize
     from blurcli.base import console
 
-    writers: dict[str, Callable[[Iterable[Images], int, Path], None]]
+    writers: dict[str, Callable[[Iterable[Pixels], int, Path], None]]
     writers = {".png": partial(visualize.write_grid, scale=scale, titles=titles), ".npz": visualize.write_npz}
     if scale is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--scale {scale}: enlarges a grid (--out grid.png); arrays and single images stay as they are")
@@ -224,7 +211,7 @@ def _agreed(missing: Sequence[int], n: int, distributed: DistributedContext) -> 
 
 
 def _announce(out: Path, config: Config, n: int, wanted: Sequence[int]) -> None:
-    """Tell the size on disk of many images, and refuse what does not fit; tell what is there already."""
+    """Print the size on disk of many images, refuse what does not fit, and print how many images exist already."""
     from blurcli.base import console, files
 
     height, width = config.data.image_size

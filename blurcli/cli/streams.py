@@ -1,4 +1,4 @@
-"""Standard output and error as a command line needs them, whatever their encoding."""
+"""Standard output and error for any encoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, as an escape; of a file name that is not UTF-8, the byte."""
+    """A character that the encoding lacks, as an escape; for a file name that is not UTF-8, the byte."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     bytes_of_names = range(0xDC80, 0xDD00)
@@ -20,7 +20,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def escape_unprintable() -> None:
-    """Print what the encoding of a stream lacks as an escape, from now on."""
+    """From now on, print characters that the encoding of a stream lacks as escapes."""
     codecs.register_error("blurdiff.escaped", _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -9,27 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from blurcli.base.errors import UsageError, did_you_mean
-from blurcli.cli.common import (
-    BatchSizeOption,
-    CalibrationOption,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
-    ReferenceOption,
-    RunOption,
-    SeedOption,
-    SplitOption,
-    WeightsOption,
-    find_weights,
-)
-from blurcli.cli.scoring import (
-    FeaturesOption,
-    ForceOption,
-    InceptionOption,
-    ModeOption,
-    PublishedOption,
-)
-from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
+from blurcli.cli import common
+from blurcli.cli.common import find_weights
+from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path, score_images
 from blurcli.workflows.session import load_model
 
 _STEPS, _FEW_STEPS = "5,10,20,50,100", "1,2,4"
@@ -37,8 +19,8 @@ _COLUMNS = ("steps", "mean", "min", "max", "seeds")
 
 
 def sweep(
-    run: RunOption = None,
-    weights: WeightsOption = None,
+    run: common.RunOption = None,
+    weights: common.WeightsOption = None,
     steps: Annotated[
         str | None,
         typer.Option("--steps", help=f"Numbers of steps, separated by commas. [default: {_STEPS}; distilled {_FEW_STEPS}]"),
@@ -47,23 +29,23 @@ def sweep(
         str | None, typer.Option("--samplers", help="Samplers, separated by commas. [default: all for the model's family]")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Sets of images per point, from --seed on.")] = 1,
-    seed: SeedOption = 0,
-    data: ReferenceOption = None,
+    seed: common.SeedOption = 0,
+    data: common.ReferenceOption = None,
     n: Annotated[int | None, typer.Option("--n", min=2, help="Images per score. [default: the preset's]")] = None,
-    published: PublishedOption = None,
-    split: SplitOption = None,
-    mode: ModeOption = None,
-    features: FeaturesOption = None,
-    inception: InceptionOption = None,
-    force: ForceOption = False,
-    batch_size: BatchSizeOption = None,
-    calibrated: CalibrationOption = True,
+    published: common.PublishedOption = None,
+    split: common.SplitOption = None,
+    mode: common.ModeOption = None,
+    features: common.FeaturesOption = None,
+    inception: common.InceptionOption = None,
+    force: common.ForceOption = False,
+    batch_size: common.BatchSizeOption = None,
+    calibrated: common.CalibrationOption = True,
     out: Annotated[
         Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: sweep-*.png in the run folder]")
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Score samplers against their numbers of steps: table and plot.
 
@@ -84,7 +66,7 @@ def sweep(
     model, step = load_model(path, device, calibrated, precision=precision)
     config = model.config
     chosen_samplers = chosen_samplers or list(model.family.samplers)
-    chosen_steps = chosen_steps or _steps(_FEW_STEPS if model.family.objective.ends_path else _STEPS)
+    chosen_steps = chosen_steps or _steps(_FEW_STEPS if model.family.objective.predicts_endpoint else _STEPS)
     options = ScoringOptions(features, mode, split, data, published, inception, device)
     scorer = options.scorer(config, chosen_run, (config.data.channels, *config.data.image_size))
     metric, count = scorer.metric, n or config.score.n
@@ -107,8 +89,7 @@ def sweep(
     missing = [point for point in points if _identity({**point.protocol, **expected}) not in known]
     for done, point in enumerate(missing, start=1):
         label = f"{point.sampling.sampler}, {point.sampling.steps} steps, seed {point.seed} ({done} of {len(missing)})"
-        with console.progress(label, count) as update, evaluate.reported(point, update) as on_batch:
-            score = scorer.score(point, on_batch, name="", weights=str(path))
+        score = score_images(scorer, point, count, label, name="", weights=str(path))
         console.notify(f"{label}: {title} {score[metric]:.4f}")
         scores.append(score)
         evaluate.record(record, score)
@@ -118,8 +99,8 @@ def sweep(
     rows = _summary(shown, metric, {**usual, "eta": 0.0})
     plots.save_sweep(rows, f"{title} ({scorer.protocol['features']}, {count:,} images)", out)
     if as_json:
-        common = {key: value for key, value in usual.items() if key not in (*evaluate.SAMPLING, "seed")}
-        console.result_json({"metric": metric, "rows": rows, "out": str(out), **common, **shared})
+        same = {key: value for key, value in usual.items() if key not in (*evaluate.SAMPLING, "seed")}
+        console.result_json({"metric": metric, "rows": rows, "out": str(out), **same, **shared})
         return
     console.table(
         ["sampler", "steps", title, "min", "max", "seeds"],
@@ -153,7 +134,7 @@ def _identity(score: dict[str, Any]) -> tuple[str, str]:
 
 
 def _summary(scores: list[dict[str, Any]], metric: str, usual: dict[str, Any]) -> list[dict[str, Any]]:
-    """Mean, minimum and maximum over seeds for each sampler with its settings, unless they are the usual ones, and steps."""
+    """Mean, minimum and maximum over seeds for each sampler, its unusual settings, and number of steps."""
     from blurcli.evaluate import sampling_title, subject_of
 
     groups: dict[str, dict[str, dict[str, Any]]] = {}

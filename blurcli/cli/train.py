@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from blurcli.cli import completion
-from blurcli.cli.common import (
-    AssignmentsOption,
-    DeviceOption,
-    JsonOption,
-    PrecisionOption,
-    PresetOption,
-    TrainingDataOption,
-    with_precision,
-)
+from blurcli.cli import common, completion
+from blurcli.cli.common import with_precision
 from blurcli.cli.progress import run_to_end
 from blurcli.workflows.distillation import teacher_of
 from blurcli.workflows.session import load_torch
@@ -29,15 +21,15 @@ else:
 
 
 def train(
-    preset: PresetOption = None,
-    data: TrainingDataOption = None,
+    preset: common.PresetOption = None,
+    data: common.TrainingDataOption = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", help="Run folder. [default: runs/<preset>, or runs/<folder>]", autocompletion=completion.runs),
     ] = None,
-    assignments: AssignmentsOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = None,
+    assignments: common.AssignmentsOption = None,
+    device: common.DeviceOption = "auto",
+    precision: common.PrecisionOption = None,
     hours: Annotated[
         float | None,
         typer.Option("--hours", help="Length at the speed of this computer, instead of train.steps. [default: the preset's]"),
@@ -47,7 +39,7 @@ def train(
         typer.Option("--for", help="What a model of your own images is for: sample, or restore photos. [default: sample]"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved preset and stop.")] = False,
-    as_json: JsonOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Train a model, or continue a run. With --data alone, the preset is chosen by the images and this computer.
 

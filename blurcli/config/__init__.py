@@ -1,5 +1,6 @@
 """Presets: their keys, and how they are read, validated and written. Imports no torch."""
 
+from blurcli.config.experiment import Config
 from blurcli.config.loader import (
     derive_config,
     from_json,
@@ -10,9 +11,9 @@ from blurcli.config.loader import (
     preset_summary,
 )
 from blurcli.config.processes import DiffusionConfig, HeatConfig
-from blurcli.config.schema import Config, DataConfig, DistillConfig, OptimConfig, SampleConfig, ScoreConfig, TrainConfig
+from blurcli.config.schema import DataConfig, DistillConfig, OptimConfig, SampleConfig, ScoreConfig, TrainConfig
 from blurcli.config.serialization import FREE_KEYS, TEACHER_KEYS, differing_keys, flatten, leaves, to_json, to_yaml, yaml_text
-from blurcli.config.sources import DATASET_NAMES, expand_home, resolve_source
+from blurcli.config.source_names import DATASET_NAMES, expand_home, resolve_source
 
 __all__ = [
     "DATASET_NAMES",

@@ -14,18 +14,18 @@ from pydantic_core import ErrorDetails
 
 from blurcli.base.errors import UsageError, did_you_mean, option
 from blurcli.base.runs import Run, other_version, similar_run
+from blurcli.config.experiment import Config
 from blurcli.config.processes import PROCESS_KINDS, HeatConfig
-from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten
-from blurcli.config.sources import expand_home, resolve_source
+from blurcli.config.source_names import expand_home, resolve_source
 
 _MAX_ERRORS = 20  # reported at once
-_MAX_YAML_BYTES = 1 << 16  # a preset with every key has a tenth of that
+_MAX_YAML_BYTES = 1 << 16  # ten times a preset with every key
 _ALL_KEYS = (*Config.model_fields, *flatten(Config()), *(f"process.{key}" for key in HeatConfig.model_fields))
 
 
 def from_json(text: str, origin: str) -> Config:
-    """A configuration from the JSON of `to_json`; UsageError naming `origin` where it is damaged."""
+    """A configuration from the JSON of `to_json`; UsageError that names `origin` if it is damaged."""
     try:
         plain = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -35,7 +35,7 @@ def from_json(text: str, origin: str) -> Config:
 
 
 def _keep_former_defaults(plain: Any) -> None:
-    """Give a stored configuration that is older than a key the behaviour of its time."""
+    """Fill in keys that an older stored configuration lacks with the behavior of its time."""
     match plain:
         case {"process": {"kind": "diffusion"}, "sample": dict() as sample}:
             sample.setdefault("final", "noisy")
@@ -62,11 +62,11 @@ def load_config(preset: str, overrides: Sequence[tuple[str, str, Any]] = ()) -> 
 
 
 def derive_config(config: Config, origin: str, overrides: Sequence[tuple[str, str, Any]]) -> Config:
-    """Another configuration with other values of some keys.
+    """A configuration with some keys changed.
 
     Args:
-        config: the other configuration.
-        origin: where it is from, for messages.
+        config: the original configuration.
+        origin: its origin, for messages.
         overrides: as for `load_config`.
 
     Raises:
@@ -90,8 +90,8 @@ def _resolve(layers: Iterable[tuple[str, dict[str, Any]]], overrides: Sequence[t
         _merge(merged, nested, origin, origins)
 
     def origin_of(key: str, message: str) -> str:
-        # Contradictions between keys are reported for their section: of the keys that the message names, or else of all, the
-        # one that was set last is the likely cause.
+        # Contradictions between keys are reported for their section. The likely cause is the key that was set last, among those
+        # that the message names, or else among all.
         inside = [known for known in origins if not key or known.startswith(key + ".")]
         named = [known for known in inside if re.search(rf"\b{re.escape(known.removeprefix(f'{key}.'))}\b", message)]
         return origins.get(key) or next((origins[known] for known in (*reversed(named), *reversed(inside))), otherwise)
@@ -100,7 +100,7 @@ def _resolve(layers: Iterable[tuple[str, dict[str, Any]]], overrides: Sequence[t
 
 
 def _drop_superseded(merged: dict[str, Any], process: Any) -> None:
-    """Drop what inherited presets say of another process, or another growth of the blur, than a layer chooses in `process`."""
+    """Drop inherited keys of another process, or another blur schedule, than a layer chooses in `process`."""
     match merged, process:
         case {"process": dict() as inherited}, dict():
             pass
@@ -175,7 +175,7 @@ def find_preset(name: str, beside: Path | None = None) -> Path:
 
 
 def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The file and everything it extends, the furthest ancestor first."""
+    """The file and all files it extends, the furthest ancestor first."""
     layers: list[tuple[Path, dict[str, Any]]] = []
     while True:
         if any(path.samefile(seen) for seen, _ in layers):
@@ -194,11 +194,10 @@ def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which numbers are what people take them for, without aliases and duplicate keys.
+    """YAML with the numbers of YAML 1.2, and without aliases and duplicate keys.
 
-    PyYAML follows YAML 1.1, where 010 is 8, 1:30 is 90, 1e3 is a text and 2024-01-01 a date; here, as in YAML 1.2, leading
-    zeros mean nothing, and the others are a text, a number and a text. Aliases can expand to gigabytes; of duplicate keys
-    PyYAML uses the last.
+    PyYAML follows YAML 1.1, where 010 is 8, 1:30 is 90, 1e3 is a text and 2024-01-01 a date. In YAML 1.2 these are 10, a text,
+    a number and a text. Aliases can expand to gigabytes. For duplicate keys PyYAML silently uses the last.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -252,7 +251,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not valid YAML{line}: {error.problem}") from None
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply for a preset") from None
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # from values that do not match their tag
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # values that do not match their tag
         raise UsageError(f"{path}: not valid YAML: {error}") from None
     if content is None:
         return {}
@@ -286,7 +285,7 @@ def _merge(target: dict[str, Any], layer: Mapping[str, Any], origin: str, origin
             _merge(target.setdefault(key, {}), value, origin, origins, f"{dotted}.")
         else:
             target[key] = value
-            origins.pop(dotted, None)  # keeps `origins` in the order of the assignments
+            origins.pop(dotted, None)  # keep `origins` in the order of the assignments
             origins[dotted] = origin
 
 
@@ -302,7 +301,7 @@ def _validate(plain: Any, origin_of: Any) -> Config:
 
 
 def _describe(details: ErrorDetails, origin_of: Any) -> str:
-    # Locations go down to list items and members of a union; authors of presets know keys.
+    # Locations descend to list items and members of a union; messages name keys.
     location = [str(part) for part in details["loc"] if part not in PROCESS_KINDS][:2]
     key = ".".join(location)
     message = details["msg"].removeprefix("Value error, ")

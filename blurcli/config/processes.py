@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from blurcli.config.schema import OptimConfig, SampleConfig
 from blurcli.config.section import Section, one_of
 from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.objectives import OBJECTIVES
 
-if TYPE_CHECKING:
-    from blurcli.config.schema import Config
-
 
 class DiffusionConfig(Section):
-    """Blurring diffusion, with plain denoising diffusion as the case without blur."""
+    """Blurring diffusion; without blur, plain denoising diffusion."""
 
     kind: Literal["diffusion"] = Field("diffusion", description="diffusion, or heat for inverse heat dissipation")
     blur_schedule: Annotated[str, one_of(BLUR_SCHEDULES)] = Field(
@@ -57,8 +55,8 @@ class DiffusionConfig(Section):
             raise ValueError("blur_noise_ratio is for blur_schedule: noise-ratio, which needs it; for others it is null")
         return self
 
-    def check(self, config: Config) -> None:
-        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
+    def check(self, objective: str, optim: OptimConfig, sample: SampleConfig) -> None:
+        """Check the other sections of a configuration; ValueError if they do not fit this family."""
 
 
 class HeatConfig(Section):
@@ -76,17 +74,17 @@ class HeatConfig(Section):
             raise ValueError("blur_sigma_min must be below blur_sigma_max")
         return self
 
-    def check(self, config: Config) -> None:
-        """Check the other sections of a configuration of this family; ValueError where they do not fit."""
-        if config.optim.time_sampling != "uniform":
+    def check(self, objective: str, optim: OptimConfig, sample: SampleConfig) -> None:
+        """Check the other sections of a configuration; ValueError if they do not fit this family."""
+        if optim.time_sampling != "uniform":
             raise ValueError("optim.time_sampling path: heat dissipation trains all levels alike; set it to uniform")
-        if config.sample.final is not None:
+        if sample.final is not None:
             raise ValueError("sample.final: the last step of heat dissipation adds no noise; set it to null")
-        if config.sample.steps > self.levels:
-            raise ValueError(f"sample.steps {config.sample.steps}: must be at most process.levels, {self.levels}")
-        if not OBJECTIVES[config.objective].predicts_image and config.sample.steps != self.levels:
+        if sample.steps > self.levels:
+            raise ValueError(f"sample.steps {sample.steps}: must be at most process.levels, {self.levels}")
+        if not OBJECTIVES[objective].predicts_image and sample.steps != self.levels:
             raise ValueError(
-                f"sample.steps: objective {config.objective} is sampled level by level; set it to process.levels, {self.levels}"
+                f"sample.steps: objective {objective} is sampled level by level; set it to process.levels, {self.levels}"
             )
 
 

@@ -1,14 +1,14 @@
-"""The command that repeats a training: the nearest bundled preset, and what differs from it."""
+"""The command that repeats a training: the nearest bundled preset, and the differing keys."""
 
 from __future__ import annotations
 
 import re
 
 from blurcli.base.errors import UsageError
+from blurcli.config.experiment import Config
 from blurcli.config.loader import load_config, parse_overrides, preset_names
-from blurcli.config.schema import Config
 from blurcli.config.serialization import flatten, yaml_text
-from blurcli.config.sources import DATASET_NAMES
+from blurcli.config.source_names import DATASET_NAMES
 
 _MOST_ASSIGNMENTS = 16  # in one command; more are easier to read in a file
 
@@ -18,7 +18,7 @@ def nearest_preset(config: Config) -> tuple[str, list[str]] | None:
 
     Returns:
         Its name, and the arguments of `--set` that turn it into the configuration, except for a path of the training images;
-        None where a file is the better way: too much differs.
+        None if too many keys differ, and a file is clearer.
     """
     wanted, differences = flatten(config), {}
     is_path = config.data.source not in DATASET_NAMES
@@ -29,7 +29,7 @@ def nearest_preset(config: Config) -> tuple[str, list[str]] | None:
         known = flatten(load_config(name))
         differences[name] = [key for key, value in wanted.items() if key not in known or known[key] != value]
         foreign[name] = (known["data.source"] not in DATASET_NAMES) != is_path
-    # Of equally near ones, one for the same kind of images, and the shortest name, are the plainest.
+    # Among equally near presets, prefer one for the same kind of images, then the shortest name.
     nearest = min(differences, key=lambda name: (len(differences[name]), foreign[name], len(name)))
     assignments = [f"{key}={yaml_text(wanted[key])}" for key in differences[nearest]]
     if len(assignments) > _MOST_ASSIGNMENTS:
@@ -43,5 +43,5 @@ def nearest_preset(config: Config) -> tuple[str, list[str]] | None:
 
 
 def without_folder(path: str) -> str:
-    """The last component of a path of any system; of a name, the name."""
+    """The last component of a path of any operating system; a name is returned unchanged."""
     return re.split(r"[\\/]", path.rstrip("\\/"))[-1]

@@ -1,4 +1,4 @@
-"""The keys of a preset: one pydantic model per section, each key with its type, default and description.
+"""The sections of a preset: one pydantic model per section, each key with its type, default and description.
 
 Choices are read from the registries of `core`; none of them imports torch.
 """
@@ -10,11 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from blurcli.base.errors import did_you_mean
-from blurcli.config.processes import DiffusionConfig, ProcessConfig
 from blurcli.config.section import FIXED, FREE, Section, one_of
-from blurcli.config.sources import DATASET_NAMES
-from blurcli.core.objectives import OBJECTIVES
-from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, names_for, takers_of
+from blurcli.config.source_names import DATASET_NAMES
+from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS, takers_of
 from blurcli.core.sampling_options import METHOD_OPTIONS
 from blurcli.core.weighting import LOSS_WEIGHTS
 from blurcli.trackers import TRACKERS
@@ -26,7 +24,7 @@ Level = Annotated[int, Field(ge=0)]
 
 
 def _no_file(value: Any) -> Any:
-    # The file of a network is code, and a preset can come from anybody.
+    # The file of a network is code, and a preset may come from anyone.
     if isinstance(value, str) and value not in ("inception", "pixels"):
         raise ValueError("only inception or pixels; the file of a network is code, which a preset cannot name")
     return value
@@ -136,7 +134,7 @@ class OptimConfig(Section):
     loss_weight: Annotated[str, one_of(LOSS_WEIGHTS)] = Field(
         "balanced",
         description="paper: 1; balanced: more where little signal remains; min-snr, sigmoid: less where nearly all remains; "
-        "consistency: for that objective, all times alike",
+        "consistency: for that objective, the same total weight at every time",
     )
     time_sampling: Literal["path", "uniform"] = Field(
         "path",
@@ -152,14 +150,14 @@ class OptimConfig(Section):
 
 
 class DistillConfig(Section):
-    """How a consistency model is tuned; objectives other than consistency do not use it."""
+    """Tuning of a consistency model; other objectives do not use it."""
 
-    intervals: int = Field(16, ge=2, le=1024, description="parts of the path: the model agrees with itself across one of them")
+    intervals: int = Field(16, ge=2, le=1024, description="parts of the path; the model is made consistent across each part")
     double_every_steps: Positive = Field(250, description="interval after which the parts, 2 at first, double, up to intervals")
 
 
 class TrainConfig(Section):
-    """Length of the training, and what is written when."""
+    """Length, execution and outputs of the training."""
 
     free = True
     steps: int = Field(200_000, ge=1, description="length of the training")
@@ -213,14 +211,14 @@ class TrainConfig(Section):
 
 
 class SampleConfig(Section):
-    """How images are sampled."""
+    """Sampling of images."""
 
     free = True
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(
         "abm", description="the method; heat for, and only for, heat dissipation; consistency likewise for that objective"
     )
     steps: int = Field(20, ge=1, le=10_000, description="steps of the sampler")
-    eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 for none, 1 for that of ancestral")
+    eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 for none, 1 for as much as ancestral")
     delta: float | None = Field(
         None, ge=0, le=1, description="noise per step of sampler heat, where black is 0 and white 1; null for others"
     )
@@ -231,9 +229,9 @@ class SampleConfig(Section):
         description="classifier-free guidance for data.classes: 1 for none, larger for more typical images",
     )
     final: Literal["noisy", "denoised"] | None = Field(
-        None, description=f"end with the noise of t = 0, or without any; null for the usual ({DEFAULT_FINAL}), and for heat"
+        None, description=f"end with the noise of t = 0, or without noise; null for the default ({DEFAULT_FINAL}), and for heat"
     )
-    batch_size: int | None = Field(None, ge=1, le=65_536, description="images per batch; null for what suits the memory")
+    batch_size: int | None = Field(None, ge=1, le=65_536, description="images per batch; null for as many as fit into memory")
     compile: bool | None = Field(None, description="compile the network with torch.compile; null: on GPUs, for many images")
 
     @model_validator(mode="after")
@@ -248,7 +246,7 @@ class SampleConfig(Section):
 
 
 class ScoreConfig(Section):
-    """How samples are scored."""
+    """Scoring of samples."""
 
     free = True
     n: int = Field(50_000, ge=2, description="number of samples")
@@ -257,49 +255,3 @@ class ScoreConfig(Section):
         "clean", description="clean-fid's resizing and network"
     )
     features: Features = Field("inception", description="inception (FID) or pixels (FD)")
-
-
-class Config(Section):
-    """A whole experiment."""
-
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of weights, data order and noise")
-    objective: Annotated[str, one_of(OBJECTIVES)] = Field(
-        "spectral", description="what the network predicts; in the papers: eps for diffusion, residual for heat dissipation"
-    )
-    data: DataConfig = Field(default_factory=DataConfig)
-    process: ProcessConfig = Field(default_factory=DiffusionConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    optim: OptimConfig = Field(default_factory=OptimConfig)
-    distill: DistillConfig = Field(default_factory=DistillConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    sample: SampleConfig = Field(default_factory=SampleConfig)
-    score: ScoreConfig = Field(default_factory=ScoreConfig)
-
-    @model_validator(mode="after")
-    def _sizes(self) -> Config:
-        if any(side % self.model.stride for side in self.data.image_size):
-            raise ValueError(
-                f"data.image_size {list(self.data.image_size)}: both sides must be multiples of {self.model.stride} "
-                "(model.patch_size times 2 for every level after the first)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _guidance_by_classes(self) -> Config:
-        if self.sample.guidance != 1 and (self.data.classes is None or not self.optim.class_dropout):
-            raise ValueError("sample.guidance: needs data.classes, and an optim.class_dropout above 0; set it to 1")
-        return self
-
-    @model_validator(mode="after")
-    def _of_one_family(self) -> Config:
-        kind = self.process.kind
-        objectives = [name for name, objective in OBJECTIVES.items() if kind in objective.families]
-        if self.objective not in objectives:
-            raise ValueError(f"objective {self.objective}: for process.kind {kind} it must be {' or '.join(objectives)}")
-        ends_path = OBJECTIVES[self.objective].ends_path
-        samplers = names_for(kind, ends_path)
-        if self.sample.sampler not in samplers:
-            which = f"objective {self.objective}" if ends_path else f"process.kind {kind}"
-            raise ValueError(f"sample.sampler {self.sample.sampler}: for {which} it must be {' or '.join(samplers)}")
-        self.process.check(self)
-        return self

@@ -1,4 +1,4 @@
-"""What the sections of a preset have in common."""
+"""The base class of the sections of a preset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A configuration as YAML, JSON and flat keys, and the differences of two configurations."""
+"""A configuration as YAML, JSON and flat keys, and the differences between two configurations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from blurcli.config.schema import Config
+from blurcli.config.experiment import Config
 from blurcli.config.section import Section
 
 
@@ -24,7 +24,7 @@ def _free_keys() -> Iterable[str]:
 FREE_KEYS = frozenset(_free_keys())
 """A run can continue with other values of these keys: they do not change what is learned."""
 
-# The first parts of the keys that a distilled model shares with its teacher.
+# Prefixes of the keys that a distilled model shares with its teacher.
 TEACHER_KEYS = ("process.", "model.", "data.image_size", "data.channels", "data.centered", "data.classes", "data.augment")
 
 
@@ -73,7 +73,7 @@ def leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def yaml_text(value: Any) -> str:
     """A plain value as YAML in one line, also as the value of an assignment `key=value`."""
-    # Quoted, since PyYAML would leave some texts plain that are numbers to the loader, such as 1e3.
+    # Quoted, because PyYAML would leave some texts unquoted that the loader reads as numbers, such as 1e3.
     style = '"' if isinstance(value, str) and value[:1] in "+-.0123456789" else None
     return yaml.safe_dump([value], default_flow_style=True, default_style=style, width=1 << 30).strip()[1:-1]
 

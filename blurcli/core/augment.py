@@ -1,8 +1,8 @@
-"""Non-leaking geometric augmentation: the network is conditioned on the augmentation, so that samples show none of it.
+"""Non-leaking geometric augmentation: the network is conditioned on the augmentation, so samples show none of it.
 
 After Karras et al. (2020, arXiv 2006.06676, for GANs; 2022, arXiv 2206.00364, appendix F.2, for diffusion, with these
-strengths). Against memorization of small data sets, training images are mirrored, scaled, rotated, stretched and translated;
-the augmentation label of each image describes how, and is all zeros in sampling.
+strengths). Training images are mirrored, scaled, rotated, stretched and translated, against memorization of small data sets.
+The augmentation label of each image describes the change; in sampling it is all zeros.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def draw_augment_labels(count: int, probability: float, device: torch.device) ->
 def augment(x: Tensor, labels: Tensor) -> Tensor:
     """Images (B, C, H, W) in [-1, 1], transformed as their labels (B, LABEL_SIZE) describe, with reflection at the borders.
 
-    An image whose label is all zeros keeps its exact pixels.
+    An image with a label of zeros keeps its exact pixels.
     """
     mirrored, upside_down, scale, cos, sin, stretch_cos, stretch_sin, down, right = labels.unbind(1)
     height, width = x.shape[-2:]

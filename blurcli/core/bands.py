@@ -1,4 +1,4 @@
-"""Octave-spaced frequency bands: one value per frequency is too many to read, one average hides too much."""
+"""Octave-spaced frequency bands, a readable summary between one value per frequency and one average."""
 
 from __future__ import annotations
 

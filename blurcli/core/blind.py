@@ -4,14 +4,13 @@ The DCT coefficients Y of a photo with blur and noise are, per frequency, about 
 
     v = c |w|^-a H^2 V + s^2
 
-with the variance V of the training data, the photo's own contrast c, and an exponent a by which its spectrum falls faster or
-more slowly than theirs. So the power in rings of equal frequency |w| is a likelihood of blur, noise, c and a. It is evaluated
-on a grid of blur and noise, with c and a at their best, by Fisher scoring (Laplace's approximation takes the place of
-integrals).
+where V is the variance of the training data, c the photo's contrast, and a an exponent that makes its spectrum fall faster or
+more slowly than that of the data. The power in rings of equal frequency |w| thus gives a likelihood of blur, noise, c and a. It
+is evaluated on a grid of blur and noise; c and a are fitted by Fisher scoring and integrated out by Laplace's approximation.
 
-A photo differs from the training data in more than c and a: every ring counts as a measurement with a relative error of its
-own, however many frequencies are in it. A texture has the spectrum of noise; but noise is everywhere, and a photo has quiet
-parts, which set a limit to it.
+A photo differs from the training data in more than c and a. Every ring therefore counts as one measurement with a relative
+error, however many frequencies it has. A texture has the spectrum of noise; but noise is everywhere, so the quiet parts of a
+photo limit it.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from blurcli.core.schedules import laplacian
 from blurcli.core.whitened import WhitenedSpace
 
 _RINGS = 48
-_DEVIATION = 0.25  # of the power in a ring from that of the training data, as a fraction, after c and a
+_DEVIATION = 0.25  # relative, of the power in a ring from the training data's, after c and a are fitted
 _SLOPE_DEVIATION, _CONTRAST_DEVIATION = 0.6, 2.0  # of a and of log c over photos
 _SCORING_STEPS = 25
 _BLURS_PX = torch.cat([torch.linspace(0, 1, 21)[:-1], torch.logspace(0, math.log10(8), 37)]).double()
-_NOISES = 61  # levels on the grid, from the least to the limit
-_SHARP_PX = 0.3  # the least blur that can be told from none
-_VISIBLE = 4.0  # standard deviations of the power of noise in a ring above which there is more than noise
-_FEW_RINGS = 8  # with more than noise: fewer are an empty photo, such as a clear sky
+_NOISES = 61  # levels on the grid, from the smallest to the limit
+_SHARP_PX = 0.3  # the smallest blur that can be detected
+_VISIBLE = 4.0  # standard deviations above the power of noise: from there on a ring has signal
+_FEW_RINGS = 8  # with signal: a photo with fewer is empty, such as a clear sky
 _BLOCK_PX = 8
-_WHOLE = 0.9  # share of the pixels of a block that are not clipped
+_WHOLE = 0.9  # smallest share of unclipped pixels in a block
 _FEW_BLOCKS = 8
-_QUIET = 0.03  # quantile of the variance in blocks that stands for the noise ...
-_QUIET_OF_NOISE = 0.7  # ... which in noise alone is so much of its variance
-_MARGIN = 1.1  # of the limit, for its own error
+_QUIET = 0.03  # quantile of the variance in blocks that is taken as the noise ...
+_QUIET_OF_NOISE = 0.7  # ... and its ratio to the variance of pure noise
+_MARGIN = 1.1  # factor on the limit, for its error
 _MEDIAN = 0.4549  # of the square of a standard normal number
 _INTERVAL = (0.05, 0.5, 0.95)
 
@@ -57,10 +56,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Degradation:
-    """What was done to a photo.
+    """The degradation of a photo.
 
     Attributes:
-        blur_px: standard deviation of a Gaussian blur in pixels; 0 where none can be told from the photo.
+        blur_px: standard deviation of a Gaussian blur in pixels; 0 where no blur is detected.
         noise: standard deviation of the noise, in the units of the photo.
     """
 
@@ -79,10 +78,10 @@ def estimate(
     """Blur and noise of a photo.
 
     Args:
-        photo: (C, H, W) in the space of the network; channels that say nothing about the noise are left out.
-        space: of the data at the size of the photo, with variances of these channels, (C, H, W).
-        least_noise: of what an image can have, such as that of rounding.
-        unclipped: (H, W) bool, false at pixels that are as dark or bright as a pixel can be, where the noise is cut off.
+        photo: (C, H, W) in the space of the network, without channels that carry no information about the noise.
+        space: the whitened space of the data at the size of the photo, with variances of these channels, (C, H, W).
+        least_noise: the smallest noise that an image can have, such as that of rounding.
+        unclipped: (H, W) bool, false at pixels of the smallest or largest value, where noise is clipped.
         response: H of a known blur, (H, W); None for an unknown Gaussian one.
         noise: the known noise, in the units of the photo; None for unknown noise.
     """
@@ -100,7 +99,7 @@ def estimate(
     blur = _interval(posterior.sum(1), blurs)
     empty = rings.visible(_interval(posterior.sum(0), noises).value) < _FEW_RINGS
     if blur.low < _SHARP_PX / 2 or blur.value < _SHARP_PX or empty:
-        # As sharp as the training photos, or without anything that could be blurred; then the noise is that of no blur.
+        # As sharp as the training photos, or without detail that a blur would change: the noise is estimated without blur.
         posterior = posterior[:1] + 1e-300
         blur = Interval(0, 0, blur.high if len(blurs) > 1 else 0)
     return Degradation(blur, _interval(posterior.sum(0), noises))
@@ -110,8 +109,8 @@ def estimate(
 class _Rings:
     """Rings of frequency: the number of coefficients in each, their mean and typical power, V H^2 and lambda.
 
-    The typical power is that of a normal distribution with the same median: a few large coefficients, such as those of a smooth
-    slope, do not count in it.
+    The typical power is that of a normal distribution with the same median, which ignores a few large coefficients, such as
+    those of a smooth slope.
     """
 
     count: Tensor
@@ -124,7 +123,7 @@ class _Rings:
     def of(cls, y_dct: Tensor, space: WhitenedSpace, response: Tensor | None) -> _Rings:
         rate = laplacian(*y_dct.shape[-2:], y_dct.device)
         variance = space.variance if response is None else space.variance * response.to(space.variance) ** 2
-        # The roots of the frequencies evenly: the lowest have few coefficients.
+        # Evenly spaced in the root of the frequency, because the lowest rings have few coefficients.
         root = rate.flatten()[1:] ** 0.25
         place = ((root - root.min()) / (root.max() - root.min()) * _RINGS).long().clamp(max=_RINGS - 1)
 
@@ -140,12 +139,12 @@ class _Rings:
         return cls(count[found], power, medians / _MEDIAN, *others)
 
     def visible(self, noise: float) -> int:
-        """In how many rings there is typically more than noise."""
+        """The number of rings that typically have signal."""
         limit = noise**2 * (1 + _VISIBLE / (self.count / 2).sqrt())
         return int((self.typical > limit).sum())
 
     def log_likelihood(self, blurs: Tensor, noises: Tensor) -> Tensor:
-        """For every pair of blur and noise, with c and a at their best, (blurs, noises)."""
+        """The log-likelihood of every pair of blur and noise, with c and a fitted, (blurs, noises)."""
         weight = 1 / (1 / self.count + _DEVIATION**2 / 2)
         octave = self.rate.log() / 2
         octave = octave - octave.mean()
@@ -174,8 +173,8 @@ class _Rings:
 
 
 def _noise_limit(y: Tensor, unclipped: Tensor) -> float:
-    """The most noise that a photo (C, H, W) can have: that of its quiet parts."""
-    # A filter that passes noise as it is, and of an image only what changes in both directions.
+    """The largest noise that a photo (C, H, W) can have: that of its quiet parts."""
+    # A filter that passes noise unchanged, but of an image only what varies in both directions.
     rough = (y[:, :-1, :-1] - y[:, 1:, :-1] - y[:, :-1, 1:] + y[:, 1:, 1:]) / 2
     height, width = rough.shape[-2:]
     block = min(_BLOCK_PX, max(4, min(height, width) // 4), height, width)

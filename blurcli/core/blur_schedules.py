@@ -26,11 +26,11 @@ class BlurCurve:
     """One schedule: the standard deviation of the blur over time.
 
     Attributes:
-        title: what it does to images, for people, with places for the arguments of `BlurSchedule`.
+        title: for display, with placeholders for the arguments of `BlurSchedule`.
         formula: for help texts.
         sigma: the standard deviation in pixels, never falling with t.
         rate: its derivative by t.
-        option: the argument of `BlurSchedule` that this schedule needs and others refuse, if any.
+        option: the argument of `BlurSchedule` that only this schedule takes, if any.
         needs_limit: whether `sigma` is a fraction of `sigma_max`, which must then be finite.
     """
 
@@ -51,7 +51,7 @@ class BlurSchedule:
         sigma_max: largest blur in pixels, at least 0; infinite only for `noise-ratio`.
         power: p of `power` and `cosine-power`, at least 1: below 1 the rate would be infinite at one end.
         ratio: r of `noise-ratio` in pixels, above 0 and finite.
-        noise: the noise over time, to which `noise-ratio` is in proportion.
+        noise: the noise over time; `noise-ratio` is proportional to it.
 
     Raises:
         ValueError: an unknown name, a number out of its range, or a missing or superfluous ratio.
@@ -81,7 +81,7 @@ class BlurSchedule:
 
     @property
     def title(self) -> str:
-        """What it does to images, in a few words."""
+        """A short description of the blur."""
         if not self.sigma_max:
             return "plain diffusion, no blur"
         limit = "" if self._curve.needs_limit or math.isinf(self.sigma_max) else f", at most {self.sigma_max:g} px"
@@ -101,7 +101,7 @@ class BlurSchedule:
 
 
 def _cos(t: Tensor) -> Tensor:
-    # At t = 1 rounding leaves a trace of it, possibly a negative one.
+    # At t = 1 rounding leaves a tiny value, possibly a negative one.
     return (_HALF_PI * t).cos().clamp(min=0)
 
 
@@ -142,7 +142,7 @@ BLUR_SCHEDULES = {
         lambda t, blur: blur.sigma_max * t,
         lambda t, blur: t.new_full(t.shape, blur.sigma_max),
     ),
-    # With p = 2.5 the path of Lee et al. (arXiv 2207.11192), whose blur at 64x64 ends at 2.1 pixels.
+    # With p = 2.5 the path of Lee et al. (arXiv 2207.11192); their blur at 64x64 ends at 2.1 pixels.
     "power": BlurCurve(
         "blur as t^{power:g}, up to {sigma_max:g} px",
         "t^p: a larger p blurs later",

@@ -1,7 +1,7 @@
-"""Errors of a denoiser per frequency band and time, and the calibration that corrects it by them.
+"""Errors of a denoiser per frequency band and time, and a calibration that corrects for them.
 
-Errors are those of F (see `SpectralDenoiser`); `F = 0` is the Wiener filter. A relative error of 1 is no better than the best
-linear filter for data with this mean and spectrum; above 1 the denoiser is worse than that filter.
+Errors are measured on F (see `SpectralDenoiser`); `F = 0` is the Wiener filter. A relative error of 1 is no better than the
+best linear filter for data with this mean and spectrum; above 1 the denoiser is worse than that filter.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DenoiserErrors:
 
     @property
     def relative(self) -> Tensor:
-        """Mean squared error of F_hat over that of the Wiener filter, (T, bands)."""
+        """Mean squared error of F_hat over the mean squared error of the Wiener filter, (T, bands)."""
         return (self.power - 2 * self.product + self.true_power) / self.true_power
 
     @property
@@ -68,7 +68,7 @@ def measure_errors(
     times: int = CALIBRATION_TIMES,
     per_octave: int = CALIBRATION_BANDS_PER_OCTAVE,
 ) -> DenoiserErrors:
-    """Compare a denoiser with the truth on known images.
+    """Measure the errors of a denoiser on known images.
 
     Args:
         denoiser: `x_hat = denoiser(z, t)`; called once per time.
@@ -94,11 +94,11 @@ def measure_errors(
 
 
 class CalibratedDenoiser:
-    """A denoiser whose deviation from the Wiener filter is scaled by a measured gain per frequency band and time.
+    """A denoiser with its deviation from the Wiener filter scaled by a measured gain per frequency band and time.
 
     `X = X_wiener + g (X_hat - X_wiener)`, with the gain g of `DenoiserErrors`, which minimizes the squared error. Under blur,
-    X_hat of a network that predicts eps is wrong by orders of magnitude wherever alpha is small; calibration turns its samples
-    from noise into images.
+    the X_hat of a network that predicts eps is wrong by orders of magnitude wherever alpha is small, and its samples are noise;
+    with calibration they are images.
 
     Args:
         denoiser: any denoiser.
@@ -133,7 +133,7 @@ class CalibratedDenoiser:
         """The estimate x_hat of the clean image, (B, C, H, W); see `Denoiser`."""
         precise = t.double()
         w = self._space.whiten(dct2(z.double()), precise)
-        wiener = self._space.wiener(w, 0.0, precise)
+        wiener = self._space.estimate(w, 0.0, precise)
         place = precise * (len(self._gain) - 1)
         below = place.floor().clamp(0, len(self._gain) - 2).long()
         gain = torch.lerp(self._gain[below], self._gain[below + 1], (place - below)[:, None])[:, self._band]

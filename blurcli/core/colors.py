@@ -30,7 +30,7 @@ def from_opponent(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ModelSpace:
-    """How images in [-1, 1], in red, green and blue, become those that the process diffuses and the network gets.
+    """The map from images in [-1, 1], in red, green and blue, to the space of the process and the network.
 
     Attributes:
         opponent: whether in opponent colors.

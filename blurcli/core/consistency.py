@@ -1,4 +1,4 @@
-"""Consistency models of blurring diffusion: a network that goes from any state to the end of its path in one call."""
+"""Consistency models of blurring diffusion: the network maps any state to the endpoint of its ODE in one call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from blurcli.core.preconditioning import SpectralDenoiser
 class ConsistencyModel(SpectralDenoiser):
     """A consistency model (Song et al. 2023, arXiv 2303.01469) in the whitened space, with a clock per DCT frequency.
 
-    The probability-flow ODE is `dw/dphi = F` (`core.whitened`). Where `SpectralDenoiser` estimates F, and with it the mean of
-    all images behind a state, this network estimates the slope of the chord of the circle that leads to the end of the path:
+    The probability-flow ODE is `dw/dphi = F` (`core.whitened`). `SpectralDenoiser` estimates F, and thus the posterior mean E[x
+    given z_t]. This network estimates the slope of the chord from the state to the ODE endpoint instead:
 
-        x' = sin(phi) w + cos(phi) F        the end of the path, whitened: of one image, and not a mean
+        x' = sin(phi) w + cos(phi) F        the whitened endpoint: one image, not a mean
 
-    the parametrization of TrigFlow (Lu and Song 2024, arXiv 2410.11081) with an angle per frequency. At phi = pi / 2 the end is
-    the state itself, whatever the network says, as a consistency model needs. Until it is tuned, a trained `SpectralDenoiser`
-    is one whose steps are too long: the same network, with the same parameters, is where tuning starts.
+    This is the parametrization of TrigFlow (Lu and Song 2024, arXiv 2410.11081) with an angle per frequency. At phi = pi / 2
+    the endpoint is the state itself for any output of the network, which is the boundary condition of consistency models.
+    Tuning starts from a trained `SpectralDenoiser`, with the same network and parameters.
     """
 
     def distillation_loss(
@@ -34,7 +34,8 @@ class ConsistencyModel(SpectralDenoiser):
         weight: Tensor | None = None,
         **conditions: Any,
     ) -> Tensor:
-        """Squared difference of the ends seen from two states of one path, (B,), weighted as `SpectralDenoiser.loss` is.
+        """Squared difference of the endpoints predicted from two states of one path, (B,), weighted as in
+        `SpectralDenoiser.loss`.
 
         Args:
             teacher: a denoiser of the same process and moments.
@@ -51,8 +52,8 @@ class ConsistencyModel(SpectralDenoiser):
     ) -> Tensor:
         """Difference of `sin(phi) F` at time t from its target per DCT frequency, (B, C, H, W); see `distillation_loss`.
 
-        The second state is the teacher's: it leads there from the first one by a step of Heun's method, in the clocks of all
-        frequencies. The end seen from it is the target, without a gradient; at time 0 it is the teacher's own estimate.
+        The second state follows from the first by one step of Heun's method with the teacher, in the clocks of all frequencies.
+        The endpoint predicted from it, without a gradient, is the target; at time 0 the target is the teacher's estimate.
         """
         t, s = times
         mean, root_v, signal, sigma = self._scales(t, x)

@@ -1,7 +1,7 @@
 """Denoisers: from a network to `x_hat = denoiser(z, t)`, the expected clean image, and the loss that trains it.
 
-Everything above the objective (samplers, scores, animations) speaks this one language and knows nothing of networks.
-Conditions, such as class labels, are keyword arguments that pass through the denoiser to the network.
+Everything above the objective (samplers, scores, animations) uses this interface and does not depend on networks. Conditions,
+such as class labels, are keyword arguments that pass through the denoiser to the network.
 """
 
 from __future__ import annotations
@@ -79,6 +79,6 @@ class EpsDenoiser:
 
 
 def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of squared errors (B, C, H, W) per image, (B,), multiplied by `weight` (broadcastable) where there is one."""
+    """Mean of squared errors (B, C, H, W) per image, (B,), multiplied by `weight` (broadcastable) if given."""
     squares = error.square()
     return (squares if weight is None else weight.to(error) * squares).mean((1, 2, 3))

@@ -1,4 +1,4 @@
-"""How a network is executed in sampling: where the states are, and how many images a call of it takes."""
+"""How a network is executed in sampling: the device of the states, and the number of images per call."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 from blurcli.core.denoiser import Network
 
 # On a CPU the last bits of a matrix product depend on the batch size, so the network always gets the same number of images.
-# Small networks are bound by the overhead of a call, which many images share; large networks, and large images, are bound by
-# arithmetic, where padding costs as much as images.
+# Small networks are bound by the overhead of a call, which many images share. Large networks and large images are bound by
+# arithmetic, so padding costs as much as images.
 _CALL_IMAGES_SMALL, _CALL_IMAGES_LARGE = 32, 8
-_SMALLEST_CALL = 4  # images; below, products of few rows take other kernels with other bits
+_SMALLEST_CALL = 4  # images; products of fewer rows use other kernels and give other bits
 _LARGE_PARAMETERS = 10_000_000
-_CALL_PIXELS = 64 * 64  # largest images for which these numbers hold; fewer of larger ones
+_CALL_PIXELS = 64 * 64  # largest images for which these numbers hold; larger images need fewer
 
 
 @functools.cache
 def state_device(device: torch.device) -> torch.device:
-    """Where schedules and states are computed in float64: the device of the network, or the CPU where that has no float64.
+    """The device where schedules and states are computed in float64: the network's, or the CPU where that has no float64.
 
-    Apple's GPUs have none. Images are small beside the work of the network, so they may travel to it and back.
+    Apple's GPUs have none. Copying images is cheap beside the work of the network.
     """
     try:
         torch.zeros((), dtype=torch.float64, device=device)
@@ -34,13 +34,13 @@ def state_device(device: torch.device) -> torch.device:
 
 
 class FixedBatches:
-    """A network called on a fixed number of images at a time, the last call padded: no output depends on another image.
+    """A network that is called on a fixed number of images, with padding, so that no output depends on other images.
 
     Args:
         network: the network.
         count: images per call.
-        agrees: whether calls of so few images give the bits that calls of `count` images give; then the last call is padded to
-            that size only. Asked once per size.
+        agrees: `agrees(size)` tells whether calls of `size` images give the same bits as calls of `count` images; then the last
+            call is padded to that size only. Called once per size.
         on_images: receives the number of images of every call.
     """
 
@@ -72,7 +72,7 @@ class FixedBatches:
         return torch.cat(parts)
 
     def _fitting(self, given: int) -> int:
-        """The smallest size, of powers of two, that holds so many images and gives the bits of full calls."""
+        """The smallest power of two that holds the given images and gives the bits of full calls."""
         size = max(_SMALLEST_CALL, 1 << (given - 1).bit_length())
         while size < self._count:
             if size not in self._known:
@@ -95,9 +95,9 @@ def images_per_call(parameters: int, pixels: int) -> int:
 
 
 def agreement(network: Network, count: int, shape: Sequence[int]) -> Callable[[int], bool]:
-    """Whether calls of so many images give the bits of calls of `count` images, for `FixedBatches`.
+    """`agrees` for `FixedBatches`: whether calls of a size give the bits of calls of `count` images.
 
-    Kernels are chosen by shapes, so one example shows it.
+    Kernels are chosen by shapes, so one example is enough.
 
     Args:
         network: the network.

@@ -1,4 +1,4 @@
-"""Guidance as a wrapper of the network inside a denoiser: by the class, or by a weaker version of the model."""
+"""Guidance, by the class or by a weaker version of the model, as a wrapper of the network inside a denoiser."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from blurcli.core.denoiser import Network
 
 
 class GuidedNetwork:
-    """A network whose output moves away from that of a worse prediction: `worse + guidance (own - worse)`; 1 is its own output.
+    """A network with output `worse + guidance (own - worse)`: it moves away from a worse prediction; 1 is its own output.
 
-    Without a guide the worse prediction is its own for no class: classifier-free guidance (Ho and Salimans 2022, arXiv
-    2207.12598). With one it is the guide's for the same class: autoguidance (Karras et al. 2024, arXiv 2406.02507).
+    Without a guide the worse prediction is its own without a class: classifier-free guidance (Ho and Salimans 2022, arXiv
+    2207.12598). With a guide it is the guide's for the same class: autoguidance (Karras et al. 2024, arXiv 2406.02507).
 
-    x_hat is an affine function of the output at a given state and time, so guiding the output guides x_hat; unlike a difference
-    of two x_hat it loses no precision where an objective divides by a small alpha.
+    x_hat is an affine function of the output at a given state and time, so guiding the output guides x_hat. Unlike a difference
+    of two x_hat, it loses no precision where an objective divides by a small alpha.
 
     Args:
         net: takes `labels`, int64 (B,), or None for no class.

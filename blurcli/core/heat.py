@@ -7,7 +7,7 @@
 | `noise` | sigma | standard deviation of the noise added to every blurred image in training |
 | `delta` | delta | standard deviation of the noise that each step of the sampler adds |
 
-The paper's images are in [0, 1]; here they are in [-1, 1], so that its 0.01 and 0.0125 are 0.02 and 0.025.
+The paper's images are in [0, 1]; here they are in [-1, 1], so its 0.01 and 0.0125 are 0.02 and 0.025.
 """
 
 from __future__ import annotations
@@ -61,11 +61,9 @@ class HeatDissipation(Process):
 
     @property
     def title(self) -> str:
-        """Its name and its blur, in a few words."""
         return f"heat dissipation, up to {self.blur_sigma_max:g} px"
 
     def blur_sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
         level = t * self.levels
         octaves = math.log(self.blur_sigma_max / self.blur_sigma_min) * (level - 1) / (self.levels - 1)
         return torch.where(level < 1, level * self.blur_sigma_min, self.blur_sigma_min * torch.exp(octaves))
@@ -83,7 +81,7 @@ class HeatDissipation(Process):
         return torch.full_like(t, -2 * math.log(self.noise))
 
     def level_above(self, t: Tensor) -> Tensor:
-        """The time of the next level at or above times `t`, and at least that of level 1."""
+        """The time of the next level at or above times `t`, at least of level 1."""
         return (t * self.levels).ceil().clamp(min=1) / self.levels
 
 
@@ -102,7 +100,7 @@ class Predictor(Protocol):
 
 
 class ResidualPredictor:
-    """The parametrization of the paper: the image of the level before, less blurred, is `z + net(z, t)`.
+    """The parametrization of the paper: the less blurred image, one level before, is `z + net(z, t)`.
 
     Args:
         net: predicts the difference, from (z, t).
@@ -128,11 +126,11 @@ class ResidualPredictor:
 
 
 class DenoiserPredictor:
-    """The image of any earlier level from an estimate of the clean image: `E[F(s) x | z] = F(s) E[x | z]`.
+    """Predicts the image of any earlier level from an estimate of the clean image: `E[F(s) x | z] = F(s) E[x | z]`.
 
     Args:
         denoiser: `x_hat = denoiser(z, t)`. The loss of a `SpectralDenoiser` is the paper's times `(alpha(t) / alpha(s))^2` per
-            frequency, which is near 1 wherever there is signal, because neighboring levels are close.
+            frequency. This factor is near 1 wherever there is signal, because neighboring levels are close.
         process: the heat dissipation.
     """
 
@@ -153,14 +151,14 @@ def sample_heat(
     on_step: Callable[[int, float, Tensor, Tensor], None] | None = None,
     **conditions: Any,
 ) -> Tensor:
-    """Deblur: images at t = 0 from blurred images under noise.
+    """Deblur: from noisy blurred images to images at t = 0.
 
     Args:
         predictor: see `Predictor`; called once per step.
-        plan: of the sampler `heat`; its steps are levels apart, K of them from t = 1 for the predictor of objective residual.
-        z: blurred images under noise (B, C, H, W) at the start of the plan.
+        plan: of the sampler `heat`; its times are levels. For objective `residual`, one step per level, K from t = 1.
+        z: noisy blurred images (B, C, H, W) at the start of the plan.
         noise: `noise(z)` gives standard normal noise like z; called once per step but the last.
-        on_step: called as `on_step(i, t, z, less_blurred)` after each call of the predictor, with the state that it got.
+        on_step: called as `on_step(i, t, z, less_blurred)` after each call of the predictor, with its input state.
         conditions: keyword arguments of the network.
 
     Returns:
@@ -182,7 +180,7 @@ def sample_heat(
 
 
 def lowest_frequencies(process: HeatDissipation, spectrum: Tensor) -> tuple[int, int]:
-    """Height and width of the low-frequency corner of the DCT that holds all signal of an image blurred as at t = 1.
+    """Height and width of the low-frequency corner of the DCT that holds all signal of an image at t = 1.
 
     Args:
         process: the heat dissipation.

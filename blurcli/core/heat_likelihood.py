@@ -13,7 +13,8 @@ from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.colors import RGB, ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.heat import HeatDissipation, Predictor
-from blurcli.core.likelihood import BANDS_PER_OCTAVE, Bound, Draws
+from blurcli.core.likelihood import BANDS_PER_OCTAVE, Bound
+from blurcli.core.rng import ImageNoise
 
 _HALF_LEVEL = 1 / 255  # of the 256 levels in [-1, 1]
 
@@ -21,7 +22,7 @@ _HALF_LEVEL = 1 / 255  # of the 256 levels in [-1, 1]
 def heat_bound(
     predictor: Predictor,
     x: Tensor,
-    draws: Draws,
+    noise: ImageNoise,
     blurred_bank: Tensor,
     delta: float,
     *,
@@ -31,18 +32,18 @@ def heat_bound(
 ) -> Bound:
     """An unbiased estimate of the evidence bound of the paper (section 3) in bits per dimension, with 256 levels.
 
-    The prior, from which the sampler starts, is the mixture of all blurred training images under the training noise. The paper
-    takes densities; here the last step, from level 1 to the image, gives the probability of the gray level of every pixel, so
+    The prior, from which the sampler starts, is the mixture of all blurred training images with the training noise. The paper
+    uses densities. Here the last step, from level 1 to the image, gives the probability of the gray level of every pixel, so
     that the bound is comparable with `variational_bound`.
 
     Args:
         predictor: called `calls` + 1 times.
         x: images (B, C, H, W), float32 or float64, in model space.
-        draws: randomness per image; draws noise once per call of the predictor and once for the prior.
+        noise: one random stream per image; drawn from once per call of the predictor and once for the prior.
         blurred_bank: DCT of the blurred training images, their lowest frequencies only, (N, C, h, w); all others are 0.
         delta: standard deviation of the sampler's noise, above 0, in model space.
-        calls: levels from 2 on that are drawn per image.
-        model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
+        calls: levels, from 2 on, drawn per image.
+        model_space: the space of `x`; its `to_rgb` gives images of 256 uniform levels.
         conditions: keyword arguments of the network.
 
     Raises:
@@ -50,7 +51,7 @@ def heat_bound(
     """
     if calls < 1 or not delta > 0:
         raise ValueError(f"calls ({calls}) must be at least 1, and delta ({delta}) above 0")
-    process, offset = predictor.process, draws.uniform()
+    process, offset = predictor.process, noise.uniform()
     x_dct = dct2(x.double())
     levels, ratio = process.levels, process.noise / delta
     diffusion = torch.zeros_like(x_dct)
@@ -58,19 +59,19 @@ def heat_bound(
         position = (k + offset.to(x.device, torch.float64)) / calls
         level = 2 + (position * (levels - 1)).floor()
         t, s = (level / levels).to(x.dtype), ((level - 1) / levels).to(x.dtype)
-        z = process.diffuse(x, t, draws(x))
+        z = process.diffuse(x, t, noise(x))
         error = (predictor(z, t, s, **conditions).double() - process.alpha(s.double()) * x_dct) / delta
         diffusion += (levels - 1) / calls * (error**2 + ratio**2 - 1 - 2 * math.log(ratio)) / 2
 
-    prior = _mixture_prior(process, x_dct, draws(x).double(), blurred_bank)
+    prior = _mixture_prior(process, x_dct, noise(x).double(), blurred_bank)
     first = torch.full((len(x),), 1 / levels, dtype=x.dtype, device=x.device)
-    last = idct2(predictor(process.diffuse(x, first, draws(x)), first, torch.zeros_like(first), **conditions).double())
+    last = idct2(predictor(process.diffuse(x, first, noise(x)), first, torch.zeros_like(first), **conditions).double())
     x_rgb, last_rgb = model_space.to_rgb(x.double()), model_space.to_rgb(last)
     reconstruction = -_level_log_probability(x_rgb, last_rgb, delta / model_space.scale).sum((1, 2, 3))
 
     band, bands = frequency_bands(*process.shape, BANDS_PER_OCTAVE)
     per_band = band_means(diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * x.shape[1]
-    # The mixture prior is one number; it is spread over the lowest frequencies, in which the blurred images differ.
+    # The mixture prior is one number. It is spread over the lowest frequencies, where the blurred images differ.
     spread = torch.bincount(band[: blurred_bank.shape[-2], : blurred_bank.shape[-1]].flatten(), minlength=len(bands)).to(
         x.device
     )
@@ -85,7 +86,7 @@ def _mixture_prior(process: HeatDissipation, x_dct: Tensor, eps: Tensor, blurred
     blurred = process.alpha(one) * x_dct
     height, width = blurred_bank.shape[-2:]
     kept = blurred[..., :height, :width]
-    # Beyond the kept frequencies all components are 0: there the divergence is exact.
+    # Beyond the kept frequencies all components are 0, and the divergence is exact.
     beyond = ((blurred**2).sum((1, 2, 3)) - (kept**2).sum((1, 2, 3))) / (2 * process.noise**2)
     u = (kept + process.noise * eps[..., :height, :width]).flatten(1)
     distance = torch.cdist(u, blurred_bank.to(u).flatten(1), compute_mode="donot_use_mm_for_euclid_dist") ** 2

@@ -1,4 +1,4 @@
-"""Blur kernels: a line of motion, a measured one put right, and what a kernel does per frequency."""
+"""Blur kernels: motion, normalization of a measured kernel, and the response per frequency."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 _SAMPLES_PER_PX = 16  # along a line
-# A background, of a kernel's picture, is a border of one value: so much of it, within so much of the largest value; and it has
-# less than half of that value, or the kernel reaches it, as a box does. A small kernel is all border.
+# The picture of a kernel has a background where this share of its border has one value, up to this deviation relative to the
+# largest value. A background has less than half of the largest value: otherwise the kernel reaches the border, as a box does. A
+# small kernel is all border.
 _BACKGROUND_SHARE, _BACKGROUND_DEVIATION, _MOST_BACKGROUND, _LEAST_SIDE = 0.75, 0.03, 0.5, 5
 _MOST_CUT = 0.5  # share of the mass of a kernel that may be below 0
 
@@ -34,11 +35,11 @@ def motion(length_px: float, angle_deg: float) -> Tensor:
     return _trimmed(kernel / kernel.sum())
 
 
-def put_right(kernel: Tensor) -> tuple[Tensor, list[str]]:
-    """A kernel as a file holds it, (h, w) of any values: with odd sides, sum 1 and its centroid in the center pixel.
+def normalize_kernel(kernel: Tensor) -> tuple[Tensor, list[str]]:
+    """Normalize a kernel as read from a file, (h, w) of any values: odd sides, sum 1, and its centroid in the center pixel.
 
     Returns:
-        The kernel, float64, and what was done to it, in a few words each.
+        The kernel, float64, and a phrase for each change.
 
     Raises:
         ValueError: it is empty, or most of it is negative or a constant.
@@ -82,7 +83,7 @@ def _background(kernel: Tensor) -> float:
 
 
 def response(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
-    """By what a kernel multiplies the amplitude at each DCT frequency, the mean over directions of equal frequency, (H, W)."""
+    """The factor of a kernel on the amplitude at each DCT frequency, averaged over directions of equal frequency, (H, W)."""
     total = torch.zeros(shape, dtype=torch.float64)
     for mirrored in (kernel, kernel.flip(0)):
         rows, columns = (
@@ -96,7 +97,7 @@ def response(kernel: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _trimmed(kernel: Tensor) -> Tensor:
-    """A kernel without empty rows and columns at its border, its center in place."""
+    """A kernel without empty rows and columns at its border; its center stays in the center."""
     for axis in (0, 1):
         filled = torch.where(kernel.sum(1 - axis) > 0)[0]
         center = kernel.shape[axis] // 2

@@ -1,16 +1,16 @@
 """The variational bound on the likelihood of images, in bits per dimension, per DCT frequency.
 
-The process is diagonal in the DCT basis, so that its variational bound (Kingma et al. 2021, arXiv 2107.00630) carries over
-with a signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
+The process is diagonal in the DCT basis, so its variational bound (Kingma et al. 2021, arXiv 2107.00630) carries over with a
+signal-to-noise ratio per frequency, `snr_f = (alpha_f / sigma)^2`:
 
     -log p(x) <= KL(q(z_1 | x) || p(z_1))                                                    prior
                + 1/2 sum over steps of sum_f (snr_f(s) - snr_f(t)) (x - x_hat(z_t))_f^2      diffusion, T steps
                - log p(x | z_0)                                                              reconstruction
 
 where the sum over steps becomes `1/2 integral of sum_f -dsnr_f/dt (x - x_hat(z_t))_f^2 dt` in continuous time. p(z_1) is the
-start of the sampler: the Gaussian with the data's moments in continuous time, N(0, I) for T steps of the ancestral sampler.
-The reconstruction factorizes over pixels: a softmax over the 256 levels (ibid., equation 6). What blur there is at t = 0 (none
-but for `noise-ratio`, some thousandths of a pixel) counts as an error of z_0.
+start of the sampler: the Gaussian with the data's moments in continuous time, N(0, I) for T steps of the ancestral sampler. The
+reconstruction factorizes over pixels: a softmax over the 256 levels (ibid., equation 6). Blur at t = 0 (only with
+`noise-ratio`, some thousandths of a pixel) counts as an error of z_0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from blurcli.core.bands import band_means, frequency_bands
 from blurcli.core.colors import RGB, ModelSpace
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import BlurringDiffusion
+from blurcli.core.rng import ImageNoise
 from blurcli.core.whitened import WhitenedSpace
 
 BANDS_PER_OCTAVE = 1
@@ -57,23 +57,11 @@ class Bound:
         return self.prior + self.diffusion + self.reconstruction
 
 
-class Draws(Protocol):
-    """Randomness per image, such as `rng.ImageNoise`."""
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """The next standard normal noise like `like`, (B, C, H, W)."""
-        ...
-
-    def uniform(self) -> Tensor:
-        """The next uniform numbers in [0, 1), (B,) float64."""
-        ...
-
-
 def variational_bound(
     denoiser: Callable[[Tensor, Tensor], Tensor],
     space: WhitenedSpace,
     x: Tensor,
-    draws: Draws,
+    noise: ImageNoise,
     *,
     calls: int = 32,
     steps: int | None = None,
@@ -81,24 +69,24 @@ def variational_bound(
 ) -> Bound:
     """An unbiased estimate of the bound, from `calls` times per image.
 
-    The times are stratified, and drawn in proportion to the contribution of a Gaussian with the data's moments, whose
-    information about x at time t is `I(t) = 1/2 sum_f log(1 + V_f snr_f)`: for such data the estimate hardly varies.
+    The times are stratified, and drawn in proportion to the contribution of a Gaussian with the data's moments. Its information
+    about x at time t is `I(t) = 1/2 sum_f log(1 + V_f snr_f)`, so for Gaussian data the estimate hardly varies.
 
     Args:
         denoiser: `x_hat = denoiser(z, t)`; called `calls` times.
         space: process and moments of the data; the process is a `BlurringDiffusion`.
         x: images (B, C, H, W), float32 or float64, in model space.
-        draws: randomness per image; draws noise once for z_0 and once per call.
+        noise: one random stream per image; drawn from once for z_0 and once per call.
         calls: calls of the denoiser.
-        steps: T, the steps of the ancestral sampler whose likelihood is bounded; None for continuous time.
-        model_space: the space of `x`, from which `to_rgb` gives images of 256 uniform levels.
+        steps: T, steps of the ancestral sampler; None for continuous time.
+        model_space: the space of `x`; its `to_rgb` gives images of 256 uniform levels.
 
     Raises:
         ValueError: `calls` or `steps` below 1.
     """
     if calls < 1 or (steps is not None and steps < 1):
         raise ValueError(f"calls ({calls}) and steps ({steps}) must be at least 1")
-    process, offset = space.process, draws.uniform()
+    process, offset = space.process, noise.uniform()
     assert isinstance(process, BlurringDiffusion)
     x_dct = dct2(x.double())
     channels = x.shape[1]
@@ -111,7 +99,7 @@ def variational_bound(
             difference = -process.snr(t)[1] / density[:, None, None, None]
         else:
             t, difference = _step_of(process, _invert(position, edges, information)[0], steps, edges, information)
-        z = process.diffuse(x, t.to(x.dtype), draws(x))
+        z = process.diffuse(x, t.to(x.dtype), noise(x))
         error = x_dct - dct2(denoiser(z, t.to(x.dtype)).double())
         diffusion += difference * error**2 / (2 * calls)
 
@@ -120,11 +108,11 @@ def variational_bound(
     per_band = band_means(prior + diffusion, band.to(x.device)) * torch.bincount(band.flatten()).to(x.device) * channels
     nats = [part.sum((1, 2, 3)) for part in (prior, diffusion)]
     unit = math.log(2) * x[0].numel()
-    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, draws, model_space) / unit, per_band / unit)
+    return Bound(nats[0] / unit, nats[1] / unit, _reconstruction(process, x, noise, model_space) / unit, per_band / unit)
 
 
 def _information(process: BlurringDiffusion, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Rising times from 0 to 1, and the fraction of the Gaussian's information that is lost at each, from 0 to 1."""
+    """Ascending times from 0 to 1, and the fraction of the Gaussian's information that is lost at each, from 0 to 1."""
     # Uniform in the log-SNR, because information is lost at a rate of about 1 / t near t = 0.
     logsnr = torch.linspace(process.logsnr_max, process.logsnr_min, _TABLE_CELLS + 1, dtype=torch.float64)
     angle = torch.atan(torch.exp(-logsnr / 2))
@@ -141,7 +129,7 @@ def _invert(position: Tensor, times: Tensor, lost: Tensor) -> tuple[Tensor, Tens
 
 
 def _step_of(process: BlurringDiffusion, t: Tensor, steps: int, times: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of the steps that contain the times `t`, and their differences of snr over the probability of those steps."""
+    """The ends of the steps that contain the times `t`, and the changes of snr in these steps over their probabilities."""
     index = (t * steps).floor().clamp(max=steps - 1)
     start, end = index / steps, (index + 1) / steps
     probability = _interpolate(end, times, lost) - _interpolate(start, times, lost)

@@ -1,4 +1,4 @@
-"""What a photo shows of an image, as linear maps: blur, averages over boxes, missing pixels, and these in a row."""
+"""Linear measurements of an image: blur, averages over boxes, missing pixels, and chains of these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DISK_SAMPLES = 64  # per pixel and direction, of the edge of a disk
 
 
 class Measurement(ABC):
-    """What a photo shows of an image: the linear map A, the same for all channels."""
+    """The linear map A from an image to a photo of it, the same for all channels."""
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -30,26 +30,26 @@ class Measurement(ABC):
 
     @abstractmethod
     def variance(self, r: Tensor) -> Tensor:
-        """About the diagonal of `A R A^T` in the DCT, (..., h, w), for a diagonal R, (..., H, W)."""
+        """Approximate diagonal of `A R A^T` in the DCT, (..., h, w), for a diagonal R, (..., H, W)."""
 
     @abstractmethod
     def information(self, p: Tensor) -> Tensor:
-        """About the diagonal of `A^T P A` in the DCT, (..., H, W), for a diagonal P, (..., h, w)."""
+        """Approximate diagonal of `A^T P A` in the DCT, (..., H, W), for a diagonal P, (..., h, w)."""
 
 
 @dataclass(frozen=True)
 class DctFilter(Measurement):
     """A filter that is diagonal in the DCT: symmetric in rows and in columns, with the image reflected at its borders.
 
-    It may be followed by averages over boxes, of which each becomes a pixel: they add frequencies of the image, each to one of
-    the photo. So `A R A^T` is diagonal for any diagonal R, too.
+    Averages over boxes may follow, one per pixel of the photo. They add each frequency of the image to one frequency of the
+    photo (its alias), so `A R A^T` is diagonal for any diagonal R.
 
     Args:
         response: H per DCT frequency, (H, W), or (B, 1, H, W) for a filter per image. 1 everywhere is noise alone.
         box: side of the boxes in pixels; it must divide height and width.
 
     Raises:
-        ValueError: it does not.
+        ValueError: `box` does not divide height and width.
     """
 
     response: Tensor
@@ -60,19 +60,17 @@ class DctFilter(Measurement):
             raise ValueError(f"boxes of {self.box} px do not divide images of {tuple(self.response.shape[-2:])}")
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         return idct2(self.seen(dct2(x)))
 
     def transpose(self, y: Tensor) -> Tensor:
-        """See `Measurement`."""
         return idct2(self.back(dct2(y)))
 
     def seen(self, x_dct: Tensor) -> Tensor:
-        """The DCT of A x, (B, C, h, w), from that of x, (B, C, H, W)."""
+        """The DCT of A x, (B, C, h, w), from the DCT of x, (B, C, H, W)."""
         return self._folded(self.gain.to(x_dct) * x_dct)
 
     def back(self, y_dct: Tensor) -> Tensor:
-        """The DCT of the transpose, (B, C, H, W), from that of photos."""
+        """The DCT of A^T y, (B, C, H, W), from the DCT of photos y."""
         return self.gain.to(y_dct) * self._unfolded(y_dct)
 
     def variance(self, r: Tensor) -> Tensor:
@@ -85,7 +83,7 @@ class DctFilter(Measurement):
 
     @functools.cached_property
     def gain(self) -> Tensor:
-        """By what each frequency of the image is multiplied in the photo, with a sign; like `response`."""
+        """The signed factor from each frequency of the image to the photo, like `response`."""
         if self.box == 1:
             return self.response
         rows, columns = (_box_gain(side, self.box) for side in self.response.shape[-2:])
@@ -106,17 +104,17 @@ class DctFilter(Measurement):
 
 
 def _box_gain(size: int, box: int) -> Tensor:
-    """By what averages over boxes multiply each of `size` DCT frequencies, (size,) float64."""
+    """The factor of averages over boxes on each of `size` DCT frequencies, (size,) float64."""
     m, side = torch.arange(size, dtype=torch.float64), size // box
     gain = torch.sin(torch.pi * box * m / (2 * size)) / (box * torch.sin(torch.pi * m / (2 * size)))
     gain[0] = 1
-    # cos(pi m (X + 1/2) / n) of pixels X is that of the alias, with its sign; 0 for all X where m is an odd multiple of n.
+    # cos(pi m (X + 1/2) / n) at pixels X equals that of the alias, up to its sign; it is 0 where m is an odd multiple of n.
     sign = 1 - 2 * (torch.div(m + side, 2 * side, rounding_mode="floor") % 2)
     return torch.where(m % (2 * side) == side, 0, gain * sign / box**0.5)
 
 
 def _aliases(size: int, box: int) -> Tensor:
-    """The frequency of the photo to which each of `size` frequencies is added, (size,); any for what has no gain."""
+    """The alias of each of `size` frequencies in the photo, (size,); arbitrary where the gain is 0."""
     side = size // box
     distance = ((torch.arange(size) + side) % (2 * side) - side).abs()
     return distance.clamp(max=side - 1)
@@ -133,7 +131,6 @@ class Mask(Measurement):
     known: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         return self.known.to(x) * x
 
     def transpose(self, y: Tensor) -> Tensor:
@@ -141,12 +138,11 @@ class Mask(Measurement):
         return self.apply(y)
 
     def variance(self, r: Tensor) -> Tensor:
-        """See `Measurement`: of scattered pixels, each frequency keeps a part, and the rest becomes white."""
+        """See `Measurement`: with scattered pixels, each frequency keeps a part of its power, and the rest becomes white."""
         share = self._share(r)
         return share**2 * r + share * (1 - share) * r.mean((-2, -1), keepdim=True)
 
     def information(self, p: Tensor) -> Tensor:
-        """See `Measurement`."""
         return self._share(p) ** 2 * p
 
     def _share(self, like: Tensor) -> Tensor:
@@ -155,7 +151,7 @@ class Mask(Measurement):
 
 @dataclass(frozen=True)
 class Convolution(Measurement):
-    """Convolution with any kernel, by FFT, with the image reflected at its borders; even kernels are faster by `even_kernel`.
+    """Convolution with any kernel, by FFT, with the image reflected at its borders; for even kernels `even_kernel` is faster.
 
     Args:
         kernel: (h, w) with odd sides, at most those of the image; its center stays in place.
@@ -164,7 +160,6 @@ class Convolution(Measurement):
     kernel: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         rows, columns = self._reflected(x.shape[-2:], x.device)
         padded = x[..., rows, :][..., columns]
         product = torch.fft.rfft2(padded) * self._spectrum(padded)
@@ -172,7 +167,6 @@ class Convolution(Measurement):
         return filtered[..., self._inner(0, x), self._inner(1, x)]
 
     def transpose(self, y: Tensor) -> Tensor:
-        """See `Measurement`."""
         rows, columns = self._reflected(y.shape[-2:], y.device)
         padded = y.new_zeros(*y.shape[:-2], len(rows), len(columns))
         padded[..., self._inner(0, y), self._inner(1, y)] = y
@@ -182,11 +176,9 @@ class Convolution(Measurement):
         return torch.zeros_like(y).index_add_(-1, columns, folded)
 
     def variance(self, r: Tensor) -> Tensor:
-        """See `Measurement`."""
         return response(self.kernel, (r.shape[-2], r.shape[-1])).to(r) ** 2 * r
 
     def information(self, p: Tensor) -> Tensor:
-        """See `Measurement`."""
         return self.variance(p)
 
     def _spectrum(self, padded: Tensor) -> Tensor:
@@ -202,7 +194,7 @@ class Convolution(Measurement):
         return slice(reach, reach + x.shape[axis - 2])
 
     def _reflected(self, shape: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The rows and columns of the image with as much beyond its borders as the kernel sees."""
+        """The rows and columns of the image, extended by the reach of the kernel."""
         rows, columns = (
             torch.arange(-(side // 2), size + side // 2, device=device)
             for side, size in zip(self.kernel.shape, shape, strict=True)
@@ -211,8 +203,8 @@ class Convolution(Measurement):
 
 
 @dataclass(frozen=True)
-class Sequence(Measurement):
-    """Measurements in a row, such as blurred, then reduced.
+class Chain(Measurement):
+    """Measurements one after another, such as blur, then downsampling.
 
     Args:
         parts: the first one is applied first.
@@ -221,32 +213,28 @@ class Sequence(Measurement):
     parts: tuple[Measurement, ...]
 
     def apply(self, x: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in self.parts:
             x = part.apply(x)
         return x
 
     def transpose(self, y: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in reversed(self.parts):
             y = part.transpose(y)
         return y
 
     def variance(self, r: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in self.parts:
             r = part.variance(r)
         return r
 
     def information(self, p: Tensor) -> Tensor:
-        """See `Measurement`."""
         for part in reversed(self.parts):
             p = part.information(p)
         return p
 
 
 def gaussian_blur(shape: tuple[int, int], sigma_px: Tensor | float) -> DctFilter:
-    """Gaussian blur, `H = exp(-lambda sigma^2 / 2)`: heat dissipation, as the process blurs.
+    """Gaussian blur, `H = exp(-lambda sigma^2 / 2)`: the heat dissipation of the process.
 
     Args:
         shape: (H, W) of the images.
@@ -258,11 +246,11 @@ def gaussian_blur(shape: tuple[int, int], sigma_px: Tensor | float) -> DctFilter
 
 
 def defocus(shape: tuple[int, int], radius_px: float) -> DctFilter:
-    """The blur of a lens out of focus: averages over a disk.
+    """Defocus blur: averages over a disk.
 
     Args:
         shape: (H, W) of the images.
-        radius_px: radius of the disk in pixels, at least 0; pixels at its edge count by the part that is inside.
+        radius_px: radius of the disk in pixels, at least 0; pixels at its edge count by their area inside.
     """
     reach = int(radius_px + 0.5)
     fine = (torch.arange((2 * reach + 1) * _DISK_SAMPLES, dtype=torch.float64) + 0.5) / _DISK_SAMPLES - reach - 0.5
@@ -294,7 +282,7 @@ def even_kernel(shape: tuple[int, int], kernel: Tensor) -> DctFilter:
 
 
 def is_even(kernel: Tensor) -> bool:
-    """Whether a kernel (h, w) is diagonal in the DCT: of odd sides, and even in rows and in columns."""
+    """Whether a kernel (h, w) is diagonal in the DCT: odd sides, and even in rows and in columns."""
     symmetric = all(torch.allclose(kernel, kernel.flip(axis), rtol=0, atol=1e-12) for axis in (0, 1))
     return symmetric and all(side % 2 == 1 for side in kernel.shape)
 

@@ -1,4 +1,4 @@
-"""Moments of the data per DCT frequency: what preconditioning, whitened samplers and calibration know of a data set."""
+"""Moments of the data per DCT frequency, for preconditioning, whitened samplers and calibration."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class DataMoments:
     Attributes:
         second_moment: P, the mean squared coefficient, (C, H, W) float64.
         mean: M, the mean coefficient, like `second_moment`.
-        opponent_spectrum: P in opponent colors (`core.colors`), for a network that works in them; None for one that works in
-            red, green and blue.
+        opponent_spectrum: P in opponent colors (`core.colors`), for a network in opponent colors; None for one in red, green
+            and blue.
         centered: whether the network works on images in [-1, 1]; else in [0, 1].
-        measured: whether they are those of the training data; else they stand in for them, see `unknown`.
+        measured: whether they are measured on the training data; False for placeholders, see `unknown`.
     """
 
     second_moment: Tensor
@@ -36,7 +36,7 @@ class DataMoments:
 
     @classmethod
     def unknown(cls, shape: Sequence[int], centered: bool) -> DataMoments:
-        """A stand-in, for images (C, H, W) that nobody has measured: pixels of variance 0.25, independent."""
+        """Placeholder moments for images (C, H, W) that are not available: independent pixels of variance 0.25."""
         mean = torch.zeros(*shape, dtype=torch.float64)
         return cls(torch.full_like(mean, PIXEL_VARIANCE), mean, centered=centered, measured=False)
 
@@ -46,7 +46,7 @@ class DataMoments:
         return ModelSpace(self.opponent_spectrum is not None, self.centered)
 
     def in_model_space(self) -> tuple[Tensor, Tensor]:
-        """P and M of the images as the network gets them.
+        """P and M of the images in model space.
 
         Raises:
             ValueError: the mean does not fit the spectrum in opponent colors.
@@ -62,7 +62,7 @@ class DataMoments:
         return mean**2 + self.space.scale**2 * variance, mean
 
     def to_model_space(self, x: Tensor) -> Tensor:
-        """Images (..., C, H, W) in [-1, 1] as the network gets them."""
+        """Images (..., C, H, W) in [-1, 1] to model space."""
         return self.space.from_rgb(x)
 
     def to_rgb(self, x: Tensor) -> Tensor:

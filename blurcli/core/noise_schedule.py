@@ -44,7 +44,7 @@ class CosineSchedule:
 
     @property
     def clean_time(self) -> float:
-        """The time, a little below 0, at which the angle and so the noise would be 0."""
+        """The time, a little below 0, at which the angle, and thus the noise, would be 0."""
         return -self.start / self.speed
 
     def angle(self, t: Tensor) -> Tensor:

@@ -22,13 +22,13 @@ class Objective:
     Attributes:
         summary: for help texts.
         families: names of the families of processes that can be trained with it.
-        build: `build(network, process, spectrum, mean)` gives the `Trainable`; the moments are those in model space.
+        build: `build(network, process, spectrum, mean)` gives the `Trainable`; the moments are in model space.
         opponent_colors: whether color networks work in opponent colors (`core.colors`).
         calibrated: whether its estimates are scaled by a gain that is measured when weights are saved (`core.calibration`).
-        predicts_image: whether it gives an estimate of the clean image; a `Denoiser` does.
-        ends_path: whether its estimate is the end of the path from the state and not the mean of all images behind it: it is
-            tuned from a trained model, and sampled by other methods.
-        published: whether the published implementations, whose checkpoints can be imported, train networks to predict it.
+        predicts_image: whether it is a `Denoiser`, which estimates the clean image.
+        predicts_endpoint: whether it predicts the ODE endpoint instead of the posterior mean E[x given z_t]: such a model is
+            tuned from a trained one, and sampled by other methods.
+        published: whether published implementations use it, so that their checkpoints can be imported.
     """
 
     summary: str
@@ -37,7 +37,7 @@ class Objective:
     opponent_colors: bool = False
     calibrated: bool = False
     predicts_image: bool = True
-    ends_path: bool = False
+    predicts_endpoint: bool = False
     published: bool = False
 
 
@@ -81,11 +81,11 @@ OBJECTIVES = {
     "v": Objective("the velocity v, the same without the spectrum", ("diffusion",), _v),
     "eps": Objective("the noise, as in the blurring diffusion paper", ("diffusion",), _eps, calibrated=True, published=True),
     "consistency": Objective(
-        "the way to the end of the path: a model distilled for sampling in one to four steps",
+        "the ODE endpoint: a model distilled for sampling in one to four steps",
         ("diffusion",),
         _consistency,
         opponent_colors=True,
-        ends_path=True,
+        predicts_endpoint=True,
     ),
     "residual": Objective(
         "the change to the next, less blurred image, as in the heat dissipation paper",

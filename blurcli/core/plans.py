@@ -20,14 +20,14 @@ _EARLIEST_START = 1e-6  # closer to 0, the times of a grid are indistinguishable
 
 @dataclass(frozen=True)
 class Plan:
-    """What every batch of a sampling run has in common.
+    """What all batches of a sampling run share.
 
     Attributes:
         sampler: the method with its options.
         process: the process.
-        space: the whitened space of a whitened method; else None.
-        times: falling from the start to 0, or to `Process.clean_time` (rising to 1 for an encoding).
-        from_noise: whether it starts from standard normal noise at t = 1, and not from a given state.
+        space: the whitened space, for whitened methods; else None.
+        times: descending from the start to 0, or to `Process.clean_time` (ascending to 1 for an encoding).
+        from_noise: whether it starts from standard normal noise at t = 1; else from a given state.
         device: device of the images.
     """
 
@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def geometry(self) -> Any:
-        """What `Sampler.step` gets as its first argument."""
+        """The first argument of `Sampler.step`."""
         return self.space or self.process
 
     def __len__(self) -> int:
@@ -117,10 +117,10 @@ def whitened_space(
         spectrum: P, (H, W) or (C, H, W); None for a generic one.
         mean: M, like `spectrum`; None for 0.
         device: where it is used.
-        falling: whether the generic spectrum is the power law of natural images, or flat.
+        falling: whether the generic spectrum is the power law of natural images; else it is flat.
 
     Raises:
-        ValueError: a mean without a spectrum, or moments as `reference_gaussian` refuses them.
+        ValueError: a mean without a spectrum, or moments that `reference_gaussian` refuses.
     """
     if spectrum is None:
         if mean is not None:

@@ -31,7 +31,7 @@ class SpectralDenoiser:
         process: the diffusion process.
         spectrum: P, the mean squared orthonormal DCT coefficient of the data in [-1, 1]; (C, H, W) or (H, W), positive.
         mean: M, the mean coefficient, with `mean^2 < spectrum`, like `spectrum`; None for 0. Without it the network must learn
-            what all images have in common (a dark background, say), at the few frequencies that hold it.
+            what all images have in common, such as a dark background, at the few frequencies that hold it.
 
     Raises:
         ValueError: a shape that does not fit the images, or a variance that is not positive and finite.
@@ -54,7 +54,7 @@ class SpectralDenoiser:
     def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None, **conditions: Any) -> Tensor:
         """Squared error of F weighted by sin(phi)^2, (B,): exactly the loss of `EpsDenoiser`, better conditioned.
 
-        They are equal because the implied noise is `(u - alpha X) / sigma`, and its error is `sin(phi)` times that of F.
+        They are equal because the implied noise is `(u - alpha X) / sigma`, and its error is `sin(phi)` times the error of F.
         """
         mean, root_v, signal, sigma = self._scales(t, x)
         root_s = torch.hypot(signal, sigma)

@@ -43,7 +43,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """What it does to images, in a few words for people, such as the title of a picture."""
+        """A short description for display, such as the title of a picture."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -146,7 +146,6 @@ class BlurringDiffusion(Process):
 
     @property
     def title(self) -> str:
-        """How it blurs, in a few words."""
         return self._blur.title
 
     @property
@@ -165,20 +164,17 @@ class BlurringDiffusion(Process):
         return (torch.cos(self._angle(precise))[:, None, None, None] * scaling).to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise scale: (B,) in [0, 1] -> (B, 1, 1, 1), in the dtype of `t`."""
         return torch.sin(self._angle(self._times(t)))[:, None, None, None].to(t.dtype)
 
     def blur_sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the blur in pixels, at times `t` in [0, 1] of any shape (float64)."""
         return self._blur.sigma(t)
 
     def logsnr(self, t: Tensor) -> Tensor:
-        """log (alpha / sigma)^2 of the image mean, which is never blurred, at times `t` in [0, 1] of any shape (float64)."""
         return -2 * torch.log(torch.tan(self._angle(t)))
 
     @property
     def clean_time(self) -> float:
-        """A time below 0: the noise schedule ends at `logsnr_max`, its formula reaches an angle of 0 a little later."""
+        """A time below 0: at `logsnr_max` the noise schedule stops just before its formula reaches an angle of 0."""
         return self._noise.clean_time
 
     def time_at(self, logsnr: Tensor) -> Tensor:
@@ -187,7 +183,6 @@ class BlurringDiffusion(Process):
         return t.clamp(0, 1)
 
     def uniform_in_logsnr(self, count: int) -> Tensor:
-        """`count` times from 0 to 1, (count,) float64, uniform in the log-SNR."""
         fraction = torch.linspace(0, 1, count, dtype=torch.float64)
         return self.time_at(self.logsnr_max + fraction * (self.logsnr_min - self.logsnr_max))
 
@@ -211,8 +206,8 @@ class BlurringDiffusion(Process):
     def posterior(self, u: Tensor, x_dct: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of `q(u_s | u_t, x)`, per frequency (section 3 and appendix B of the paper, without its clips).
 
-        The precisions of the two Gaussians are combined in closed form, which is bounded at every frequency and at
-        s = 0, so that no `delta` is needed.
+        The precisions of the two Gaussians are combined in closed form. It is bounded at every frequency and at s = 0, so no
+        `delta` is needed.
 
         Args:
             u: DCT of the state at t, (B, C, H, W).

@@ -1,28 +1,28 @@
-"""Restoration: images given a degraded photo, by a denoiser that was not trained for the degradation.
+"""Restoration: sample images given a degraded photo, with a denoiser that was not trained for the degradation.
 
-A photo is a measurement `y = A x + n` of the image x, with white noise n of standard deviation s. Given a state z_t, the DCT X
-of the denoiser's estimate has per frequency about the error of the Wiener filter, of variance
+A photo is a measurement `y = A x + n` of the image x, with white noise n of standard deviation s. Given a state z_t, the error
+of the denoiser's estimate (its DCT is X) has per frequency about the variance of the Wiener filter,
 
     R(t) = V cos(phi)^2 = V sigma^2 / (alpha^2 V + sigma^2)
 
-so the estimate given the photo as well is, by conditioning a Gaussian on y,
+so conditioning a Gaussian on y gives the estimate for the state and the photo,
 
     X_y = X + R A^T (A R A^T + s^2)^-1 (y - A X)
 
-with one network call and no backpropagation. It takes the place of X in any sampler. Related: DDRM (Kawar et al. 2022, arXiv
-2201.11793), DiffPIR (Zhu et al. 2023, arXiv 2305.08995), and Free Hunch (Rissanen et al. 2024, arXiv 2410.11149), which takes
-the covariance of the data in the DCT, too.
+with one network call and no backpropagation. It replaces X in any sampler. Related: DDRM (Kawar et al. 2022, arXiv 2201.11793),
+DiffPIR (Zhu et al. 2023, arXiv 2305.08995), and Free Hunch (Rissanen et al. 2024, arXiv 2410.11149), which also takes the
+covariance of the data in the DCT.
 
-For an A that is diagonal in the DCT, as blur is, the data given y have per frequency the moments
+For an A that is diagonal in the DCT, such as blur, the data given y have per frequency the moments
 
     V_y = V s^2 / (H^2 V + s^2)     M_y = M + V H / (H^2 V + s^2) (Y - H M)
 
-and in the space that these whiten, Gaussian data have slope zero: one step draws from the exact posterior. For another A the
-mean is that of the Gaussian posterior, too, and its variances per frequency are about `V - V diag(A^T (A V A^T + s^2)^-1 A) V`
-(`Measurement.information`), which brings 5 steps to where 20 are without it.
+and in the space whitened with these, Gaussian data have slope zero: one step draws from the exact posterior. For other A the
+mean is also that of the Gaussian posterior, and the variances are approximated by `V - V diag(A^T (A V A^T + s^2)^-1 A) V`
+(`Measurement.information`); with them 5 steps reach what takes 20 without.
 
-Started from `T w` instead of standard normal w, a deterministic sampler makes draws for T = 1. For T = 0 it starts at the mean
-of the Gaussian posterior and makes one image, which depends on no random number.
+A deterministic sampler starts from `T w` with standard normal w. T = 1 gives draws from the posterior. T = 0 starts at the mean
+of the Gaussian posterior and gives one image that depends on no random number.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from blurcli.core.sampling import sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
 
 _ITERATIONS = 30
-_ITERATIONS_OF_MEAN = 100  # once per photo, and of the worst condition: before anything is known
-_TOLERANCE = 1e-6  # of the residual of the linear system, over that of the start
+_ITERATIONS_OF_MEAN = 100  # once per photo, for the worst-conditioned system
+_TOLERANCE = 1e-6  # of the residual of the linear system, relative to the start
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Observation:
         photo: y, (B, C, h, w), in the space of the network.
         measurement: A.
         noise: s, the standard deviation of the noise in the units of `photo`, positive: (B,), or (1,) for all; (B or 1, C) for
-            noise of its own in every channel.
+            one per channel.
     """
 
     photo: Tensor
@@ -104,7 +104,7 @@ class Observation:
         return x_dct + spread(solution)
 
     def posterior(self, space: WhitenedSpace) -> WhitenedSpace:
-        """The space that whitens the data given the photos, per frequency: exactly where A is diagonal in the DCT."""
+        """The whitened space of the data given the photos, per frequency; exact where A is diagonal in the DCT."""
         a, s2 = self.measurement, self.variance
         v = space.variance if space.variance.ndim == 3 else space.variance[None]
         shape = len(self.photo), self.photo.shape[1], *v.shape[-2:]
@@ -117,11 +117,11 @@ class Observation:
 
 
 class ConditionedDenoiser:
-    """A denoiser that knows the photos: estimates `x_hat(z, t)` given the state and y.
+    """A denoiser conditioned on the photos: estimates `x_hat(z, t)` given the state and y.
 
     Args:
-        denoiser: of the states alone.
-        space: the whitened space of the data, whose V tells the denoiser's errors.
+        denoiser: estimates from the states alone.
+        space: the whitened space of the data; its V gives the errors of the denoiser.
         observation: the photos, one per state.
     """
 
@@ -143,13 +143,13 @@ def restore(
     steps: int = 10,
     sampler: str = "abm",
 ) -> Tensor:
-    """Images given photos of them.
+    """Sample images given photos of them.
 
     Args:
         denoiser: as for `core.sample`; called exactly `steps` times.
-        space: of the data, see `plans.whitened_space`; its V must be about the data's own, because it tells the errors.
+        space: of the data, see `plans.whitened_space`; its V must be close to the data's, because it gives the errors.
         photos: what is given, one per image.
-        z: (B, C, H, W), T times standard normal noise: 1 for draws from the posterior, 0 for one image that invents nothing.
+        z: (B, C, H, W), T times standard normal noise: 1 for draws from the posterior, 0 for one image without random detail.
         steps: at least 1.
         sampler: a deterministic one in the whitened space: `abm`, `ab2` or `euler`.
 
@@ -160,11 +160,11 @@ def restore(
         ValueError: another sampler, or `steps` below 1.
     """
     method = SAMPLERS.get(sampler)
-    if method is None or not method.whitened or method.ends_path:
-        known = (name for name, one in SAMPLERS.items() if one.whitened and not one.ends_path)
+    if method is None or not method.whitened or method.predicts_endpoint:
+        known = (name for name, one in SAMPLERS.items() if one.whitened and not one.predicts_endpoint)
         raise ValueError(f"photos are restored by {', '.join(known)}, not by {sampler!r}")
     plan = make_plan(method(), space.process, steps, z.device, space=space, final="denoised")
-    # The same times, in the space that whitens the data given the photos.
+    # The same times, in the whitened space of the data given the photos.
     plan = replace(plan, space=photos.posterior(space), _constants={})
     return sample_by_plan(ConditionedDenoiser(denoiser, space, photos), plan, z)
 
@@ -175,12 +175,12 @@ def conjugate_gradients(
     precondition: Callable[[Tensor], Tensor] = lambda y: y,
     iterations: int = _ITERATIONS,
 ) -> Tensor:
-    """Solve `apply(v) = right` for a symmetric positive map of images, for each image of the batch by itself.
+    """Solve `apply(v) = right` for a symmetric positive map of images, separately for each image of the batch.
 
     Args:
         apply: the map of (B, C, H, W).
         right: (B, C, H, W) float64.
-        precondition: about the inverse of `apply`, symmetric and positive.
+        precondition: an approximate inverse of `apply`, symmetric and positive.
         iterations: at most.
     """
     v, rest, start = torch.zeros_like(right), right, _product(right, right)
@@ -188,7 +188,7 @@ def conjugate_gradients(
     norm = _product(rest, nearly)
     for _ in range(iterations):
         applied = apply(direction)
-        # An image that is solved stays as it is.
+        # A solved image does not change any more.
         going = (_product(rest, rest) > _TOLERANCE**2 * start) & (start > 0)
         if not going.any():
             break

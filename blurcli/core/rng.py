@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Noises(Protocol):
+class NoiseSource(Protocol):
     """A source of randomness for a batch of images."""
 
     def __call__(self, like: Tensor) -> Tensor:
@@ -51,8 +51,8 @@ class ImageNoise:
 class InterpolatedNoise:
     """Spherical interpolation between two streams (Shoemake 1985): image k is at k / (count - 1) of the way.
 
-    Normal noise concentrates on a sphere, which a straight line would leave. The noise of the first image is exactly that of
-    `start`, the noise of the last exactly that of `end`, which must be another stream.
+    Normal noise concentrates on a sphere, which a straight line would leave. The first image has exactly the noise of `start`,
+    the last exactly that of `end`, which must be another stream.
 
     Args:
         start: (seed, index) of the first stream.
@@ -80,7 +80,7 @@ class InterpolatedNoise:
 
 
 class SharedNoise:
-    """The first noise from one source and all later noise from another: one start for many images, or one path from many.
+    """The first noise from one source, all later noise from another: many images share the start, or the noise of the steps.
 
     Args:
         first: gives the noise from which the images start.
@@ -126,7 +126,7 @@ def step_seed(seed: int, step: int, attempt: int = 0) -> int:
     Args:
         seed: seed of the training.
         step: training steps done before.
-        attempt: how often the training went back to a saved state; another attempt draws other numbers.
+        attempt: how often the training returned to a saved state; each attempt draws other numbers.
     """
     words = [seed, step, attempt] if attempt else [seed, step]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])

@@ -1,6 +1,6 @@
 """Sampling: from standard normal noise to images, per DCT frequency, for any denoiser; and the inverse, encoding.
 
-State and coefficients are float64; the denoiser and the transforms to and from it have the dtype of the caller.
+State and coefficients are float64; the denoiser and the transforms around it use the dtype of the caller.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def sample(
         steps: steps of the sampler, at least 1: uniform in time, except for `abm` and `consistency`, which place them by the
             spectrum.
         sampler: a name in `core.samplers.SAMPLERS`.
-        spectrum: P, (H, W) or (C, H, W), for whitened samplers; when None, `denoiser.spectrum` with `denoiser.mean`; else the
-            power law of natural images for `abm`, and 0.25 flat for the others. Any positive P is correct in the limit of many
-            steps; the data's own is the most accurate.
+        spectrum: P, (H, W) or (C, H, W), for whitened samplers; None for `denoiser.spectrum` and `denoiser.mean` or, without
+            these, the power law of natural images for `abm` and a flat 0.25 for the others. Any positive P is correct in the
+            limit of many steps; the data's own is the most accurate.
         noise: `noise(z)` gives standard normal noise like z; called once per step by `ancestral`, and by `ddim` with eta, in
             order; between steps by `consistency`; never by the others.
         on_step: called as `on_step(i, t, z, x_hat)` after the first denoiser call of each step, with the state at its start.
@@ -116,12 +116,12 @@ def encode(
         denoiser: as for `sample`; called exactly `steps` times.
         process: the diffusion process.
         x: images (B, C, H, W) in [-1, 1], float32 or float64.
-        steps: at least 1; with more steps `sample` comes back closer to x.
-        spectrum: as for `sample`, and the same.
-        mean: as for `sample`, and the same.
+        steps: at least 1; with more steps, `sample` reproduces x more closely.
+        spectrum: as for `sample`, which must get the same one.
+        mean: likewise.
 
     Returns:
-        z (B, C, H, W), like standard normal noise where x is like the data: `sample(denoiser, process, z, steps)` is about x.
+        z (B, C, H, W), approximately standard normal for x from the data: `sample(denoiser, process, z, steps)` is close to x.
 
     Raises:
         ValueError: `steps` below 1, or shapes that do not fit.

@@ -99,7 +99,7 @@ class SamplingRequest:
         return {one: value for one in SAMPLING_OPTIONS if (value := getattr(self, one.name)) is not None}
 
 
-class SamplingOptions(TypedDict, total=False):
+class SamplingKeywords(TypedDict, total=False):
     """The same as keywords."""
 
     sampler: str

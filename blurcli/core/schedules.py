@@ -1,4 +1,4 @@
-"""The frequency scaling of the blur as a function of time, in float64; a cast at the end loses nothing that matters."""
+"""The frequency scaling of the blur as a function of time, in float64."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def dissipation(blur_sigma: Tensor, height: int, width: int) -> Tensor:
         (B, 1, H, W) in [0, 1].
     """
     dissipation_time = (blur_sigma**2 / 2)[:, None, None, None]
-    # The eigenvalue is a sum over the two directions, and so the factor a product: H + W exponentials instead of H x W.
+    # The eigenvalue is a sum over the two directions, so the factor is a product: H + W exponentials instead of H x W.
     rows, columns = _eigenvalues(height, blur_sigma.device), _eigenvalues(width, blur_sigma.device)
     return torch.exp(-rows[:, None] * dissipation_time) * torch.exp(-columns * dissipation_time)
 

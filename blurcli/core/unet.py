@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from blurcli.core.augment import LABEL_SIZE
 
 _ODD_1, _ODD_2 = 0x5BD1E995, 0x27D4EB2F  # odd multipliers with bits spread over the word, for int32 hashing
-# Up to so many pixels per image, attention in training costs less in fp32 than in bf16 on a CPU, where the backward pass of
-# the fused bf16 kernel takes a fixed time (two cores of an AMD EPYC with AVX-512: 16 pixels 0.21 instead of 1.55 ms).
+# Up to this many pixels per image, attention in training is faster in fp32 than in bf16 on a CPU: the backward pass of the
+# fused bf16 kernel takes a fixed time (two cores of an AMD EPYC with AVX-512: 16 pixels 0.21 instead of 1.55 ms).
 _FEW_PIXELS = 128
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
@@ -32,7 +32,7 @@ class Architecture:
         base_channels: width of level 0, a multiple of 4.
         multipliers: width of each level over `base_channels`; level k works at 1 / 2^k of the resolution.
         blocks_per_level: residual blocks per level on the way down; one more on the way up.
-        attention_levels: levels, counted from 0, whose blocks are followed by self-attention.
+        attention_levels: levels, counted from 0, with self-attention after each block.
         head_channels: channels per attention head; None for a single head.
         dropout: probability, in [0, 1), between the two convolutions of a block, in training mode.
         patch_size: pixels per side that are folded into channels before level 0 and unfolded at the end.
@@ -88,7 +88,7 @@ class UNet(nn.Module):
             nn.Linear(base_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels), nn.SiLU()
         )
 
-        # Unit variance, so that classes count from the start: zeros would grow too slowly in short trainings.
+        # Unit variance, so that classes have an effect from the start: zeros would grow too slowly in short trainings.
         self.labels = nn.Embedding(shape.classes + 1, time_channels) if shape.classes is not None else None
         # Without a bias: the label of an unchanged image, all zeros, adds nothing.
         self.changes = nn.Linear(LABEL_SIZE, time_channels, bias=False) if shape.augmented else None
@@ -170,7 +170,7 @@ class UNet(nn.Module):
 
     def _run(self, stage: nn.Module, h: Tensor, time: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         if self.checkpoint_activations and self.training:
-            # Nothing is drawn from the random state: dropout follows from its seeds.
+            # Nothing is drawn from the random state: dropout depends only on its seeds.
             return cast(Tensor, checkpoint(stage, h, time, dropout_seeds, use_reentrant=False, preserve_rng_state=False))
         return cast(Tensor, stage(h, time, dropout_seeds))
 
@@ -203,7 +203,7 @@ class _ResidualBlock(nn.Module):
 
 
 class _Dropout(nn.Module):
-    """Dropout whose mask follows from the seed of the image and the layer alone.
+    """Dropout with a mask that depends only on the seed of the image and the layer.
 
     A batch can be split over passes or processes without changing the training.
     """

@@ -43,9 +43,9 @@ def signal_share(process: Process, variance: Tensor, t: Tensor) -> Tensor:
 
 
 def _balanced(share: Tensor) -> Tensor:
-    # In the paper's loss late times, when few frequencies have signal, count for nearly nothing, although they decide the
-    # coarse structure. The mean brings them back; s itself brings back the frequencies that emerge from the noise. The
-    # constant bounds the weight of the very last times.
+    # In the paper's loss late times, when few frequencies have signal, have nearly no weight, although they decide the coarse
+    # structure. Dividing by the mean restores their weight, dividing by s that of the frequencies that emerge from the noise.
+    # The constant bounds the weight of the very last times.
     return 1 / (share / 4 + 3 / 4 * share.mean((1, 2, 3), keepdim=True) + 0.1)
 
 
@@ -54,8 +54,9 @@ def _min_snr(share: Tensor) -> Tensor:
 
 
 def _consistency(share: Tensor) -> Tensor:
-    # The losses multiply their weight by s. All times count alike, as sampling starts at t = 1, where training has little
-    # to gain. The exponent is measured: a larger one sharpens a single step, and lets coarse structure drift over several.
+    # The losses multiply their weight by s. Every time has the same total weight, because sampling starts at t = 1, where
+    # training has little to gain. The exponent is measured: a larger one sharpens a single step, and lets coarse structure
+    # drift over several.
     share = share.clamp(min=_TINY)
     falling = ((1 - share) / share) ** _CONSISTENCY_POWER
     return falling / (share * falling).mean((1, 2, 3), keepdim=True)

@@ -1,12 +1,12 @@
-"""The whitened space of the data, per DCT frequency, in which `abm`, `ab2` and `euler` take their steps.
+"""The whitened space of the data, per DCT frequency, for the samplers `abm`, `ab2` and `euler`.
 
 With the mean M and variance V of the data per frequency, every frequency has an angle and a state of unit variance,
 
     phi = atan2(alpha sqrt(V), sigma)     S = alpha^2 V + sigma^2     w = (u - alpha M) / sqrt(S)
 
-and the probability-flow ODE (Song et al. 2021, arXiv 2011.13456) is `dw/dphi = F`, with F as in `SpectralDenoiser`:
-zero for Gaussian data of these moments, slowly varying for others. Each frequency has its own clock phi, but F depends on
-the whole image, so the variation of F is best described on the one clock that all frequencies share, the time t.
+and the probability-flow ODE (Song et al. 2021, arXiv 2011.13456) is `dw/dphi = F`, with F as in `SpectralDenoiser`: zero for
+Gaussian data with these moments, slowly varying for other data. Each frequency has its own clock phi, but F depends on the
+whole image, so the variation of F is best described in the time t, which all frequencies share.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from blurcli.core.process import Process
 
 _QUADRATURE_NODES, _QUADRATURE_NODES_LARGE = 16, 4
 _GRID_CELLS = 256
-_LARGE_PIXELS = 128 * 128  # images from which on planning takes seconds, and is approximated far below the error of a step
+_LARGE_PIXELS = 128 * 128  # from here on planning would take seconds; it is approximated, far below the error of a step
 _DENSE, _EVERY = 32, 8  # frequencies per direction of large images in the time grid: the lowest ones, and every eighth other
-_GRID_SHARE = 2 / 3  # of the steps is placed along the image's path; the rest is uniform in time
+_GRID_SHARE = 2 / 3  # of the steps are placed along the path of the image, the rest uniformly in time
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class WhitenedSpace:
 
     Args:
         process: the diffusion process.
-        mean: M per DCT frequency, (H, W) or (C, H, W), float64; (B, C, H, W) for moments of every image of a batch, which its
-            posterior given a photo has.
+        mean: M per DCT frequency, (H, W) or (C, H, W), float64; (B, C, H, W) for one per image of a batch, as in the posterior
+            given photos.
         variance: V, positive, like `mean`, or one for all images.
     """
 
@@ -48,11 +48,11 @@ class WhitenedSpace:
         return torch.atan2(self.process.alpha(t).to(dtype) * self._root_v.to(dtype), self.process.sigma(t).to(dtype))
 
     def whiten(self, u: Tensor, t: Tensor) -> Tensor:
-        """w of the DCT `u` (B, C, H, W) of a state at times `t` (B,)."""
+        """w from the DCT `u` (B, C, H, W) of a state at times `t` (B,)."""
         return (u - self.process.alpha(t) * self.mean) / self._root_s(t)
 
     def unwhiten(self, w: Tensor, t: Tensor) -> Tensor:
-        """u of w: the inverse of `whiten`."""
+        """u from w, the inverse of `whiten`."""
         return self.process.alpha(t) * self.mean + w * self._root_s(t)
 
     def slope(self, w: Tensor, x_dct: Tensor, t: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class WhitenedSpace:
         sin, cos = self.process.alpha(t) * self._root_v / root_s, self.process.sigma(t) / root_s
         return ((x_dct - self.mean) / self._root_v - sin * w) / cos
 
-    def wiener(self, w: Tensor, slope: Tensor | float, t: Tensor) -> Tensor:
+    def estimate(self, w: Tensor, slope: Tensor | float, t: Tensor) -> Tensor:
         """`X = M + sqrt(V) (sin(phi) w + cos(phi) F)`, the inverse of `slope`; with F = 0 the Wiener filter of the state."""
         root_s = self._root_s(t)
         sin, cos = self.process.alpha(t) * self._root_v / root_s, self.process.sigma(t) / root_s
@@ -70,7 +70,7 @@ class WhitenedSpace:
     def clock_moments(self, t: float, s: float) -> tuple[Tensor, Tensor, Tensor]:
         """`integral of (tau - t)^k dphi(tau)` from t to s for k = 0, 1, 2, each (1 or B, 1 or C, H, W).
 
-        By parts, so that the quadrature (Gauss-Legendre) sees the angle and not its derivative.
+        Integrated by parts, so that the quadrature (Gauss-Legendre) evaluates the angle and not its derivative.
         """
         large = self._is_large
         dtype, device = (torch.float32 if large else torch.float64), self.mean.device
@@ -88,9 +88,9 @@ class WhitenedSpace:
     def time_grid(self, steps: int, start: float) -> list[float]:
         """`steps + 1` times from `start` to 0, dense where the image forms.
 
-        They are uniform in `2/3 L + 1/3 (1 - t)`, where L is the completed fraction of the path from t = 1, whose length is
-        `dL^2 = sum_f sqrt(V_f) dphi_f^2`. Where no frequency turns, F hardly changes the image; the square root of the variance
-        makes large structure count more than fine detail, but less than its power would.
+        They are uniform in `2/3 L + 1/3 (1 - t)`, where L is the completed fraction of the path from t = 1 with the length
+        element `dL^2 = sum_f sqrt(V_f) dphi_f^2`. Where no angle changes, F hardly changes the image. The square root of the
+        variance weights large structure more than fine detail, but less than its power would.
         """
         edges = torch.linspace(1, 0, _GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
         length = torch.zeros(_GRID_CELLS + 1, dtype=torch.float64, device=self.mean.device)
@@ -121,7 +121,7 @@ class WhitenedSpace:
             return self.variance.sqrt()
 
     def _angles(self, times: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """phi of all images at each of some times (N,): (N, 1 or B, 1 or C, H, W)."""
+        """phi of all images at times (N,): (N, 1 or B, 1 or C, H, W)."""
         alpha, sigma = self.process.alpha(times).to(dtype)[:, None], self.process.sigma(times).to(dtype)[:, None]
         return torch.atan2(alpha * self._root_v.to(dtype), sigma)
 
@@ -130,13 +130,13 @@ class WhitenedSpace:
 
 
 def _frequencies(size: int, is_large: bool) -> Tensor:
-    """The frequencies of one direction that stand for all `size` in a sum: all, or fewer of the many high ones."""
+    """The frequencies of one direction that represent all `size` in a sum: all, or a subset of the high ones."""
     dense = min(size, _DENSE) if is_large else size
     return torch.tensor([*range(dense), *range(dense + _EVERY // 2, size, _EVERY)])
 
 
 def _spacing(frequencies: Tensor, size: int) -> Tensor:
-    """How many of `size` frequencies each stands for."""
+    """How many of `size` frequencies each one represents."""
     return torch.where(frequencies < _DENSE, 1, _EVERY) if len(frequencies) < size else torch.ones_like(frequencies)
 
 

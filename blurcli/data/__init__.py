@@ -3,6 +3,6 @@
 from blurcli.data.batches import Batches
 from blurcli.data.dataset import Dataset, ReadOptions
 from blurcli.data.moments import measure_moments
-from blurcli.data.registry import DATASETS, at_hand, load_dataset
+from blurcli.data.registry import DATASETS, is_available, load_dataset
 
-__all__ = ["DATASETS", "Batches", "Dataset", "ReadOptions", "at_hand", "load_dataset", "measure_moments"]
+__all__ = ["DATASETS", "Batches", "Dataset", "ReadOptions", "is_available", "load_dataset", "measure_moments"]

@@ -13,9 +13,9 @@ from typing import IO
 from blurcli.base.errors import UsageError, UserError, importing, option
 from blurcli.data.images import image_suffixes, missing_reader
 from blurcli.data.labels import LABELS_FILE, parse_labels
-from blurcli.data.notes import left_out as left_out_note
+from blurcli.data.notes import count_by_reason
 from blurcli.data.outputs import OUTPUT, output_folders, output_pictures
-from blurcli.data.walk import LeftOut, image_names, walk
+from blurcli.data.walk import Skipped, image_names, walk
 
 _MAX_FILE_BYTES = 1 << 28
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -30,9 +30,9 @@ class ImageFiles:
         names: file names relative to `place`.
         open: `open(name)` opens a file for reading.
         size: `size(name)` returns its length in bytes.
-        stamp: `stamp(name)` changes with the content, but does not read it (size and time, or a checksum in a directory).
-        left_out: names of what is there but not read, by reason.
-        labels: `labels()` reads the class of each file from a `dataset.json`; None without one. UserError where it is damaged.
+        stamp: `stamp(name)` changes with the content without reading it (size and time, or the checksum in a zip directory).
+        skipped: names of files and folders that are not read, by reason.
+        labels: `labels()` reads the class of each file from a `dataset.json`; None without one. UserError if it is damaged.
     """
 
     place: Path
@@ -40,7 +40,7 @@ class ImageFiles:
     open: Callable[[str], IO[bytes]]
     size: Callable[[str], int]
     stamp: Callable[[str], str]
-    left_out: LeftOut = field(default_factory=dict)
+    skipped: Skipped = field(default_factory=dict)
     labels: Callable[[], dict[str, str] | None] = lambda: None
 
     def read(self, name: str) -> bytes:
@@ -58,14 +58,14 @@ class ImageFiles:
             raise self._unreadable(name, error) from None
 
     def bytes_of(self, name: str) -> int:
-        """The length of a file in bytes; 0 where it cannot be read, which `read` reports."""
+        """The length of a file in bytes; 0 if it cannot be read, which `read` reports."""
         try:
             return self.size(name)
         except Exception:  # as in `read`
             return 0
 
     def opening(self, name: str) -> IO[bytes]:
-        """`open`, with a UserError that names the file where it cannot be read."""
+        """Open a file for reading; UserError with its name if it cannot be read."""
         try:
             return self.open(name)
         except Exception as error:  # as in `read`
@@ -85,31 +85,31 @@ class ImageFiles:
             outer = self.labels() or {}
             return {name.removeprefix(prefix): label for name, label in outer.items() if name.startswith(prefix)} or None
 
-        left_out = {reason: inner(names) for reason, names in self.left_out.items()}
+        skipped = {reason: inner(names) for reason, names in self.skipped.items()}
         return ImageFiles(
             self.place / folder,
             inner(self.names),
             lambda name: self.open(prefix + name),
             lambda name: self.size(prefix + name),
             lambda name: self.stamp(prefix + name),
-            {reason: names for reason, names in left_out.items() if names},
+            {reason: names for reason, names in skipped.items() if names},
             labels,
         )
 
     def only(self, wanted: Callable[[str], bool]) -> ImageFiles:
-        """The files with wanted names."""
+        """The files whose names satisfy `wanted`."""
         return replace(self, names=tuple(filter(wanted, self.names)))
 
     def without_outputs(self) -> ImageFiles:
-        """The files without the pictures that blurdiff drew, unless there is nothing else: then they were meant."""
-        drawn = output_pictures(self)
+        """The files without pictures made by blurdiff; all files if there are only such pictures, which then are intended."""
+        drawn = output_pictures(self.place, self.names, self.stamp, self.open)
         if not drawn or len(drawn) == len(self.names):
             return self
-        left_out = self.left_out | {OUTPUT: tuple(sorted({*self.left_out.get(OUTPUT, ()), *drawn}))}
-        return replace(self, names=tuple(name for name in self.names if name not in drawn), left_out=left_out)
+        skipped = self.skipped | {OUTPUT: tuple(sorted({*self.skipped.get(OUTPUT, ()), *drawn}))}
+        return replace(self, names=tuple(name for name in self.names if name not in drawn), skipped=skipped)
 
     def of_split(self, split: str) -> ImageFiles:
-        """The files of a split: those in the folder `train`, or `test` or `val`; without two such folders all are for training.
+        """The files of a split, in the folder `train`, or `test` or `val`. Without two such folders all files are for training.
 
         Both folders may be inside a single top-level folder.
 
@@ -138,7 +138,7 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
     """Open the images below a folder, in a .zip file or an LMDB database, or the single image file at `path`.
 
     Raises:
-        UsageError: `path` does not exist, is of another kind, or contains no image.
+        UsageError: `path` does not exist, has an unsupported format, or contains no image.
         UserError: the package `lmdb` is missing.
         UserError: the archive is damaged.
     """
@@ -166,7 +166,7 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
 def _opened_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except Exception as error:  # names that are no text, features of other versions, damaged
+    except Exception as error:  # undecodable names, unsupported features, damaged
         raise UserError(f"{path}: not a readable zip file ({error}); it may be truncated: use another copy") from None
 
 
@@ -174,7 +174,7 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
     members = _members(archive)
     made = output_folders(members)
     inside = tuple(f"{folder}/" for folder in made)
-    names, left_out = _usable(path, [name for name in members if not name.startswith(inside)], {OUTPUT: made} if made else {})
+    names, skipped = _usable(path, [name for name in members if not name.startswith(inside)], {OUTPUT: made} if made else {})
 
     def labels() -> dict[str, str] | None:
         if LABELS_FILE not in members:
@@ -191,7 +191,7 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
         lambda name: archive.open(members[name]),
         lambda name: members[name].file_size,
         lambda name: f"{members[name].CRC} {members[name].file_size}",
-        left_out,
+        skipped,
         labels,
     )
 
@@ -199,7 +199,7 @@ def _in_archive(path: Path, archive: zipfile.ZipFile) -> ImageFiles:
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The files in an archive by name, with slashes: programs on Windows write backslashes between folders.
 
-    Of two files that differ in their slashes only, the one with a backslash keeps its name.
+    If two names differ only in their slashes, the one with a backslash is kept unchanged.
     """
     found = {info.filename: info for info in archive.infolist()}
     named: dict[str, zipfile.ZipInfo] = {}
@@ -226,16 +226,16 @@ def _labels_in(folder: Path) -> dict[str, str] | None:
     return parse_labels(content, str(folder / LABELS_FILE))
 
 
-def _usable(place: Path, names: list[str], not_entered: LeftOut) -> tuple[tuple[str, ...], LeftOut]:
-    usable, left_out = image_names((name for name in names if name != LABELS_FILE), not_entered)
+def _usable(place: Path, names: list[str], not_entered: Skipped) -> tuple[tuple[str, ...], Skipped]:
+    usable, skipped = image_names((name for name in names if name != LABELS_FILE), not_entered)
     if not usable:
-        counted = left_out_note(left_out)
+        counted = count_by_reason(skipped)
         there = f"; there are {counted}" if counted else ""
         raise UsageError(f"{place}: no images in it, sub-folders included{there}")
-    return usable, left_out
+    return usable, skipped
 
 
-def _in_folder(folder: Path, names: list[str], not_entered: LeftOut | None = None) -> ImageFiles:
+def _in_folder(folder: Path, names: list[str], not_entered: Skipped | None = None) -> ImageFiles:
     def stamp(name: str) -> str:
         try:
             status = (folder / name).stat()
@@ -243,21 +243,21 @@ def _in_folder(folder: Path, names: list[str], not_entered: LeftOut | None = Non
             return "unreadable"
         return f"{status.st_size} {status.st_mtime_ns}"
 
-    usable, left_out = _usable(folder, names, not_entered or {})
+    usable, skipped = _usable(folder, names, not_entered or {})
     return ImageFiles(
         folder,
         usable,
         lambda name: (folder / name).open("rb"),
         lambda name: (folder / name).stat().st_size,
         stamp,
-        left_out,
+        skipped,
         lambda: _labels_in(folder) or _labels_beside(folder),
     )
 
 
 @contextmanager
 def _database(path: Path) -> Iterator[ImageFiles]:
-    """The values of an LMDB database, as LSUN is published."""
+    """The values of an LMDB database, the format of LSUN."""
     with importing("lmdb", f"{path}: an LMDB database"):
         import lmdb
     try:

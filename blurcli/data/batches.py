@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blurcli.data.images import Images, Labels
+from blurcli.data.images import Labels, Pixels
 
 _RESIDENT_SHARE = 0.25  # largest share of the free GPU memory for the images
 
 
 class Batches:
-    """Batches of an endless sequence of epochs; each epoch has an order of its own, without replacement.
+    """Batches of an endless sequence of epochs, each with its own random order, without replacement.
 
     Args:
         images: (N, C, H, W) uint8; copied to a GPU if they fit into a quarter of its free memory, else read as needed.
@@ -23,13 +23,13 @@ class Batches:
         seed: seed of the order and the flips.
         flip: mirror each image, left to right, with probability 1/2.
         device: device of the batches.
-        share: the slice of every batch that belongs to this process.
+        share: the slice of every batch for this process.
         labels: the class of every image, (N,), or None.
     """
 
     def __init__(
         self,
-        images: Images,
+        images: Pixels,
         batch_size: int,
         seed: int,
         flip: bool,

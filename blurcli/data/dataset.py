@@ -1,4 +1,4 @@
-"""A dataset, and the request that a loader answers with one."""
+"""A dataset, and a request to a loader for one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UsageError
 from blurcli.config import DataConfig
-from blurcli.data.images import Images, Labels, Progress, Range
+from blurcli.data.images import Labels, Pixels, Range
 
-_PACKING_VERSION = "2"  # part of every fingerprint: raise it when the same files would be packed into other pixels
+_PACKING_VERSION = "2"  # part of every fingerprint: raise it when the packed pixels of the same files change
 LISTED = 10
 """Largest number of names in a message."""
 
@@ -25,15 +26,15 @@ class Dataset:
 
     Attributes:
         images: (N, C, H, W) uint8, usually memory-mapped and read-only.
-        fingerprint: hash of the content from which the images are made, independent of its location.
+        fingerprint: hash of the content that the images are made from, independent of its location.
         name: name for messages.
         broken: unreadable files, which are not among the images.
-        notes: what a person should know of the images before they are used.
+        notes: messages for the user about the images.
         labels: the class of every image, int64 (N,), for a class-conditional model; else None.
         classes: names of the classes in the order of their numbers; empty without labels.
     """
 
-    images: Images
+    images: Pixels
     fingerprint: str
     name: str
     broken: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What a loader is asked for.
+    """A request to a loader.
 
     Attributes:
         source: name of the dataset, or a path.
@@ -118,4 +119,4 @@ class Request:
 
 
 Loader = Callable[[Request], Dataset]
-"""Loads one kind of dataset, from the cache where it is packed already."""
+"""Loads one kind of dataset, from the cache if it is packed there."""

@@ -9,15 +9,16 @@ from contextlib import closing
 
 import numpy as np
 
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UserError, option
 from blurcli.base.parallel import ahead
 from blurcli.base.threads import available_cores
 from blurcli.data.archives import ImageFiles
-from blurcli.data.images import Decoded, Images, Progress, Range, decode_described
+from blurcli.data.images import Decoded, Pixels, Range, decode_described
 
 
 class Decoder:
-    """An iterable of the readable images of files, (1, C, H, W) uint8 each, or of patches of them, (N, C, H, W).
+    """An iterable of the readable images among files, (1, C, H, W) uint8 each, or of their patches, (N, C, H, W).
 
     Args:
         files: the files.
@@ -25,15 +26,15 @@ class Decoder:
         value_range: see `decode`.
         max_broken: largest number of unreadable files that are skipped.
         progress: called as `progress(done, total)`.
-        patches: most random patches per file, see `decode_patches`; None for whole images.
+        patches: largest number of random patches per file, see `decode_described`; None for whole images.
 
     Attributes:
         broken: unreadable files so far.
         content: hash of the names and contents of all files so far.
-        values: smallest and largest value of the gray images of more than 8 bits so far; None where there are none.
+        values: smallest and largest value of the gray images of more than 8 bits so far; None if there are none.
 
     Raises:
-        UserError: while iterating, for more than `max_broken` unreadable files, which are named, or for no readable file.
+        UserError: while iterating: more than `max_broken` unreadable files, which the message names, or no readable file.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class Decoder:
         self.content = hashlib.blake2b(digest_size=16)
         self.values: Range | None = None
 
-    def __iter__(self) -> Iterator[Images]:
+    def __iter__(self) -> Iterator[Pixels]:
         names, errors = self._files.names, list[UserError]()
-        # Of several processes, one decodes while the others wait: with all cores.
+        # With several processes, one decodes with all cores while the others wait.
         decoded = ahead(self._decoded, names, self._bytes_of, available_cores())
         with closing(decoded):
             for done, (name, (content, image)) in enumerate(zip(names, decoded, strict=True), start=1):

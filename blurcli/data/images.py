@@ -1,4 +1,4 @@
-"""Image files, decoded to uint8 of one size."""
+"""Decoding of image files to uint8 of one size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import io
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -22,13 +22,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from blurcli.base.errors import UserError, one_line
 from blurcli.data.png import without_texts
 
-_UNLIMITED_PIXELS = 1 << 26  # decoded at a time where Pillow has no limit for one image
+_UNLIMITED_PIXELS = 1 << 26  # decoded at a time if Pillow has no limit per image
 
-# Pillow names these, but leaves their decoding to another program or to handlers that hardly anybody installs.
+# Pillow lists these, but decodes them with other programs or with handlers that are rarely installed.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _NPY = ".npy"
 
-# Formats of photos that need more than the oldest Pillow that is supported: suffixes, brands in the header, what to install.
+# Formats of photos that the oldest supported Pillow cannot read: suffixes, brands in the header, the fix.
 _PHOTOS = {
     "HEIC": (
         (".heic", ".heics", ".heif", ".heifs", ".hif"),
@@ -39,7 +39,7 @@ _PHOTOS = {
 }
 _BRANDS_BYTES = 64
 
-_PATCHES_PER_AREA = 4  # of random patches: more repeat each other
+_PATCHES_PER_AREA = 4  # random patches; more would repeat each other
 
 _ORIENTATION = 0x0112  # EXIF
 _TURNS = {
@@ -54,15 +54,15 @@ _TURNS = {
 SIDEWAYS = 5
 """From this orientation on, rows are columns."""
 
-Images = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
+"""Images (N, C, H, W), or one picture (height, width, C), in 0..255."""
 Labels = NDArray[np.int64]
 Range = tuple[float, float]
-Progress = Callable[[int, int], None]
 
 
 @functools.cache
 def image_suffixes() -> tuple[str, ...]:
-    """Suffixes, in lower case, of the files that are read: what can be decoded with what is installed, and .npy."""
+    """Suffixes, in lower case, of the files that are read: the formats that the installed packages decode, and .npy."""
     known = {suffix for suffix, form in Image.registered_extensions().items() if form in _formats()}
     if importlib.util.find_spec("pillow_heif") is not None:
         known.update(_PHOTOS["HEIC"][0])
@@ -70,7 +70,7 @@ def image_suffixes() -> tuple[str, ...]:
 
 
 def missing_reader(name: str) -> str | None:
-    """The format and the remedy, for a photo that cannot be read with what is installed; None for any other name."""
+    """The format of a photo that the installed packages cannot read, and the fix; None for any other name."""
     if name.lower().endswith(image_suffixes()):
         return None
     found = (f"{form} ({fix} reads them)" for form, (ends, _, fix) in _PHOTOS.items() if name.lower().endswith(ends))
@@ -89,45 +89,45 @@ class Decoded:
 
     Attributes:
         pixels: (1, C, H, W) uint8, or patches (N, C, H, W).
-        values: smallest and largest value, of gray images of more than 8 bits.
-        odd_crop: whether it was only cropped, by an odd number of pixels; earlier versions resampled such an image.
+        values: smallest and largest value, for gray images of more than 8 bits.
+        odd_crop: whether it was only cropped, by an odd number of pixels. Earlier versions resampled such images.
     """
 
-    pixels: Images
+    pixels: Pixels
     values: Range | None
     odd_crop: bool
 
 
-def decode(content: bytes, name: str, height: int, width: int, channels: int, value_range: Range | None = None) -> Images:
+def decode(content: bytes, name: str, height: int, width: int, channels: int, value_range: Range | None = None) -> Pixels:
     """Decode an image file to (C, H, W) uint8: rotated upright, resized with antialiasing, cropped around the center.
 
-    An image that covers the size exactly in one direction is only cropped, and keeps its exact pixels. Transparent images are
-    composited over white. Of an animation the first frame is used.
+    An image that has the size exactly in one direction is only cropped, and keeps its pixels. Transparent images are composited
+    over white. For animations the first frame is used.
 
     Args:
-        content: bytes of the file: of a format that Pillow decodes, or an array in NumPy's .npy format, (height, width) of
-            numbers or (height, width, 1, 3 or 4) uint8.
+        content: bytes of the file, in a format that Pillow decodes or NumPy's .npy format: (height, width) of numbers, or
+            (height, width, 1, 3 or 4) uint8.
         name: name of the file, for messages.
         height: in pixels.
         width: in pixels.
         channels: 1 for gray, 3 for color.
         value_range: the values that become 0 and 255 in gray images of more than 8 bits, with clipping; None for (0, 65535).
-            8-bit images are used as they are.
+            8-bit images are used unchanged.
 
     Raises:
         UserError: the content is not a readable image; the message contains `name`.
     """
-    pixels: Images = decode_described(content, name, (channels, height, width), value_range).pixels[0]
+    pixels: Pixels = decode_described(content, name, (channels, height, width), value_range).pixels[0]
     return pixels
 
 
 def decode_described(
     content: bytes, name: str, shape: tuple[int, int, int], value_range: Range | None = None, patches: int | None = None
 ) -> Decoded:
-    """`decode` to a shape (C, H, W), with what it found.
+    """Decode as `decode` to a shape (C, H, W), and return the properties of the file as well.
 
-    With `patches`, the largest number of them, to patches of that shape at full detail and at random places, which depend on
-    nothing but the content; of a small image to fewer, four for each that fits beside others.
+    With `patches`, decode at most that many patches of this shape, at full detail and random places that depend only on the
+    content. A small image has fewer: four for each patch that fits without overlap.
     """
     channels, height, width = shape
     with opened(io.BytesIO(content), name) as image:
@@ -142,7 +142,7 @@ def decode_described(
         return Decoded(fit(eight_bit, height, width, channels)[None], values, odd_crop)
 
 
-def _patches(image: Images, height: int, width: int, most: int, content: bytes) -> Images:
+def _patches(image: Pixels, height: int, width: int, most: int, content: bytes) -> Pixels:
     rows, columns = image.shape[1] - height + 1, image.shape[2] - width + 1
     apart = (image.shape[1] // height) * (image.shape[2] // width)
     count = min(most, _PATCHES_PER_AREA * apart, rows * columns)
@@ -153,26 +153,26 @@ def _patches(image: Images, height: int, width: int, most: int, content: bytes) 
 
 @contextmanager
 def opened(file: IO[bytes], name: str) -> Iterator[Image.Image]:
-    """An image file, for the block to decode.
+    """Open an image file, for the block to decode.
 
     Args:
-        file: the file, open for reading, at its beginning.
+        file: the file, open for reading, at position 0.
         name: its name, for messages.
 
     Raises:
-        UserError: from the block as well, where the content cannot be decoded; the message contains `name`.
+        UserError: the content cannot be decoded, here or in the block; the message contains `name`.
     """
     try:
         with _open(file) as image, _decoding(image):
             yield image
     except _MissingReaderError as error:
         raise UnreadableError(name, str(error), "install it, or remove the file") from None
-    except Exception as error:  # on damaged content decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on damaged content
         raise UnreadableError(name, _reason(error)) from None
 
 
 class _Budget:
-    """What threads may use together."""
+    """A budget that threads share."""
 
     def __init__(self) -> None:
         self._used = 0
@@ -180,7 +180,7 @@ class _Budget:
 
     @contextmanager
     def held(self, amount: int, most: int) -> Iterator[None]:
-        """Use an amount while the block runs, as soon as all use at most `most` together, or nobody else uses anything."""
+        """Use an amount while the block runs; wait until the total is at most `most`, or nothing else is in use."""
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + amount <= most)
             self._used += amount
@@ -200,8 +200,8 @@ class UnreadableError(UserError):
 
     Args:
         name: of the file.
-        reason: why.
-        remedy: what to do.
+        reason: the cause.
+        remedy: the fix.
     """
 
     def __init__(self, name: str, reason: str, remedy: str = "repair or remove the file") -> None:
@@ -225,23 +225,23 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image rotated as its EXIF data say."""
-    image.load()  # formats differ in whether they do it by themselves
+    """An image rotated upright by its EXIF data."""
+    image.load()  # some formats rotate by themselves
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
 def orientation(image: Image.Image) -> int:
-    """The orientation in the EXIF data of an image; 1, upright, where they cannot be read."""
+    """The orientation in the EXIF data of an image; 1, upright, if they cannot be read."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # whatever they hold, the pixels are what they are
+    except Exception:  # damaged EXIF data do not matter
         return 1
     return found if isinstance(found, int) else 1
 
 
 def deep_values(image: Image.Image) -> Range | None:
-    """Smallest and largest value of a gray image of more than 8 bits; None for any other, or where one is not finite."""
+    """Smallest and largest value of a gray image of more than 8 bits; None for other images, or if a value is not finite."""
     if not is_deep(image):
         return None
     values = np.asarray(image)
@@ -266,7 +266,7 @@ def _open(file: IO[bytes]) -> Image.Image:
     if form == "HEIC" and importlib.util.find_spec("pillow_heif") is not None:
         from pillow_heif.as_plugin import HeifImageFile
 
-        heif: Image.Image = HeifImageFile(file)  # what the caller has registered in Pillow stays as it is
+        heif: Image.Image = HeifImageFile(file)  # without registering it in Pillow, which is the caller's choice
         return heif
     if form is not None and (form == "HEIC" or form not in _formats()):
         raise _MissingReaderError(f"{form}, which is read after: {_PHOTOS[form][2]}")
@@ -274,7 +274,7 @@ def _open(file: IO[bytes]) -> Image.Image:
 
 
 def _photo_format(file: IO[bytes]) -> str | None:
-    """The key of `_PHOTOS` to which a file belongs by its header; None for others."""
+    """The key of `_PHOTOS` for the header of a file; None for other formats."""
     start = file.tell()
     header = file.read(_BRANDS_BYTES)
     file.seek(start)
@@ -282,7 +282,7 @@ def _photo_format(file: IO[bytes]) -> str | None:
         return None
     size = int.from_bytes(header[:4])
     brands = [header[place : place + 4] for place in range(8, min(size, len(header)), 4)]
-    # Both formats have common brands, by which HEIC is known: AVIF is the one that says so.
+    # Both formats share brands, which stand for HEIC; AVIF has its own brand as well.
     return next((form for form in ("AVIF", "HEIC") if not {*brands}.isdisjoint(_PHOTOS[form][1])), None)
 
 
@@ -310,7 +310,7 @@ def _array(file: IO[bytes]) -> Image.Image:
 
 
 def read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Shape, order by columns and type of an array in the .npy format; the file is then at its first value."""
+    """Shape, Fortran order and dtype of an array in the .npy format; the file is then at the first value."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, by_columns, dtype = read(file)
@@ -318,16 +318,16 @@ def read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its text names only an address in memory
+    if isinstance(error, UnidentifiedImageError):  # its text has only an address in memory
         return "no format that Pillow knows"
     return str(error) or type(error).__name__
 
 
 @contextmanager
 def _decoding(image: Image.Image) -> Iterator[None]:
-    """Guard the decoding of an image: ValueError for more pixels than Pillow considers safe, where Pillow only warns.
+    """Limit the decoding of an image: ValueError for more pixels than Pillow considers safe, where Pillow only warns.
 
-    In all threads together, no more pixels are decoded at a time than one image may have.
+    All threads together decode no more pixels at a time than one image may have.
     """
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS or sys.maxsize
     if pixels > limit:
@@ -336,7 +336,7 @@ def _decoding(image: Image.Image) -> Iterator[None]:
         yield
 
 
-def fit(image: Image.Image, height: int, width: int, channels: int) -> Images:
+def fit(image: Image.Image, height: int, width: int, channels: int) -> Pixels:
     """An 8-bit image as (C, H, W) uint8, resized with antialiasing, cropped around the center, composited over white."""
     wanted = "L" if channels == 1 else "RGB"
     if image.has_transparency_data:
@@ -350,7 +350,7 @@ def fit(image: Image.Image, height: int, width: int, channels: int) -> Images:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """An image in CIE Lab, which Pillow converts only by color profiles, in sRGB."""
+    """An image in CIE Lab, converted to sRGB: Pillow does this only with color profiles."""
     from PIL import ImageCms
 
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
@@ -360,7 +360,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _cover(image: Image.Image, height: int, width: int) -> float:
-    """The factor by which an image just covers a size."""
+    """The scale at which an image just covers a size."""
     return max(height / image.height, width / image.width)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UserError
 from blurcli.base.parallel import ahead
 from blurcli.config import DataConfig
 from blurcli.data.archives import ImageFiles
 from blurcli.data.decoder import hull
-from blurcli.data.images import Progress, Range, UnreadableError, decode, deep_values, is_deep, opened, orientation, upright
+from blurcli.data.images import Range, UnreadableError, decode, deep_values, is_deep, opened, orientation, upright
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class _Image:
     frames: int
     transparent: bool
     values: Range | None  # minimum and maximum, of deep gray images
-    digest: bytes  # hash of what it looks like
+    digest: bytes  # hash of its visible pixels
     refused: str | None  # why a training cannot use it
 
 
@@ -42,15 +43,15 @@ class Inspection:
     Attributes:
         images: number of readable images.
         broken: files that a training cannot use, with the reason.
-        left_out: names of other files that are there but not read, by reason.
+        left_out: names of files and folders that are not read, by reason.
         classes: number of images per class in `dataset.json`; None without one.
         modes: number of images per Pillow mode.
         sizes: number of images per (height, width), upright.
         turned: number of images that are rotated upright by their EXIF data.
         animated: files of several frames; the first frame is used.
         transparent: number of images with transparency, which are composited over white.
-        deep_values: minimum and maximum of the gray images of more than 8 bits; None where there are none.
-        duplicates: groups of images that look the same to the last bit.
+        deep_values: minimum and maximum of the gray images of more than 8 bits; None if there are none.
+        duplicates: groups of images with exactly the same pixels.
     """
 
     images: int = 0
@@ -71,13 +72,13 @@ class Inspection:
 
 
 def inspect_images(files: ImageFiles, config: DataConfig, progress: Progress) -> Inspection:
-    """Decode every file in threads, as a training with this configuration does, and collect the properties.
+    """Decode every file in threads, as training with this configuration does, and collect the properties.
 
     Raises:
         UserError: a damaged `dataset.json`.
     """
     labels = files.labels()
-    found, same = Inspection(left_out=files.left_out, classes=None if labels is None else Counter()), dict[bytes, list[str]]()
+    found, same = Inspection(left_out=files.skipped, classes=None if labels is None else Counter()), dict[bytes, list[str]]()
     with closing(ahead(lambda name: _inspect(files, name, config), files.names, files.bytes_of)) as found_images:
         for done, (name, image) in enumerate(zip(files.names, found_images, strict=True), start=1):
             progress(done, len(files.names))
@@ -112,7 +113,7 @@ def _inspect(files: ImageFiles, name: str, config: DataConfig) -> _Image | str:
             frames, mode, transparent = getattr(image, "n_frames", 1), image.mode, image.has_transparency_data
             image = upright(image)
             values = deep_values(image)
-            # Palettes and other modes by their colors; what has no common form by its own values.
+            # Palettes and other modes are compared by their colors, other images by their own values.
             looks = image if is_deep(image) or mode == "LAB" else image.convert("RGBA")
             pixels = np.asarray(looks)
             digest = hashlib.blake2b(f"{looks.mode} {pixels.shape}".encode() + pixels.tobytes(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Classes of images from a `dataset.json`, as NVIDIA's StyleGAN and EDM store them beside their images."""
+"""Classes of images from a `dataset.json`, the format of NVIDIA's StyleGAN and EDM."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ LABELS_FILE = "dataset.json"
 
 
 def parse_labels(content: bytes, origin: str) -> dict[str, str] | None:
-    """The class of each file by its name, from `{"labels": [["00000/img00000000.png", 6], ...]}`; None where it has none.
+    """The class of each file by its name, from `{"labels": [["00000/img00000000.png", 6], ...]}`; None if it has no labels.
 
     Args:
         content: of the file.
         origin: its name, for messages.
 
     Raises:
-        UserError: another content.
+        UserError: the content has another form.
     """
     try:
         labels = json.loads(content)["labels"]

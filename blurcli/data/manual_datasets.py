@@ -21,8 +21,8 @@ class ManualDataset:
     Attributes:
         page: the publisher's page.
         needed: the files to download, and their form.
-        matches: whether a folder has the publisher's layout; False for a path that is no folder.
-        open: `open(folder, split, image_size)` opens the images of a split, from the files that suit the (height, width).
+        matches: whether a folder has the publisher's layout; False for a path that is not a folder.
+        open: `open(folder, split, image_size)` opens the images of a split, from the files that fit the (height, width).
     """
 
     page: str
@@ -86,7 +86,7 @@ MANUAL_DATASETS = {
         _afhq,
     ),
 }
-"""The datasets by name. A folder in one of these layouts is read in the same way, wherever it is; the first match counts."""
+"""The datasets by name. A folder with one of these layouts is read likewise, at any place; the first match counts."""
 
 
 def _first(folder: Path, *names: str) -> Path:
@@ -104,7 +104,7 @@ def _not_empty(files: ImageFiles, split: str) -> ImageFiles:
 
 
 def _celeba_part(path: Path, split: str) -> frozenset[str]:
-    """The file names of a split, from lines of a name and 0 (training), 1 (validation) or 2 (test)."""
+    """The file names of a split, from lines with a name and 0 (training), 1 (validation) or 2 (test)."""
     wanted = "0" if split == "train" else "2"
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]

@@ -15,21 +15,21 @@ from blurcli.core.dct import dct2
 from blurcli.core.moments import DataMoments
 
 if TYPE_CHECKING:
-    from blurcli.data.images import Images
+    from blurcli.data.images import Pixels
 
-_MAX_IMAGES = 50_000  # the error of a variance from so many is below 1%
-_ENOUGH_IMAGES = 5_000  # and from so many 2%: for large images, whose DCT takes long
+_MAX_IMAGES = 50_000  # a variance from this many has an error below 1%
+_ENOUGH_IMAGES = 5_000  # and from this many 2%: enough for large images, which have a slow DCT
 _MAX_VALUES = _MAX_IMAGES * 3 * 64 * 64
-_CHUNK_VALUES = 1 << 18  # transformed at a time: with more than the caches hold it takes four times as long
-# Variance of rounding to 8 bits, in units of [-1, 1]: real images have no less, and a constant frequency would divide by 0.
+_CHUNK_VALUES = 1 << 18  # transformed at a time; more than the caches hold takes four times as long
+# Variance of rounding to 8 bits, in units of [-1, 1]: a lower bound for real images, and against division by 0.
 _ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
 
 
-def measure_moments(images: Images, flip: bool) -> DataMoments:
+def measure_moments(images: Pixels, flip: bool) -> DataMoments:
     """The moments of images in [-1, 1], with the spectrum in opponent colors.
 
     Args:
-        images: (N, C, H, W) uint8; of more than 50,000 (fewer from 64x64 on, down to 5,000) as many are taken, evenly spaced.
+        images: (N, C, H, W) uint8; at most 50,000 are used (fewer from 64x64 on, down to 5,000), evenly spaced.
         flip: whether training flips half of the images, left to right.
 
     Returns:
@@ -57,7 +57,7 @@ def evenly_spaced(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).astype(np.int64))
 
 
-def dct_chunks(images: Images, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
+def dct_chunks(images: Pixels, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
     """The DCT of chosen images in [-1, 1], float64, in chunks (n, C, H, W)."""
     chunk = max(1, _CHUNK_VALUES // images[0].size)
     for first in range(0, len(chosen), chunk):

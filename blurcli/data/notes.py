@@ -1,4 +1,4 @@
-"""What a person should know of images that are about to be used."""
+"""Messages for the user about images that are about to be used."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from blurcli.base.errors import option
 from blurcli.data.images import Range
 from blurcli.data.walk import NO_IMAGE
 
-_DEEP = (0.0, 65535.0)  # the range of gray values of more than 8 bits, where none is given
-_MUCH_UNUSED = 4  # a range of values that covers less than this fraction of the black-to-white range is worth a word
+_DEEP = (0.0, 65535.0)  # the default range of gray values of more than 8 bits
+_MUCH_UNUSED = 4  # values that cover less than 1 over this of the range from black to white get a message
 _SUFFIXES = 5
 
 
-def left_out(names: Mapping[str, Sequence[str]]) -> str | None:
-    """What is not read, counted by reason: `3 without an image's suffix (.txt), 1 hidden`; None where nothing is."""
+def count_by_reason(names: Mapping[str, Sequence[str]]) -> str | None:
+    """Skipped files counted by reason, such as `3 without an image's suffix (.txt), 1 hidden`; None if there are none."""
     counts = []
     for reason, which in names.items():
         kinds = ""
@@ -30,7 +30,7 @@ def left_out(names: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def depth(values: Range, value_range: Range | None) -> str | None:
-    """How gray values of more than 8 bits are poorly used, and the key to change it; None where they fit."""
+    """The problem if gray values of more than 8 bits fit their range poorly, and the key to fix it; None if they fit."""
     low, high = value_range or _DEEP
     outside = values[0] < low or values[1] > high
     if not outside and values[1] - values[0] >= (high - low) / _MUCH_UNUSED:
@@ -46,7 +46,7 @@ def depth(values: Range, value_range: Range | None) -> str | None:
 
 
 def suggested_range(values: Range) -> Range:
-    """The values for black and white: for whole numbers from 0 on all that their number of bits allows, else the extremes."""
+    """The values for black and white: for whole numbers from 0 on the range of their bits, else the extremes."""
     low, high = values
     if low >= 0 and high >= 1 and low.is_integer() and high.is_integer():
         return 0.0, float(2 ** math.ceil(math.log2(high + 1)) - 1)

@@ -1,4 +1,4 @@
-"""What blurdiff itself made, so that its output, written among a person's images, never becomes training data.
+"""Recognize the output of blurdiff, so that pictures saved among the user's images never become training data.
 
 Runs, sample folders and packed images are recognized by the files in their folder, single pictures by a mark in the file.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any
 
 from PIL import Image, PngImagePlugin
 
@@ -20,18 +21,15 @@ from blurcli.base.errors import UserError
 from blurcli.base.parallel import ahead
 from blurcli.data.packed_cache import digest_of, record_path
 
-if TYPE_CHECKING:
-    from blurcli.data.archives import ImageFiles
-
 OUTPUT = "made by blurdiff"
-"""The mark of a picture, and the reason for which it is left out."""
+"""The mark of a picture, and the reason for which it is skipped."""
 
 _ALONE = frozenset({files.SAMPLING, TAG})
 _RUN = frozenset({"config.yaml", "sessions.jsonl", "state.safetensors", "weights"})  # any two of them
 _SIGNS = _ALONE | _RUN
 _PICTURES = (".png", ".apng", ".gif", ".webp")
-_AT_END = ".webp"  # whose metadata follow the pixels
-_MARKED_BYTES = 2048  # at the beginning or end of a file, with the mark in them
+_AT_END = ".webp"  # its metadata follow the pixels
+_MARKED_BYTES = 2048  # at the beginning or end of a file: the mark is among them
 _SOFTWARE = 0x0131  # EXIF
 
 
@@ -42,7 +40,7 @@ def is_output_folder(entries: Collection[str]) -> bool:
 
 
 def output_folders(names: Collection[str]) -> tuple[str, ...]:
-    """The folders of an archive's members that blurdiff made, except for one that contains all of them."""
+    """The folders among an archive's members that blurdiff made, except for one that contains all members."""
     entries = defaultdict[str, set[str]](set)
     for name in names:
         parts = name.split("/")
@@ -53,28 +51,36 @@ def output_folders(names: Collection[str]) -> tuple[str, ...]:
     return tuple(folder for folder in made if not all(name.startswith(f"{folder}/") for name in names))
 
 
-def output_pictures(images: ImageFiles) -> frozenset[str]:
+def output_pictures(
+    place: Path, names: Collection[str], stamp: Callable[[str], str], opening: Callable[[str], IO[bytes]]
+) -> frozenset[str]:
     """The names of grids, animations and plots that blurdiff drew.
 
-    The beginnings of the files are read once; then it is known for files with unchanged stamps.
+    The beginnings of the files are read once; the result is cached for files with unchanged stamps.
+
+    Args:
+        place: the folder or archive of the files.
+        names: names of the files.
+        stamp: `stamp(name)` changes with the content of a file.
+        opening: `opening(name)` opens a file.
     """
-    candidates = [name for name in images.names if name.lower().endswith(_PICTURES)]
+    candidates = [name for name in names if name.lower().endswith(_PICTURES)]
     if not candidates:
         return frozenset()
-    stamps = "".join(f"{name}\0{images.stamp(name)}\0" for name in candidates)
-    path = record_path(digest_of(f"{OUTPUT}\0{images.place.absolute()}\0{stamps}"))
+    stamps = "".join(f"{name}\0{stamp(name)}\0" for name in candidates)
+    path = record_path(digest_of(f"{OUTPUT}\0{place.absolute()}\0{stamps}"))
     with suppress(OSError, ValueError, TypeError):
         return frozenset(map(str, json.loads(path.read_text(encoding="utf-8"))))
-    marked = ahead(lambda name: _is_marked(images, name), candidates)
+    marked = ahead(lambda name: _is_marked(opening, name), candidates)
     found = [name for name, is_marked in zip(candidates, marked, strict=True) if is_marked]
-    with suppress(UserError), files.replacing(path) as temporary:  # a cache that cannot be written is reported by who needs it
+    with suppress(UserError), files.replacing(path) as temporary:  # reported where the cache is needed
         temporary.write_text(json.dumps(found), encoding="utf-8")
     return frozenset(found)
 
 
-def _is_marked(images: ImageFiles, name: str) -> bool:
+def _is_marked(opening: Callable[[str], IO[bytes]], name: str) -> bool:
     try:
-        with images.open(name) as file:
+        with opening(name) as file:
             return OUTPUT.encode() in _ends(file, name)
     except Exception:  # encrypted, damaged, not permitted: reported when it is read
         return False
@@ -89,7 +95,7 @@ def _ends(file: IO[bytes], name: str) -> bytes:
 
 
 def mark(form: str) -> dict[str, Any]:
-    """Arguments of Pillow's `save` that mark a picture as made by blurdiff, in a format by Pillow's name."""
+    """Arguments of Pillow's `save` that mark a picture as made by blurdiff; `form` is Pillow's name of the format."""
     if form == "GIF":
         return {"comment": OUTPUT}
     if form == "PNG":

@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 
 from blurcli.base import files
 from blurcli.base.cache import cache_folder, tag
-from blurcli.data.images import Images, Range
+from blurcli.data.images import Pixels, Range
 
 
 def digest_of(text: str) -> str:
@@ -22,23 +22,23 @@ def digest_of(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
-def load_packed(fingerprint: str, shape: tuple[int, int, int]) -> Images | None:
-    """The images with this fingerprint, (N, C, H, W), memory-mapped; None where they are missing or damaged."""
+def load_packed(fingerprint: str, shape: tuple[int, int, int]) -> Pixels | None:
+    """The images with this fingerprint, (N, C, H, W), memory-mapped; None if they are missing or damaged."""
     files.remove_abandoned(_path(""))
     try:
-        images: Images = np.load(_path(f"{fingerprint}.npy"), mmap_mode="r", allow_pickle=False)
+        images: Pixels = np.load(_path(f"{fingerprint}.npy"), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return images if images.shape[1:] == shape and images.dtype == np.uint8 else None
 
 
-def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Callable[[], str]) -> Images:
+def pack(parts: Iterable[Pixels], shape: tuple[int, int, int], fingerprint: Callable[[], str]) -> Pixels:
     """Write images into the cache as one array.
 
     Args:
         parts: the images in parts (n, C, H, W).
         shape: (C, H, W) of an image.
-        fingerprint: called after the last part, because a hash of the content is known only then.
+        fingerprint: called after the last part, when the hash of the content is known.
 
     Returns:
         The images, (N, C, H, W), memory-mapped.
@@ -47,7 +47,7 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
         UserError: the cache cannot be written.
     """
     packed = _path("images.npy")
-    # Written, not mapped: pages of a map count as memory of this process until they are on disk.
+    # Written, not mapped: pages of a map would count as memory of this process until they are on disk.
     with files.explained(packed.parent), files.temporary(packed) as partial:
         tag(packed.parent)
         count = 0
@@ -61,24 +61,24 @@ def pack(parts: Iterable[Images], shape: tuple[int, int, int], fingerprint: Call
             _write_header(file, count, shape)
             assert file.tell() == begin
         name = fingerprint()
-        # Another training may have the same images mapped, and Windows replaces no mapped file.
+        # Another training may have the same images mapped, and Windows cannot replace a mapped file.
         if (known := load_packed(name, shape)) is not None:
             return known
         path = _path(f"{name}.npy")
         with files.replacing(path) as temporary:
             partial.replace(temporary)
-    images: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     return images
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of files that were packed.
+    """The properties of packed files.
 
     Attributes:
         fingerprint: of their packed images.
         broken: names of the unreadable ones.
-        values: smallest and largest value of the gray images of more than 8 bits; None where there are none.
+        values: smallest and largest value of the gray images of more than 8 bits; None if there are none.
     """
 
     fingerprint: str
@@ -87,7 +87,7 @@ class Record:
 
 
 def load_record(key: str) -> Record | None:
-    """What was saved for this key; None if nothing was."""
+    """The record saved for this key; None if there is none."""
     try:
         known = json.loads(record_path(key).read_text(encoding="utf-8"))
         values = known["values"]
@@ -98,13 +98,13 @@ def load_record(key: str) -> Record | None:
 
 
 def save_record(key: str, record: Record) -> None:
-    """Save what is known of files, for a key that changes with them."""
+    """Save the record of files, for a key that changes with them."""
     with files.replacing(record_path(key)) as temporary:
         temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
 
 
 def record_path(key: str) -> Path:
-    """The file of what is known for a key."""
+    """The file of the record for a key."""
     return _path(f"{key}.json")
 
 

@@ -1,4 +1,4 @@
-"""Photos at their own size, with what must come back unchanged: transparency, color profile, EXIF data."""
+"""Photos at their own size, with transparency, color profile and EXIF data, which restoration keeps."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from PIL import Image
 
 from blurcli.base import files
 from blurcli.base.errors import UsageError, option
-from blurcli.core.kernels import put_right
+from blurcli.core.kernels import normalize_kernel
 from blurcli.data.images import is_deep, opened, rgb, upright
 from blurcli.data.outputs import mark
 
 _ORIENTATION, _SOFTWARE = 0x0112, 0x0131  # EXIF
 _DEEP, _DEEPEST = 257.0, 65535  # values of 16 bits per gray level, and the largest of them
 _QUALITY = 95  # of JPEG and WebP
-# EXIF that says something of the photo: description, maker, model, orientation, resolution, software, date, artist, copyright,
-# EXIF, GPS, and what Windows adds. Others, of a TIFF, say how its pixels are stored.
+# EXIF tags that describe the photo: description, maker, model, orientation, resolution, software, date, artist, copyright,
+# EXIF, GPS, and those of Windows. Other tags of a TIFF describe how its pixels are stored.
 _KEPT_TAGS = {270, 271, 272, 274, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853, 18246, 18249, *range(40091, 40096)}
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _OPAQUE = ("JPEG",)
-_OTHER_COLORS = ("CMYK", "LAB", "YCbCr", "HSV")  # whose profile is not that of red, green and blue, or gray
+_OTHER_COLORS = ("CMYK", "LAB", "YCbCr", "HSV")  # their profiles are neither RGB nor gray
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PROFILE = 1 << 24
 ROUNDING = 0.29
-"""The least noise in gray levels, that of rounding to 8 bits: 1 / sqrt(12)."""
+"""The smallest noise in gray levels, from rounding to 8 bits: 1 / sqrt(12)."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Photo:
 
     @property
     def unclipped(self) -> NDArray[np.bool_]:
-        """Pixels of which no value is the least or the largest possible one, (H, W)."""
+        """Pixels without a value of 0 or the maximum, (H, W)."""
         inside: NDArray[np.bool_] = np.all((self.pixels > 0) & (self.pixels < 255), axis=0)
         return inside
 
     def with_pixels(self, pixels: NDArray[np.float64]) -> Photo:
-        """Other pixels (C, H', W') in the place of these; H' and W' are whole multiples of H and W."""
+        """The photo with other pixels (C, H', W'); H' and W' are whole multiples of H and W."""
         alpha, (height, width) = self.alpha, pixels.shape[1:]
         if alpha is not None and alpha.shape != (height, width):
             alpha = np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC))
@@ -80,10 +80,10 @@ class Photo:
         return image
 
     def check_fits(self, path: Path) -> None:
-        """Check that the format of a path, by its suffix, holds all of the photo.
+        """Check that the format of a path, by its suffix, can store the photo completely.
 
         Raises:
-            UsageError: it does not; or another suffix.
+            UsageError: it cannot, or the suffix is unknown.
         """
         form = photo_format(path)
         if form in _OPAQUE and self.alpha is not None:
@@ -121,7 +121,7 @@ def photo_format(path: Path) -> str:
     """The format of a photo by the suffix of its path, by Pillow's name.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: the suffix is unknown.
     """
     form = _FORMATS.get(path.suffix.lower())
     if form is None:
@@ -144,22 +144,22 @@ def read_photo(content: bytes, name: str) -> Photo:
 
 
 def read_kernel(content: bytes, name: str) -> tuple[NDArray[np.float64], list[str]]:
-    """A blur kernel from the content of a file: gray, or the mean of its colors; see `core.kernels.put_right`.
+    """A blur kernel from the content of a file: gray, or the mean of its colors; see `core.kernels.normalize_kernel`.
 
     Raises:
-        UserError: it is not readable, or no kernel.
+        UserError: it is not readable, or not a kernel.
     """
     with opened(io.BytesIO(content), name) as image:
         values = np.array(image if is_deep(image) else image.convert("RGB"), dtype=np.float64)
     try:
-        kernel, done = put_right(torch.from_numpy(values if values.ndim == 2 else values.mean(-1)))
+        kernel, done = normalize_kernel(torch.from_numpy(values if values.ndim == 2 else values.mean(-1)))
     except ValueError as error:
         raise UsageError(f"{name}: no blur kernel: {error}") from None
     return kernel.numpy(), done
 
 
 def read_mask(content: bytes, name: str) -> NDArray[np.bool_]:
-    """What is to be filled, (H, W), from the content of a file: all that is not black.
+    """The pixels to fill, (H, W), from the content of a file: all that are not black.
 
     Raises:
         UserError: it is not a readable image.
@@ -198,7 +198,7 @@ def from_picture(image: Image.Image, profile: bytes | None = None) -> Photo:
 
 
 def _png_profile(content: bytes) -> bytes | None:
-    """The color profile of a PNG, which `opened` leaves out; None without one, and for other formats."""
+    """The color profile of a PNG, which `opened` drops; None without one, and for other formats."""
     place = len(_PNG)
     while content.startswith(_PNG) and len(content) >= place + 8:
         size, name = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
@@ -214,12 +214,12 @@ def _png_profile(content: bytes) -> bytes | None:
 
 def _upright_exif(image: Image.Image) -> bytes | None:
     try:
-        exif = Image.Exif()  # a copy: the image keeps its own, by which it is turned
+        exif = Image.Exif()  # a copy: the image needs its own to be rotated
         exif.load(image.getexif().tobytes())
         for tag in [tag for tag in exif if tag not in _KEPT_TAGS]:
             del exif[tag]
         if _ORIENTATION in exif:
             exif[_ORIENTATION] = 1
         return exif.tobytes() if exif else None
-    except Exception:  # whatever they hold, the pixels are what they are
+    except Exception:  # damaged EXIF data do not matter
         return None

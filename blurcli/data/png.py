@@ -1,4 +1,4 @@
-"""PNG files without what Pillow limits and no image needs: texts and color profiles."""
+"""PNG files without texts and color profiles: Pillow limits their size, and pixels do not need them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import IO
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _UNUSED = _TEXTS | {b"iCCP"}
-_UPRIGHT = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that can say which side of the image is up
+_UPRIGHT = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that can hold the orientation
 _LARGEST_UPRIGHT = 1 << 20
 _FRAME_BYTES = 12  # of a chunk: length, type and checksum
 
 
 def without_texts(file: IO[bytes]) -> IO[bytes]:
-    """A file, or if it is a PNG with texts or a color profile, the same image without them, in memory.
+    """A file, or for a PNG with texts or a color profile the same image without them, in memory.
 
-    Programs store whole workflows there, and Pillow refuses an image whose texts and profile are larger than it allows. Texts
-    that rotate the image are kept. What is damaged is left to the decoder.
+    Programs store whole workflows in texts, and Pillow refuses an image with texts or a profile above its limit. Texts that can
+    hold the orientation are kept. Damaged parts are left to the decoder.
     """
     start = file.tell()
     kept, dropped = _chunks(file)
@@ -34,7 +34,7 @@ def without_texts(file: IO[bytes]) -> IO[bytes]:
 
 
 def _chunks(file: IO[bytes]) -> tuple[list[tuple[int, int]], bool]:
-    """Place and size of the parts of a PNG that an image needs, and whether it has others."""
+    """Offset and size of the chunks of a PNG that its image needs, and whether there are others."""
     start = file.tell()
     if file.read(len(_SIGNATURE)) != _SIGNATURE:
         return [], False
@@ -50,7 +50,7 @@ def _chunks(file: IO[bytes]) -> tuple[list[tuple[int, int]], bool]:
 
 
 def _turns(name: bytes, text: bytes) -> bool:
-    """Whether a text can say which side is up, and is of a reasonable size."""
+    """Whether a text can hold the orientation, and has a reasonable size."""
     if not text.startswith(_UPRIGHT) or len(text) > _LARGEST_UPRIGHT:
         return False
     compressed = text.partition(b"\0")[2]

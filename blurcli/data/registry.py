@@ -1,13 +1,13 @@
-"""The registry of datasets. A further one enters the table of its kind, or brings a loader in a file of its own."""
+"""The registry of datasets. To add one, enter it in the table of its kind, or write a loader in its own file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from blurcli.base.cache import cache_folder
+from blurcli.base.downloads import Progress
 from blurcli.base.errors import UsageError, did_you_mean, option
 from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request, WantedClasses
-from blurcli.data.images import Progress
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.shapes import load_shapes
 from blurcli.data.sources import load_files
@@ -18,7 +18,7 @@ DATASETS: dict[str, Loader] = {
     **dict.fromkeys(TORCHVISION_DATASETS, load_torchvision),
     **dict.fromkeys(MANUAL_DATASETS, load_files),
 }
-"""The loaders by the name of the dataset; every other source is a path, for `load_files`."""
+"""The loaders by the name of the dataset; any other source is a path, read by `load_files`."""
 
 _DEFAULTS = ReadOptions()
 
@@ -33,11 +33,11 @@ def load_dataset(
     classes: WantedClasses | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Dataset:
-    """Load a dataset, resized and cropped to one size, from the cache where it is packed already.
+    """Load a dataset, resized and cropped to one size, from the cache if it is packed there.
 
     Args:
         source: one of `DATASETS`, or the path of a folder, a .zip file, an LMDB database or an image. With sub-folders `train`
-            and `test` (or `val`) the one for `split` is read; without them every image is for training.
+            and `test` (or `val`) the one of `split` is read; without them all images are for training.
         split: `train` or `test`.
         image_size: (height, width) in pixels.
         channels: 1 (gray) or 3 (color).
@@ -60,8 +60,8 @@ def load_dataset(
     return (loader or load_files)(Request(source, split, (channels, *image_size), options, classes, progress))
 
 
-def at_hand(source: str, split: str, image_size: tuple[int, int], channels: int) -> bool:
-    """Whether `load_dataset` with these arguments finds images here; without a download."""
+def is_available(source: str, split: str, image_size: tuple[int, int], channels: int) -> bool:
+    """Whether `load_dataset` with these arguments finds images without a download."""
     if source in TORCHVISION_DATASETS:
         return is_packed(Request(source, split, (channels, *image_size), _DEFAULTS, None, lambda done, total: None))
     if source in MANUAL_DATASETS:

@@ -12,7 +12,7 @@ from blurcli.data.dataset import Dataset, Request
 from blurcli.data.packed_cache import digest_of, load_packed, pack
 
 KINDS = ("circle", "square", "triangle")
-_VERSION = "1"  # part of every fingerprint: raise it when the same arguments give other pixels
+_VERSION = "1"  # part of every fingerprint: raise it when the pixels for the same arguments change
 _CHUNK = 1024
 _MAX_OBJECTS = 2
 
@@ -23,7 +23,7 @@ def load_shapes(request: Request) -> Dataset:
     """The dataset `shapes`, drawn unless it is in the cache; the classes are `KINDS`.
 
     Raises:
-        UsageError: classes are requested of images with several objects, or another number of classes.
+        UsageError: classes are requested for images with several objects, or the number of classes differs.
         UserError: the cache cannot be written.
     """
     channels, height, width = request.shape
@@ -72,7 +72,7 @@ def draw_shapes(
 def _chunks(
     count: int, height: int, width: int, channels: int, seed: int, objects: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """The result of `draw_shapes` in parts, which take little memory."""
+    """The result of `draw_shapes` in parts, to save memory."""
     for first in range(0, count, _CHUNK):
         images, kinds = _draw_chunk(np.random.default_rng([seed, first // _CHUNK]), height, width, objects)
         if channels == 1:

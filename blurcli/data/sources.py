@@ -21,7 +21,7 @@ from blurcli.data.labels import LABELS_FILE, class_names
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.packed_cache import Record, digest_of, load_packed, load_record, pack, save_record
 
-_RECORD_VERSION = 2  # raise it when files would be read differently
+_RECORD_VERSION = 2  # raise it when files are read differently
 
 
 def load_files(request: Request) -> Dataset:
@@ -49,7 +49,7 @@ def load_files(request: Request) -> Dataset:
             raise UserError(f"{files.place}: {LABELS_FILE} has no label for {len(missing):,} of its images: {shown}")
         of_image = [labels[name] for name in used]
         if len(set(folders)) > 1:
-            note = f"{files.place}: the classes are those of {LABELS_FILE}, not the sub-folders"
+            note = f"{files.place}: the classes come from {LABELS_FILE}, not the sub-folders"
             dataset = replace(dataset, notes=(*dataset.notes, note))
     names = class_names(set(of_image))
     numbers = {name: number for number, name in enumerate(names)}
@@ -117,11 +117,11 @@ def _packed_files(files: ImageFiles, request: Request) -> Dataset:
 
 
 def _notes(files: ImageFiles, values: Range | None, value_range: Range | None) -> tuple[str, ...]:
-    ignored = notes.left_out(files.left_out)
+    ignored = notes.count_by_reason(files.skipped)
     return tuple(
         f"{files.place}: {note}"
         for note in (
-            f"left out: {ignored}; blurdiff data {quoted(files.place)} --json lists them" if ignored else None,
+            f"skipped: {ignored}; blurdiff data {quoted(files.place)} --json lists them" if ignored else None,
             None if values is None else notes.depth(values, value_range),
         )
         if note

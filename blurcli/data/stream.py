@@ -1,4 +1,4 @@
-"""Streams of existing images: decoded when they are needed, in constant memory."""
+"""Streams of existing images: decoded on demand, in constant memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from blurcli.base.errors import UsageError, UserError, option
 from blurcli.base.parallel import ahead
 from blurcli.data.archives import open_images
-from blurcli.data.images import SIDEWAYS, Images, decode, opened, orientation, read_array_header, upright
-from blurcli.data.notes import left_out
+from blurcli.data.images import SIDEWAYS, Pixels, decode, opened, orientation, read_array_header, upright
+from blurcli.data.notes import count_by_reason
 
 _CHUNK = 64
 _CHUNK_BYTES = 1 << 26
@@ -36,17 +36,17 @@ class Stream:
         path: their location.
         count: number of images.
         shape: (C, H, W) of an image.
-        read: `read(indices)` gives the images of rising indices, in batches (B, C, H, W) uint8.
-        left_out: what is there but not read, counted by reason; None where nothing is.
+        read: `read(indices)` gives the images of ascending indices, in batches (B, C, H, W) uint8.
+        skipped: files that are not read, counted by reason; None if there are none.
     """
 
     path: Path
     count: int
     shape: tuple[int, int, int]
-    read: Callable[[Chosen], Iterator[Images]]
-    left_out: str | None = None
+    read: Callable[[Chosen], Iterator[Pixels]]
+    skipped: str | None = None
 
-    def batches(self, n: int) -> Iterator[Images]:
+    def batches(self, n: int) -> Iterator[Pixels]:
         """`n` of the images, evenly spaced, because files are often sorted by class."""
         return self.read(np.linspace(0, self.count - 1, n).astype(np.int64))
 
@@ -55,9 +55,9 @@ def open_stream(path: Path, channels: int, size: tuple[int, int] | None = None) 
     """The images of a folder, a .zip file or an .npz file.
 
     Args:
-        path: one of the three.
-        channels: 1 (gray) or 3 (color), to which image files are converted; an .npz file has its own.
-        size: (height, width), to which image files are resized and cropped; None for their own size, which must be the same.
+        path: the folder or file.
+        channels: image files are converted to 1 (gray) or 3 (color); an .npz file has its own.
+        size: image files are resized and cropped to this (height, width); None for their own size, which must be the same.
 
     Raises:
         UsageError: there are no images, images of several sizes, or an array of another kind.
@@ -69,7 +69,7 @@ def open_stream(path: Path, channels: int, size: tuple[int, int] | None = None) 
         count, shape = _array_header(path)
         return Stream(path, count, shape, partial(_read_array, path))
     with open_images(path) as files:
-        count, ignored = len(files.names), left_out(files.left_out)
+        count, ignored = len(files.names), count_by_reason(files.skipped)
     height, width = size or _common_size(path)
     return Stream(path, count, (channels, height, width), partial(_read_files, path, (channels, height, width)), ignored)
 
@@ -79,7 +79,7 @@ def _common_size(path: Path) -> tuple[int, int]:
     with open_images(path) as files:
         for name in files.names:
             with files.opening(name) as file, opened(file, str(files.place / name)) as image:
-                # Before decoding, formats differ in the size that they report for a rotated image.
+                # Before decoding, formats report different sizes for a rotated image.
                 width, height = (upright(image) if orientation(image) >= SIDEWAYS else image).size
                 sizes.setdefault((height, width), name)
             if len(sizes) > 1:
@@ -91,11 +91,11 @@ def _common_size(path: Path) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def _read_files(path: Path, shape: tuple[int, int, int], chosen: Chosen) -> Iterator[Images]:
+def _read_files(path: Path, shape: tuple[int, int, int], chosen: Chosen) -> Iterator[Pixels]:
     channels, height, width = shape
     with open_images(path) as files:
 
-        def decoded(name: str) -> Images:
+        def decoded(name: str) -> Pixels:
             return decode(files.read(name), f"{files.place / name}", height, width, channels)
 
         names = [files.names[i] for i in chosen]
@@ -148,7 +148,7 @@ def _member(path: Path) -> _Member:
     return _Member(names[0], shape)
 
 
-def _read_array(path: Path, chosen: Chosen) -> Iterator[Images]:
+def _read_array(path: Path, chosen: Chosen) -> Iterator[Pixels]:
     member = _member(path)
     image_shape = (*member.shape[1:], 1)[:3]
     image_bytes = int(np.prod(image_shape))

@@ -11,15 +11,15 @@ from blurcli.base.cache import cache_folder
 from blurcli.base.downloads import network_reason
 from blurcli.base.errors import UserError, one_line, option
 from blurcli.data.dataset import Dataset, Request
-from blurcli.data.images import Images, fit
+from blurcli.data.images import Pixels, fit
 from blurcli.data.packed_cache import digest_of, load_packed, pack
 
 TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
-"""The classes in `torchvision.datasets` by our names. Each has the arguments `root`, `train` and `download`."""
+"""The classes in `torchvision.datasets` by their names here. Each has the arguments `root`, `train` and `download`."""
 
 
 def load_torchvision(request: Request) -> Dataset:
-    """One of `TORCHVISION_DATASETS`, downloaded unless it is in the cache.
+    """Load one of `TORCHVISION_DATASETS`, downloaded unless it is in the cache.
 
     Raises:
         UsageError: the number of classes differs from the request.
@@ -60,7 +60,7 @@ def _original(request: Request) -> Any:
         ) from None
 
 
-def _decoded(request: Request) -> Iterator[Images]:
+def _decoded(request: Request) -> Iterator[Pixels]:
     channels, height, width = request.shape
     original = _original(request)
     for i in range(len(original)):

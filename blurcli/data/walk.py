@@ -1,4 +1,4 @@
-"""The files below a folder, through links, and what is left out of them."""
+"""The files below a folder, through links, and what is skipped."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ REPEATED = "linked twice"
 # Thumbnails and waste baskets of Synology's and QNAP's network drives; the resource forks that macOS adds to archives.
 _SYSTEM_FOLDERS = frozenset({"@eaDir", "@Recycle", "#recycle", "#snapshot", "@tmp", "__MACOSX"})
 
-LeftOut = dict[str, tuple[str, ...]]
-"""Names of what is not read, by the reason."""
+Skipped = dict[str, tuple[str, ...]]
+"""Names of files and folders that are not read, by reason."""
 
 
-def image_names(names: Iterable[str], left_out: LeftOut | None = None) -> tuple[tuple[str, ...], LeftOut]:
-    """The names of images among file names, in order; the others are added to `left_out`, by reason."""
-    images, others = [], {reason: list(known) for reason, known in (left_out or {}).items()}
+def image_names(names: Iterable[str], skipped: Skipped | None = None) -> tuple[tuple[str, ...], Skipped]:
+    """The names of images among file names, in order; the others are added to `skipped`, by reason."""
+    images, others = [], {reason: list(known) for reason, known in (skipped or {}).items()}
     for name in names:
         if name.rpartition("/")[2] in OF_SAMPLING:
             continue
@@ -52,19 +52,18 @@ def _not_entered(name: str) -> str | None:
     return HIDDEN if any(part.startswith(".") for part in parts) else None
 
 
-def walk(folder: Path) -> tuple[list[str], LeftOut]:
-    """The files below a folder, and what could not be entered, by reason.
+def walk(folder: Path) -> tuple[list[str], Skipped]:
+    """The files below a folder, and what is skipped, by reason.
 
-    Links are followed. Every folder is entered once, a real one rather than a link to it, so that cycles end; and a file to
-    which a link leads, too, is listed once. Hidden folders, those that systems keep for themselves, and those that blurdiff
-    made are not entered.
+    Links are followed. Every folder is entered once, preferably not by a link, so that cycles end; a file is listed once even
+    if links lead to it as well. Hidden folders, folders of operating systems and folders made by blurdiff are not entered.
 
     Returns:
         Names relative to `folder`, with slashes.
     """
     files: list[str] = []
     file_links: list[str] = []
-    left_out: dict[str, list[str]] = {}
+    skipped: dict[str, list[str]] = {}
     seen: set[tuple[int, int]] = set()
     cache = _cache()
     real, linked = deque([""]), deque[str]()
@@ -73,43 +72,43 @@ def walk(folder: Path) -> tuple[list[str], LeftOut]:
         try:
             identity = _identity(folder / relative)
             if identity in seen:
-                left_out.setdefault(REPEATED, []).append(relative)
+                skipped.setdefault(REPEATED, []).append(relative)
                 continue
             seen.add(identity)
             with os.scandir(folder / relative) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
-            left_out.setdefault(UNREADABLE, []).append(relative or ".")
+            skipped.setdefault(UNREADABLE, []).append(relative or ".")
             continue
-        # The named folder itself is read, whatever it is.
+        # The given folder itself is read in any case.
         if relative and (identity == cache or is_output_folder({entry.name for entry in entries})):
-            left_out.setdefault(OUTPUT, []).append(relative)
+            skipped.setdefault(OUTPUT, []).append(relative)
             continue
         for entry in entries:
             name = f"{relative}/{entry.name}" if relative else entry.name
             if entry.is_dir():
                 if reason := _not_entered(entry.name):
-                    left_out.setdefault(reason, []).append(name)
+                    skipped.setdefault(reason, []).append(name)
                 else:
                     (linked if entry.is_symlink() else real).append(name)
             elif entry.is_file():
                 (file_links if entry.is_symlink() else files).append(name)
-            else:  # a link to nothing, or a device
-                left_out.setdefault(UNREADABLE, []).append(name)
+            else:  # a broken link, or a device
+                skipped.setdefault(UNREADABLE, []).append(name)
     if file_links:
         known = {_identity(folder / name) for name in files}
         for name in file_links:
             identity = _identity(folder / name)
             if identity in known:
-                left_out.setdefault(REPEATED, []).append(name)
+                skipped.setdefault(REPEATED, []).append(name)
             else:
                 known.add(identity)
                 files.append(name)
-    return files, {reason: tuple(names) for reason, names in left_out.items()}
+    return files, {reason: tuple(names) for reason, names in skipped.items()}
 
 
 def _cache() -> tuple[int, int] | None:
-    """The cache, as some folder of a data set may be it."""
+    """The identity of the cache folder, which may be inside a data set; None if there is none."""
     with suppress(OSError, UserError):
         return _identity(cache_folder())
     return None

@@ -1,4 +1,4 @@
-"""Scores: images to features to distances from reference images, each with its whole protocol."""
+"""Scores: from images to features to distances from reference images, each with its complete protocol."""
 
 from blurcli.evaluate.environment import hardware, platform_versions, versions
 from blurcli.evaluate.features import Features, load_features
@@ -15,8 +15,8 @@ from blurcli.evaluate.records import (
     subject_of,
 )
 from blurcli.evaluate.reference import Reference, image_reference, published_reference
+from blurcli.evaluate.scored_images import ModelImages, ScoredImages, StoredImages, with_progress
 from blurcli.evaluate.scorer import Scorer
-from blurcli.evaluate.sources import ModelImages, ScoredImages, StoredImages, reported
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 from blurcli.evaluate.tables import ScoreTable, heading, score_tables, value_text
 
@@ -46,10 +46,10 @@ __all__ = [
     "published_reference",
     "record",
     "recorded",
-    "reported",
     "sampling_title",
     "score_tables",
     "subject_of",
     "value_text",
     "versions",
+    "with_progress",
 ]

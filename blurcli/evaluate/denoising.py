@@ -97,11 +97,12 @@ def denoising_errors(
 def losses(pipeline: Pipeline, measured: MeasuredImages, times: int) -> tuple[Tensor, Tensor]:
     """The loss per time and octave-spaced frequency band, without weights: (T,) and (T, bands).
 
-    Diffusion: the squared error of the noise. Heat dissipation: that of the less blurred image in units of the noise.
+    Diffusion: the squared error of the noise. Heat dissipation: the squared error of the less blurred image in units of the
+    noise.
 
     Args:
         pipeline: the model.
-        measured: the images, of which one batch is made.
+        measured: the images, as one batch.
         times: number of times.
 
     Raises:

@@ -14,7 +14,7 @@ SUBSETS, SUBSET_SIZE = 100, 1000  # kernel distance; clean-fid's values
 NEIGHBORS = 3  # precision and recall; the paper's value
 _CHUNK = 1000  # rows of a distance matrix at a time
 BANDS_PER_OCTAVE = 4
-# Variance of rounding images in [-1, 1] to 8 bits: a lower bound of their power, and positive, for the logarithm.
+# Variance of rounding images in [-1, 1] to 8 bits: a positive lower bound of their power, for the logarithm.
 _ROUNDING_VARIANCE = (2 / 255) ** 2 / 12
 
 
@@ -22,8 +22,8 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
     """Squared Frechet distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500), float64.
 
     `|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`. `tr sqrt(S1 S2)` is the sum of the square roots of the eigenvalues of
-    `A^T S2 A`, for any A with `A A^T = S1`. `A^T S2 A` is symmetric, so no square root of a general matrix is needed; and A has
-    one column per eigenvalue of S1 above rounding, so that fewer images than features cost less.
+    `A^T S2 A`, for any A with `A A^T = S1`. `A^T S2 A` is symmetric, so no square root of a general matrix is needed. A has one
+    column per eigenvalue of S1 above rounding, so fewer images than features cost less.
 
     Args:
         mean_1: mean m1, (D,).
@@ -52,7 +52,7 @@ def kernel_distance(ours: Tensor, reference: Tensor) -> tuple[float, float]:
     Returns:
         Mean and standard deviation over 100 random subsets of at most 1,000 images.
     """
-    # A large common offset is multiplied in float64: in the features' precision it would cost the digits of the rest.
+    # A large common offset is multiplied in float64: in the precision of the features it would cost digits.
     centre = reference.double().mean(0)
     ours, reference = ((features.double() - centre).to(features) for features in (ours, reference))
     size = min(len(ours), len(reference), SUBSET_SIZE)
@@ -104,7 +104,7 @@ def manifold_radii(features: Tensor) -> Tensor:
     """The distance of each row of features (N, D) from its third nearest neighbor, (N,); N > 3."""
     features = features - features.mean(0)  # a large common offset would cost digits
     chunks = torch.split(features, _CHUNK)
-    # The smallest distance is that of a row from itself.
+    # The smallest distance is from a row to itself.
     return torch.cat([torch.cdist(chunk, features).topk(NEIGHBORS + 1, largest=False).values[:, -1] for chunk in chunks])
 
 
@@ -124,8 +124,8 @@ def radial_spectrum(power: Tensor) -> tuple[Tensor, Bands]:
 def log_spectral_distance(ours: Tensor, reference: Tensor) -> float:
     """Root mean square, over frequency rings, of the natural logarithm of the ratio of two power spectra (H, W).
 
-    After Gray and Markel (1976). It measures missing or noisy detail, to which features hardly react: 0.1 is 10% too much
-    or too little power in every ring.
+    After Gray and Markel (1976). It measures missing or noisy detail, which features hardly show: 0.1 is 10% too much or too
+    little power in every ring.
     """
     ratio = torch.log(radial_spectrum(ours)[0] / radial_spectrum(reference)[0])
     return math.sqrt(float(ratio.square().mean()))

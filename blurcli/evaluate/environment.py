@@ -25,7 +25,7 @@ def platform_versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> str:
-    """The vendor's name of the processor behind a device; for a CPU also the number of cores that may be used."""
+    """The name of the processor of a device; for a CPU also the number of available cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":

@@ -27,10 +27,10 @@ class Features:
         prepare: images (B, C, H, W) uint8 on the CPU to the input of `embed`; called from several threads.
         embed: prepared images to features (B, D) float64 on the CPU.
         name: its name in messages.
-        key: identifies the network and its preprocessing; part of a score's protocol.
+        key: identifier of the network and its preprocessing, part of a score's protocol.
         mode: clean-fid's mode for Inception; None for other features.
         sha256: SHA-256 of the network's file, in hex; None without a file.
-        warning: what a reader of the score must know, or an empty string.
+        warning: a warning for readers of the score, or an empty string.
     """
 
     prepare: Callable[[Tensor], Tensor]
@@ -61,7 +61,7 @@ def load_features(
             Such a file is code, and is executed.
         mode: clean-fid's mode for `inception`: `clean`, `legacy_tensorflow` or `legacy_pytorch`.
         device: where networks run.
-        inception_file: Inception's file, or its folder; None to search it, and to download it if it is missing.
+        inception_file: Inception's file, or its folder; None to search for it, and to download it if it is missing.
         progress: receives the bytes of that download.
 
     Raises:
@@ -104,7 +104,7 @@ def _network_file(path: Path, device: torch.device) -> Features:
     exported = _is_exported(path)
     try:
         network = _load_exported(path, device) if exported else inception.load_torchscript(path, device)
-    except Exception as error:  # on damaged content the readers raise nearly anything
+    except Exception as error:  # damaged content raises nearly any type
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{option('features')} {path}: not a readable TorchScript or torch.export file ({reason})") from None
 

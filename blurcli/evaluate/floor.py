@@ -1,4 +1,4 @@
-"""The floor of a score: how far real images are from each other, at the same number of images."""
+"""The floor of a score: the distance between two sets of real images, at the same number of images."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from blurcli.base import files
 from blurcli.base.cache import cache_folder
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.reference import Reference
-from blurcli.evaluate.statistics import Moments
+from blurcli.evaluate.statistics import RunningMoments
 
 _VERSION = "1"  # of cached floors; raise it when their values change
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The distance of `n` reference images from all the others.
+    """The distance of `n` reference images from all others.
 
     Attributes:
         distance: squared Frechet distance.
-        n: number of images on the one side.
-        others: on the other.
+        n: number of images in the first set.
+        others: number of images in the second set.
     """
 
     distance: float
@@ -35,16 +35,17 @@ class Floor:
 def floor_of(reference: Reference, features_key: str, n: int) -> Floor | None:
     """The floor of a reference for scores of n images, measured once and cached.
 
-    Of the reference images whose features are stored, n are drawn at random, and their moments are compared with those of all
-    others; no image is read. A perfect model would score about that, for no sample is better than the images themselves.
+    n of the reference images with stored features are drawn at random, and their moments are compared with those of all others;
+    no image is read. A perfect model would have about this score.
 
     Args:
         reference: measured images.
         features_key: `Features.key` of the features.
-        n: number of images of the scores. Fewer are drawn where the reference has not twice as many, or stores fewer features.
+        n: number of images of the scores. Fewer are drawn if the reference has less than twice as many, or fewer stored
+            features.
 
     Returns:
-        None where there are no stored features (published statistics), or too few images for their number.
+        None if there are no stored features (published statistics), or too few images for the number of features.
     """
     statistics = reference.statistics
     if statistics.features is None:
@@ -60,10 +61,10 @@ def floor_of(reference: Reference, features_key: str, n: int) -> Floor | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     order = torch.randperm(len(statistics.features), generator=torch.Generator().manual_seed(0))
-    moments = Moments()
+    moments = RunningMoments()
     moments.add(statistics.features[order[:n]])
     mean, covariance = moments.finish()
-    # The moments of the others are what is left of the sums over all.
+    # The moments of the others follow from the sums over all images.
     count, others = statistics.count, statistics.count - n
     offset, other_offset = mean - statistics.mean, (mean - statistics.mean) * (-n / others)
     scatter = (count - 1) * statistics.covariance - (n - 1) * covariance

@@ -1,7 +1,7 @@
 """Inception as in clean-fid: its three modes, and the location of the network's file.
 
-Published FIDs are measured with TensorFlow's Inception of 2015. clean-fid reads it as TorchScript for the modes `clean` and
-`legacy_tensorflow`, and as a PyTorch state for `legacy_pytorch`.
+Published FIDs use TensorFlow's Inception of 2015. clean-fid has it as TorchScript for the modes `clean` and
+`legacy_tensorflow`, and as a PyTorch state dict for `legacy_pytorch`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ALTERNATIVE = f"score with {option('features')} pixels or {option('features')} 
 
 @dataclass(frozen=True)
 class _Published:
-    """A file as it is published."""
+    """A published file."""
 
     name: str
     sha256: str
@@ -47,7 +47,7 @@ def _published(mode: str) -> _Published:
 
 
 def is_published(mode: str, sha256: str) -> bool:
-    """Whether this is the hash of the network that published FIDs are measured with."""
+    """Whether a hash is that of the network of published FIDs."""
     return sha256 == _published(mode).sha256
 
 
@@ -55,7 +55,7 @@ def locate(mode: str, given: Path | None, progress: downloads.Progress) -> tuple
     """The file of the network, and its SHA-256 in hex.
 
     Searched in this order: `given` (a file, or its folder), the environment variable $BLURDIFF_INCEPTION (likewise, or the
-    http(s) address of a mirror), the cache, the location that clean-fid uses. A missing file is downloaded to the cache.
+    http(s) address of a mirror), the cache, clean-fid's location. A missing file is downloaded to the cache.
 
     Raises:
         UsageError: `given` or the variable names a missing file.
@@ -74,7 +74,7 @@ def locate(mode: str, given: Path | None, progress: downloads.Progress) -> tuple
     elsewhere = _clean_fid_path(mode)
     if elsewhere.is_file():
         digest = downloads.file_sha256(elsewhere)
-        # All users of a machine may be able to write there, and a network is code.
+        # Any user of the machine may be able to write there, and a network is code.
         if digest == published.sha256 or _is_ours(elsewhere):
             return elsewhere, digest
     url, sha256 = (mirror, None) if mirror is not None else (_address(mode), published.sha256)
@@ -108,7 +108,6 @@ def _address(mode: str) -> str:
 
 
 def _clean_fid_path(mode: str) -> Path:
-    """The location at which clean-fid stores the file."""
     if mode == "legacy_pytorch":
         return Path(torch.hub.get_dir()) / "checkpoints" / _STATE.name
     return Path("./" if platform.system() == "Windows" else "/tmp") / _TORCHSCRIPT.name
@@ -148,7 +147,7 @@ def load(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tens
 
 
 def _is_deep(network: Any, mode: str) -> bool:
-    """Whether the network consists of convolutions, as Inception does (94 of them); a stand-in does not."""
+    """Whether the network consists of convolutions, like Inception (94 of them), unlike a placeholder in tests."""
     if mode == "legacy_pytorch":
         return True
     graph = network.layers.inlined_graph
@@ -156,7 +155,7 @@ def _is_deep(network: Any, mode: str) -> bool:
 
 
 def _channels_last(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The network on images in channels-last order, which nearly halves its time on a CPU; unchanged where it fails on them."""
+    """The network on images in channels-last order, which nearly halves its time on a CPU; unchanged if that fails."""
 
     def reordered(x: Tensor) -> Tensor:
         return network(x.contiguous(memory_format=torch.channels_last))
@@ -164,14 +163,14 @@ def _channels_last(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Te
     try:
         with torch.inference_mode():
             reordered(torch.zeros(1, 3, _SIDE, _SIDE))
-    except RuntimeError:  # a script may rely on the order of memory
+    except RuntimeError:  # a script may rely on the memory layout
         return network
     return reordered
 
 
 def load_torchscript(path: Path, device: torch.device) -> Any:
     """The network of a TorchScript file, in evaluation mode."""
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PyTorch's advice to authors of such files
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # advice to authors of such files
         return torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
 
 
@@ -183,7 +182,7 @@ def _load_layers(path: Path, device: torch.device) -> Any:
 
 
 def _load_state(path: Path) -> nn.Module:
-    # The file is a pickle, and published only so: `weights_only` reads tensors from it and runs nothing.
+    # The file is a pickle, and published only in this form: `weights_only` reads tensors and runs no code.
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # about files of another kind, which fail below
         state = torch.load(path, map_location="cpu", weights_only=True)
     return pytorch_network(lambda network: network.load_state_dict(state))
@@ -213,7 +212,7 @@ def pytorch_network(initialize: Callable[[nn.Module], object]) -> nn.Module:
 
 
 def resize(images: Tensor, mode: str) -> Tensor:
-    """Images (B, C, H, W) uint8 as a mode's network takes them, float32 in 0..255; bit for bit clean-fid's pixels.
+    """Images (B, C, H, W) uint8, resized for the network of a mode, float32 in 0..255; bit for bit clean-fid's pixels.
 
     `clean` resizes with antialiasing (Parmar et al. 2022, arXiv 2104.11222), `legacy_pytorch` without. The network of
     `legacy_tensorflow` resizes by itself.

@@ -17,7 +17,7 @@ _LIKELIHOOD = ("by_levels", "reference_hash", "n", "steps", "calls", "seed")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of images, and the distances from which several metrics are taken.
+    """Two sets of images, with distances that several metrics share.
 
     Attributes:
         ours: statistics of the scored images.
@@ -35,7 +35,7 @@ class Comparison:
 
     @cached_property
     def kernel(self) -> tuple[float | None, float | None]:
-        """The kernel distance and its standard deviation; None where only moments are known."""
+        """The kernel distance and its standard deviation; None if only moments are known."""
         ours, reference = self.ours, self.reference
         if ours.features is None or reference.features is None:
             return None, None
@@ -43,7 +43,7 @@ class Comparison:
 
     @cached_property
     def precision_recall(self) -> tuple[float | None, float | None]:
-        """Precision and recall; None where only moments are known, or fewer than four images."""
+        """Precision and recall; None if only moments are known, or for fewer than four images."""
         ours, reference = self.ours, self.reference
         if ours.features is None or ours.radii is None or reference.features is None or reference.radii is None:
             return None, None
@@ -51,7 +51,7 @@ class Comparison:
 
     @property
     def log_spectral(self) -> float | None:
-        """The log-spectral distance; None where a spectrum is unknown, or the sizes differ."""
+        """The log-spectral distance; None if a spectrum is unknown, or the sizes differ."""
         ours, reference = self.ours.power, self.reference.power
         if ours is None or reference is None or ours.shape != reference.shape:
             return None
@@ -64,11 +64,11 @@ class Metric:
 
     Attributes:
         name: its key in a score.
-        title: its name in tables; empty if it is recorded only.
-        compute: the value; None where the statistics do not allow it. None instead of a function: not computed from statistics.
+        title: its name in tables; empty if it is only recorded.
+        compute: gives the value, or None if the statistics do not allow it; None for a metric not computed from statistics.
         inception: True: only in Inception's features; False: only in others; None: in any.
         higher_is_better: the direction in which tables are sorted.
-        protocol: keys that must agree for two scores to be ranked by this metric; empty: nothing is ranked by it.
+        protocol: keys that must agree for two scores to be ranked by this metric; empty: it does not rank.
     """
 
     name: str

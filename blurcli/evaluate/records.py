@@ -1,4 +1,4 @@
-"""evaluations.jsonl: one line per score with its protocol; which scores are of the same thing, and which are comparable."""
+"""evaluations.jsonl: one line per score with its protocol; scores grouped by subject and by protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUBJECT = (
     *("weights_sha256", "step", *SAMPLING, *_EXECUTION, "features", "reference_hash", "size", "n", "calls"),
     *("damage", *_RESTORATION),
 )
-# In effect where a score has no such key.
+# The values for missing keys of a score.
 _NEUTRAL: Score = {one.name: one.neutral for one in SAMPLING_OPTIONS} | {"calibrated": False, "final": "noisy"}
 _LABELS = ("run", "name", "samples", "weights")
 _ROW_KEYS = (*_LABELS, "weights_sha256", "step", *SAMPLING, *_EXECUTION, *_RESTORATION)
@@ -37,9 +37,9 @@ class Group:
 
     Attributes:
         metric: name of the metric by which they are ranked.
-        protocol: what they share, and the `reference` as one of them names it.
+        protocol: the shared keys, and the name of the `reference`.
         rows: one per subject, the best first: its labels and settings, the mean of every metric over its seeds, `std` of the
-            ranking metric (None for one seed), `min`, `max`, and `seeds`, their number.
+            ranking metric (None for one seed), `min`, `max`, and the number of `seeds`.
         scores: for each row, the scores behind it, one per seed.
     """
 
@@ -49,7 +49,7 @@ class Group:
     scores: list[list[Score]]
 
     def title(self, row: Score) -> str:
-        """`sampling_title` of a row, with the precision of the network only where rows differ in it."""
+        """`sampling_title` of a row, with the precision of the network only if rows differ in it."""
         found = {other.get("network_precision") for other in self.rows}
         return sampling_title(row, {"network_precision": found.pop() if len(found) == 1 else None})
 
@@ -64,7 +64,7 @@ def record(path: Path, score: Score) -> None:
 
 
 def recorded(path: Path) -> list[Score]:
-    """The scores in an evaluations.jsonl, oldest first; none where the file is missing. Truncated lines are skipped."""
+    """The scores in an evaluations.jsonl, oldest first; none if the file is missing. Truncated lines are skipped."""
     return files.json_lines(path)
 
 
@@ -107,7 +107,7 @@ def sampling_title(score: Score, usual: Score | None = None) -> str:
 
 
 def comparable(scores: Iterable[Score]) -> list[Group]:
-    """Scores in groups of one protocol each, ranked within their group."""
+    """Scores grouped by protocol, and ranked within each group."""
     groups: dict[tuple[Metric, str], list[Score]] = {}
     for score in scores:
         for metric in RANKING:
@@ -130,7 +130,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def _setting(score: Score, key: str) -> Any:
-    """A value in one spelling: 1 as 1.0, and the neutral value for a missing key."""
+    """A value in normalized form: 1 as 1.0, and the neutral value for a missing key."""
     value = score.get(key)
     if value is None:
         value = _NEUTRAL.get(key)
@@ -144,14 +144,14 @@ def _source(score: Score) -> Any:
 
 
 def _protocol_value(score: Score, key: str) -> Any:
-    """A value that decides whether scores are comparable; a bound of levels, which has a delta, is not one over time."""
+    """A value that decides whether scores are comparable; a bound over levels (it has a delta) differs from one over time."""
     return score.get("delta") is not None if key == "by_levels" else score.get(key)
 
 
 def _rows(metric: Metric, scores: list[Score]) -> tuple[list[Score], list[list[Score]]]:
     subjects: dict[str, dict[str, Score]] = {}
     for score in scores:
-        # Of repeated scores the last one counts.
+        # The last of repeated scores counts.
         subjects.setdefault(subject_of(score), {})[json.dumps(score.get("seed"))] = score
     members = [list(by_seed.values()) for by_seed in subjects.values()]
     rows = [_row(metric.name, own) for own in members]

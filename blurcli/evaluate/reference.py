@@ -1,4 +1,4 @@
-"""Reference statistics: of a dataset, measured once and cached, or as clean-fid publishes them."""
+"""Reference statistics: measured on a dataset and cached, or published by clean-fid."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PUBLISHED_URL = "https://www.cs.cmu.edu/~clean-fid/stats/"
 
 @dataclass(frozen=True)
 class Reference:
-    """The images with which others are compared.
+    """The images that others are compared with.
 
     Attributes:
         name: their name in messages.
-        hash: of the data, or of the published file.
-        statistics: of the images; its count is 0 where their number is unknown.
-        split: `train`, `test`, or another name that a publisher uses.
+        hash: hash of the data, or of the published file.
+        statistics: of the images; the count is 0 if their number is unknown.
+        split: `train`, `test`, or another name of the publisher.
     """
 
     name: str
@@ -71,7 +71,7 @@ def image_reference(dataset: Dataset, split: str, features: Features, on_batch: 
 
 
 def published_reference(name: str, features: Features, height: int, split: str, progress: downloads.Progress) -> Reference:
-    """Published statistics of clean-fid: mean and covariance, enough for the FID and no other metric.
+    """Published statistics of clean-fid: mean and covariance, which only the FID needs.
 
     Args:
         name: `cleanfid:NAME[:SIZE[:SPLIT]]`.

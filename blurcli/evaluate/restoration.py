@@ -1,4 +1,4 @@
-"""How well photos are restored: degraded with a fixed seed, restored, and compared with what they were."""
+"""Quality of restoration: photos are degraded with a fixed seed, restored, and compared with the originals."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _WITHIN = 0.95  # quantile of the upper end of the central 90%
 
 
 @dataclass(frozen=True)
-class Comparisons:
-    """What restored images have in common with the undamaged ones.
+class RestorationQuality:
+    """Restored images, compared with the undamaged ones.
 
     Attributes:
         psnr: mean over the images, in dB.
         ssim: likewise.
-        psnr_given: of the damaged images; None where they have another size.
-        coverage: share of the pixels that lie where 90% of further draws would; None for one draw.
+        psnr_given: of the damaged images; None if they have another size.
+        coverage: share of the pixels within the central 90% of further draws; None for one draw.
         correlation: of the spread of the draws and the error of their mean, over all pixels; None for one draw.
         restored: the restored images, (N, C, H, W) uint8.
     """
@@ -42,7 +42,7 @@ class Comparisons:
 
 def compare(
     restorer: Restorer, images: Sequence[NDArray[np.uint8]], options: RestoreOptions, progress: Callable[[int], None]
-) -> Comparisons:
+) -> RestorationQuality:
     """Damage images, restore them, and compare.
 
     The noise of image i, and the draws of its restoration, have the seed `options.seed + i`.
@@ -50,7 +50,7 @@ def compare(
     Args:
         restorer: the model.
         images: (C, H, W) each.
-        options: the damage, which the restorer is told, and how it restores; of several draws the mean is scored.
+        options: the damage, which is known to the restorer, and how it restores; the mean of several draws is scored.
         progress: receives the number of images done.
 
     Raises:
@@ -70,7 +70,7 @@ def compare(
             before.append(psnr(given, truth))
         if len(found.draws) > 1:
             count = len(found.draws)
-            # Student's t, because so few draws know their own spread badly; and their mean has an error, too.
+            # Student's t, because the spread of a few draws is uncertain; their mean has an error as well.
             width = student.ppf(_WITHIN, count - 1) * (1 + 1 / count) ** 0.5 * found.draws.std(0, ddof=1)
             inside.append(float(np.mean(np.abs(truth.pixels - found.draws.mean(0)) <= width)))
             spreads.append(found.spread.ravel())
@@ -78,7 +78,7 @@ def compare(
         restored.append(np.rint(result.pixels).clip(0, 255).astype(np.uint8))
         progress(i + 1)
     correlation = float(np.corrcoef(np.concatenate(spreads), np.concatenate(errors))[0, 1]) if spreads else None
-    return Comparisons(
+    return RestorationQuality(
         fmean(quality),
         fmean(structure),
         fmean(before) if before else None,
@@ -89,11 +89,11 @@ def compare(
 
 
 def degrade(photo: Photo, options: RestoreOptions, seed: int) -> Photo:
-    """A photo as a camera with this blur and noise gives it, rounded to 8 bits.
+    """Degrade a photo: apply blur and noise, and round to 8 bits.
 
     Args:
-        photo: the undamaged photo; with `enlarge`, rows and columns beyond whole boxes are left out.
-        options: what is given in them is done.
+        photo: the undamaged photo; with `enlarge`, rows and columns beyond whole boxes are dropped.
+        options: the damage; unknown damage counts as none.
         seed: of the noise.
     """
     height, width = (side - side % options.enlarge for side in photo.pixels.shape[1:])
@@ -104,7 +104,7 @@ def degrade(photo: Photo, options: RestoreOptions, seed: int) -> Photo:
 
 
 def psnr(one: Photo, other: Photo) -> float:
-    """Peak signal-to-noise ratio in dB: all pixels and channels, rounded to 8 bits, of a range of 255."""
+    """Peak signal-to-noise ratio in dB over all pixels and channels, rounded to 8 bits, with a range of 255."""
     a, b = (np.rint(photo.pixels).clip(0, 255) for photo in (one, other))
     return float(10 * np.log10(255**2 / max(float(((a - b) ** 2).mean()), 1e-12)))
 

@@ -1,4 +1,4 @@
-"""Scores: images, features and a reference to one line of evaluations.jsonl."""
+"""From images, features and a reference to a score, one line of evaluations.jsonl."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from blurcli.evaluate.features import Features
 from blurcli.evaluate.floor import floor_of
 from blurcli.evaluate.metrics import Comparison, Metric, metrics_in
 from blurcli.evaluate.reference import Reference
-from blurcli.evaluate.sources import ScoredImages
+from blurcli.evaluate.scored_images import ScoredImages
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores images by features and a reference.
+    """Scores images with features against a reference.
 
     Attributes:
         features: the feature extractor.
-        reference: the images with which others are compared.
+        reference: the images that others are compared with.
         device: where networks run.
     """
 
@@ -65,8 +65,8 @@ class Scorer:
 
         Args:
             count: number of images to be scored.
-            key: the option or key of this number, for the message.
-            alternative: what the user can do besides using more images, for the message.
+            key: the option or key for the number of images, for the message.
+            alternative: an alternative to more images, for the message.
 
         Raises:
             UsageError: there are at most as many images as features.
@@ -81,7 +81,7 @@ class Scorer:
                 )
 
     def score(self, images: ScoredImages, on_batch: Callable[[int], None], **labels: str) -> dict[str, Any]:
-        """The score of images, with the whole protocol.
+        """The score of images, with the complete protocol.
 
         Args:
             images: the images.
@@ -113,5 +113,5 @@ class Scorer:
 
 
 def _rounded(power: Tensor | None) -> list[float] | None:
-    """The radial power spectrum, in the digits that a plot needs."""
+    """The radial power spectrum, rounded to the digits that a plot needs."""
     return None if power is None else [float(f"{value:.4g}") for value in distances.radial_spectrum(power)[0].tolist()]

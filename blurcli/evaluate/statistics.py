@@ -1,4 +1,4 @@
-"""Statistics of a set of images, in one pass and in memory that does not grow with their number."""
+"""Statistics of a set of images, in one pass and in constant memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from blurcli.base import files
@@ -20,10 +19,9 @@ from blurcli.base.errors import UserError, option
 from blurcli.base.parallel import ahead
 from blurcli.base.threads import own_cores
 from blurcli.core.dct import dct2
+from blurcli.data.images import Pixels
 from blurcli.evaluate.distances import NEIGHBORS, manifold_radii
 from blurcli.evaluate.features import Features
-
-Images = NDArray[np.uint8]
 
 BATCH = 64
 _BATCH_BYTES = 1 << 26
@@ -36,13 +34,13 @@ class Statistics:
     """Statistics of N images with D features each.
 
     Attributes:
-        count: N; 0 where it is unknown.
+        count: N; 0 if it is unknown.
         mean: mean of the features, (D,) float64.
         covariance: unbiased covariance of the features, (D, D) float64.
-        features: features of at most 10,000 images, evenly spaced, (K, D) float32; None where only moments are known.
+        features: features of at most 10,000 images, evenly spaced, (K, D) float32; None if only moments are known.
         radii: `manifold_radii` of these features, (K,) float32; None for fewer than four.
-        power: mean squared DCT coefficient, over channels, of the images in [-1, 1], (H, W) float64; None where only moments
-            are known.
+        power: mean squared DCT coefficient, over channels, of the images in [-1, 1], (H, W) float64; None if only moments are
+            known.
 
     Raises:
         ValueError: shapes that disagree, or a number that is not finite.
@@ -73,7 +71,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> Statistics | None:
-        """The statistics that `save` wrote; None where the file is missing or damaged."""
+        """The statistics that `save` wrote; None if the file is missing or damaged."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != "count"}
@@ -82,7 +80,7 @@ class Statistics:
             return None
 
 
-class Moments:
+class RunningMoments:
     """Mean and covariance of features, from running sums in float64.
 
     The mean of the first batch is subtracted before squaring, so that a large common offset costs no digits.
@@ -133,14 +131,14 @@ def measure(
         count: number of images, over all processes.
         features: the feature extractor.
         on_batch: receives the number of images done.
-        distributed: the processes that share the work; all but the main one `contribute`.
-        size: for several processes, the images of every batch but the last, a multiple of `part_size`.
+        distributed: the processes that share the work; all but the main process `contribute`.
+        size: with several processes, images of every batch but the last, a multiple of `part_size`.
 
     Raises:
         UserError: features that are not finite.
         ValueError: `batches` do not have `count` images.
     """
-    moments = Moments()
+    moments = RunningMoments()
     wanted = torch.zeros(count, dtype=torch.bool)
     wanted[torch.from_numpy(np.linspace(0, count - 1, min(count, KEPT)).astype(np.int64))] = True
     kept, filled = torch.empty(0), 0
@@ -186,7 +184,7 @@ def _parts(batches: Iterable[Tensor], features: Features) -> Iterator[Part]:
 
 
 def _gathered(own: Iterator[Part], count: int, distributed: DistributedContext, size: int) -> Iterator[Part]:
-    """The parts of all processes in the order of the images, so that sums equal those of one process to the last bit."""
+    """The parts of all processes in the order of the images, so that sums equal those of one process bit for bit."""
     part = 0
     embedded = power = torch.empty(0)
     for number, first in enumerate(range(0, count, size)):
@@ -202,7 +200,7 @@ def _gathered(own: Iterator[Part], count: int, distributed: DistributedContext, 
             yield embedded, power
 
 
-def array_batches(images: Images) -> Iterator[Tensor]:
+def array_batches(images: Pixels) -> Iterator[Tensor]:
     """The batches of an array (N, C, H, W) uint8."""
     for first in range(0, len(images), BATCH):
         yield torch.from_numpy(np.array(images[first : first + BATCH]))
@@ -214,7 +212,7 @@ def _power(images: Tensor) -> Tensor:
 
 
 def _rebatched(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images in parts of a fixed size: the last digits of a sum depend on its grouping."""
+    """The same images in parts of a fixed size, because the last digits of a sum depend on its grouping."""
     waiting = torch.empty(0)
     for batch in batches:
         waiting = torch.cat([waiting, batch]) if len(waiting) else batch

@@ -1,4 +1,4 @@
-"""Scores as tables for people: one per protocol, with all that was recorded of it."""
+"""Scores as readable tables, one per protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from blurcli.core.sampling_options import SAMPLING_OPTIONS
 from blurcli.evaluate.metrics import TITLES
 from blurcli.evaluate.records import Group, Score, comparable, is_number
 
-# Keys of a score with their titles, in the order of the columns; those with one value in all rows are named once.
+# Keys of a score with their titles, in the order of the columns; keys with one value in all rows are shown once.
 _SUBJECT = {"samples": "samples", "step": "step"}
 _SETTINGS = {
     **{one.name: one.title for one in SAMPLING_OPTIONS},
@@ -40,7 +40,7 @@ _PROTOCOL = {
     "time": "time",
 }
 _ALWAYS = ("step", "sampler", "steps", "final", "seed")  # columns even where all rows agree
-_MOST_VALUES = 8  # of one row, such as seeds
+_MOST_VALUES = 8  # per row, such as seeds
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class ScoreTable:
     """Scores of one protocol.
 
     Attributes:
-        heading: what was measured, and against what.
-        shared: names and values that hold for all rows.
+        heading: the metric, the number of images and the reference.
+        shared: names and values that are the same for all rows.
         columns: titles of the columns.
         rows: one per subject, the best first; means over seeds.
     """
@@ -61,11 +61,11 @@ class ScoreTable:
 
 
 def heading(group: Group, shown: Callable[[str], str] = str) -> str:
-    """What was measured, and against what.
+    """The metric, its protocol, the number of images and the reference.
 
     Args:
         group: the scores.
-        shown: the name of the reference, which can be a path, as it is to be shown.
+        shown: converts the name of the reference, which can be a path, for display.
     """
     protocol = group.protocol
     if "damage" in protocol:
@@ -81,7 +81,7 @@ def heading(group: Group, shown: Callable[[str], str] = str) -> str:
 
 
 def value_text(value: object) -> str:
-    """A value of a score in a table."""
+    """A value of a score, for a table."""
     if value is None:
         return ""
     if not isinstance(value, float):
@@ -94,7 +94,7 @@ def score_tables(scores: Iterable[Score], shown: Callable[[str], str] = str) -> 
 
     Args:
         scores: lines of evaluations.jsonl.
-        shown: a path of images as it is to be shown.
+        shown: converts a path of images for display.
     """
     tables = []
     for group in comparable(scores):

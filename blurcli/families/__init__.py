@@ -1,4 +1,4 @@
-"""Families of processes: the only code that knows one kind of process from another.
+"""Families of processes: the only code that distinguishes the kinds of processes.
 
 To add a family, write a module with subclasses of `Family` and `FamilyModel`, enter it in `FAMILIES`, and describe its keys in
 `config/processes.py`.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blurcli.families.base import (
-    Batch,
+    FROM_NOISE,
     Family,
     FamilyModel,
     LikelihoodConfig,
     ModelData,
-    Photo,
+    Start,
 )
 from blurcli.families.blurring import BlurringFamily
 from blurcli.families.heat import HeatFamily
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
-    "Batch",
+    "FROM_NOISE",
     "Family",
     "FamilyModel",
     "LikelihoodConfig",
     "ModelData",
-    "Photo",
+    "Start",
     "family_of",
 ]
 

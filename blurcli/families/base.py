@@ -1,4 +1,4 @@
-"""What a family of processes answers, for training, sampling, likelihood and files."""
+"""The interface of a family of processes, for training, sampling, likelihood and files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from blurcli.base.errors import OptionError, UsageError, did_you_mean, option
 from blurcli.core.colors import ModelSpace
 from blurcli.core.denoiser import Denoiser, Network, Trainable
-from blurcli.core.likelihood import Bound, Draws
+from blurcli.core.likelihood import Bound
 from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
 from blurcli.core.plans import Plan
 from blurcli.core.process import Process
-from blurcli.core.rng import Noises
+from blurcli.core.rng import ImageNoise, NoiseSource
 from blurcli.core.samplers import DEFAULT_FINAL, FINALS, SAMPLERS, names_for, takers_of
 from blurcli.core.sampling import Observer
 from blurcli.core.sampling_options import METHOD_OPTIONS, SamplingConfig, SamplingRequest
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LikelihoodConfig:
-    """Which likelihood bound is estimated, and how.
+    """Options of the likelihood bound.
 
     Attributes:
         calls: network calls per image, at least 1.
-        steps: bound of so many steps of the ancestral sampler; None for continuous time or a fixed number of levels.
+        steps: bound for this number of ancestral steps; None for continuous time or a fixed number of levels.
         delta: noise of heat dissipation's steps, for images in [0, 1]; None for other families.
     """
 
@@ -47,7 +47,7 @@ class LikelihoodConfig:
 
 @dataclass(frozen=True)
 class ModelData:
-    """What a trained model needs besides its network.
+    """The data of a trained model besides its network.
 
     Attributes:
         moments: of the training data.
@@ -60,11 +60,11 @@ class ModelData:
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def taken_from(cls, tensors: dict[str, Tensor], extras: Sequence[str], config: Config) -> ModelData:
-        """The inverse of `tensors`: takes its own out of all tensors of a file, with the family's own of these names.
+    def from_tensors(cls, tensors: dict[str, Tensor], extras: Sequence[str], config: Config) -> ModelData:
+        """The inverse of `tensors`: pops its tensors from all tensors of a file; `extras` are the names of the family's own.
 
         Raises:
-            KeyError: a tensor is missing; only models of published objectives do without moments.
+            KeyError: a tensor is missing; only models of published objectives may have no moments.
         """
         data = config.data
         if OBJECTIVES[config.objective].published and not {"spectrum", "mean"} & tensors.keys():
@@ -75,42 +75,31 @@ class ModelData:
         return cls(moments, tensors.pop("gain", None), {name: tensors.pop(name) for name in extras})
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it, by the names in a weights file."""
+        """All tensors, by their names in a weights file."""
         measured = {"spectrum": self.moments.second_moment, "mean": self.moments.mean} if self.moments.measured else {}
         optional = {"gain": self.gain, "opponent": self.moments.opponent_spectrum, **self.extras}
         return measured | {name: tensor for name, tensor in optional.items() if tensor is not None}
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An image to start from, instead of noise.
+class Start:
+    """What sampling starts from: noise, or an image that is diffused to a time.
 
     Attributes:
-        image: (C, H, W) in [-1, 1] in model space, or one per image to be made, (B, C, H, W).
-        strength: the time in (0, 1] to which it is diffused; at 1 next to nothing of it remains.
-        blurred: whether it already has the blur of that time.
+        image: (C, H, W) uint8, or one per image to be made, (B, C, H, W); None for noise.
+        strength: the time in (0, 1] to which the image is diffused; at 1 almost nothing of it remains.
+        blurred: whether the image already has the blur of that time.
+        noise: `noise(indices)` is the source of noise for these images; its first noise is what they start from. None for
+            one random stream per image.
     """
 
-    image: Tensor
-    strength: float
+    image: NDArray[np.uint8] | None = None
+    strength: float = 1.0
     blurred: bool = False
+    noise: Callable[[Sequence[int]], NoiseSource] | None = None
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One batch of images to be sampled.
-
-    Attributes:
-        like: an empty tensor (B, C, H, W) that gives shape, dtype and device.
-        noise: the source of noise; its first draw is the start.
-        conditions: keyword arguments of the network.
-        photo: the image to start from; None for noise.
-    """
-
-    like: Tensor
-    noise: Noises
-    conditions: dict[str, Any]
-    photo: Photo | None = None
+FROM_NOISE = Start()
 
 
 class FamilyModel(ABC):
@@ -137,39 +126,50 @@ class FamilyModel(ABC):
         """Check that the moments of the training data are known.
 
         Raises:
-            UsageError: they are not: the model was imported without its training images.
+            UsageError: the model was imported without its training images.
         """
         if not self.data.moments.measured:
             known = ", ".join(name for name in self.family.samplers if not SAMPLERS[name].whitened)
             raise UsageError(
-                "this model was imported without its training images, whose spectrum is needed here: import it again with "
+                "this model was imported without its training images, and their spectrum is needed: import it again with "
                 f"{option('data')}, or sample with {option('sampler')} {known}"
             )
 
     @property
     @abstractmethod
     def denoiser(self) -> Denoiser:
-        """`x_hat = denoiser(z, t, **conditions)`, calibrated where the model has a gain.
+        """`x_hat = denoiser(z, t, **conditions)`, calibrated if the model has a gain.
 
         Raises:
             UsageError: the objective has no estimate of the clean image.
         """
 
     @abstractmethod
-    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
-        """Times and coefficients of a run, the same for all of its batches."""
+    def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
+        """Times and coefficients of a run, shared by all its batches."""
 
     @abstractmethod
-    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
-        """The images of one batch, (B, C, H, W) in model space, about [-1, 1]."""
+    def sample(
+        self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
+    ) -> Tensor:
+        """The images of one batch, (B, C, H, W) in model space, about [-1, 1].
+
+        Args:
+            plan: from `plan`.
+            start: what sampling starts from.
+            noise: the source of noise of this batch.
+            like: an empty tensor (B, C, H, W), which gives shape, dtype and device.
+            conditions: keyword arguments of the network.
+            on_step: receives (i, t, z, x_hat) per step.
+        """
 
     @abstractmethod
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
+    def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
         """The likelihood bound per image.
 
         Args:
             x: images (B, C, H, W) in model space.
-            draws: randomness per image.
+            noise: one random stream per image.
             likelihood: as resolved by `Family.resolve_likelihood`.
             conditions: keyword arguments of the network.
         """
@@ -185,11 +185,17 @@ class FamilyModel(ABC):
             conditions: keyword arguments of the network.
         """
 
-    def _diffuse(self, photo: Photo, eps: Tensor) -> Tensor:
-        x = photo.image.expand_as(eps)
-        t = torch.full((len(eps),), photo.strength, device=eps.device)
+    def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
+        """Images (..., C, H, W) uint8 in model space, on the device of the moments."""
+        x = torch.from_numpy(np.array(images)).to(self.mean.device).float() / 127.5 - 1
+        return self.data.moments.to_model_space(x)
+
+    def _diffuse(self, start: Start, time: float, eps: Tensor) -> Tensor:
+        assert start.image is not None
+        x = self.to_model_space(start.image).expand_as(eps)
+        t = torch.full((len(eps),), time, device=eps.device)
         process = self.family.process
-        return process.add_noise(x, t, eps) if photo.blurred else process.diffuse(x, t, eps)
+        return process.add_noise(x, t, eps) if start.blurred else process.diffuse(x, t, eps)
 
 
 class Family(ABC):
@@ -203,9 +209,9 @@ class Family(ABC):
         process: the process.
         objective: what the network predicts.
         starts_from_images: whether sampling starts from blurred images instead of noise.
-        ends_noisy: whether its process leaves noise in the images, which a sampler can leave out.
-        published_times: the number by which published implementations count time from 0 to 1.
-        extra_tensors: names, in a weights file, of what it carries besides network, moments and gain.
+        ends_noisy: whether its process leaves noise in the images, which a sampler can remove.
+        published_times: number of time steps of published implementations.
+        extra_tensors: names of its tensors in a weights file besides network, moments and gain.
     """
 
     name: ClassVar[str]
@@ -224,7 +230,7 @@ class Family(ABC):
 
     def _process_options(self) -> dict[str, Any]:
         """The keys of `process` that are set, without its kind."""
-        # vars: an exported pipeline has plain objects in place of pydantic's
+        # vars: an exported pipeline has plain objects instead of pydantic's
         return {name: value for name, value in vars(self.config.process).items() if name != "kind" and value is not None}
 
     def noise_in_model_space(self, noise: float) -> float:
@@ -254,7 +260,7 @@ class Family(ABC):
         return {}
 
     def resolve_sampling(self, request: SamplingRequest, guide: str | None = None) -> SamplingConfig:
-        """How to sample, with the preset's value for everything that is None, checked.
+        """Resolve and check sampling options: the preset's value for each that is None.
 
         Args:
             request: what is wanted; its classes and guidance are checked before.
@@ -283,7 +289,7 @@ class Family(ABC):
         """Check sampler and options against this family.
 
         Raises:
-            OptionError: the sampler is for another family, or has no such option, or a value does not fit the model.
+            OptionError: the sampler is for another family, lacks an option, or a value does not fit the model.
         """
         if sampling.final is not None and not self.ends_noisy:
             raise OptionError("final", sampling.final, f"the last step of the family {self.name} adds no noise; leave it out")
@@ -292,7 +298,7 @@ class Family(ABC):
         known = self.samplers
         if sampling.sampler not in known:
             hint = did_you_mean(sampling.sampler, known)
-            kind = "distilled" if self.objective.ends_path else f"of the family {self.name}"
+            kind = "distilled" if self.objective.predicts_endpoint else f"of the family {self.name}"
             reason = f"this model is {kind}: use {', '.join(known)}{hint}"
             raise OptionError("sampler", sampling.sampler, reason)
         for one in METHOD_OPTIONS:
@@ -304,29 +310,29 @@ class Family(ABC):
     @property
     def samplers(self) -> tuple[str, ...]:
         """Names of the samplers for models of this configuration, the default first."""
-        return names_for(self.name, self.objective.ends_path)
+        return names_for(self.name, self.objective.predicts_endpoint)
 
     @abstractmethod
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
-        """Fill in what is left open.
+        """Fill in the open options.
 
         Raises:
-            OptionError: an option that is for another family, or a value that has no bound.
+            OptionError: an option is for another family, or its value has no bound.
         """
 
     @abstractmethod
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
-        """The bound in a few words."""
+        """A short description of the bound."""
 
     @abstractmethod
     def describe_process(self) -> str:
-        """What the process does to an image over time, in a sentence without a full stop."""
+        """A description of the process over time, as a sentence without a full stop."""
 
     def require_image_objective(self) -> None:
         """Check that the network estimates the clean image.
 
         Raises:
-            UsageError: it does not.
+            UsageError: it predicts the next, less blurred image.
         """
         if not self.objective.predicts_image:
             raise UsageError(
@@ -344,13 +350,13 @@ class Family(ABC):
         self.require_mean_estimate()
 
     def require_mean_estimate(self) -> None:
-        """Check that the network's estimate is the mean of the images behind a state.
+        """Check that the network predicts the posterior mean E[x given z_t].
 
         Raises:
-            UsageError: it is one image.
+            UsageError: it predicts the ODE endpoint.
         """
-        if self.objective.ends_path:
+        if self.objective.predicts_endpoint:
             raise UsageError(
-                "this model is distilled: it estimates one image behind a state and not their mean, as is needed here; use the "
-                "model that it was distilled from (its weights are teacher.safetensors in the run folder)"
+                "this model is distilled: it predicts the ODE endpoint, and the posterior mean is needed; use the model that "
+                "it was distilled from (its weights are teacher.safetensors in the run folder)"
             )

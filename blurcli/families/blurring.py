@@ -13,15 +13,16 @@ from blurcli.base.errors import OptionError
 from blurcli.core.blur_schedules import BLUR_SCHEDULES
 from blurcli.core.calibration import CalibratedDenoiser, measure_errors
 from blurcli.core.denoiser import Denoiser, Network
-from blurcli.core.likelihood import Bound, Draws, variational_bound
+from blurcli.core.likelihood import Bound, variational_bound
 from blurcli.core.moments import DataMoments, reference_gaussian
 from blurcli.core.plans import Plan, make_plan
 from blurcli.core.process import BlurringDiffusion
+from blurcli.core.rng import ImageNoise, NoiseSource
 from blurcli.core.samplers import DEFAULT_FINAL, SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.sampling_options import SamplingConfig
 from blurcli.core.whitened import WhitenedSpace
-from blurcli.families.base import Batch, Family, FamilyModel, LikelihoodConfig, ModelData, Photo
+from blurcli.families.base import Family, FamilyModel, LikelihoodConfig, ModelData, Start
 
 _TIME_CELLS = 512  # between which training times are interpolated
 _SHOWN_TIMES = (0.25, 0.5, 0.75, 1.0)
@@ -32,7 +33,6 @@ class BlurringModel(FamilyModel):
 
     @cached_property
     def denoiser(self) -> Denoiser:
-        """See `FamilyModel.denoiser`."""
         denoiser: Denoiser = self.trainable  # type: ignore[assignment]  # every objective of this family is one
         if self.data.gain is None:
             return denoiser
@@ -44,25 +44,24 @@ class BlurringModel(FamilyModel):
         self.require_moments()
         return whitened_space_of(self.family, self.data.moments)
 
-    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
-        """See `FamilyModel.plan`."""
+    def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
         method = SAMPLERS[sampling.sampler]
         sampler = method(**sampling.method_options)
-        start = None if photo is None else photo.strength
+        time = None if start.image is None else start.strength
         space = self.space if method.whitened else None
         final = sampling.final or DEFAULT_FINAL
-        return make_plan(sampler, self.family.process, sampling.steps, device, start=start, space=space, final=final)
+        return make_plan(sampler, self.family.process, sampling.steps, device, start=time, space=space, final=final)
 
-    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
-        """See `FamilyModel.sample`."""
-        start = batch.noise(batch.like)
-        z = start if batch.photo is None else self._diffuse(batch.photo, start)
-        return sample_by_plan(partial(self.denoiser, **batch.conditions), plan, z, batch.noise, on_step)
+    def sample(
+        self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
+    ) -> Tensor:
+        eps = noise(like)
+        z = eps if start.image is None else self._diffuse(start, start.strength, eps)
+        return sample_by_plan(partial(self.denoiser, **conditions), plan, z, noise, on_step)
 
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
-        """See `FamilyModel.bound`."""
+    def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
         denoiser, colors, calls = partial(self.denoiser, **conditions), self.data.moments.space, likelihood.calls
-        return variational_bound(denoiser, self.space, x, draws, calls=calls, steps=likelihood.steps, model_space=colors)
+        return variational_bound(denoiser, self.space, x, noise, calls=calls, steps=likelihood.steps, model_space=colors)
 
     def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Any) -> tuple[Tensor, Tensor]:
         """The squared error of the noise; see `FamilyModel.losses`."""
@@ -82,11 +81,10 @@ class BlurringFamily(Family):
         return BlurringDiffusion(self.config.data.image_size, **self._process_options())
 
     def model(self, network: Network, data: ModelData) -> BlurringModel:
-        """See `Family.model`."""
         return BlurringModel(self, network, data)
 
     def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
-        """Uniform times, or times along the image's path as `abm` places its steps."""
+        """Uniform times, or times along the path of the image, as `abm` places its steps."""
         if self.config.optim.time_sampling == "uniform":
             return lambda share: share
         path = whitened_space_of(self, moments).time_grid(_TIME_CELLS, 1.0)
@@ -100,19 +98,16 @@ class BlurringFamily(Family):
         return times
 
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
-        """See `Family.resolve_likelihood`."""
         self.require_mean_estimate()
         if likelihood.delta is not None:
-            reason = "it is the noise of heat dissipation's steps, and this model is of another family; leave it out"
+            reason = "is the noise of heat dissipation's steps, and this model is of another family; leave it out"
             raise OptionError("delta", f"{likelihood.delta:g}", reason)
         return likelihood
 
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
-        """See `Family.describe_likelihood`."""
         return "continuous time" if likelihood.steps is None else f"{likelihood.steps} ancestral steps"
 
     def describe_process(self) -> str:
-        """See `Family.describe_process`."""
         process = self.process
         noise = f"log-SNR from {process.logsnr_max:+g} at t = 0 to {process.logsnr_min:+g} at t = 1"
         if process.blur_sigma_max == 0:

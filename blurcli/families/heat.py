@@ -18,24 +18,24 @@ from blurcli.core.dct import idct2
 from blurcli.core.denoiser import Denoiser, Network
 from blurcli.core.heat import DenoiserPredictor, HeatDissipation, Predictor, lowest_frequencies, sample_heat
 from blurcli.core.heat_likelihood import heat_bound, prediction_errors
-from blurcli.core.likelihood import Bound, Draws
+from blurcli.core.likelihood import Bound
 from blurcli.core.moments import DataMoments
 from blurcli.core.plans import Plan, make_plan
+from blurcli.core.rng import ImageNoise, NoiseSource
 from blurcli.core.samplers.heat import Heat
 from blurcli.core.sampling import Observer
 from blurcli.core.sampling_options import SamplingConfig
 from blurcli.data.moments import dct_chunks, evenly_spaced
 from blurcli.families.base import (
-    Batch,
     Family,
     FamilyModel,
     LikelihoodConfig,
     ModelData,
-    Photo,
+    Start,
 )
 
 BLURRED_BANK = "starts"
-"""Name, in a weights file, of the blurred training images that sampling starts from."""
+"""The name in a weights file of the blurred training images that sampling starts from."""
 
 _MAX_BANK_IMAGES = 50_000
 _MAX_BANK_BYTES = 1 << 25
@@ -48,7 +48,6 @@ class HeatModel(FamilyModel):
 
     @cached_property
     def denoiser(self) -> Denoiser:
-        """See `FamilyModel.denoiser`."""
         self.family.require_image_objective()
         return self.trainable  # type: ignore[return-value]  # every objective that predicts images is one
 
@@ -64,35 +63,32 @@ class HeatModel(FamilyModel):
         """DCT of the blurred training images, their lowest frequencies only, (N, C, h, w)."""
         return self.data.extras[BLURRED_BANK]
 
-    def plan(self, sampling: SamplingConfig, photo: Photo | None, device: torch.device) -> Plan:
-        """See `FamilyModel.plan`; a photo starts at the next level up, because the network knows no times between levels."""
+    def plan(self, sampling: SamplingConfig, start: Start, device: torch.device) -> Plan:
+        """See `FamilyModel.plan`; an image starts at the next level up, because the network is not trained between levels."""
         assert sampling.delta is not None
         sampler = Heat(delta=self.family.noise_in_model_space(sampling.delta))
-        steps = sampling.steps if photo is None else self._steps_from(photo, sampling.steps)
-        start = None if photo is None else min(1.0, steps / sampling.steps)
-        return make_plan(sampler, self.family.process, steps, device, start=start)
+        if start.image is None:
+            return make_plan(sampler, self.family.process, sampling.steps, device)
+        steps = max(1, math.ceil(start.strength * sampling.steps - 1e-9))
+        return make_plan(sampler, self.family.process, steps, device, start=min(1.0, steps / sampling.steps))
 
-    @staticmethod
-    def _steps_from(photo: Photo, steps: int) -> int:
-        return max(1, math.ceil(photo.strength * steps - 1e-9))
-
-    def sample(self, plan: Plan, batch: Batch, on_step: Observer) -> Tensor:
-        """See `FamilyModel.sample`."""
-        if batch.photo is None:
-            low = batch.noise.pick(self.blurred_bank)
-            blurred = torch.zeros_like(batch.like)
+    def sample(
+        self, plan: Plan, start: Start, noise: NoiseSource, like: Tensor, conditions: dict[str, Any], on_step: Observer
+    ) -> Tensor:
+        if start.image is None:
+            low = noise.pick(self.blurred_bank)
+            blurred = torch.zeros_like(like)
             blurred[..., : low.shape[-2], : low.shape[-1]] = low
-            z = idct2(blurred) + self.family.process.noise * batch.noise(batch.like)
+            z = idct2(blurred) + self.family.process.noise * noise(like)
         else:
-            z = self._diffuse(replace(batch.photo, strength=plan.times[0]), batch.noise(batch.like))
-        return sample_heat(self.predictor, plan, z, batch.noise, on_step, **batch.conditions)
+            z = self._diffuse(start, plan.times[0], noise(like))
+        return sample_heat(self.predictor, plan, z, noise, on_step, **conditions)
 
-    def bound(self, x: Tensor, draws: Draws, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
-        """See `FamilyModel.bound`."""
+    def bound(self, x: Tensor, noise: ImageNoise, likelihood: LikelihoodConfig, **conditions: Any) -> Bound:
         assert likelihood.delta is not None
         delta, space = self.family.noise_in_model_space(likelihood.delta), self.data.moments.space
         bank, calls = self.blurred_bank, likelihood.calls
-        return heat_bound(self.predictor, x, draws, bank, delta, calls=calls, model_space=space, **conditions)
+        return heat_bound(self.predictor, x, noise, bank, delta, calls=calls, model_space=space, **conditions)
 
     def losses(self, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Any) -> tuple[Tensor, Tensor]:
         """The squared error of the less blurred image in units of the noise; see `FamilyModel.losses`."""
@@ -113,10 +109,9 @@ class HeatFamily(Family):
         return HeatDissipation(self.config.data.image_size, **options)
 
     def require_restorer(self) -> None:
-        """See `Family.require_restorer`."""
         raise UsageError(
-            "this model is of heat dissipation, whose states have no noise to weigh against that of a photo: use a model of "
-            "process.kind diffusion, or start from a blurred photo with: blurdiff sample --init-image PHOTO --init-blurred"
+            "this model uses heat dissipation, and its states have too little noise to weigh against a photo's: use a model "
+            "with process.kind diffusion, or start from a blurred photo with: blurdiff sample --init-image PHOTO --init-blurred"
         )
 
     @property
@@ -125,7 +120,6 @@ class HeatFamily(Family):
         return self.process.levels
 
     def model(self, network: Network, data: ModelData) -> HeatModel:
-        """See `Family.model`."""
         return HeatModel(self, network, data)
 
     def training_times(self, moments: DataMoments) -> Callable[[Tensor], Tensor]:
@@ -133,11 +127,11 @@ class HeatFamily(Family):
         return self.process.level_above
 
     def measure_extras(self, images: NDArray[np.uint8], moments: DataMoments) -> dict[str, Tensor]:
-        """The blurred training images: the DCT of images blurred as at t = 1, the few frequencies that remain, float32.
+        """The blurred training images: the remaining low frequencies of their DCT at t = 1, float32.
 
         Args:
-            images: (N, C, H, W) uint8; more than 50,000, or than 32 MiB of frequencies, are thinned out evenly. Where training
-                flips half of the images, every second one is flipped here.
+            images: (N, C, H, W) uint8; at most 50,000, or 32 MiB of frequencies, are used, evenly spaced. If training flips
+                half of the images, every second one is flipped here.
             moments: of these images.
         """
         spectrum = moments.in_model_space()[0].cpu()
@@ -154,7 +148,7 @@ class HeatFamily(Family):
         return {BLURRED_BANK: bank}
 
     def check_sampling(self, sampling: SamplingConfig) -> None:
-        """See `Family.check_sampling`; the steps are at most the levels, and exactly these for objective residual."""
+        """See `Family.check_sampling`; at most one step per level, and exactly one for objective residual."""
         super().check_sampling(sampling)
         levels, every_level = self.process.levels, not self.objective.predicts_image
         if sampling.steps > levels or (every_level and sampling.steps != levels):
@@ -162,7 +156,6 @@ class HeatFamily(Family):
             raise OptionError("steps", sampling.steps, f"this model has {levels} levels and takes {bound} as many steps")
 
     def resolve_likelihood(self, likelihood: LikelihoodConfig) -> LikelihoodConfig:
-        """See `Family.resolve_likelihood`."""
         if likelihood.steps is not None:
             reason = "the bound of heat dissipation has the steps of its levels; leave the option out"
             raise OptionError("steps", likelihood.steps, reason)
@@ -173,11 +166,9 @@ class HeatFamily(Family):
         return replace(likelihood, delta=delta)
 
     def describe_likelihood(self, likelihood: LikelihoodConfig) -> str:
-        """See `Family.describe_likelihood`."""
         return f"{self.process.levels} levels of heat dissipation, delta {likelihood.delta}"
 
     def describe_process(self) -> str:
-        """See `Family.describe_process`."""
         process = self.process
         return (
             f"inverse heat dissipation; {process.levels} blur levels, log-spaced from {process.blur_sigma_min:g} to "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-TIMEOUT_SEC = 10.0  # as the library's own, for requests that have none
+TIMEOUT_SEC = 10.0  # the library's own value, for requests without a timeout
 LOG_IN = "log in with: hf auth login, or set $HF_TOKEN"
 
 _NO_TOKEN = re.compile(r"[^\w.~+/=-]|=(?=[^=])", re.ASCII)  # RFC 6750
@@ -27,13 +27,13 @@ _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EP
 
 
 def api(text: str) -> HfApi:
-    """The hub's interface. Its log is silenced, and its progress bars are where those of `console` would be.
+    """The hub's client, with its log silenced, and with progress bars only where `console` draws bars.
 
     Args:
-        text: what needs it, for the error.
+        text: beginning of the error: what needs the hub.
 
     Raises:
-        UserError: the package is missing or broken, or the token cannot be one.
+        UserError: the package is missing or broken, or the token is malformed.
     """
     with importing("huggingface_hub", text):
         from huggingface_hub import HfApi, constants
@@ -47,15 +47,15 @@ def api(text: str) -> HfApi:
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.set_verbosity(ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that $HF_HUB_DISABLE_PROGRESS_BARS decides
+        warnings.simplefilter("ignore")  # about $HF_HUB_DISABLE_PROGRESS_BARS taking precedence
         (enable_progress_bars if console.draws() else disable_progress_bars)()
     return HfApi(library_name="blurdiff", library_version=__version__)
 
 
 def _check_token(file: Path) -> None:
-    """Refuse a token with characters that none has, which HTTP clients refuse in other words, some with the token in them."""
+    """Refuse a token with invalid characters. HTTP clients refuse it with other messages, some of which show the token."""
     variable = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), "")
-    token, place, again = os.environ.get(variable, "").strip(), f"${variable}", "set it anew, or unset it and log in"
+    token, place, again = os.environ.get(variable, "").strip(), f"${variable}", "set it again, or unset it and log in"
     if not token:
         place, again = str(file), "log in again"
         try:
@@ -74,7 +74,7 @@ def _check_token(file: Path) -> None:
 
 @contextmanager
 def explained(text: str) -> Iterator[None]:
-    """Turn what the library raises into a UserError of one line that begins with `text`."""
+    """Turn errors of the library into a UserError of one line that begins with `text`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,13 +86,13 @@ def explained(text: str) -> Iterator[None]:
 
 
 def is_answer(error: Exception) -> bool:
-    """Whether the hub has answered that something does not exist, or is not allowed: the cache must not cover that up."""
+    """Whether the hub has answered that something does not exist or is not allowed; the cache must not hide that."""
     status = getattr(getattr(error, "response", None), "status_code", 0)
     return 400 <= status < 500 and status not in (408, 429)
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, and what to do, in one line."""
+    """The cause and the fix of an error, in one line."""
     from huggingface_hub import constants, errors
 
     for one in causes(error):
@@ -111,11 +111,12 @@ def reason(error: BaseException) -> str:
 
 
 def _answer(error: HfHubHTTPError) -> str:
-    """What an error status of the hub means."""
+    """The meaning of an error status of the hub."""
     from huggingface_hub import constants, errors
 
     status = error.response.status_code
-    said = one_line((error.server_message or "").strip().partition("\n")[0])
+    server_message = one_line((error.server_message or "").strip().partition("\n")[0])
+    detail = f" ({server_message})" if server_message else ""
     if isinstance(error, errors.GatedRepoError):
         return f"access must be granted by its owner: ask for it on {constants.ENDPOINT}, and {LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
@@ -127,12 +128,12 @@ def _answer(error: HfHubHTTPError) -> str:
     if status == 401:
         return f"the hub does not accept the token; {LOG_IN}"
     if status == 403:
-        return f"forbidden{f' ({said})' if said else ''}: the token does not have the right; choose another one: {LOG_IN}"
+        return f"forbidden{detail}: the token does not have the right; choose another one: {LOG_IN}"
     if status in (409, 412):
-        return f"the repository has changed in the meantime{f' ({said})' if said else ''}; run the command again"
+        return f"the repository has changed in the meantime{detail}; run the command again"
     if status == 429 or status >= 500:
-        return f"the hub answered {status}{f' ({said})' if said else ''}; try again later"
-    return f"the hub answered {status} ({said or _first_line(error)})"
+        return f"the hub answered {status}{detail}; try again later"
+    return f"the hub answered {status} ({server_message or _first_line(error)})"
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blurcli.base import downloads, files
 from blurcli.base.errors import UserError
 from blurcli.hub import client
-from blurcli.hub.references import DEFAULT_FILE, Reference, choose_file, parse
+from blurcli.hub.references import DEFAULT_FILE, HubReference, choose_file, parse
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def fetch(text: str, notify: Callable[[str], None] = lambda text: None) -> Path:
-    """The weights file of a reference, in the cache of the hub's library ($HF_HOME), downloaded where it is not there.
+    """The weights file of a reference, in the cache of the hub's library ($HF_HOME), downloaded if it is missing.
 
-    Without a file in the reference it is the repository's only .safetensors file, or its `model.safetensors`. Where the hub
-    cannot be reached, or $HF_HUB_OFFLINE is set, it is the file in the cache.
+    A reference without a file means the repository's only .safetensors file, or its `model.safetensors`. If the hub cannot be
+    reached, or $HF_HUB_OFFLINE is set, the file in the cache is used.
 
     Args:
         text: hf://user/repo[@revision][/file], or an address of the hub.
@@ -51,18 +51,18 @@ def fetch(text: str, notify: Callable[[str], None] = lambda text: None) -> Path:
 
 
 def is_as_published(path: Path) -> bool:
-    """Whether a file in the cache is what the hub sent; its copy there is named by the SHA-256 that was published."""
+    """Whether a file in the cache has the published SHA-256, which is the name of its copy there."""
     return path.resolve().name == downloads.file_sha256(path)
 
 
-def _downloaded(api: HfApi, reference: Reference, entry: RepoSibling, commit: str | None) -> Path:
+def _downloaded(api: HfApi, reference: HubReference, entry: RepoSibling, commit: str | None) -> Path:
     """The file of a repository, in the cache, with the published SHA-256."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     name, repository = entry.rfilename, reference.repository
     if entry.size and not isinstance(try_to_load_from_cache(repository, name, revision=commit), str):
         files.check_space(Path(constants.HF_HUB_CACHE) / name, entry.size)
-    # By the name of the revision, not its commit: only then can it be looked up in the cache later, offline.
+    # By the name of the revision, not its commit, so that it can be found in the cache offline.
     path = Path(api.hf_hub_download(repository, name, revision=reference.revision))
     # The library compares sizes only.
     if entry.lfs is not None and downloads.file_sha256(path) != entry.lfs.sha256:
@@ -72,10 +72,10 @@ def _downloaded(api: HfApi, reference: Reference, entry: RepoSibling, commit: st
     return path
 
 
-def _cached(reference: Reference, why: str) -> Path:
-    """The file of a reference as it was fetched before.
+def _cached(reference: HubReference, why: str) -> Path:
+    """The file of a reference in the cache.
 
-    Only `model.safetensors` is found without its name: whether another file is the only one is known to the hub alone.
+    Without a name only `model.safetensors` is found: only the hub knows whether another file is the only one.
     """
     from huggingface_hub import try_to_load_from_cache
 

@@ -2,7 +2,7 @@
 
 from blurcli.base.errors import UsageError, did_you_mean
 
-# Those of the hub, but the ones for models of others, and `unknown`.
+# All of the hub's, except those for models of others, and `unknown`.
 _LICENSES = """
 afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0 bigscience-openrail-m bsd bsd-2-clause
 bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
@@ -19,7 +19,7 @@ def check_license(identifier: str | None) -> str:
     """A license identifier of the hub, in lower case.
 
     Raises:
-        UsageError: none, or an unknown one.
+        UsageError: it is missing or unknown.
     """
     common = "mit, apache-2.0, cc-by-4.0, cc-by-nc-4.0, openrail, other"
     if identifier is None:

@@ -24,14 +24,14 @@ _PAGES = ("tree", "blob", "resolve", "raw", "commit")  # of a repository at a re
 
 
 @dataclass(frozen=True)
-class Reference:
+class HubReference:
     """A weights file on the hub.
 
     Attributes:
-        text: the reference; that of an address is hf://user/repo[@revision][/file].
+        text: the reference, as hf://user/repo[@revision][/file] also for an address.
         repository: user/repo.
         revision: branch, tag or commit; None for the main branch.
-        file: path of the file in the repository; None for its only weights.
+        file: path of the file in the repository; None for its only weights file.
     """
 
     text: str
@@ -41,11 +41,11 @@ class Reference:
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text names something on the hub, well-formed or not; a path does not begin with `hf:` or as an address does."""
+    """Whether a text begins with `hf:` or like an address, as no path does; it may be malformed."""
     return text.lower().startswith(("hf:", "http:/", "https:/")) or bool(re.match(rf"(?i)(?:www\.)?({_host()})[/:]", text))
 
 
-def parse(text: str) -> Reference:
+def parse(text: str) -> HubReference:
     """The parts of a reference, or of the address of a repository or file. A slash in the name of a branch is written %2F.
 
     Raises:
@@ -63,10 +63,10 @@ def parse(text: str) -> Reference:
         check_branch(revision, text)
     if file is not None:
         if not _FILE.fullmatch(file) or {"", ".", ".."} & set(file.split("/")):
-            raise UsageError(f"{text}: {file!r} is no path of a file in a repository; write {_FORM}")
+            raise UsageError(f"{text}: {file!r} is not a path in a repository; write {_FORM}")
         if not file.endswith(_SUFFIX):
             raise UsageError(f"{text}: only {_SUFFIX} files are fetched; name one, or leave the file out")
-    return Reference(text, found["repository"], revision, file)
+    return HubReference(text, found["repository"], revision, file)
 
 
 def _host() -> str:
@@ -75,7 +75,7 @@ def _host() -> str:
 
 
 def _of_address(address: str) -> str:
-    """The reference that an address of the hub means."""
+    """The reference for an address of the hub."""
     found = re.fullmatch(rf"(?i)(?:https?:/+)?(?:www\.)?(?:{_host()})(?::\d+)?(?:[/:]+([^?#]*))?(?:[?#].*)?", address)
     if not found:
         raise UsageError(f"{one_line(address)}: not an address of the Hugging Face hub; download the file, and name it")
@@ -90,22 +90,22 @@ def _of_address(address: str) -> str:
 
 
 def check_repository(name: str, text: str | None = None) -> None:
-    """Raise a UsageError, which begins with `text` or else the name, unless a name is `user/repo` in the hub's characters."""
+    """Raise a UsageError that begins with `text`, or else with the name, unless a name is a valid `user/repo`."""
     fits = _REPOSITORY.fullmatch(name) and len(name) <= _LONGEST_NAME
     if not fits or ".." in name or "--" in name or name.endswith(".git"):
         raise UsageError(
-            f"{text or one_line(name)}: {name!r} is no repository of the hub: write user/repo, of letters, digits, '-', '_' "
+            f"{text or one_line(name)}: {name!r} is not a repository of the hub: write user/repo, of letters, digits, '-', '_' "
             f"and '.', without '--' or '..', at most {_LONGEST_NAME} characters"
         )
 
 
 def check_branch(name: str, text: str) -> None:
-    """Raise a UsageError, which begins with `text`, unless a name can be that of a branch, tag or commit."""
+    """Raise a UsageError that begins with `text` unless a name is valid for a branch, tag or commit."""
     if not _REVISION.fullmatch(name) or ".." in name:
-        raise UsageError(f"{text}: {name!r} is no branch, tag or commit")
+        raise UsageError(f"{text}: {name!r} is not a branch, tag or commit")
 
 
-def choose_file(reference: Reference, names: list[str]) -> str:
+def choose_file(reference: HubReference, names: list[str]) -> str:
     """The weights file that a reference names, among the files of its repository.
 
     Raises:
@@ -127,4 +127,4 @@ def choose_file(reference: Reference, names: list[str]) -> str:
 
 
 DEFAULT_FILE = "model.safetensors"
-"""The file of a repository that is taken where there are several."""
+"""The default among several weights files of a repository."""

@@ -18,15 +18,15 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Destination:
-    """Where files are uploaded, checked for the right to write.
+    """The destination of an upload; the right to write there is checked.
 
     Attributes:
         repository: user/repo.
         branch: None for the main branch.
         private: whether a new repository is private.
         exists: whether there is such a repository.
-        commit: the newest commit of the branch; None where the repository or the branch is missing.
-        card: the text of its model card; None where it has none.
+        commit: the newest commit of the branch; None if the repository or the branch is missing.
+        card: the text of its model card; None if there is none.
     """
 
     repository: str
@@ -45,15 +45,15 @@ class Destination:
 
 
 def find_destination(repository: str, branch: str | None, private: bool) -> Destination:
-    """Check that this user may write to a repository, which may be missing; nothing is written.
+    """Check that the user may write to a repository, which need not exist; nothing is written.
 
     Args:
         repository: user/repo.
-        branch: name of a branch, which may be missing; None for the main branch.
-        private: whether the repository is meant to be private.
+        branch: name of a branch, which need not exist; None for the main branch.
+        private: whether the repository must be private.
 
     Raises:
-        UsageError: a repository of somebody else; one that is public although it is meant to be private.
+        UsageError: the repository belongs to another user, or is public although it must be private.
         UserError: the package or the token is missing, the hub does not answer or refuses.
     """
     api = client.api(repository)
@@ -82,7 +82,7 @@ def find_destination(repository: str, branch: str | None, private: bool) -> Dest
 def upload(destination: Destination, folder: Path, message: str) -> str:
     """Upload all files of a folder in one commit; a missing repository or branch is created.
 
-    The commit is refused where the branch has changed since `find_destination`.
+    The commit is refused if the branch has changed since `find_destination`.
 
     Args:
         destination: the repository.
@@ -93,7 +93,7 @@ def upload(destination: Destination, folder: Path, message: str) -> str:
         The address of the commit.
 
     Raises:
-        UserError: the hub does not answer or refuses; the branch is unchanged then.
+        UserError: the hub does not answer or refuses; the branch is unchanged.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -112,17 +112,16 @@ def upload(destination: Destination, folder: Path, message: str) -> str:
 
 
 def _check_token(repository: str, user: dict[str, Any]) -> None:
-    """Refuse a token that may not write, or not to this repository."""
+    """Refuse a token without the right to write to this repository."""
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise UserError(f"{repository}: the token may only read; create one that may write, and {client.LOG_IN}")
     owner = repository.partition("/")[0]
     names = [str(user.get("name")), *(str(group.get("name")) for group in user.get("orgs", []))]
     if owner.lower() not in (name.lower() for name in names):
-        raise UsageError(f"{repository}: the token is that of {names[0]}, who may write to: {', '.join(names)}")
+        raise UsageError(f"{repository}: the token belongs to {names[0]}, who may write to: {', '.join(names)}")
 
 
 def _card(api: HfApi, repository: str, branch: str | None, info: Any) -> str | None:
-    """The text of the model card of a branch."""
     if CARD not in [sibling.rfilename for sibling in info.siblings or []]:
         return None
     return Path(api.hf_hub_download(repository, CARD, revision=branch)).read_text(encoding="utf-8", errors="replace")

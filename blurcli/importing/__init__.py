@@ -1,5 +1,5 @@
-"""Models that other implementations have trained: inverse heat dissipation (Rissanen et al. 2023, arXiv 2206.13397, of AaltoML)
-and blurring diffusion (the unofficial implementation by Kanad).
+"""Import models of other implementations: inverse heat dissipation (Rissanen et al. 2023, arXiv 2206.13397, by AaltoML) and
+blurring diffusion (the unofficial implementation by Kanad).
 
 Both work on images in [0, 1], count time by their steps, and normalize by 32 groups.
 """
@@ -17,13 +17,13 @@ from blurcli.base.errors import UsageError, option
 from blurcli.config import Config, flatten, load_config, preset_names
 from blurcli.core.moments import DataMoments
 from blurcli.core.objectives import OBJECTIVES
-from blurcli.data.images import Images
+from blurcli.data.images import Pixels
 from blurcli.families import ModelData, family_of
-from blurcli.importing.adm import deduced, renamed
+from blurcli.importing.adm import deduce_keys, rename_parameters
 from blurcli.importing.pth import Checkpoint, read_checkpoint
 from blurcli.model.weights import Weights
 
-__all__ = ["Checkpoint", "as_weights", "deduced", "fitting_preset", "read_checkpoint", "resolve", "same_model"]
+__all__ = ["Checkpoint", "as_weights", "deduce_keys", "equal_content", "fitting_preset", "read_checkpoint", "resolve"]
 
 Override = tuple[str, str, Any]
 """Origin for messages, dotted key, value."""
@@ -32,12 +32,12 @@ _PUBLISHED = [name for name, objective in OBJECTIVES.items() if objective.publis
 
 
 def fitting_preset(checkpoint: Checkpoint) -> str:
-    """The one bundled preset of a published process whose network has the shapes of a checkpoint.
+    """The only bundled preset of a published process with a network that fits the shapes of a checkpoint.
 
     Raises:
         UsageError: there is none, or more than one.
     """
-    facts = deduced(checkpoint)
+    facts = deduce_keys(checkpoint)
     fitting = _fitting_presets(facts)
     if len(fitting) == 1:
         return fitting[0]
@@ -56,20 +56,20 @@ def resolve(checkpoint: Checkpoint, preset: str, overrides: Sequence[Override] =
     """The configuration of a checkpoint: a preset, the conventions of the implementations, and then the overrides.
 
     Raises:
-        UsageError: anything wrong in the preset, or it contradicts the checkpoint.
+        UsageError: the preset is invalid, or contradicts the checkpoint.
     """
-    config, facts = load_config(preset, overrides), deduced(checkpoint)
+    config, facts = load_config(preset, overrides), deduce_keys(checkpoint)
     if config.objective not in _PUBLISHED:
         fitting = _fitting_presets(facts)
         raise UsageError(
-            f"preset {preset}: its network predicts something else (objective: {config.objective}) than those of published "
+            f"preset {preset}: its network predicts another quantity (objective: {config.objective}) than those of published "
             f"implementations ({' or '.join(_PUBLISHED)})" + (f": use {' or '.join(fitting)}" if fitting else "")
         )
     conventions = {
         "data.centered": False,
         "model.norm_groups": 32,
         "model.time_scale": family_of(config).published_times,
-        # A division by alpha magnifies what rounding leaves in the predicted noise.
+        # A division by alpha magnifies the rounding errors of the predicted noise.
         "train.precision": "fp32",
     }
     origin = f"{checkpoint.path}: what its implementation does"
@@ -87,21 +87,21 @@ def resolve(checkpoint: Checkpoint, preset: str, overrides: Sequence[Override] =
 
 
 def as_weights(
-    checkpoint: Checkpoint, config: Config, images: Images | None, path: Path, legacy_attention: bool = False
+    checkpoint: Checkpoint, config: Config, images: Pixels | None, path: Path, legacy_attention: bool = False
 ) -> Weights:
     """The content of a weights file.
 
     Args:
         checkpoint: the trained network.
         config: from `resolve`.
-        images: the training images (N, C, H, W) uint8, which are measured; None for a model without moments.
-        path: the weights file to be.
-        legacy_attention: see `renamed`.
+        images: the training images (N, C, H, W) uint8, to measure moments; None for a model without moments.
+        path: the path of the new weights file.
+        legacy_attention: see `rename_parameters`.
 
     Raises:
-        UsageError: the network is of another kind, or cannot be sampled without the training images.
+        UsageError: the network is unsupported, or cannot be sampled without the training images.
     """
-    network, family = renamed(checkpoint, config, legacy_attention), family_of(config)
+    network, family = rename_parameters(checkpoint, config, legacy_attention), family_of(config)
     if images is not None:
         moments = family.measure_moments(images)
         data = ModelData(moments, None, family.measure_extras(images, moments))
@@ -115,7 +115,7 @@ def as_weights(
     return Weights(config, checkpoint.step, network, data, path)
 
 
-def same_model(one: Weights, other: Weights) -> bool:
+def equal_content(one: Weights, other: Weights) -> bool:
     """Whether two weights files have the same content."""
     return (one.config, one.step) == (other.config, other.step) and all(
         a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

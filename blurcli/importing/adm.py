@@ -1,10 +1,10 @@
-"""The U-Net of guided diffusion (Dhariwal and Nichol 2021, arXiv 2105.05233) as its checkpoints name and shape its parameters.
+"""The names and shapes of parameters in checkpoints of guided diffusion's U-Net (Dhariwal and Nichol 2021, arXiv 2105.05233).
 
-With residual blocks whose time embedding is added, strided convolutions down and convolutions up, it is the function of
-`core.unet.UNet` under other names. Attention with several heads has its channels in one of two orders, which look alike in a
-checkpoint: q, k and v of all heads (theirs with `use_new_attention_order`, and ours), or the q, k and v of one head after the
-other. Both published implementations set `use_new_attention_order = True` in all configurations, with one head, for which the
-orders are the same: configs/*.py of AaltoML/generative-inverse-heat-dissipation and soumik-kanad/blurring_diffusion.
+The U-Net is the same function as `core.unet.UNet` if its residual blocks add the time embedding, with strided convolutions down
+and convolutions up. Attention with several heads orders its channels in one of two ways, which a checkpoint does not show:
+q, k and v of all heads (`use_new_attention_order`, as here), or q, k and v of one head after the other. Both published
+implementations set `use_new_attention_order = True` in all configurations and use one head, where the two are the same:
+configs/*.py of AaltoML/generative-inverse-heat-dissipation and soumik-kanad/blurring_diffusion.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _BLOCK = {
 _ATTENTION = {"norm": "norm", "qkv": "qkv", "project": "proj_out"}
 
 
-def deduced(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The keys of a preset that the shapes of the parameters decide, dotted, with their values.
+def deduce_keys(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The keys of a preset that follow from the shapes of the parameters, dotted, with their values.
 
     Raises:
         UsageError: it is another network.
@@ -73,7 +73,7 @@ def deduced(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def renamed(checkpoint: Checkpoint, config: Config, legacy_attention: bool = False) -> Tensors:
+def rename_parameters(checkpoint: Checkpoint, config: Config, legacy_attention: bool = False) -> Tensors:
     """The parameters under the names, and in the shapes, of the U-Net of a configuration.
 
     Args:
@@ -93,7 +93,7 @@ def renamed(checkpoint: Checkpoint, config: Config, legacy_attention: bool = Fal
         tensor, shape = checkpoint.network.get(theirs), network[ours].shape
         if tensor is None:
             raise _other(checkpoint, f"{theirs} is missing")
-        # Their attention has convolutions over one dimension, all of a pixel's.
+        # Their attention has one-dimensional convolutions over all pixels.
         if (*tensor.shape, *(1,) * (len(shape) - tensor.ndim)) != tuple(shape):
             raise _other(checkpoint, f"{theirs} has the shape {tuple(tensor.shape)} where {tuple(shape)} would fit")
         found[ours] = tensor.reshape(shape)
@@ -107,9 +107,7 @@ def renamed(checkpoint: Checkpoint, config: Config, legacy_attention: bool = Fal
 
 
 def _other(checkpoint: Checkpoint, problem: str) -> UsageError:
-    return UsageError(
-        f"{checkpoint.path}: its network is another kind of the U-Net of guided diffusion than can be imported ({problem})"
-    )
+    return UsageError(f"{checkpoint.path}: unsupported variant of the guided-diffusion U-Net ({problem})")
 
 
 def _their_names(ours: Iterable[str]) -> dict[str, str]:
@@ -119,7 +117,7 @@ def _their_names(ours: Iterable[str]) -> dict[str, str]:
     attended = {(p[0], int(p[1])) for p in parts.values() if p[0] in ("down", "middle", "up") and p[2] == "attention"}
 
     def layer(stage: str, rest: list[str]) -> str:
-        """A layer of a residual block, which comes first in its stage, or of the attention behind it."""
+        """The name of a layer of a residual block, which is first in its stage, or of the attention after it."""
         ours, name, *last = rest
         inside = {"block": f"0.{_BLOCK.get(name)}", "attention": f"1.{_ATTENTION.get(name)}"}[ours]
         return ".".join([stage, inside, *last])
@@ -134,7 +132,7 @@ def _their_names(ours: Iterable[str]) -> dict[str, str]:
             return layer("middle_block", inside) if i == 0 else layer("middle_block", inside).replace(".0.", ".2.", 1)
         if part == "down":
             return f"input_blocks.{i + 1}.0.op.{inside[-1]}" if inside[0] == "conv" else layer(f"input_blocks.{i + 1}", inside)
-        # Theirs has the upsampling within the stage before.
+        # Their upsampling belongs to the previous stage.
         stage = i - sum(before < i for before in upsampling)
         if inside[0] == "conv":
             return f"output_blocks.{stage - 1}.{1 + ((part, i - 1) in attended)}.conv.{inside[-1]}"

@@ -1,4 +1,4 @@
-"""Training states of other repositories: PyTorch's own files, of which nothing but tensors, numbers and containers is read."""
+"""Training states of other repositories in PyTorch's format; only tensors, numbers and containers are read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from blurcli.base.errors import UsageError, UserError, option
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""What DataParallel, torch.compile, FSDP and activation checkpoints put into the names of parameters, at any depth."""
+"""Prefixes that DataParallel, torch.compile, FSDP and activation checkpoints add to names of parameters, at any depth."""
 _NUMBER = re.compile("[iuf][1248]")  # of NumPy's types
 
 
 class _NumpyType:
-    """Takes the place of NumPy's dtype."""
+    """Replaces NumPy's dtype."""
 
     def __init__(self, name: object = "", *_: object) -> None:
         self.name, self.order = name, "="
@@ -35,13 +35,13 @@ class _NumpyType:
 
 
 class _NumpyNumber:
-    """Takes the place of NumPy's numbers, such as a step or a learning rate."""
+    """Replaces NumPy's numbers, such as a step or a learning rate."""
 
     def __init__(self, kind: object = None, content: object = b"", *_: object) -> None:
         self._kind, self._content = kind, content
 
     def item(self) -> int | float | None:
-        """The number; None where it is none."""
+        """The number; None if it is not a number."""
         kind, content = self._kind, self._content
         if not isinstance(kind, _NumpyType) or not _NUMBER.fullmatch(str(kind.name)) or not isinstance(content, bytes):
             return None
@@ -49,7 +49,7 @@ class _NumpyNumber:
         return numbers.item() if numbers.size == 1 else None
 
 
-# Names in a file, none of which is looked up in NumPy.
+# Names in a file; none is looked up in NumPy.
 _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_NumpyType, "numpy.dtype"),
     *((_NumpyNumber, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -58,7 +58,7 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network that another implementation has trained.
+    """A network trained by another implementation.
 
     Attributes:
         path: the file, for messages.
@@ -79,10 +79,10 @@ def read_checkpoint(path: Path, averaged: bool = True) -> Checkpoint:
 
     Args:
         path: the file, as `torch.save` writes it.
-        averaged: whether the averages are wanted, and not the parameters of the last step.
+        averaged: whether to use the averages; else the parameters of the last step.
 
     Raises:
-        UsageError: no such file, no file of PyTorch, no such training state, or one that holds objects which could run code.
+        UsageError: no such file, not a file of PyTorch, another content, or objects that could run code.
         UserError: the file is damaged, or the parameters are not finite.
     """
     content = _load(path)
@@ -97,7 +97,7 @@ def read_checkpoint(path: Path, averaged: bool = True) -> Checkpoint:
         if tensor.layout != torch.strided or not tensor.is_floating_point() or tensor.is_meta:
             kind = f"{tensor.layout}, {tensor.dtype}, on {tensor.device}"
             raise UsageError(
-                f"{path}: {name} is not a dense tensor of floating-point numbers ({kind}): save it anew as one, where it can "
+                f"{path}: {name} is not a dense tensor of floating-point numbers ({kind}): save it again as one, where it can "
                 "be loaded"
             )
         network[name] = tensor.detach().float().clone()
@@ -107,7 +107,7 @@ def read_checkpoint(path: Path, averaged: bool = True) -> Checkpoint:
 
 
 def _named(path: Path, key: str, tensors: Mapping[Any, Any]) -> Tensors:
-    """The tensors of a state dict by their names in the network itself, whatever it was wrapped into, or held by."""
+    """The tensors of a state dict by their names in the network itself, without the names of wrappers."""
     if not tensors or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):
         raise UsageError(f"{path}: its {key} is not made of named tensors")
     parts = [[part for part in name.split(".") if part not in _WRAPPERS] for name in tensors]
@@ -116,13 +116,13 @@ def _named(path: Path, key: str, tensors: Mapping[Any, Any]) -> Tensors:
     found: Tensors = {}
     for given, name, tensor in zip(tensors, map(".".join, parts), tensors.values(), strict=True):
         if name in found:
-            raise UsageError(f"{path}: its {key} holds {name} twice, once as {given}: save it anew without the copy")
+            raise UsageError(f"{path}: its {key} holds {name} twice, once as {given}: save it again without the copy")
         found[name] = tensor
     return found
 
 
 def _step(path: Path, given: Any) -> int:
-    """Training steps, which are counted in many types."""
+    """Training steps, which can have many types."""
     value = given
     if isinstance(given, _NumpyNumber) or (isinstance(given, Tensor) and given.numel() == 1 and not given.is_meta):
         value = given.item()
@@ -131,7 +131,7 @@ def _step(path: Path, given: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         shown = repr(value)[:40] if isinstance(value, int | float | str) else f"a {type(value).__name__}"
         raise UsageError(
-            f"{path}: its step is {shown}, not a whole number of at least 0: save it anew, where it can be loaded, with "
+            f"{path}: its step is {shown}, not a whole number of at least 0: save it again, where it can be loaded, with "
             "'step': int(state['step'])"
         )
     return value
@@ -163,12 +163,12 @@ def _load(path: Path) -> Any:
     try:
         zipped = zipfile.is_zipfile(path)
         if zipped:
-            with zipfile.ZipFile(path) as archive:  # PyTorch does not check the sums
+            with zipfile.ZipFile(path) as archive:  # PyTorch does not check the checksums
                 damaged = archive.testzip()
             if damaged is not None:
                 raise UserError(f"{path}: {damaged} in it does not match its checksum; it is damaged: use another copy")
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that sparse tensors take long
+            warnings.simplefilter("ignore")  # about slow sparse tensors
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except UserError:
         raise
@@ -178,11 +178,11 @@ def _load(path: Path) -> Any:
         if found := _GLOBAL.search(str(error)):
             raise UsageError(
                 f"{path}: holds {found[1]}, not only tensors and numbers, and is not read, because such objects can run code. "
-                "If you trust it, save what is needed of it anew, where it can be loaded: torch.save({'model': state['model'], "
-                "'ema': state['ema'], 'step': int(state['step'])}, 'new.pth')"
+                "If you trust it, load it where that is possible, and save the needed parts again: torch.save({'model': "
+                "state['model'], 'ema': state['ema'], 'step': int(state['step'])}, 'new.pth')"
             ) from None
         raise _unreadable(path, error) from None
-    except Exception as error:  # what is no pickle can fail in any way
+    except Exception as error:  # other content can fail in any way
         raise _unreadable(path, error) from None
 
 
@@ -199,7 +199,7 @@ def _other(path: Path, found: str, hint: str = "") -> UsageError:
 
 
 def _hinted(content: Mapping[Any, Any]) -> tuple[str, str]:
-    """The keys of something else than a checkpoint, and how to make one of it where it holds a network."""
+    """The keys of an unknown content, and how to make a checkpoint from it if it holds a network."""
     step = "state['global_step']" if "global_step" in content else "0"
     if isinstance(content.get("state_dict"), Mapping):
         network = "state['state_dict']"
@@ -210,7 +210,7 @@ def _hinted(content: Mapping[Any, Any]) -> tuple[str, str]:
     else:
         return _some(content), ""
     new = f"torch.save({{'model': {network}, 'step': {step}}}, 'new.pth')"
-    return _some(content), f": save it anew, where it can be loaded, with {new}, and import that with {option('no-ema')}"
+    return _some(content), f": save it again, where it can be loaded, with {new}, and import that with {option('no-ema')}"
 
 
 def _some(content: Mapping[Any, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A weaker version of a model, away from which it is guided (Karras et al. 2024, arXiv 2406.02507)."""
+"""Autoguidance: a weaker version of a model, away from which sampling is guided (Karras et al. 2024, arXiv 2406.02507)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_guide(guide: Weights, model: Weights, device: torch.device) -> Guide:
 
 
 def _check_guide(weights: Weights, guide: Weights) -> None:
-    """Refuse a guide whose outputs mean something else than the model's."""
+    """Refuse a guide with outputs of another meaning than the model's."""
     own, other = weights.config, guide.config
     classes = tuple(found.names if found is not None else None for found in (weights.classes, guide.classes))
     same = {

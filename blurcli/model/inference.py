@@ -18,15 +18,15 @@ from blurcli.core.denoiser import Network
 from blurcli.core.execution import FixedBatches, agreement, images_per_call
 from blurcli.model.weights import Weights
 
-_MAX_BATCH = {"cpu": 64, "cuda": 512}  # images, by default; more are no faster
+_MAX_BATCH = {"cpu": 64, "cuda": 512}  # images, by default; more are not faster
 _MAX_BATCH_PIXELS = 1 << 18  # by default on a CPU: a state takes about 400 bytes per pixel
 _MEMORY_SHARE = 0.5  # of the free memory of a GPU, for a batch
-_PROBE_IMAGES = 8  # images by which the memory per image is measured
+_PROBE_IMAGES = 8  # images for measuring the memory per image
 _WORTH_COMPILING = 500_000  # network calls times images
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: `cpu`, one of PyTorch's accelerators (`cuda`, `mps`, `xpu`), or `auto` for the one that is there.
+    """The device for a name: `cpu`, one of PyTorch's accelerators (`cuda`, `mps`, `xpu`), or `auto` for the best available.
 
     Raises:
         OptionError: there is no such device.
@@ -42,14 +42,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def memory_format(config: Config, device: torch.device) -> torch.memory_format:
-    """The memory layout of the preset, or the fastest: channels last on GPUs, contiguous on CPUs."""
+    """The memory layout of the preset; by default channels last on GPUs, contiguous on CPUs."""
     wanted = config.train.channels_last
     channels_last = device.type == "cuda" if wanted is None else wanted
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def in_precision(config: Config, precision: str | None) -> Config:
-    """A configuration whose network computes in a precision: `auto`, `bf16` or `fp32`; None for its own.
+    """A configuration with another precision of the network: `auto`, `bf16` or `fp32`; None for its own.
 
     Raises:
         OptionError: there is no such precision.
@@ -69,7 +69,7 @@ def resolve_precision(config: Config, device: torch.device) -> str:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16; where it does not, bf16 is emulated, 15 to 50 times slower than fp32."""
+    """Whether the hardware multiplies bf16; otherwise bf16 is emulated, 15 to 50 times slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -80,7 +80,7 @@ def has_native_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def evaluation_mode(*networks: nn.Module) -> Iterator[None]:
-    """Networks in evaluation mode while the block runs; each returns to its own mode afterwards."""
+    """Set networks to evaluation mode while the block runs, then restore the mode of each."""
     before = [network.training for network in networks]
     for network in networks:
         network.eval()
@@ -117,18 +117,18 @@ def load_network(weights: Weights, device: torch.device) -> UNet:
     network = empty_network(weights.config)
     # Before any memory is allocated: a damaged file can claim a huge network.
     check_fit(network, weights.network, weights.name)
-    # Copies: the tensors may be views of the file. Assigned: `to_empty` on `meta` imports SymPy, for seconds.
+    # Copied, because the tensors may be views of the file; assigned, because `to_empty` on `meta` imports SymPy, for seconds.
     tensors = {name: tensor.to(device, copy=True) for name, tensor in weights.network.items()}
     network.load_state_dict(tensors, assign=True)
     return network.to(memory_format=memory_format(weights.config, device)).requires_grad_(False).eval()
 
 
 class CompileOrFallback:
-    """A network behind torch.compile, compiled at its first call with a gradient and without; the plain network if that fails.
+    """A network with torch.compile, compiled at the first call with and without a gradient; if that fails, the plain network.
 
     Args:
         network: the module.
-        notify: receives messages, since compiling takes minutes.
+        notify: receives messages, because compiling takes minutes.
         mode: the mode of torch.compile.
     """
 
@@ -149,7 +149,7 @@ class CompileOrFallback:
             output = self._call(*arguments, **conditions)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a compiler can be missing in many ways
+        except Exception as error:  # a missing compiler raises many types
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._notify(f"the network cannot be compiled here ({reason}); continuing without compilation")
             self._call = self._network
@@ -176,7 +176,7 @@ def mixed_precision(network: Callable[..., Tensor], config: Config, device: torc
 
 
 class InferenceNetwork:
-    """A trained network as sampling calls it: in mixed precision, on a CPU in calls of a fixed size, compiled where it pays.
+    """A trained network for sampling: in mixed precision, on a CPU in calls of a fixed size, compiled if that saves time.
 
     Args:
         network: the U-Net, in evaluation mode, on `device`.
@@ -201,7 +201,7 @@ class InferenceNetwork:
         return self._call(x, t, **conditions)
 
     def _counted(self, network: Network) -> Network:
-        """The network in calls of a fixed size on a CPU, where bits depend on it; it reports the images of every call."""
+        """The network in calls of a fixed size on a CPU, where bits depend on the size; reports the images of every call."""
         if self._device.type == "cpu":
             shape = self._config.data.channels, *self._config.data.image_size
             return FixedBatches(network, self._call_images, agreement(network, self._call_images, shape), self._report)
@@ -235,7 +235,7 @@ class InferenceNetwork:
     def _fitting_batch_size(self) -> int:
         size, device = self._config.data.image_size, self._device
         most = _MAX_BATCH["cuda" if device.type == "cuda" else "cpu"]
-        if device.type != "cuda":  # a CPU, or an accelerator whose free memory PyTorch does not tell
+        if device.type != "cuda":  # a CPU, or an accelerator without a report of its free memory
             return max(1, min(most, _MAX_BATCH_PIXELS // math.prod(size)))
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -248,11 +248,11 @@ class InferenceNetwork:
         return max(1, min(most, 1 << int(math.log2(max(1, fitting)))))
 
     def compile(self, batch_size: int, evaluations: int = 0) -> None:
-        """Compile the network where the preset asks for it, or where the evaluations to come are worth the time.
+        """Compile the network if the preset requests it, or if the coming evaluations are worth the time.
 
         Args:
-            batch_size: largest batch of the calls to come.
-            evaluations: network calls times images to come.
+            batch_size: largest batch of the coming calls.
+            evaluations: coming network calls times images.
         """
         wanted = self._config.sample.compile
         if wanted is None:
@@ -260,7 +260,7 @@ class InferenceNetwork:
         if not wanted or self._compiled_for == batch_size:
             return
         self._compiled_for = batch_size
-        # Batches of one size, so that it compiles once, and a GPU replays one CUDA graph.
+        # Batches of one size, so that it compiles once, and a GPU replays a single CUDA graph.
         on_gpu = self._device.type == "cuda"
         compiled = CompileOrFallback(self.network, self._notify, "reduce-overhead" if on_gpu else "default")
         per_call = batch_size if on_gpu else self._call_images

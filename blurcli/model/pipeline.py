@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,50 +21,21 @@ from blurcli.core import UNet
 from blurcli.core.execution import state_device
 from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.moments import DataMoments, reference_gaussian
-from blurcli.core.rng import ImageNoise, Noises
+from blurcli.core.rng import ImageNoise
 from blurcli.core.sampling import Observer
 from blurcli.core.sampling_options import SamplingConfig, SamplingRequest
-from blurcli.families import Batch, ModelData, Photo, family_of
+from blurcli.families import FROM_NOISE, ModelData, Start, family_of
 from blurcli.model.conditioning import LISTED_CLASSES, Conditioning
 from blurcli.model.guide import Guide, load_guide
 from blurcli.model.inference import InferenceNetwork, in_precision, load_network, resolve_precision
 from blurcli.model.weights import Classes, Weights
 
 
-@dataclass(frozen=True)
-class Init:
-    """An image to start from, instead of noise.
-
-    Attributes:
-        image: (C, H, W) uint8, or one per image to be made, (B, C, H, W).
-        strength: the time in (0, 1] to which it is diffused; at 1 next to nothing of it remains.
-        blurred: whether it already has the blur of that time.
-    """
-
-    image: NDArray[np.uint8]
-    strength: float
-    blurred: bool = False
-
-
-@dataclass(frozen=True)
-class Start:
-    """What sampling starts from.
-
-    Attributes:
-        noise: `noise(indices)` is the source of noise for these images, its first draw their start; None for one random stream
-            per image.
-        init: an image to start from; None for noise.
-    """
-
-    noise: Callable[[Sequence[int]], Noises] | None = None
-    init: Init | None = None
-
-
 class Pipeline:
     """A trained model, ready to sample.
 
     Args:
-        config: the resolved preset, in the precision in which the network computes.
+        config: the resolved preset, with the precision of the network.
         network: the U-Net, in evaluation mode, on `device`.
         data: what the model needs besides the network.
         device: where the network runs.
@@ -74,7 +45,7 @@ class Pipeline:
 
     Attributes:
         device: where the network runs.
-        state_device: where images and states are, see `core.execution.state_device`.
+        state_device: device of images and states, see `core.execution.state_device`.
         family: the family of its process.
         model: the network under its process.
 
@@ -151,7 +122,7 @@ class Pipeline:
             raise UserError(f"{weights.name}: {error}; the file is damaged") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By value, as a copy in another process has it: without what was compiled or measured here, and without messages."""
+        """Pickle by value: a copy has nothing compiled or measured, and no receiver of messages."""
         return partial(Pipeline, guide=self.guide), (self.config, self.network, self.model.data, self.device, self.classes)
 
     @property
@@ -161,7 +132,7 @@ class Pipeline:
 
     @property
     def precision(self) -> str:
-        """In what the network computes on its device: `bf16` or `fp32`."""
+        """The precision of the network on its device: `bf16` or `fp32`."""
         return resolve_precision(self.config, self.device)
 
     @property
@@ -180,7 +151,7 @@ class Pipeline:
         return self._inference.call_size
 
     def compile(self, batch_size: int, evaluations: int = 0) -> None:
-        """Compile the network where that pays; see `InferenceNetwork.compile`."""
+        """Compile the network if that saves time; see `InferenceNetwork.compile`."""
         for network in filter(None, (self._inference, self._guiding)):
             network.compile(batch_size, evaluations)
 
@@ -188,11 +159,11 @@ class Pipeline:
     def progress(
         self, sampling: SamplingConfig, update: Callable[[float], None], distributed: DistributedContext = SINGLE_PROCESS
     ) -> Iterator[None]:
-        """Report the work done while the block runs.
+        """Report progress while the block runs.
 
         Args:
             sampling: how images are made.
-            update: receives the number of images after every call of the network: one half is an image half-way to its end.
+            update: receives the number of images after every call of the network, with fractions for unfinished images.
             distributed: the processes that share the work.
         """
         by_class = self.classes is not None and sampling.label != "none"
@@ -214,7 +185,7 @@ class Pipeline:
 
     @cached_property
     def digest(self) -> str:
-        """The first 16 hex digits of a SHA-256 over parameters and moments: the same for the same model in any file."""
+        """The first 16 hex digits of a SHA-256 over parameters and moments; it does not depend on the file of the model."""
         spectrum, mean = self.model.spectrum, self.model.mean
         return content_hash({**self.network.state_dict(), "spectrum": spectrum, "mean": mean})[:16]
 
@@ -229,7 +200,7 @@ class Pipeline:
         return self.resolve(SamplingRequest(sampler, steps, **options))
 
     def resolve(self, request: SamplingRequest) -> SamplingConfig:
-        """How to sample, with the preset's value for everything that is None.
+        """Resolve sampling options: the preset's value for each that is None.
 
         Raises:
             UsageError: options that do not fit the model or each other.
@@ -244,7 +215,7 @@ class Pipeline:
         seed: int,
         sampling: SamplingConfig | None = None,
         *,
-        start: Start = Start(),
+        start: Start = FROM_NOISE,
         batch_size: int | None = None,
         on_step: Observer | None = None,
         distributed: DistributedContext = SINGLE_PROCESS,
@@ -257,7 +228,7 @@ class Pipeline:
             count: number of images, over all processes; or their indices, ascending.
             seed: seed of the images, in [0, 2**64).
             sampling: from `sampling()`; None for the preset's.
-            start: noise, or an image to start from.
+            start: what the images start from.
             batch_size: images per batch; None for `batch_size`.
             on_step: receives (i, t, z, x_hat) per step, in red, green and blue.
             distributed: the processes that share the work: this one makes every `distributed.size`-th batch.
@@ -269,8 +240,7 @@ class Pipeline:
         batch_size = batch_size or self.batch_size
         indices = list(range(count) if isinstance(count, int) else count)
         self.compile(batch_size, evaluations=len(indices) * sampling.steps)
-        photo = None if start.init is None else self._photo(start.init)
-        plan = self.model.plan(sampling, photo, self.state_device)
+        plan = self.model.plan(sampling, start, self.state_device)
 
         def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
             if on_step is not None:
@@ -278,8 +248,8 @@ class Pipeline:
 
         for block in distributed.blocks(indices, batch_size):
             noise = start.noise(block) if start.noise is not None else ImageNoise(seed, block)
-            batch = Batch(self._empty(len(block)), noise, self.conditions(block, seed, sampling), photo)
-            images = self.model.sample(plan, batch, observe)
+            conditions = self.conditions(block, seed, sampling)
+            images = self.model.sample(plan, start, noise, self._empty(len(block)), conditions, observe)
             if not images.isfinite().all():
                 raise UserError(
                     f"images {block[0]} to {block[-1]} of seed {seed} are not finite: the training had diverged "
@@ -288,7 +258,7 @@ class Pipeline:
             yield self.to_rgb(images)
 
     def initial_noise(self, count: int, seed: int) -> Tensor:
-        """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
+        """The initial noise of images 0 to count - 1 of a seed in `generate`, in red, green and blue: (B, C, H, W)."""
         return self.moments.space.colors_to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
 
     def conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
@@ -305,12 +275,12 @@ class Pipeline:
 
     @torch.inference_mode()
     def denoise(self, z: Tensor, t: float, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
-        """The estimates x_hat of the clean images behind states of images 0, 1, ... of a seed.
+        """The estimates x_hat of the clean images from states of images 0, 1, ... of a seed.
 
         Args:
-            z: states (B, C, H, W) in red, green and blue, as the observer of `generate` receives them.
+            z: states (B, C, H, W) in red, green and blue, as passed to `on_step` of `generate`.
             t: time in [0, 1].
-            seed: seed of the images; it decides the classes, as in `generate`.
+            seed: seed of the images, which determines the classes, as in `generate`.
             sampling: label and guidance; None for the preset's.
 
         Returns:
@@ -329,20 +299,16 @@ class Pipeline:
         return self.to_rgb(self.model.denoiser(z, times, **conditions))
 
     def column_titles(self, sampling: SamplingConfig) -> tuple[str, ...]:
-        """The classes, as titles of the columns of a grid, where images have all classes in turn; else none."""
+        """The classes as titles of the columns of a grid, if images have all classes in turn; else none."""
         names = () if self.classes is None or sampling.label != "all" else self.classes.names
         return names if len(names) <= LISTED_CLASSES else ()
 
     def _empty(self, count: int) -> Tensor:
         return torch.empty(count, self.config.data.channels, *self.process.shape, device=self.state_device)
 
-    def _photo(self, init: Init) -> Photo:
-        return Photo(self.to_model_space(init.image), init.strength, init.blurred)
-
     def to_model_space(self, images: NDArray[np.uint8]) -> Tensor:
-        """Images (..., C, H, W) uint8 as the network takes them, on the device of the states."""
-        x = torch.from_numpy(np.array(images)).to(self.state_device).float() / 127.5 - 1
-        return self.moments.to_model_space(x)
+        """Images (..., C, H, W) uint8 in model space, on the device of the states."""
+        return self.model.to_model_space(images)
 
     def to_rgb(self, x: Tensor) -> Tensor:
         """States (B, C, H, W) in red, green and blue; images in [-1, 1]."""
@@ -350,5 +316,5 @@ class Pipeline:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as 0..255: clipped and rounded (not truncated), on the CPU."""
+    """Images in [-1, 1] to 0..255: clipped and rounded (not truncated), on the CPU."""
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()

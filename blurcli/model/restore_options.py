@@ -1,4 +1,4 @@
-"""What is known of the damage of a photo, and how it is restored."""
+"""Options of restoration: the known damage of a photo, and how it is restored."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.core.kernels import motion, response
 from blurcli.core.measurements import (
+    Chain,
     Convolution,
     DctFilter,
     Mask,
     Measurement,
-    Sequence,
     defocus,
     even_kernel,
     gaussian_blur,
@@ -25,7 +25,7 @@ from blurcli.core.measurements import (
 )
 
 STEPS = 10
-"""Calls of the network, by default: more change little (docs/restoring.md)."""
+"""Default calls of the network: more change little (docs/restoring.md)."""
 
 _DRAWS = 8  # of a mean or a spread
 _COMPARED_DRAWS = 4  # of the spread beside a single result
@@ -35,18 +35,18 @@ _BLURS = ("blur", "defocus", "motion", "kernel")
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """How a photo was damaged, and how it is restored. Lengths are in pixels of the photo as given.
+    """The known damage of a photo, and how it is restored. Lengths are in pixels of the given photo.
 
     Attributes:
-        blur: standard deviation of a Gaussian blur; None, with no other blur: estimated.
-        defocus: radius of the disk of a lens out of focus.
+        blur: standard deviation of a Gaussian blur; None: estimated, unless another blur is given.
+        defocus: radius of the disk of a defocus blur.
         motion: length of a straight motion, and its angle in degrees, counterclockwise from the horizontal.
         kernel: any other blur: (h, w) with odd sides and sum 1.
-        noise: standard deviation of the noise in gray levels of 0 to 255; 0 is that of rounding; None: estimated.
-        enlarge: pixels of the result per pixel of the photo, along a side, each photo's pixel being their average.
+        noise: standard deviation of the noise in gray levels of 0 to 255; 0 means the noise of rounding; None: estimated.
+        enlarge: pixels of the result per pixel of the photo along a side; a pixel of the photo is their average.
         mask: True where the photo is to be filled, (H, W).
-        temperature: 0 is one image, which invents nothing; 1 draws from the posterior; None for 0.5, or 1 with `mean`
-            or `spread`.
+        temperature: 0 gives one image without random detail; 1 draws from the posterior; None for 0.5, or 1 with `mean` or
+            `spread`.
         n: number of draws; None for 1, or 8 with `mean` or `spread`.
         mean: whether to return the mean of the draws.
         spread: whether to return their standard deviation.
@@ -69,10 +69,10 @@ class RestoreOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range or makes no sense together.
+        """Check the options.
 
         Raises:
-            UsageError: it is.
+            UsageError: an option is out of range, or contradicts another.
         """
         given = [name for name in _BLURS if getattr(self, name) is not None]
         if len(given) > 1:
@@ -102,7 +102,7 @@ class RestoreOptions:
 
     @property
     def chosen_temperature(self) -> float:
-        """The temperature, or its default; means and spreads are of draws from the posterior."""
+        """The temperature, or its default; means and spreads need draws from the posterior."""
         if self.temperature is not None:
             return self.temperature
         return 1.0 if self.mean or self.spread else _TEMPERATURE
@@ -114,12 +114,12 @@ class RestoreOptions:
 
     @property
     def only_fills(self) -> bool:
-        """Whether all that is known of the photo stays as it is."""
+        """Whether all known pixels of the photo are kept unchanged."""
         return self.mask is not None and self.noise is None and self.enlarge == 1 and not self.has_blur
 
     @property
     def damage(self) -> str:
-        """What was done to the photo, in words; empty for nothing that is known."""
+        """The known damage in words; empty if there is none."""
         parts = [
             *(["another kernel"] if self.kernel is not None else []),
             *(["motion of {:g} px at {:g} degrees".format(*self.motion)] if self.motion is not None else []),
@@ -137,7 +137,7 @@ class RestoreOptions:
 
 
 def _filter(options: RestoreOptions, shape: tuple[int, int], blur_px: float) -> DctFilter | Convolution:
-    """The blur of the photo at the resolution of the result."""
+    """The given or Gaussian blur at the resolution of the result."""
     if options.defocus is not None:
         return defocus(shape, options.defocus * options.enlarge)
     if options.motion is not None or options.kernel is not None:
@@ -152,10 +152,10 @@ def _motion(options: RestoreOptions) -> Tensor:
 
 
 def measurement_of(options: RestoreOptions, shape: tuple[int, int], blur_px: float | None = None) -> Measurement:
-    """What a photo shows of an image of a shape (H, W).
+    """The measurement of an image of a shape (H, W).
 
     Args:
-        options: what is known of the damage.
+        options: the known damage.
         shape: of the image; with `enlarge` larger than the photo.
         blur_px: of a Gaussian blur, where `options` give none.
     """
@@ -169,11 +169,11 @@ def measurement_of(options: RestoreOptions, shape: tuple[int, int], blur_px: flo
     if options.mask is not None:
         known = Mask(torch.from_numpy(~options.mask))
         parts = [known] if options.only_fills else [*parts, known]
-    return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+    return parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
 
 def response_of(options: RestoreOptions, size: tuple[int, ...]) -> Tensor:
-    """The amplitude that the given blur leaves per frequency of the photo, (h, w)."""
+    """The factor of the given blur on the amplitude per frequency of the photo, (h, w)."""
     shape = (int(size[0]), int(size[1]))
     own = _filter(replace(options, enlarge=1), shape, options.blur or 0.0)
     return own.response if isinstance(own, DctFilter) else response(own.kernel, shape)

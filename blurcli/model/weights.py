@@ -1,4 +1,4 @@
-"""Weights files: a trained network and everything that sampling needs.
+"""Weights files: a trained network and everything needed for sampling.
 
 Tensors: the EMA weights `net.*`; the data's moments `spectrum`, `mean` (an imported model may have none) and, for networks in
 opponent colors, `opponent`; for calibrated objectives the `gain` (an imported model has none); and the family's own, such as
@@ -48,7 +48,7 @@ class Weights:
         data: moments of the data, gain, and the family's own tensors.
         path: the file.
         classes: of a class-conditional network; else None.
-        reference: what messages call the file instead of its path, as for a file from the hub.
+        reference: name of the file in messages, such as a reference on the hub; None for its path.
     """
 
     config: Config
@@ -61,7 +61,7 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """What messages call the file."""
+        """The name of the file in messages."""
         return self.reference or str(self.path)
 
     @property
@@ -84,7 +84,7 @@ def load_weights(path: Path, reference: str | None = None) -> Weights:
 
     Args:
         path: the file.
-        reference: what messages call it, such as its reference on the hub; None for its path.
+        reference: name of the file in messages, such as a reference on the hub; None for its path.
 
     Raises:
         UsageError: there is no such file, or it is not a weights file of blurdiff.
@@ -95,7 +95,7 @@ def load_weights(path: Path, reference: str | None = None) -> Weights:
     with checkpoint.naming_version(metadata, Run(path.parent.parent)):
         config, step = from_json(metadata["config"], name), checkpoint.read_step(metadata, name)
         try:
-            data = ModelData.taken_from(tensors, FAMILIES[config.process.kind].extra_tensors, config)
+            data = ModelData.from_tensors(tensors, FAMILIES[config.process.kind].extra_tensors, config)
         except KeyError as missing:
             raise UserError(f"{name}: the tensor {missing} is missing; the file is damaged") from None
         classes = _read_classes(metadata, config, name)
@@ -104,7 +104,7 @@ def load_weights(path: Path, reference: str | None = None) -> Weights:
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
-    """Parameters stored in 16 bits are used in 32."""
+    """Parameters, in float32 even if they are stored in 16 bits."""
     return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
@@ -117,9 +117,9 @@ def to_half_precision(weights: Weights, path: Path) -> Weights:
     network = {name: tensor.half() for name, tensor in weights.network.items()}
     for name, tensor in network.items():
         if not tensor.isfinite().all():
-            raise UserError(f"{weights.name}: net.{name} does not fit into 16 bits (65,504 at most): share the file as it is")
+            raise UserError(f"{weights.name}: net.{name} does not fit into 16 bits (65,504 at most): share the file unchanged")
     data = weights.config.data
-    if Path(data.source).name != data.source:  # a path, whose last part might be the name of a dataset
+    if Path(data.source).name != data.source:  # a path; its last part might be the name of a dataset
         data = data.model_copy(update={"source": "images"})
     config = weights.config.model_copy(update={"data": data})
     return replace(weights, config=config, network=network, path=path, reference=None)

@@ -1,7 +1,7 @@
-"""A module and everything of blurcli that it imports, written into one file.
+"""Write a module and all modules of blurcli that it imports into one file.
 
-The modules follow each other, imported ones first, without their imports of each other; nothing else is changed, so that the
-file is the code that runs here. Names at the top of these modules must therefore be unique.
+The modules follow each other, imported ones first, without their imports of each other. Nothing else is changed, so the file is
+the code that runs here. Names at the top level of these modules must therefore be unique.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# For every pipeline that it loads, diffusers executes this file again in the module of this name, which would exchange the
-# classes under the pipelines before it. Under a name of its own, a module stays as it is.
+# For every pipeline that it loads, diffusers executes this file again in the module of this name, which would replace the
+# classes of earlier pipelines. Under its own name, a module stays unchanged.
 _module = sys.modules.pop(__name__)
 __name__ = f"{{__name__}}_{{id(_module):x}}"
 sys.modules[__name__] = _module
@@ -44,16 +44,16 @@ SOURCE = Path(__file__).read_text(encoding="utf-8")
 
 
 class NotPortableError(Exception):
-    """A module that cannot be written into one file with others; the text names it and the reason."""
+    """A module cannot be written into one file with others; the text names it and the reason."""
 
 
 def bundle(module: str) -> str:
-    """The source of a module, such as `blurcli.core.unet`, with everything of blurcli that it imports.
+    """The source of a module, such as `blurcli.core.unet`, with all modules of blurcli that it imports.
 
     It defines `SOURCE`, its own text.
 
     Raises:
-        NotPortableError: a source is missing, an import has a form that cannot be left out, or a name is taken twice.
+        NotPortableError: a source is missing, an import has a form that cannot be removed, or two modules share a name.
     """
     parts: dict[str, _Module] = {}
     _visit(module, parts)
@@ -69,7 +69,7 @@ def read_source(name: str) -> tuple[str, Sequence[str] | None]:
     """The source of a module, and for a package its folder.
 
     Raises:
-        NotPortableError: there is none, as where only compiled files are installed.
+        NotPortableError: it is missing, because only compiled files are installed.
     """
     spec = find_spec(name)
     source = None if spec is None else cast(InspectLoader, spec.loader).get_source(name)
@@ -93,18 +93,18 @@ class _Module:
         return cls(name, source, ast.parse(source), folder)
 
     def imported(self) -> Iterator[str]:
-        """Names of the modules of blurcli that it imports, in a function or at its top, but not for type checkers."""
+        """Names of the modules of blurcli that it imports, in functions or at the top level, but not for type checkers."""
         for node in _own_imports(self.tree):
             if isinstance(node, ast.Import) or any(alias.asname for alias in node.names):
                 raise NotPortableError(f"{self.name}, line {node.lineno}: write `from {_PACKAGE}.x import name`")
             assert node.module is not None
             yield node.module
         if self.folder and any(isinstance(node, ast.For) for node in self.tree.body):
-            # A package that imports all files of its folder, as core.samplers does.
+            # A package that imports all files of its folder, such as core.samplers.
             yield from (f"{self.name}.{file.name}" for file in pkgutil.iter_modules(self.folder))
 
     def names(self) -> Iterator[tuple[str, str]]:
-        """Names at its top, each with its origin: the module itself, or where it is imported from."""
+        """Names at the top level, each with its origin: the module itself, or the module that it is imported from."""
         for node in self.tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom) and not _is_own_import(node):
                 source = node.module if isinstance(node, ast.ImportFrom) else ""
@@ -117,7 +117,7 @@ class _Module:
                 yield from ((name, self.name) for name in found)
 
     def without_own_imports(self) -> str:
-        """Its source without imports of blurcli, and what belongs to them."""
+        """Its source without imports of blurcli and the blocks around them."""
         lines = self.source.splitlines()
         for node in [*_walk(self.tree, type_checking=True)]:
             imports_folder = self.folder is not None and isinstance(node, ast.For) and node in self.tree.body
@@ -156,7 +156,7 @@ def _check_names(parts: dict[str, _Module]) -> None:
 
 
 def _walk(tree: ast.AST, type_checking: bool = False) -> Iterator[ast.AST]:
-    """All nodes below one; what is for type checkers only as one node, or not at all."""
+    """All nodes below a node; blocks for type checkers as one node, or not at all."""
     for node in ast.iter_child_nodes(tree):
         if _is_type_checking(node):
             if type_checking:

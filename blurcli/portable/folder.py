@@ -20,7 +20,7 @@ from blurcli.model.weights import Weights
 from blurcli.portable.bundle import NotPortableError, bundle
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
-"""Where diffusers looks for the tensors of a component."""
+"""The file in which diffusers expects the tensors of a component."""
 
 _CODE_BYTES = 1 << 18  # about 180 kB
 # Component: its class.
@@ -28,7 +28,7 @@ _COMPONENTS = {"unet": "BlurdiffUNet", "process": "BlurdiffProcess"}
 
 
 def check_folder(out: Path) -> None:
-    """Raise a UsageError if a model cannot become the folder `out`, because something is there."""
+    """Raise a UsageError if the folder `out` already exists and is not empty."""
     with files.explained(out):
         if out.resolve() == Path.cwd():
             raise UsageError(f"{out}: is the current folder; use the name of a new one")
@@ -38,13 +38,13 @@ def check_folder(out: Path) -> None:
 
 
 def write_folder(weights: Weights, out: Path) -> int:
-    """Write a model, its code and a README into a new folder, which appears whole or not at all; returns its size in bytes.
+    """Write a model, its code and a README atomically into a new folder; returns its size in bytes.
 
-    The parameters are in float32, and nothing tells the location of the training images.
+    The parameters are in float32. The location of the training images is not written.
 
     Raises:
-        UsageError: there is something at `out`.
-        UserError: the weights are damaged, the code cannot be carried, or the folder cannot be written.
+        UsageError: `out` already exists.
+        UserError: the weights are damaged, the code cannot be exported, or the folder cannot be written.
     """
     check_folder(out)
     check_fit(empty_network(weights.config), weights.network, weights.path)
@@ -110,7 +110,7 @@ tags:
 
 Images of {height}x{width} pixels; objective {config.objective}, process {config.process.kind}, {weights.step:,} training
 steps. Exported by `blurdiff export --format diffusers` (blurdiff {__version__}). It needs `diffusers` 0.35 or newer, and
-not blurdiff itself, whose code is in this folder: read it before you set `trust_remote_code`.
+not blurdiff itself: the code is in this folder. Read it before you set `trust_remote_code`.
 
 ```python
 from diffusers import DiffusionPipeline

@@ -14,7 +14,7 @@ _OUTPUT_TYPES = ("pil", "np", "pt")
 
 
 class BlurdiffPipeline(DiffusionPipeline):
-    """Images from noise, or for inverse heat dissipation from blurred images, by a model that blurdiff has trained.
+    """Generates images from noise, or for inverse heat dissipation from blurred images, with a model trained by blurdiff.
 
     Image i depends only on the model, the sampler, its steps, the seed and i, and not on the batch size: bit for bit on a CPU.
 
@@ -25,7 +25,7 @@ class BlurdiffPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet"
 
-    # Without types: diffusers before 0.36 fails on those that are text, as all are under `from __future__ import annotations`.
+    # Without types: diffusers before 0.36 fails on annotations that are text, as with `from __future__ import annotations`.
     def __init__(self, unet, process):  # type: ignore[no-untyped-def]
         super().__init__()
         self.register_modules(unet=unet, process=process)
@@ -47,14 +47,14 @@ class BlurdiffPipeline(DiffusionPipeline):
 
         Args:
             batch_size: number of images, at least 1.
-            num_inference_steps: steps of the sampler; None for the model's own, like all that follows.
+            num_inference_steps: steps of the sampler; None for the model's default, as for all following options.
             generator: gives the seed; None for PyTorch's global generator.
             seed: in [0, 2**64), instead of a generator: image i is image i of `blurdiff sample --seed`.
             class_labels: for a class-conditional model the name or number of a class, `all` in turn, `none`, or one name or
                 number per image; None for the class frequencies of the training data.
             guidance_scale: classifier-free guidance; 1 is none.
             output_type: `pil`; `np` for an array (B, H, W, C) in [0, 1]; `pt` for a tensor (B, C, H, W) in [0, 1].
-            return_dict: whether the result has a name, `images`, or is a tuple.
+            return_dict: whether the result is an object with `images`; else it is a tuple.
             **options: sampler, eta, delta, final, as in `blurdiff sample`.
 
         Raises:
@@ -65,10 +65,10 @@ class BlurdiffPipeline(DiffusionPipeline):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if seed is not None and generator is not None:
-            raise ValueError("seed, generator: each decides about the noise; use one of them")
+            raise ValueError("seed, generator: each sets the noise; use one of them")
         if seed is None:
             if isinstance(generator, list):
-                raise ValueError("generator: every image has a random stream of its own; use one generator for all of them")
+                raise ValueError("generator: every image has its own random stream; use one generator for all of them")
             device = "cpu" if generator is None else generator.device
             seed = int(torch.randint(2**63 - 1, (1,), generator=generator, device=device))
         sampling = self.process.sampling(steps=num_inference_steps, guidance=guidance_scale, **options)
@@ -83,7 +83,7 @@ class BlurdiffPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def save_config(self, save_directory: str, *arguments: Any, **options: Any) -> None:
-        """Write `model_index.json`, and beside it the code, so that what `save_pretrained` writes can be loaded again."""
+        """Write `model_index.json` and the code beside it, so that the output of `save_pretrained` can be loaded again."""
         super().save_config(save_directory, *arguments, **options)
         folder = Path(save_directory)
         index = json.loads((folder / self.config_name).read_text(encoding="utf-8"))
@@ -100,6 +100,6 @@ class BlurdiffPipeline(DiffusionPipeline):
 
 
 def _source(kind: type) -> str:
-    """The text of the file that defines a class, as it was when it was loaded; see `bundle`."""
+    """The text of the file that defines a class at the time of loading; see `bundle`."""
     source: str = vars(sys.modules[kind.__module__])["SOURCE"]
     return source

@@ -1,4 +1,4 @@
-"""The diffusion process as a component of a diffusers pipeline: everything that sampling needs besides the network."""
+"""The diffusion process as a component of a diffusers pipeline: everything for sampling except the network."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from blurcli.core.guidance import GuidedNetwork
 from blurcli.core.rng import ImageNoise, draw_classes
 from blurcli.core.sampling_options import SamplingConfig, SamplingRequest
 from blurcli.families import family_of
-from blurcli.families.base import Batch, ModelData
+from blurcli.families.base import FROM_NOISE, ModelData
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What diffusers calls our options, for messages.
+# The names of our options in diffusers, for messages.
 _NAMES = {"steps": "num_inference_steps"}
 
 
 class BlurdiffProcess(SchedulerMixin, ConfigMixin):
     """Process, objective, moments of the data and default settings of the sampler.
 
-    Its tensors are float64 and stay on the CPU, whatever the device and the dtype of the pipeline.
+    Its tensors are float64 and stay on the CPU for any device and dtype of the pipeline.
 
     Args:
         objective: what the network predicts.
@@ -40,7 +40,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         process: kind and arguments of the process.
         sample: default settings of the sampler.
         classes: `names` and `counts` of the classes in the training data; None for a model without classes.
-        class_dropout: fraction of the training images that were shown without their class; at 0 there is no guidance.
+        class_dropout: fraction of the training images without their class; at 0 there is no guidance.
         centered: whether the network works on images in [-1, 1]; else in [0, 1].
     """
 
@@ -70,7 +70,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str, **ignored: Any) -> BlurdiffProcess:
-        """The process in a folder, as `save_pretrained` writes it."""
+        """Load the process from a folder written by `save_pretrained`."""
         loaded: BlurdiffProcess = cls.from_config(cls.load_config(folder))
         loaded.tensors = load_file(Path(folder, _WEIGHTS))
         return loaded
@@ -81,7 +81,7 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         save_file(self.tensors, Path(folder, _WEIGHTS), {"format": "pt"})
 
     def sampling(self, **wished: Any) -> SamplingConfig:
-        """How to sample, with the model's own value for everything that is None; see `Family.resolve_sampling`.
+        """Resolve sampling options: the model's default for each that is None; see `Family.resolve_sampling`.
 
         Args:
             **wished: fields of `SamplingRequest`.
@@ -165,20 +165,20 @@ class BlurdiffProcess(SchedulerMixin, ConfigMixin):
         """
         settings, device = self._settings, state_device(unet.device)
         own = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        data = ModelData.taken_from(own, self._family.extra_tensors, self._settings)  # type: ignore[arg-type]
+        data = ModelData.from_tensors(own, self._family.extra_tensors, self._settings)  # type: ignore[arg-type]
         model = self._family.model(GuidedNetwork(self._calls(unet)), data)
         conditions: dict[str, Any] = {"guidance": sampling.guidance}
         if labels is not None:
             conditions["labels"] = torch.tensor(labels, device=device)
         like = torch.empty(count, settings.data.channels, *settings.data.image_size, device=device)
-        batch = Batch(like, ImageNoise(seed, range(count)), conditions)
-        images = model.sample(model.plan(sampling, None, device), batch, on_step)
+        plan = model.plan(sampling, FROM_NOISE, device)
+        images = model.sample(plan, FROM_NOISE, ImageNoise(seed, range(count)), like, conditions, on_step)
         if not images.isfinite().all():
             raise ValueError("images are not finite; in float16 large models may overflow: use bfloat16 or float32")
         return data.moments.to_rgb(images)
 
     def _calls(self, unet: Any) -> Callable[..., Tensor]:
-        """The network on its device and in its dtype; on a CPU in calls of a fixed size, on which the last bits depend."""
+        """The network on its device and in its dtype; on a CPU in calls of a fixed size, because the last bits depend on it."""
 
         def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
             own = {name: value.to(unet.device) for name, value in conditions.items()}

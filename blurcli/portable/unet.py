@@ -1,4 +1,4 @@
-"""The network as a model of diffusers."""
+"""The network as a diffusers model."""
 
 from __future__ import annotations
 

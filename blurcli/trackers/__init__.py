@@ -1,4 +1,4 @@
-"""Experiment trackers: what a training logs goes to all that its preset names. Imports no tracker's package."""
+"""Experiment trackers: a training logs to all that its preset names. Imports no tracker's package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Wandb
 
 
 def check_installed(names: Iterable[str]) -> None:
-    """Raise a UsageError with the command that installs it if the package of one of these trackers is missing."""
+    """Raise a UsageError if the package of one of these trackers is missing, with the command that installs it."""
     for name in names:
         tracker = TRACKERS[name]
         if not _is_installed(tracker.package):
@@ -33,4 +33,4 @@ def _is_installed(package: str) -> bool:
     if package in sys.modules:
         return sys.modules[package] is not None
     spec = importlib.util.find_spec(package)
-    return spec is not None and spec.origin is not None  # a folder named wandb, as wandb makes, is no package
+    return spec is not None and spec.origin is not None  # a folder `wandb`, as made by wandb, is not a package

@@ -1,4 +1,4 @@
-"""What an experiment tracker does, and what it is given when it begins."""
+"""The interface of an experiment tracker."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Status = Literal["finished", "interrupted", "failed"]
 """How a training ended; an interrupted one can continue."""
 
 PROJECT = "blurdiff"
-"""Project, or experiment, of the runs where the tracker's own environment variable names no other."""
+"""Project, or experiment, of the runs unless the tracker's own environment variable names another."""
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """The run that a tracker begins to log.
+    """A run to be logged by a tracker.
 
     Attributes:
         name: name of the run folder.
         folder: the run folder.
         private_folder: a folder for the files of trackers, below the run folder; `begin` may create it.
         config: the resolved preset, every key dotted.
-        identity: what `begin` returned for this run before; None for a run that the tracker does not know.
+        identity: what `begin` returned for this run earlier; None for a run that is new to the tracker.
     """
 
     name: str
@@ -38,13 +38,13 @@ class TrackedRun:
 
 
 class Tracker(ABC):
-    """Logs a training to one experiment tracker. Any call may fail: the training then goes on without the tracker.
+    """Logs a training to one experiment tracker. Any call may fail; the training then continues without the tracker.
 
     Attributes:
         package: the package to import, inside `begin`.
-        requirement: what pip installs to have it.
-        own_process: whether it runs beside the training; False only for what never waits for a network.
-        location: where the run can be seen, once `begin` has returned; empty for nothing worth a message.
+        requirement: the requirement for pip.
+        own_process: whether it runs in its own process; False only for trackers that never wait for a network.
+        location: where the run can be viewed, set by `begin`; empty for no message.
     """
 
     package: ClassVar[str]
@@ -54,22 +54,22 @@ class Tracker(ABC):
 
     @abstractmethod
     def begin(self, run: TrackedRun) -> str | None:
-        """Begin the run, or continue the one of `run.identity`.
+        """Begin the run, or continue the run of `run.identity`.
 
         Returns:
-            The identity by which a resumed training continues the run; None where none is needed.
+            The identity with which a resumed training continues the run; None if it needs none.
         """
 
     @abstractmethod
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values by their names, all finite, after `step` training steps."""
+        """Log finite values by name, after `step` training steps."""
 
     @abstractmethod
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
         """Log a picture (height, width, 1 or 3) uint8 after `step` training steps."""
 
     def rewind(self, step: int) -> None:  # noqa: B027  not every tracker can
-        """Go back to `step`, from where the training continues: what was logged for later steps comes again.
+        """Return to `step`, where the training continues: later steps are logged again.
 
         Called once after `begin`, and when a training that diverged continues from an earlier state. Trackers that cannot
         remove values do nothing, and show both.
@@ -77,4 +77,4 @@ class Tracker(ABC):
 
     @abstractmethod
     def end(self, status: Status) -> None:
-        """End the run; returns when everything is stored or sent."""
+        """End the run, and wait until everything is stored or sent."""

@@ -1,4 +1,4 @@
-"""All trackers of a training behind one interface, none of which can disturb it."""
+"""All trackers of a training behind one interface; none can disturb the training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SILENT_SEC = 3.0  # of waiting
 
 
 class Trackers:
-    """The trackers of one training. One that fails is dropped, with a warning; the training does not notice.
+    """The trackers of one training. A tracker that fails is dropped with a warning, and the training continues.
 
     Args:
         names: of the trackers.
@@ -39,7 +39,7 @@ class Trackers:
         self._each(lambda name, tracker: tracker.begin(self._tracked(name, config)))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values by their names after `step` training steps."""
+        """Log values by name after `step` training steps."""
         self._each(lambda name, tracker: tracker.metrics(step, values))
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
@@ -47,7 +47,7 @@ class Trackers:
         self._each(lambda _, tracker: tracker.image(step, name, picture))
 
     def rewind(self, step: int) -> None:
-        """The training continues from `step`: what was logged for later steps comes again."""
+        """Return to `step`, where the training continues: later steps are logged again."""
         self._each(lambda name, tracker: tracker.rewind(step))
 
     def end(self, status: Status, wait: bool = True) -> None:
@@ -71,7 +71,7 @@ class Trackers:
         path = self._run.trackers_path / f"{name}.id"
         known = Identity.read(path)
         if known is not None and (original := known.original(path)):
-            self._notify(f"{name}: {self._run.path} is a copy of {original}, and has a run of its own")
+            self._notify(f"{name}: {self._run.path} is a copy of {original}, and gets its own run")
             known = None
         folder, identity = self._run.path.resolve(), None if known is None else known.name
         return TrackedRun(folder.name, str(self._run.path), str(path.parent.resolve()), config, identity)
@@ -83,7 +83,7 @@ class Trackers:
             except Exception as error:
                 del self._trackers[name]
                 why = str(error) if isinstance(error, TrackerError) else reason(error)
-                self._notify(f"warning: {name}: {why}; the training goes on without it")
+                self._notify(f"warning: {name}: {why}; the training continues without it")
             else:
                 self._announce(name, tracker)
 

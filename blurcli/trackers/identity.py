@@ -1,4 +1,4 @@
-"""The identity of a run in a tracker, bound to the run folder: a moved folder continues its run, and a copy has its own."""
+"""The identity of a run in a tracker, bound to the run folder: a moved folder continues its run, a copy begins its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PLACE = ".folder"  # suffix of the file beside that of the identity
 
 @dataclass(frozen=True)
 class Place:
-    """Where a folder is.
+    """The location of a folder.
 
     Attributes:
         path: the folder, without links.
         host: name of the machine.
         device: number of its file system there.
-        inode: its number there, which a move within a file system keeps.
+        inode: its inode number, which does not change when it is moved within a file system.
     """
 
     path: str
@@ -30,18 +30,18 @@ class Place:
 
     @classmethod
     def of(cls, folder: Path) -> Place:
-        """The place of a folder that exists."""
+        """The place of an existing folder."""
         status = folder.stat()
         return cls(str(folder.resolve()), socket.gethostname(), status.st_dev, status.st_ino)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What identifies a run in a tracker.
+    """The identity of a run in a tracker.
 
     Attributes:
         name: what the tracker's `begin` returned.
-        place: the run folder at that time; None if it is not recorded.
+        place: the place of the run folder at that time; None if it is not recorded.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Identity:
 
     @classmethod
     def read(cls, path: Path) -> Identity | None:
-        """The identity in a file; None where there is no such file, or a crash has damaged it."""
+        """The identity in a file; None if the file is missing, or damaged by a crash."""
         try:
             name = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
@@ -62,7 +62,7 @@ class Identity:
             return cls(name)
 
     def write(self, path: Path) -> None:
-        """Write it to a file, and its place beside that, from where `read` has it again."""
+        """Write it to a file, and its place to another file beside it."""
         if self.place is not None:
             with files.replacing(path.with_suffix(_PLACE)) as temporary:
                 temporary.write_text(json.dumps(asdict(self.place)) + "\n", encoding="utf-8")
@@ -70,9 +70,9 @@ class Identity:
             temporary.write_text(self.name + "\n", encoding="utf-8")
 
     def original(self, path: Path) -> str | None:
-        """The folder of which the run folder of `path`, the file of this identity, is a copy; None if it is no copy.
+        """The original of the run folder, if that is a copy; else None. `path` is the file of this identity.
 
-        A copy is a folder whose original is still there, or one that is new on the file system of its original.
+        A folder is a copy if the recorded folder still exists, or if it has another inode on the same file system.
         """
         here, before = Place.of(path.parent.parent), self.place
         if before is None or before.path == here.path:

@@ -24,7 +24,7 @@ class MLflow(Tracker):
     requirement = "mlflow-skinny sqlalchemy alembic"
 
     def begin(self, run: TrackedRun) -> str:
-        """Begin or continue a run. MLflow's parameters cannot change: they stay those of the first training."""
+        """Begin or continue a run. MLflow's parameters cannot change: they keep the values of the first training."""
         import mlflow
         from mlflow.entities import Metric, Param
 
@@ -36,7 +36,7 @@ class MLflow(Tracker):
             self._id = run.identity
             self._client.update_run(self._id, status="RUNNING")
         else:
-            lost = f" (a new run: {run.identity} is not there)" if run.identity else ""
+            lost = f" (a new run: {run.identity} does not exist)" if run.identity else ""
             self._id = self._client.create_run(mlflow.set_experiment(experiment).experiment_id, run_name=run.name).info.run_id
             params = [Param(key, str(value)) for key, value in run.config.items()]
             for start in range(0, len(params), _PARAMS_PER_CALL):
@@ -46,12 +46,10 @@ class MLflow(Tracker):
         return self._id
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values."""
         now = int(1000 * time.time())
         self._client.log_batch(self._id, metrics=[self._metric(name, value, now, step) for name, value in values.items()])
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Log a picture."""
         self._client.log_image(self._id, picture, key=name, step=step)
 
     def end(self, status: Status) -> None:
@@ -59,7 +57,7 @@ class MLflow(Tracker):
         self._client.set_terminated(self._id, status=_STATUS[status])
 
     def _is_known(self, identity: str) -> bool:
-        """Whether the store has this run: it may be another store than before, or the run deleted."""
+        """Whether the store has this run: it may be another store than before, or the run may be deleted."""
         from mlflow.exceptions import MlflowException
 
         try:

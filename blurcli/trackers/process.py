@@ -1,6 +1,6 @@
-"""A tracker in a process of its own: it can neither stop the training nor slow it, nor print into its results.
+"""A tracker in its own process: it can neither stop nor slow the training, nor print into its results.
 
-The training sends one JSON object per line; the tracker's process answers with its location, and with its error where it fails.
+The training sends one JSON object per line; the tracker's process answers with its location, and with an error if it fails.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 END_SEC = 60.0
-"""How long the end of a training, or of a process that the training left alone, waits for a tracker."""
-_MAX_WAITING = 1000  # calls that a tracker may lag behind
+"""The longest time that the end of a training, or of a process without its training, waits for a tracker."""
+_MAX_WAITING = 1000  # largest number of unsent calls
 _MAX_REASON = 200  # characters
-_SENDING_SEC = 1.0  # for the last calls of a training that ends at once
+_SENDING_SEC = 1.0  # to send the last calls of a training that is killed
 
 
 class TrackerProcess(Tracker):
-    """Passes all calls on to a tracker in another process, and raises its errors with a later call.
+    """Forwards all calls to a tracker in another process, and raises its errors in a later call.
 
     Args:
         name: of the tracker.
-        log: file for all that it prints.
+        log: file for its output.
     """
 
     def __init__(self, name: str, log: Path) -> None:
@@ -49,11 +49,11 @@ class TrackerProcess(Tracker):
         self._error = ""
 
     def begin(self, run: TrackedRun) -> None:
-        """Start the process, which begins the run on its own time and stores its identity."""
+        """Start the process, which begins the run asynchronously and stores its identity."""
         code = f"from blurcli.trackers import process; process.serve({self._name!r})"
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        # Ctrl-C in a terminal goes to all processes of its group; here the training decides what is logged and when it ends.
+        # Ctrl-C in a terminal goes to all processes of its group, but the training decides when the tracker ends.
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -75,24 +75,21 @@ class TrackerProcess(Tracker):
         self._call("begin", **asdict(run))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Pass values on."""
         self._call("metrics", step=step, values=dict(values))
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Pass a picture on."""
         self._call("image", step=step, name=name, picture=picture)
 
     def rewind(self, step: int) -> None:
-        """Pass it on."""
         self._call("rewind", step=step)
 
     def end(self, status: Status) -> None:
-        """Pass it on; see `wait`."""
+        """Forward the end; see `wait`."""
         self._call("end", status=status)
         self._sender.join(_SENDING_SEC)
 
     def wait(self) -> None:
-        """Wait for the process, after `end`; it is killed where that takes too long."""
+        """Wait for the process, after `end`; kill it if that takes too long."""
         if not self.ends_within(END_SEC):
             self._fail(f"has not stored everything within {END_SEC:g} s")
         self._receiver.join()
@@ -121,7 +118,7 @@ class TrackerProcess(Tracker):
             raise TrackerError(f"{self._error} (details in {self._log})")
 
     def _send(self, stdin: IO[bytes]) -> None:
-        with suppress(OSError), stdin:  # where the process is gone, `_receive` knows why
+        with suppress(OSError), stdin:  # if the process is gone, `_receive` has the reason
             while (message := self._waiting.get()) is not None:
                 stdin.write(json.dumps(message, default=_plain_picture).encode() + b"\n")
                 stdin.flush()
@@ -149,10 +146,10 @@ class TrackerError(Exception):
 
 
 def serve(name: str) -> None:
-    """Carry out the calls on stdin with the tracker of this name, until its end or that of the training."""
+    """Execute the calls on stdin with the tracker of this name, until its end or the end of the training."""
     from blurcli.trackers import TRACKERS
 
-    # Packages may print to stdout, and read stdin: what they print goes into the log, and there is nothing to read.
+    # Packages may print to stdout and read stdin: their output goes into the log, and their stdin is empty.
     calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -166,7 +163,7 @@ def serve(name: str) -> None:
     except BaseException as error:
         traceback.print_exc()
         answer(error=reason(error))
-        os._exit(1)  # what the package has left to do may take forever
+        os._exit(1)  # the cleanup of the package may take forever
 
 
 def _serve(tracker: Tracker, name: str, calls: IO[bytes], answer: Callable[..., None]) -> None:

@@ -30,21 +30,19 @@ class TensorBoard(Tracker):
         self._folder = run.folder
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars."""
         for name, value in values.items():
             self._opened().add_scalar(name, value, step)
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Write a picture."""
         self._opened().add_image(name, picture, step, dataformats="HWC")
 
     def rewind(self, step: int) -> None:
-        """Start a new file, which hides what earlier files have after `step`."""
+        """Start a new file, which hides the values of earlier files after `step`."""
         self._close()
         self._step = step
 
     def end(self, status: Status) -> None:
-        """Write what is buffered."""
+        """Flush the buffer."""
         self._close()
 
     def _opened(self) -> SummaryWriter:

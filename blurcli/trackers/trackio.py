@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Trackio(Tracker):
-    """Logs to Trackio's local database, or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL say."""
+    """Logs to Trackio's local database, or to the destination of TRACKIO_SPACE_ID or TRACKIO_SERVER_URL."""
 
     package = "trackio"
     requirement = "trackio"
@@ -32,13 +32,12 @@ class Trackio(Tracker):
         return name
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values."""
         self._run.log(dict(values), step=step)
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Log a picture, in color: Trackio takes no others."""
+        """Log a picture, in color: Trackio accepts no gray pictures."""
         self._run.log({name: self._trackio.Image(picture.repeat(3 // picture.shape[-1], axis=-1))}, step=step)
 
     def end(self, status: Status) -> None:
-        """Store what is buffered; Trackio knows no status."""
+        """Flush the buffer; Trackio has no status."""
         self._trackio.finish()

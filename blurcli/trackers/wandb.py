@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_DELETED = "created and deleted"  # in the server's message, which advises to try a new name
+_DELETED = "created and deleted"  # in the server's message, which suggests a new name
 
 
 class Wandb(Tracker):
@@ -25,7 +25,7 @@ class Wandb(Tracker):
     requirement = "wandb"
 
     def begin(self, run: TrackedRun) -> str | None:
-        """Begin or continue a run, with its files below the private folder; one that was deleted begins anew."""
+        """Begin or continue a run, with its files below the private folder; a deleted run begins again."""
         import wandb
 
         Path(run.private_folder).mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ class Wandb(Tracker):
                 raise
             self._run = self._init(run, None)
             deleted = f" (a new run: {run.identity} was deleted)"
-        # A row's own number only grows. Steps are a value, so that those that come again are not refused.
+        # The number of a row only grows. The step is logged as a value, so that repeated steps are not refused.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self._row, self._step = int(self._run.step) - 1, -1
@@ -59,15 +59,13 @@ class Wandb(Tracker):
         )
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values."""
         self._log(step, dict(values))
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Log a picture."""
         self._log(step, {name: self._wandb.Image(picture)})
 
     def end(self, status: Status) -> None:
-        """Upload what is left; all but finished runs are marked as failed."""
+        """Upload the rest; all but finished runs are marked as failed."""
         self._run.finish(exit_code=0 if status == "finished" else 1)
 
     def _log(self, step: int, values: dict[str, Any]) -> None:

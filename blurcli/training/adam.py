@@ -12,12 +12,12 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Adam:
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980), by PyTorch's fused kernel.
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980), with PyTorch's fused kernel.
 
     `torch.optim.Adam` calls the same kernel, but imports the compiler when it is constructed, which takes seconds per command.
 
     Args:
-        parameters: by name; after a backward pass, all of them have a gradient.
+        parameters: by name; all must have a gradient after a backward pass.
         beta1: decay of the average of the gradients.
         beta2: decay of the average of their squares.
 
@@ -38,11 +38,11 @@ class Adam:
 
     @torch.no_grad()
     def step(self, lr: float, skip: Tensor) -> None:
-        """Update the parameters by their gradients.
+        """Update the parameters with their gradients.
 
         Args:
             lr: learning rate.
-            skip: a boolean scalar on the device: whether nothing changes, decided without the host waiting for the device.
+            skip: a boolean scalar on the device: whether to change nothing, decided without waiting for the device.
         """
         states = self.state.values()
         adam(
@@ -81,5 +81,5 @@ class Adam:
     def load(self, saved: Mapping[str, Tensor]) -> None:
         """Continue from a saved state, as `named_tensors` returned it."""
         for name, own in self.named_tensors().items():
-            # Copied, because the fused kernel walks through memory in order: moments have the layout of their parameter.
+            # Copied, because the fused kernel needs moments with the memory layout of their parameter.
             own.copy_(saved[name])

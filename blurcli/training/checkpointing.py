@@ -1,83 +1,17 @@
-"""Checkpoints of a training: states for an exact resume, weights, and going back to a good state."""
+"""When a training saves its state and weights, and how it returns to a good state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from blurcli.base import checkpoint, files
-from blurcli.base.checkpoint import Tensors
 from blurcli.base.errors import UserError, option
 from blurcli.base.runs import Run
-from blurcli.config import Config, from_json, to_json
-
-if TYPE_CHECKING:
-    from blurcli.training.trainer import Trainer
+from blurcli.training.state import load_state, save_state
+from blurcli.training.trainer import Trainer
 
 _MAX_RESTORES = 3  # without a good save between them
 _ADVICE = "lower optim.lr, raise optim.warmup_steps, or set train.precision to fp32"
-
-
-@dataclass(frozen=True)
-class State:
-    """Everything that an exact continuation needs; randomness follows from the seed and the step.
-
-    Attributes:
-        config: the resolved preset.
-        step: training steps done.
-        data: fingerprint of the training images.
-        tensors: parameters, their EMA, the moments of Adam and those of the data, by name.
-    """
-
-    config: Config
-    step: int
-    data: str
-    tensors: Tensors
-
-
-def save_state(path: Path, state: State, keep: Path) -> None:
-    """Write a training state atomically; the previous file at `path` goes to `keep`."""
-    metadata = {"config": to_json(state.config), "step": str(state.step), "data": state.data}
-    checkpoint.write(path, "state", state.tensors, metadata, keep)
-
-
-def load_state(path: Path) -> State:
-    """Read a training state.
-
-    Raises:
-        UsageError: there is no such file, or it is not a state of blurdiff.
-        UserError: it is damaged.
-    """
-    metadata, tensors = checkpoint.read(path, "state")
-    with checkpoint.naming_version(metadata, Run(path.parent)):
-        config, step = from_json(metadata["config"], str(path)), checkpoint.read_step(metadata, path)
-    return State(config, step, metadata.get("data", ""), tensors)
-
-
-def newest_state(run: Run, notify: Callable[[str], None]) -> tuple[State, Path]:
-    """The newest saved state of a run and its file; the one before it where the newest is damaged.
-
-    Raises:
-        UserError: all are damaged, or the newest is somewhere else: a link to a missing file.
-    """
-    errors = []
-    for path in run.saved_states():
-        if reason := files.unreadable(path):
-            raise UserError(f"{path}: {reason}")
-        try:
-            state = load_state(path)
-        except UserError as error:
-            errors.append(error.text)
-            continue
-        if errors:
-            notify(f"{errors[0]}; continuing from the state before it")
-            # Otherwise the next save would replace the good state by the damaged one.
-            with files.explained(run.state_path):
-                run.state_path.replace(run.damaged_state_path)
-        return state, path
-    raise UserError("; ".join(errors) + f"; start again in another folder ({option('run')})")
 
 
 class Checkpointer:
@@ -102,7 +36,7 @@ class Checkpointer:
         self._diverged_at = 0
 
     def begin(self, trainer: Trainer) -> None:
-        """Start from the trainer's state, which is saved; write its weights where a stopped run did not."""
+        """Start from the trainer's state, which is saved; write its weights if a stopped run did not."""
         self._saved_step = trainer.step
         path = self._run.weights_path(trainer.step)
         if trainer.step and not path.exists():
@@ -110,12 +44,12 @@ class Checkpointer:
 
     def save_if_due(self, trainer: Trainer) -> None:
         """Save at the interval of the preset."""
-        # A state within a series of skipped steps is not a good one to return to.
+        # A state within a series of skipped steps is not a good state to return to.
         if trainer.step % trainer.config.train.save_every_steps == 0 and not trainer.consecutive_skips:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write state and weights, unless this step is saved."""
+        """Write state and weights, unless this step is already saved."""
         if trainer.step <= self._saved_step:
             return
         # The state first: after a signal there may be little time, and weights can be made from it.
@@ -132,7 +66,7 @@ class Checkpointer:
         """Return the training to the last good state, to continue with other random numbers.
 
         Raises:
-            UserError: there is none, or restoring has not helped.
+            UserError: there is no good state, or restoring has not helped.
         """
         self._diverged_at = max(self._diverged_at, trainer.step)
         saved = self._run.saved_states()
@@ -143,7 +77,7 @@ class Checkpointer:
             )
         states = {path: load_state(path) for path in saved}
         good = [path for path, state in states.items() if not state.tensors.get("health.skipped_in_row")] or saved
-        # The newest may be finite and yet beyond recovery.
+        # The newest state may be finite and still beyond recovery.
         path = good[-1] if self._restores else good[0]
         restores = trainer.restores + 1
         trainer.load(states[path], path)

@@ -1,4 +1,4 @@
-"""How long a training takes: its steps, and the previews and measurements between them."""
+"""The duration of a training: its steps, and the previews and measurements between them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from blurcli.base import files
 from blurcli.config import Config
 from blurcli.training.monitoring import HEALTH_IMAGES, HEALTH_TIMES, health_interval
 
-_FORWARD = 1 / 3  # of the work of a training step, per image
+_FORWARD = 1 / 3  # of the work of a training step per image
 
 
 def seconds_of(config: Config, steps: float, step_sec: float) -> float:
-    """Seconds that `steps` training steps take, the last preview included. Scores are left out: their features vary.
+    """Seconds for `steps` training steps, including the last preview. Scores are not included: their features vary.
 
     Args:
-        config: says how often the network is measured and previewed.
+        config: has the intervals of measurements and previews.
         steps: number of steps.
-        step_sec: seconds per step alone.
+        step_sec: seconds per step, without these.
     """
     settings, every = config.train, health_interval(config.train)
 
@@ -32,7 +32,7 @@ def seconds_of(config: Config, steps: float, step_sec: float) -> float:
 
 
 def steps_in(config: Config, seconds: float, step_sec: float) -> int:
-    """The number of steps for which a training takes so many seconds; at least 1."""
+    """The number of training steps that fit into a time; at least 1."""
 
     def taken(steps: int) -> float:
         return seconds_of(
@@ -43,7 +43,7 @@ def steps_in(config: Config, seconds: float, step_sec: float) -> int:
 
 
 def seconds_spent(metrics: Path, batch_size: int) -> float:
-    """Seconds of the steps that a run's metrics.jsonl records."""
+    """Seconds of the steps recorded in a run's metrics.jsonl."""
     total, before = 0.0, 0
     for line in files.json_lines(metrics):
         step, rate = line.get("step"), line.get("images_per_sec")

@@ -33,7 +33,7 @@ class Metrics:
         grad_norm: of the last step, before clipping; None if it was skipped.
         lr: learning rate of the last step.
         images_per_sec: since the last log.
-        skipped: steps so far whose loss or gradient was not finite.
+        skipped: steps so far without a finite loss and gradient.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Metrics:
 
 
 class RunningMetrics:
-    """Running sums of the metrics, on the device; the host waits for the device only when they are read."""
+    """Running sums of the metrics, on the device; only `read` waits for the device."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -105,7 +105,7 @@ class MetricsLogger:
 
     def begin(self, step: int) -> None:
         """Start from `step`: drop the lines that a stopped run logged but did not save."""
-        forget_after(self._path, step, self._notify)
+        truncate_after(self._path, step, self._notify)
 
     def log(self, running: RunningMetrics, trainer: Trainer, trackers: Trackers) -> None:
         """Write the metrics since the last log."""
@@ -134,10 +134,10 @@ class MetricsLogger:
         self._losses.append(loss)
 
 
-def forget_after(path: Path, step: int, notify: Callable[[str], None]) -> None:
-    """Drop the lines of a JSON-lines file after a step: a stopped run logged but did not save them, and they come again.
+def truncate_after(path: Path, step: int, notify: Callable[[str], None]) -> None:
+    """Drop the lines of a JSON-lines file after a step: a stopped run logged but did not save them, and will repeat them.
 
-    Lines that a crash has damaged are dropped, too, and reported; all others stay as they are.
+    Lines damaged by a crash are dropped as well, and reported; all others are kept unchanged.
     """
     try:
         lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]

@@ -1,4 +1,4 @@
-"""A training from begin to end: build, run, close."""
+"""A training from beginning to end: build, run, close."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -25,28 +26,43 @@ from blurcli.model.inference import resolve_precision
 from blurcli.model.weights import Weights, save_weights
 from blurcli.trackers import check_installed
 from blurcli.trackers.dispatch import Trackers
-from blurcli.training.checkpointing import Checkpointer, newest_state
+from blurcli.training.checkpointing import Checkpointer
 from blurcli.training.logging import Metrics, MetricsLogger, RunningMetrics
 from blurcli.training.monitoring import DrawPreview, Monitor, Snapshots, training_scorer
 from blurcli.training.signals import GracefulShutdown, Interrupted
+from blurcli.training.state import newest_state
 from blurcli.training.trainer import Trainer
 
 
-@dataclass(frozen=True)
-class Callbacks:
-    """What a training reports to its caller.
+class Reporter(Protocol):
+    """Receives what a training reports. The methods do nothing unless they are overridden.
 
     Attributes:
-        notify: receives messages.
-        on_step: receives the number of steps done: before the first step, and after every step.
-        on_log: receives the metrics of every log interval.
         draw_preview: draws previews; None for no previews.
     """
 
-    notify: Callable[[str], None] = lambda text: None
-    on_step: Callable[[int], None] = lambda step: None
-    on_log: Callable[[Metrics], None] = lambda metrics: None
-    draw_preview: DrawPreview | None = None
+    draw_preview: DrawPreview | None
+
+    def notify(self, text: str) -> None:
+        """Show a message."""
+        return
+
+    def on_step(self, step: int) -> None:
+        """Show the number of steps done: called before the first step, and after every step."""
+        return
+
+    def on_log(self, metrics: Metrics) -> None:
+        """Show the metrics of a log interval."""
+        return
+
+
+class SilentReporter(Reporter):
+    """Shows nothing."""
+
+    draw_preview = None
+
+
+_SILENT = SilentReporter()
 
 
 def train(
@@ -54,32 +70,32 @@ def train(
     run: Run,
     dataset: Dataset,
     device: torch.device,
-    callbacks: Callbacks = Callbacks(),
+    reporter: Reporter = _SILENT,
     distributed: DistributedContext = SINGLE_PROCESS,
     teacher: Weights | None = None,
 ) -> Path:
-    """Train to `config.train.steps`, from the run's saved state where there is one.
+    """Train to `config.train.steps`, from the run's saved state if there is one.
 
     Args:
         config: the resolved preset.
         run: the run folder; only the main process uses it.
         dataset: the training images.
         device: where it runs.
-        callbacks: messages, metrics and previews.
+        reporter: receives messages and metrics, and draws previews.
         distributed: the processes that train together.
-        teacher: for objective consistency, the model that is distilled; its file is copied into the run folder.
+        teacher: for objective consistency, the model to distill; its file is copied into the run folder.
 
     Returns:
         The final weights file.
 
     Raises:
-        UsageError: the folder holds a run with another configuration, or is not a run; a batch that cannot be divided evenly; a
-            tracker's package is missing; objective consistency without a teacher, or with images of other classes than the
-            teacher's.
-        UserError: another process trains there, the training diverged for good, or a file cannot be written.
-        Interrupted: SIGINT or SIGTERM came; the state was saved.
+        UsageError: the folder holds a run with another configuration, or is not a run; the batch size is not divisible by the
+            number of processes; a tracker's package is missing; objective consistency without a teacher, or with images of
+            other classes than the teacher's.
+        UserError: another process trains there, the training diverged beyond recovery, or a file cannot be written.
+        Interrupted: SIGINT or SIGTERM was received; the state was saved.
     """
-    if (teacher is None) == OBJECTIVES[config.objective].ends_path:
+    if (teacher is None) == OBJECTIVES[config.objective].predicts_endpoint:
         raise UsageError(f"objective {config.objective}: tunes a trained model; use blurdiff distill MODEL")
     if teacher is not None and teacher.classes is not None and teacher.classes.names != tuple(dataset.classes):
         raise UsageError(
@@ -92,7 +108,7 @@ def train(
         )
     with _deterministic(config.train.deterministic):
         if distributed.is_main:
-            return run.weights_path(_lead(config, run, dataset, device, callbacks, distributed, teacher))
+            return run.weights_path(_lead(config, run, dataset, device, reporter, distributed, teacher))
         return run.weights_path(_follow(config, dataset, device, distributed, teacher))
 
 
@@ -101,12 +117,12 @@ def _lead(
     run: Run,
     dataset: Dataset,
     device: torch.device,
-    callbacks: Callbacks,
+    reporter: Reporter,
     distributed: DistributedContext,
     teacher: Weights | None,
 ) -> int:
     """Train on the main process; returns the last step."""
-    notify = callbacks.notify
+    notify = reporter.notify
     check_installed(config.train.trackers)
     begun = run.config_path.exists() or run.saved_states()
     if run.path.exists() and not begun and not run.is_empty():
@@ -121,28 +137,28 @@ def _lead(
         where = f"{distributed.size} x {device.type}" if distributed.size > 1 else device.type
         notify(f"{millions:.2f} M parameters, {len(dataset.images):,} images ({dataset.name}), on {where}")
         snapshots = Snapshots(dataset)
-        observers = _Observers(
+        duties = _MainDuties(
             Checkpointer(run, dataset.fingerprint, snapshots.save_weights, notify),
-            MetricsLogger(run.metrics_path, callbacks.on_log, notify),
-            Monitor(run, snapshots, scorer, callbacks.draw_preview, notify),
+            MetricsLogger(run.metrics_path, reporter.on_log, notify),
+            Monitor(run, snapshots, scorer, reporter.draw_preview, notify),
             Trackers(config.train.trackers, run, flatten(config), notify),
-            callbacks.on_step,
+            reporter.on_step,
         )
         _record_session(run, trainer, dataset, teacher)
-        callbacks.on_step(trainer.step)
-        with _ended(observers.trackers), files.explained(run.metrics_path), GracefulShutdown() as shutdown:
+        reporter.on_step(trainer.step)
+        with _closing(duties.trackers), files.explained(run.metrics_path), GracefulShutdown() as shutdown:
             while True:
                 trainer.synchronize()
-                observers.begin(trainer)
-                stopped = _run_steps(trainer, dataset, shutdown, observers)
+                duties.begin(trainer)
+                stopped = _run_steps(trainer, dataset, shutdown, duties)
                 if not trainer.diverged:
                     return _last_step(trainer, stopped)
-                observers.checkpointer.restore(trainer)
+                duties.checkpointer.restore(trainer)
 
 
 @contextmanager
-def _ended(trackers: Trackers) -> Iterator[None]:
-    """End the trackers' runs after the block, by how it ended."""
+def _closing(trackers: Trackers) -> Iterator[None]:
+    """End the trackers' runs after the block, with its outcome as the status."""
     try:
         yield
     except Interrupted:
@@ -167,14 +183,27 @@ def _follow(
     with GracefulShutdown() as shutdown:
         while True:
             trainer.synchronize()
-            stopped = _run_steps(trainer, dataset, shutdown, None)
+            stopped = _run_steps(trainer, dataset, shutdown, _Duties())
             if not trainer.diverged:
                 return _last_step(trainer, stopped)
 
 
+class _Duties:
+    """What a process does besides the steps; all but the main process have nothing to do."""
+
+    def log(self, running: RunningMetrics, trainer: Trainer) -> None:
+        """Log the metrics since the last log."""
+
+    def after_step(self, trainer: Trainer, shutdown: GracefulShutdown) -> None:
+        """Report the step; save and run checks where they are due."""
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the training."""
+
+
 @dataclass
-class _Observers:
-    """What the main process does besides the steps."""
+class _MainDuties(_Duties):
+    """Logs, saves, checks and reports."""
 
     checkpointer: Checkpointer
     logger: MetricsLogger
@@ -183,24 +212,25 @@ class _Observers:
     on_step: Callable[[int], None]
 
     def begin(self, trainer: Trainer) -> None:
-        """Observe the steps from here on; what a stopped run logged but did not save is dropped."""
+        """Start from the trainer's step; what a stopped run logged but did not save is dropped."""
         self.logger.begin(trainer.step)
         self.monitor.begin(trainer.step)
         self.checkpointer.begin(trainer)
         self.trackers.rewind(trainer.step)
 
     def log(self, running: RunningMetrics, trainer: Trainer) -> None:
-        """Log the metrics since the last log."""
         self.logger.log(running, trainer, self.trackers)
 
     def after_step(self, trainer: Trainer, shutdown: GracefulShutdown) -> None:
-        """Report the step; save and run checks where they are due."""
         self.on_step(trainer.step)
         self.checkpointer.save_if_due(trainer)
         self.monitor.run_if_due(trainer, self.trackers, shutdown)
 
+    def save(self, trainer: Trainer) -> None:
+        self.checkpointer.save(trainer)
 
-def _run_steps(trainer: Trainer, dataset: Dataset, shutdown: GracefulShutdown, observers: _Observers | None) -> int:
+
+def _run_steps(trainer: Trainer, dataset: Dataset, shutdown: GracefulShutdown, duties: _Duties) -> int:
     """Train until the last step, divergence, or a signal to any process; returns the signal's number, or 0."""
     settings, distributed, stopped = trainer.config.train, trainer.distributed, 0
     batches = Batches(
@@ -216,18 +246,15 @@ def _run_steps(trainer: Trainer, dataset: Dataset, shutdown: GracefulShutdown, o
     while trainer.step < settings.steps and not (stopped := distributed.max(shutdown.signal or 0)):
         running.add(*trainer.train_step(batches(trainer.step), batches.labels(trainer.step)))
         if trainer.step % settings.log_every_steps == 0:
-            if observers is not None:
-                observers.log(running, trainer)
+            duties.log(running, trainer)
             if trainer.diverged:
                 return 0
-        if observers is not None:
-            with running.paused():
-                observers.after_step(trainer, shutdown)
-    if observers is not None:
-        if running.steps:
-            observers.log(running, trainer)
-        if not trainer.diverged:
-            observers.checkpointer.save(trainer)
+        with running.paused():
+            duties.after_step(trainer, shutdown)
+    if running.steps:
+        duties.log(running, trainer)
+    if not trainer.diverged:
+        duties.save(trainer)
     return stopped
 
 
@@ -246,7 +273,7 @@ def _prepare(
     notify: Callable[[str], None],
     teacher: Weights | None,
 ) -> Trainer:
-    """A trainer for a new run, whose folder is created, or one that continues a run."""
+    """A trainer for a new run, which creates its folder, or for a run to continue."""
     if run.saved_states():
         state, path = newest_state(run, notify)
         _check_agreement(state.config, config, run)
@@ -265,7 +292,7 @@ def _prepare(
         trainer = Trainer(config, teacher.data.moments, device, distributed, notify, teacher)
         guidance = teacher.config.sample.guidance
         if guidance != config.sample.guidance:
-            notify(f"sample.guidance {guidance:g} of {teacher.name} is not kept: sampling has {config.sample.guidance:g}")
+            notify(f"sample.guidance {guidance:g} of {teacher.name} is dropped: sampling uses {config.sample.guidance:g}")
     else:
         notify("measuring the spectrum of the data")
         moments = family_of(config).measure_moments(dataset.images)
@@ -280,7 +307,7 @@ def _prepare(
 
 
 def _record_session(run: Run, trainer: Trainer, dataset: Dataset, teacher: Weights | None) -> None:
-    """Append a line to sessions.jsonl: from which step, on what machine and with how many images the training goes on."""
+    """Append a line to sessions.jsonl: the first step, the machine and the number of images of this session."""
     session = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "step": trainer.step,
@@ -307,9 +334,9 @@ def _check_agreement(old: Config, new: Config, run: Run) -> None:
 
 @contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
-    """Deterministic algorithms while the block runs, where they are wanted."""
+    """Use deterministic algorithms while the block runs, if wanted."""
     before = torch.are_deterministic_algorithms_enabled()
-    if before or not wanted:  # the switch itself imports the compiler, for seconds
+    if before or not wanted:  # the switch imports the compiler, which takes seconds
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS

@@ -31,17 +31,17 @@ from blurcli.model.inference import evaluation_mode
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.model.weights import Classes, Weights, save_weights
 from blurcli.trackers.dispatch import Trackers
-from blurcli.training.logging import forget_after
+from blurcli.training.logging import truncate_after
 from blurcli.training.signals import GracefulShutdown, Stopping
 from blurcli.training.trainer import Trainer
 
 HEALTH_IMAGES = 32
 HEALTH_TIMES = 9
 _HEALTH_POINTS = 8  # measurements of a training, by default
-_HEALTH_STEPS = (100, 1000)  # between two of them: a measurement takes as long as some six steps
+_HEALTH_STEPS = (100, 1000)  # smallest and largest interval: a measurement takes about as long as six steps
 _CALIBRATION_IMAGES = 32
 _PREVIEW_SCALE = 2
-# Times the network's own loss. EMAs that keep up had 0.93 to 1.00 of it on shapes, one frozen at its start 1.03.
+# Ratio to the network's loss. EMAs that keep up had 0.93 to 1.00 on shapes, an EMA frozen at its start 1.03.
 _STALE_EMA = 1.02
 
 DrawPreview = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -64,11 +64,11 @@ class Snapshots:
             self._classes = Classes(dataset.classes, tuple(counts.tolist()))
 
     def ema_pipeline(self, trainer: Trainer) -> Pipeline:
-        """The EMA of the network as a pipeline, calibrated where the objective is."""
+        """The EMA of the network as a pipeline, calibrated if the objective is."""
         return Pipeline(trainer.config, trainer.ema, self._data(trainer, self._gain(trainer)), trainer.device, self._classes)
 
     def save_weights(self, trainer: Trainer, path: Path) -> None:
-        """Write the EMA of the network and all that sampling needs."""
+        """Write the EMA of the network and everything needed for sampling."""
         network, data = dict(trainer.ema.state_dict()), self._data(trainer, self._gain(trainer))
         save_weights(Weights(trainer.config, trainer.step, network, data, path, self._classes))
 
@@ -78,7 +78,7 @@ class Snapshots:
         For a distillation, see `Trainer.distillation_losses`.
         """
         pipeline, measured = self._measured(trainer, network, HEALTH_IMAGES)
-        if trainer.family.objective.ends_path:
+        if trainer.family.objective.predicts_endpoint:
             indices = range(measured.count)
             x, noise = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
             conditions = measured.conditions(pipeline, indices)
@@ -93,7 +93,7 @@ class Snapshots:
         return ModelData(trainer.moments, gain, self._extras)
 
     def _gain(self, trainer: Trainer) -> Tensor | None:
-        """The gain of the EMA's estimates, for an objective whose errors a division by alpha amplifies."""
+        """The gain of the EMA's estimates, for objectives that amplify errors by a division by alpha."""
         if not trainer.family.objective.calibrated:
             return None
         return denoising_errors(*self._measured(trainer, trainer.ema, _CALIBRATION_IMAGES)).gain
@@ -134,11 +134,11 @@ class Health:
 
     @property
     def warning(self) -> str:
-        """A warning where the EMA does not keep up with the network; else an empty string."""
+        """A warning if the EMA does not keep up with the network; else an empty string."""
         network, ema = float(self.network.mean()), float(self.ema.mean())
         if ema <= _STALE_EMA * network:
             return ""
-        return f"the loss of the EMA is {ema / network:.3g} times that of the network: lower optim.ema_decay"
+        return f"the loss of the EMA is {ema / network:.3g} times the loss of the network: lower optim.ema_decay"
 
     @property
     def record(self) -> dict[str, Any]:
@@ -174,10 +174,10 @@ class Monitor:
 
     def begin(self, step: int) -> None:
         """Start from `step`: drop the lines of health.jsonl that a stopped run wrote but did not save."""
-        forget_after(self._run.health_path, step, self._notify)
+        truncate_after(self._run.health_path, step, self._notify)
 
     def run_if_due(self, trainer: Trainer, trackers: Trackers, shutdown: GracefulShutdown) -> None:
-        """Run the checks that are due; a signal cuts them short."""
+        """Run the checks that are due; a signal stops them."""
         last = trainer.step == trainer.config.train.steps
         due = [
             check
@@ -232,7 +232,7 @@ class Monitor:
 
 
 def health_interval(train: TrainConfig) -> int | None:
-    """Steps between two measurements of health; None for none. Trainings of minutes get a curve, too."""
+    """Steps between two measurements of health; None for none. Trainings of minutes get a curve as well."""
     least, most = _HEALTH_STEPS
     every = train.health_every_steps
     return max(least, min(most, math.ceil(train.steps / _HEALTH_POINTS))) if every == "auto" else every
@@ -241,7 +241,7 @@ def health_interval(train: TrainConfig) -> int | None:
 def training_scorer(
     config: Config, dataset: Dataset, device: torch.device, notify: Callable[[str], None]
 ) -> evaluate.Scorer | None:
-    """A scorer against the training images, where the preset asks for scores during training; else None."""
+    """A scorer against the training images, if the preset requests scores during training; else None."""
     if config.train.score_every_steps is None:
         return None
     notify("measuring the training images for scores")

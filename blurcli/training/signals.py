@@ -1,4 +1,4 @@
-"""Graceful shutdown: SIGINT and SIGTERM let the step finish and save first."""
+"""Graceful shutdown: on SIGINT and SIGTERM, finish the step and save."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Interrupted(Exception):  # noqa: N818  not an error
 
 
 class Stopping(Exception):  # noqa: N818  not an error
-    """A signal came during optional work."""
+    """A signal arrived during optional work."""
 
 
 class GracefulShutdown:
     """Catches SIGINT and SIGTERM while the block runs; a second signal ends the process at once.
 
     Attributes:
-        signal: number of the signal that came; None for none.
+        signal: number of the received signal; None for none.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class GracefulShutdown:
 
     @contextmanager
     def interrupts(self, *networks: nn.Module) -> Iterator[None]:
-        """Within the block, every call of these networks raises Stopping once a signal has come."""
+        """Within the block, calls of these networks raise Stopping after a signal."""
         hooks = [network.register_forward_pre_hook(self._check) for network in networks]
         try:
             yield
@@ -44,7 +44,7 @@ class GracefulShutdown:
                 hook.remove()
 
     def __enter__(self) -> GracefulShutdown:
-        # Only the main thread can set handlers: elsewhere signals are left to the program.
+        # Only the main thread can set handlers: in other threads the program handles signals.
         self._before = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -32,7 +32,7 @@ from blurcli.families import ModelData, family_of
 from blurcli.model.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
 from blurcli.model.weights import Weights
 from blurcli.training.adam import Adam
-from blurcli.training.checkpointing import State
+from blurcli.training.state import TrainingState
 
 Conditions = dict[str, Tensor]
 """Keyword arguments of the network, each (B, ...)."""
@@ -43,21 +43,22 @@ class Trainer:
 
     Args:
         config: the resolved preset.
-        moments: of the training data, with an opponent spectrum for a network in opponent colors; the main process's count.
+        moments: of the training data, with an opponent spectrum for a network in opponent colors; those of the main process are
+            used.
         device: where it runs.
         distributed: the processes that train together, each on its share of every batch.
         notify: receives messages.
-        teacher: for objective consistency, the trained model that is distilled, where its tuning starts; else None.
+        teacher: for objective consistency, the trained model to distill, from which tuning starts; else None.
 
     Attributes:
         network: the network in training mode.
         ema: the exponential moving average of its parameters, in evaluation mode.
-        moments: of the training data, where schedules are computed, see `core.execution.state_device`.
+        moments: of the training data, on the device of schedules, see `core.execution.state_device`.
         family: the family of the process.
         step: training steps done, skipped ones included.
-        skipped: number of steps whose loss or gradient was not finite and that changed nothing, a scalar on the device.
+        skipped: number of steps without a finite loss and gradient, which changed nothing, a scalar on the device.
         consecutive_skips: length of the current run of skipped steps, likewise.
-        restores: how often the training went back to a saved state.
+        restores: how often the training returned to a saved state.
 
     Raises:
         ValueError: moments that do not fit the configuration.
@@ -89,7 +90,7 @@ class Trainer:
         self.optimizer = Adam(dict(self.network.named_parameters()), 0.9, config.optim.beta2)
         self._parallel = None
         if distributed.size > 1:
-            # 1x1 convolutions, for which every memory layout is the same.
+            # 1x1 convolutions: all memory layouts are the same.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             self._parallel = DistributedDataParallel(self.network, gradient_as_bucket_view=True)
         trained = self._parallel or self.network
@@ -115,14 +116,14 @@ class Trainer:
 
     @property
     def diverged(self) -> bool:
-        """Whether so many consecutive steps were skipped that the network counts as lost; waits for the device."""
+        """Whether too many consecutive steps were skipped, so that the network counts as lost; waits for the device."""
         return int(self.consecutive_skips) >= self.config.train.max_bad_steps
 
     def train_step(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step on this process's share of a batch.
 
-        Where loss or gradient is not finite, parameters and optimizer stay unchanged. Everything random in a step follows from
-        (seed, step, restores) and an image's position in the batch: the division of the batch changes nothing but rounding.
+        If loss or gradient is not finite, parameters and optimizer are unchanged. All random numbers of a step follow from
+        (seed, step, restores) and the position of an image in the batch: the division of the batch changes only rounding.
 
         Args:
             x: images (B, C, H, W) in [-1, 1], in red, green and blue.
@@ -159,13 +160,13 @@ class Trainer:
         return loss, grad_norm
 
     def _update_ema(self) -> None:
-        # A short average while the weights still move far, as in Karras et al. (2024, arXiv 2312.02696) and before.
+        # A short average while the weights still change fast, as in Karras et al. (2024, arXiv 2312.02696) and earlier work.
         decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
 
     def _losses(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
-        """The loss per image (B,), at times given by their shares of the path, (B,) in [0, 1]."""
+        """The loss per image (B,), at times given as shares of the path, (B,) in [0, 1]."""
         t = self._times(share)
         weight = self._loss_weight(t)
         if self._teacher is None:
@@ -178,9 +179,9 @@ class Trainer:
     def distillation_losses(
         self, network: UNet, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Of a distillation, the loss per time and octave-spaced frequency band, without weights: (T,) and (T, bands).
+        """The loss of a distillation per time and octave-spaced frequency band, without weights: (T,) and (T, bands).
 
-        It is that of the finest parts of the path at every step of the training, so that the values are comparable.
+        It uses the finest parts of the path at every step of the training, so that the values are comparable.
 
         Args:
             network: this trainer's network, or its EMA.
@@ -204,7 +205,7 @@ class Trainer:
         return self._times(shares), torch.stack(rows)
 
     def _backward(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
-        """The mean loss of the images; its gradient is left in the parameters, averaged over all processes."""
+        """The mean loss of the images; accumulates its gradient, averaged over all processes, in the parameters."""
         self.network.zero_grad()
         loss = torch.zeros((), device=x.device)
         for first in range(0, len(x), self._micro_batch):
@@ -220,7 +221,7 @@ class Trainer:
         return loss
 
     def _fitting_micro_batch(self, notify: Callable[[str], None]) -> int:
-        """Images per pass: the preset's number, or as many as memory holds in a trial."""
+        """Images per pass: the preset's number, or as many as fit into memory in a trial."""
         wanted, whole = self.config.train.micro_batch, self.config.train.batch_size // self.distributed.size
         if wanted != "auto":
             return min(wanted or whole, whole)
@@ -232,13 +233,13 @@ class Trainer:
         weight = LOSS_WEIGHTS[self.config.optim.loss_weight]
         return None if weight is None else weight(signal_share(self.family.process, self._variance, t)).to(t.dtype)
 
-    def state(self, data: str) -> State:
-        """Everything for an exact continuation; `data` is the fingerprint of the images."""
+    def state(self, data: str) -> TrainingState:
+        """Everything for an exact resume; `data` is the fingerprint of the images."""
         tensors: Tensors = {"spectrum": self.moments.second_moment, "mean": self.moments.mean, **self._tensors()}
         if self.moments.opponent_spectrum is not None:
             tensors["opponent"] = self.moments.opponent_spectrum
         tensors["health.restores"] = torch.tensor(self.restores)
-        return State(self.config, self.step, data, tensors)
+        return TrainingState(self.config, self.step, data, tensors)
 
     def _tensors(self) -> Tensors:
         """Everything that changes in training, by name."""
@@ -253,7 +254,7 @@ class Trainer:
     @classmethod
     def resume(
         cls,
-        state: State,
+        state: TrainingState,
         config: Config,
         path: Path,
         device: torch.device,
@@ -278,8 +279,8 @@ class Trainer:
         trainer.load(state, path)
         return trainer
 
-    def load(self, state: State, path: Path) -> None:
-        """Continue from `state`, read from `path`, as if the training had never stopped.
+    def load(self, state: TrainingState, path: Path) -> None:
+        """Continue exactly from `state`, read from `path`.
 
         Raises:
             UserError: the state does not fit.
@@ -299,7 +300,7 @@ class Trainer:
         self.restores, self.step = int(restores), state.step
 
     def synchronize(self) -> None:
-        """Bring the training of every process to the state of the main process."""
+        """Copy the training state of the main process to all processes."""
         if self.distributed.size == 1:
             return
         self.step, self.restores = self.distributed.broadcast(torch.tensor([self.step, self.restores])).tolist()
@@ -309,7 +310,7 @@ class Trainer:
 
 
 def _broadcast_moments(moments: DataMoments, distributed: DistributedContext) -> DataMoments:
-    """The moments of the main process; other processes pass tensors of the same shape."""
+    """The moments of the main process; the other processes pass tensors of the same shape."""
     second_moment, mean = (distributed.broadcast(tensor) for tensor in (moments.second_moment, moments.mean))
     opponent = moments.opponent_spectrum
     if not distributed.broadcast(torch.tensor(opponent is not None)):
@@ -319,8 +320,8 @@ def _broadcast_moments(moments: DataMoments, distributed: DistributedContext) ->
     return replace(moments, second_moment=second_moment, mean=mean, opponent_spectrum=shared)
 
 
-def _parts(state: State) -> dict[str, Tensors]:
-    """The tensors of a state by the part of the training they belong to."""
+def _parts(state: TrainingState) -> dict[str, Tensors]:
+    """The tensors of a state, grouped by their part of the training."""
     parts: dict[str, Tensors] = {"net": {}, "ema": {}, "adam": {}, "health": {}}
     for full_name, tensor in state.tensors.items():
         part, _, name = full_name.partition(".")
@@ -329,9 +330,9 @@ def _parts(state: State) -> dict[str, Tensors]:
 
 
 def largest_batch(trainer: Trainer, most: int) -> int:
-    """The largest of `most`, `most / 2`, ... whose forward and backward pass fit in memory; 1 is assumed to fit.
+    """The largest batch of `most`, `most / 2`, ... that fits into memory, forward and backward; 1 is assumed to fit.
 
-    Only a GPU reports in time that it has no memory left.
+    Only GPUs report in time that memory is full.
     """
     size, config = most, trainer.config
     while size > 1:
@@ -351,7 +352,7 @@ def largest_batch(trainer: Trainer, most: int) -> int:
 
 
 def path_parts(distill: DistillConfig, step: int) -> int:
-    """The number of parts into which the path is divided in step `step`, counted from 0: 2 at first, doubled at an interval.
+    """The number of parts of the path in step `step`, counted from 0: 2 at first, doubled at an interval.
 
     As in easy consistency tuning (Geng et al. 2024, arXiv 2406.14548), except that the parts are equal on the path.
     """
@@ -362,7 +363,7 @@ def path_parts(distill: DistillConfig, step: int) -> int:
 def learning_rate(optim: OptimConfig, step: int) -> float:
     """The learning rate of step `step`, counted from 0: linear warm-up, constant, then 1 / sqrt(step).
 
-    It does not depend on the length of the training, so that a run can be extended.
+    It does not depend on the length of the training, so a run can be extended.
     """
     warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
     decay = 1.0 if optim.decay_from_step is None else max(1.0, (step + 1) / optim.decay_from_step) ** -0.5

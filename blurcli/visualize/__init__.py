@@ -1,12 +1,11 @@
 """Pictures: grids of images, animations, interactive pages and plots."""
 
 from blurcli.visualize.animations import Timing, check_animation, save_animation
-from blurcli.visualize.grids import Images, grid_picture, grid_scale, picture, save_grid, tile, write_grid, write_npz
+from blurcli.visualize.grids import grid_picture, grid_scale, picture, save_grid, tile, write_grid, write_npz
 from blurcli.visualize.image_folder import ImageFolder
 
 __all__ = [
     "ImageFolder",
-    "Images",
     "Timing",
     "check_animation",
     "grid_picture",

@@ -1,4 +1,4 @@
-"""Animation files from pictures: the formats, and how to write them."""
+"""Write pictures as animation files: the formats and their limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blurcli.base.errors import OptionError, UsageError, UserError, importing, o
 from blurcli.data.outputs import mark
 from blurcli.visualize.palettes import with_shared_palette
 
-# Browsers show shorter frames for a tenth of a second.
+# Browsers slow shorter frames down to a tenth of a second.
 _GIF_MIN_MS = 20
 _MIN_MS = 11  # of WebP and APNG
 _VIDEO_OPTIONS = {"crf": "12", "preset": "slow", "bf": "0"}  # high quality: fine noise is content here
@@ -26,7 +26,7 @@ _VIDEO_OPTIONS = {"crf": "12", "preset": "slow", "bf": "0"}  # high quality: fin
 
 @dataclass(frozen=True)
 class Timing:
-    """When the frames of an animation are shown.
+    """The timing of the frames of an animation.
 
     Attributes:
         fps: frames per second.
@@ -39,9 +39,9 @@ class Timing:
     loop: int = 0
 
     def durations_ms(self, count: int, unit_ms: int = 1, least_ms: int = 1) -> list[int]:
-        """Durations of `count` frames, in whole multiples of `unit_ms`; no frame starts more than half a unit off its time.
+        """Durations of `count` frames, in multiples of `unit_ms`; no frame starts more than half a unit early or late.
 
-        The last one stays for at least `least_ms`.
+        The last frame lasts at least `least_ms`.
         """
         starts = [round(1000 * i / self.fps / unit_ms) * unit_ms for i in range(count)]
         return [b - a for a, b in pairwise(starts)] + [max(least_ms, round(1000 * self.hold_sec / unit_ms) * unit_ms)]
@@ -49,12 +49,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file format can store.
+    """The limits of a file format.
 
     Attributes:
-        fps: most frames per second.
+        fps: highest number of frames per second.
         frame_sec: longest duration of a frame, in seconds.
-        loop: most times that it is played.
+        loop: highest loop count.
         side_px: largest width or height, in pixels.
     """
 
@@ -68,13 +68,13 @@ class PictureFormat(ABC):
     """A file format for a sequence of pictures.
 
     Attributes:
-        limits: what it can store.
+        limits: its limits.
     """
 
     limits: Limits
 
     def check(self, path: Path, timing: Timing) -> None:
-        """Raise before the work the errors that `write` would raise after it.
+        """Raise, before the work, the errors of `write`.
 
         Raises:
             OptionError: the format cannot represent this timing.
@@ -93,7 +93,7 @@ class PictureFormat(ABC):
             raise OptionError("loop", timing.loop, f"{kind} is played at most {limits.loop:,} times; 0 is endless")
 
     def check_size(self, path: Path, width: int, height: int) -> None:
-        """Raise before the work an OptionError for frames, in pixels, that are too large for the format."""
+        """Raise, before the work, an OptionError for frames that are too large for the format; sizes in pixels."""
         if max(width, height) > self.limits.side_px:
             reason = f"{path.suffix.lower()} stores at most {self.limits.side_px:,} pixels per side"
             raise UsageError(
@@ -108,11 +108,11 @@ class PictureFormat(ABC):
 
 @dataclass(frozen=True)
 class PillowFormat(PictureFormat):
-    """A lossless format that Pillow writes.
+    """A lossless format written by Pillow.
 
     Attributes:
         name: Pillow's name of the format.
-        limits: what it can store.
+        limits: its limits.
         options: keyword arguments of its writer.
     """
 
@@ -121,7 +121,7 @@ class PillowFormat(PictureFormat):
     options: tuple[tuple[str, Any], ...] = ()
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
-        """Write all frames; Pillow stores equal frames once, with their durations added up."""
+        """Write all frames; Pillow merges equal frames and adds their durations."""
         self._save(pictures, path, timing.durations_ms(len(pictures), least_ms=_MIN_MS), {"loop": timing.loop})
 
     def _save(self, pictures: Sequence[Image.Image], path: Path, durations_ms: list[int], loop: dict[str, int]) -> None:
@@ -144,19 +144,18 @@ class Gif(PillowFormat):
         super().__init__("GIF", Limits(1000 / _GIF_MIN_MS, 655.35, 65536, 65535), (("disposal", 1), ("optimize", False)))
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
-        """Write all frames in one palette."""
-        # The file says how often it is repeated after the first time; without that it is played once.
+        # The file has the number of repetitions after the first time; without it, the animation is played once.
         loop = {} if timing.loop == 1 else {"loop": max(0, timing.loop - 1)}
         self._save(with_shared_palette(pictures), path, timing.durations_ms(len(pictures), 10, _GIF_MIN_MS), loop)
 
 
 class H264(PictureFormat):
-    """MP4 with H.264 in yuv420p, which every player shows."""
+    """MP4 with H.264 in yuv420p, which every player supports."""
 
     limits = Limits(1000, 86_400, 1, 8192)
 
     def check(self, path: Path, timing: Timing) -> None:
-        """Refuse a loop count, too, and a PyAV that is missing or has no encoder."""
+        """Refuse a loop count as well, and a PyAV that is missing or has no encoder."""
         super().check(path, replace(timing, loop=0))
         if timing.loop:
             reason = "a video file stores no loop count; leave it out, or write .webp or .png"
@@ -167,7 +166,7 @@ class H264(PictureFormat):
             raise UserError(f"{path}: PyAV was built without the encoder libx264; write .webp or .gif")
 
     def write(self, pictures: Sequence[Image.Image], path: Path, timing: Timing) -> None:
-        """Encode all frames. H.264 needs even sides: the last row or column is repeated where they are odd."""
+        """Encode all frames. H.264 needs even sides: for odd sides the last row or column is repeated."""
         import av
 
         durations_ms = timing.durations_ms(len(pictures))
@@ -222,7 +221,7 @@ def save_animation(pictures: Sequence[Image.Image], path: Path, timing: Timing =
 
 
 def check_animation(path: Path, timing: Timing) -> None:
-    """Raise before the work the errors of `save_animation`.
+    """Raise, before the work, the errors of `save_animation`.
 
     Raises:
         UsageError: the suffix is unknown, or the format cannot represent this timing.

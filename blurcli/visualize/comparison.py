@@ -1,4 +1,4 @@
-"""Pictures of a restored photo beside what was given, and of the spread of draws."""
+"""Pictures of a restored photo beside the given one, and of the spread of draws."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def save_comparison(given: Photo, restored: Photo, spread: NDArray[np.float64], 
 
     Args:
         given: the photo.
-        restored: of its size, or larger by a whole number.
+        restored: of the same size, or larger by a whole factor.
         spread: in gray levels, of the size of `restored`.
         path: .png.
-        truth: the undamaged photo, where it is known.
+        truth: the undamaged photo, if it is known.
     """
     height, width = restored.pixels.shape[1:]
     scale = height // given.pixels.shape[1]

@@ -11,7 +11,7 @@ from blurcli.visualize.grids import picture, tile
 from blurcli.visualize.trajectories import Trajectory
 
 _GAP_PX = 8  # between panels
-_MOST_HEIGHTS = 2  # of the wanted width, for images far taller than wide
+_MOST_HEIGHTS = 2  # largest ratio of height to the wanted width, for tall images
 _TEXT_PX = 14
 _LINE_PX = 20
 _WHITE, _GREY = 255, 160
@@ -20,13 +20,13 @@ _WHITE, _GREY = 255, 160
 def frame_pictures(
     trajectories: Sequence[Trajectory], scale: int, columns: int | None = None, labels: bool = False
 ) -> list[Image.Image]:
-    """One picture per frame, all of one size: the panels side by side, under their titles where there are several.
+    """One picture per frame, all of one size: the panels side by side, with titles if there are several.
 
     Args:
-        trajectories: one direction after the other, all with the same panels.
+        trajectories: the directions in order, all with the same panels.
         scale: enlargement by whole pixels.
         columns: images per row of a panel; None for nearly square.
-        labels: write time, log-SNR and blur below.
+        labels: whether to write time, log-SNR and blur below.
     """
     panels = []
     for directions in zip(*(trajectory.panels for trajectory in trajectories), strict=True):
@@ -41,7 +41,7 @@ def frame_pictures(
 
 
 def film_strip(trajectories: Sequence[Trajectory], scale: int, labels: bool = False) -> Image.Image:
-    """All frames in one still picture: time from left to right, one row per image, the panels one below the other."""
+    """All frames in one still picture: time from left to right, one row per image, the panels below each other."""
     rows = []
     for trajectory in trajectories:
         for panel in trajectory.panels:
@@ -77,7 +77,7 @@ def default_scale(panels: int, size: tuple[int, int], width_px: int) -> int:
 
 
 def _captioned(image: Image.Image, above: Sequence[tuple[str, int]], below: Sequence[tuple[str, int]]) -> Image.Image:
-    """The picture between lines of text; each line has its gray level."""
+    """The picture between lines of text, each with its gray level."""
     if not above and not below:
         return image
     font = ImageFont.load_default(_TEXT_PX)
@@ -103,6 +103,6 @@ def _beside(cells: Sequence[Image.Image], gap: int = _GAP_PX) -> Image.Image:
 
 
 def _equally_wide(images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Images of one panel, whose labels change their width with time, as wide as the widest; black fills the right."""
+    """Images of one panel, padded with black on the right to the widest one: the width of labels changes with time."""
     width = max(image.width for image in images)
     return [image.crop((0, 0, width, image.height)) if image.width < width else image for image in images]

@@ -8,24 +8,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from blurcli.base import files
 from blurcli.base.errors import one_line
+from blurcli.data.images import Pixels
 from blurcli.data.outputs import mark
-
-Images = NDArray[np.uint8]
-"""Images (N, C, H, W), or one picture (height, width, C), in 0..255."""
 
 GAP_PX = 1
 """Pixels between images, before enlargement."""
 
 _LINE_PX, _TEXT_PX = 18, 13  # of titles
-_GRID_PX = 512  # about, of the longer side of a grid without a given scale
+_GRID_PX = 512  # approximate longer side of a grid without a given scale
 
 
-def tile(images: Images, columns: int | None = None) -> Images:
+def tile(images: Pixels, columns: int | None = None) -> Pixels:
     """A grid of images, filled row by row.
 
     Args:
@@ -56,14 +53,14 @@ def _nearly_square(count: int) -> int:
     return math.ceil(math.sqrt(count))
 
 
-def picture(pixels: Images, scale: int = 1) -> Image.Image:
+def picture(pixels: Pixels, scale: int = 1) -> Image.Image:
     """An array (height, width, 1 or 3) uint8 as a Pillow image; each pixel is repeated `scale` times in both directions."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
 def grid_picture(
-    images: Images, columns: int | None = None, scale: int | None = None, titles: Sequence[str] = ()
+    images: Pixels, columns: int | None = None, scale: int | None = None, titles: Sequence[str] = ()
 ) -> Image.Image:
     """Images (N, C, H, W) uint8 as a grid.
 
@@ -71,7 +68,7 @@ def grid_picture(
         images: the images.
         columns: images per row; None for one per title, or nearly square without titles.
         scale: enlargement by whole pixels; None for `grid_scale`.
-        titles: names of the columns, such as classes; they are written above.
+        titles: names of the columns, such as classes, to write above them.
     """
     titles = titles[: len(images)]
     pixels = tile(images, columns or len(titles) or None)
@@ -90,23 +87,23 @@ def grid_picture(
 
 
 def grid_scale(count: int, size: tuple[int, ...]) -> int:
-    """The enlargement, by whole pixels, at which a grid of a size (height, width) is easy to see; 1 for a single image."""
+    """A suitable enlargement, by whole pixels, for a grid of a size (height, width); 1 for a single image."""
     return 1 if count == 1 else max(1, round(_GRID_PX / max(size)))
 
 
-def save_grid(images: Images, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
+def save_grid(images: Pixels, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
     """Write images (N, C, H, W) uint8 as a grid in one PNG; `scale` and `titles` as in `grid_picture`."""
     with files.replacing(path) as temporary:
         grid_picture(images, scale=scale, titles=titles).save(temporary, format="PNG", **mark("PNG"))
 
 
-def write_grid(batches: Iterable[Images], count: int, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
+def write_grid(batches: Iterable[Pixels], count: int, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
     """Write all `count` images of batches (B, C, H, W) as a grid in one PNG; `scale` and `titles` as in `grid_picture`."""
     save_grid(np.concatenate(list(batches)), path, scale, titles)
 
 
-def write_npz(batches: Iterable[Images], count: int, path: Path) -> None:
-    """Write `count` images, batch by batch, as the array `arr_0` (N, H, W, C) uint8: the layout that evaluation scripts expect.
+def write_npz(batches: Iterable[Pixels], count: int, path: Path) -> None:
+    """Write `count` images, batch by batch, as the array `arr_0` (N, H, W, C) uint8, the layout of evaluation scripts.
 
     Args:
         batches: (B, C, H, W) uint8, `count` images together.

@@ -1,4 +1,4 @@
-"""Folders of images as they are made: an interrupted command continues, a larger number extends, what is lost is made again."""
+"""Folders of sampled images: an interrupted command continues, a larger number extends, lost images are made again."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from PIL import Image
 from blurcli.base import files
 from blurcli.base.errors import UsageError, option
 from blurcli.base.version import __version__
-from blurcli.visualize.grids import Images, picture
+from blurcli.data.images import Pixels
+from blurcli.visualize.grids import picture
 
 _PRECISION = "network_precision"
-_VERSION = "blurdiff"  # the key of the version that began the folder, which decides nothing
+_VERSION = "blurdiff"  # key of the version that began the folder, for messages only
 _NAME = re.compile(r"(\d{6,})\.png")
 
 
 class RecordedFolder:
-    """A folder of pictures, and a record of how they are made: an interrupted command continues it, others are refused.
+    """A folder of pictures with a record of their settings: an interrupted command continues, other settings are refused.
 
     Args:
         path: the folder.
-        settings: what decides the pictures, besides what their names say; a missing key is the same as None.
+        settings: the settings that determine the pictures, besides their names; a missing key equals None.
         notify: receives messages.
-        work: what is done, for messages to others.
+        work: the work, for messages to other commands.
     """
 
     def __init__(
@@ -46,14 +47,14 @@ class RecordedFolder:
             UsageError: the folder has pictures of other settings, or other files.
             UserError: another process works there, or the folder cannot be written.
         """
-        self._check()  # before the lock, which leaves a file
+        self._check()  # before the lock, which creates a file
         with files.locked(self.path, self._work, self._notify):
             self._check()
             files.remove_partial(self.path)
             yield
 
     def is_done(self, name: str) -> bool:
-        """Whether a picture is there, and whole."""
+        """Whether a picture exists and is complete."""
         return is_whole(self.path / name)
 
     def record(self) -> None:
@@ -65,7 +66,7 @@ class RecordedFolder:
                 temporary.write_text(text + "\n", encoding="utf-8")
 
     def _check(self) -> None:
-        """Raise what keeps pictures of these settings from being added."""
+        """Raise an error if pictures of these settings cannot be added."""
         record = self.path / files.SAMPLING
         if not record.is_file():
             files.check_new_folder(self.path)
@@ -74,7 +75,7 @@ class RecordedFolder:
         if before is None and self._has_pictures():
             raise UsageError(f"{record}: cannot be read; choose another folder with {option('out')}")
         before = self._settings if before is None else before
-        if _VERSION not in before:  # of a version that did not record in what the network computed
+        if _VERSION not in before:  # of a version that did not record the precision of the network
             before = {_PRECISION: self._settings.get(_PRECISION), **before}
         keys = sorted(key for key in before.keys() | self._settings if before.get(key) != self._settings.get(key))
         keys = [key for key in keys if key != _VERSION]
@@ -112,7 +113,7 @@ class ImageFolder(RecordedFolder):
                 )
             yield [index for index in range(count) if index not in found or not is_whole(self._file(index))]
 
-    def write(self, batches: Iterable[Images], indices: Sequence[int]) -> None:
+    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
         """Write the images of these indices, in batches (B, C, H, W); inside `claimed`."""
         self.record()
         images = (image for batch in batches for image in batch)
@@ -124,7 +125,7 @@ class ImageFolder(RecordedFolder):
         return bool(self._found())
 
     def _found(self) -> set[int]:
-        """The indices of the images that are there, whole or not."""
+        """The indices of the existing images, complete or not."""
         with files.explained(self.path):
             return {int(match[1]) for path in self.path.iterdir() if (match := _NAME.fullmatch(path.name))}
 
@@ -133,7 +134,7 @@ class ImageFolder(RecordedFolder):
 
 
 def image_name(index: int) -> str:
-    """The file of an image in a folder of images of a seed."""
+    """The file name of an image in a folder of images of a seed."""
     return f"{index:06d}.png"
 
 
@@ -146,11 +147,11 @@ def _content(record: Path) -> dict[str, Any] | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a PNG is complete, by its checksums: after a power loss it may be empty or cut."""
+    """Whether a PNG is complete, by its checksums: after a power loss it may be empty or truncated."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             image.verify()
-    except Exception:  # Pillow raises errors of many kinds
+    except Exception:  # Pillow raises many types
         return False
     return True
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from blurcli.base.errors import one_line
 
-_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # makes letters appear in another order
-_NARROW_IN = 4.2  # width of a plot on a narrow screen: its text has the size of the page's
+_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # characters that reorder letters
+_NARROW_IN = 4.2  # width of a plot on a narrow screen: its text is as large as the page's
 _NARROW_PX = 700
 _MOST_SVG_BYTES, _PLOT_COLORS = 80_000, 64
 _LOSSY_QUALITIES = (92, 80, 65)
@@ -26,17 +26,17 @@ _CELL, _FACT = 100, 500  # letters of a value
 
 @dataclass(frozen=True)
 class Missing:
-    """A part of a page that cannot be shown.
+    """A missing part of a page.
 
     Attributes:
-        reason: what is missing, and how to get it.
+        reason: the reason, and how to get the part.
     """
 
     reason: str
 
 
 Part = str | Missing
-"""HTML, or what is missing in its place."""
+"""HTML, or the reason why a part is missing."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,24 @@ class Encoded:
 
 
 def text(value: object, most: int = 4000) -> str:
-    """A text for HTML, also within attributes, of at most so many letters: names of runs and classes can hold anything."""
+    """A text for HTML, also within attributes, of at most `most` letters: names of runs and classes can hold anything."""
     plain = str(value)
     plain = one_line(plain if len(plain) <= most else f"{plain[:most]}...").encode(errors="backslashreplace").decode()
     return html.escape(_REORDERING.sub(lambda found: f"\\u{ord(found[0]):04x}", plain))
 
 
 def paragraph(value: object, kind: str = "") -> str:
-    """A paragraph of text, perhaps of a class."""
+    """A paragraph of text, with an optional CSS class."""
     return f"<p{_class(kind)}>{text(value)}</p>"
 
 
 def code(lines: Iterable[str]) -> str:
-    """Lines of a command or a file; they break where the screen ends."""
+    """Lines of a command or a file, which wrap at the edge of the screen."""
     return "<pre><code>" + "\n".join(map(text, lines)) + "</code></pre>"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
-    """Names and values; empty values are left out."""
+    """Names and values, without empty values."""
     return (
         "<dl>"
         + "".join(f"<div><dt>{text(name)}</dt><dd>{text(value, _FACT)}</dd></div>" for name, value in pairs if value)
@@ -90,7 +90,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls sideways where it is too wide."""
+    """A table that scrolls sideways if it is too wide."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{text(value, _CELL)}</td>" for value in row) + "</tr>" for row in rows)
     return (
@@ -100,17 +100,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def details(title: str, body: str) -> str:
-    """A part that is shown on demand."""
+    """A collapsed part, shown on demand."""
     return f"<details><summary>{text(title)}</summary>{body}</details>"
 
 
 def pixels(picture: Encoded, description: str, still: Encoded | None = None) -> str:
-    """A picture enlarged by whole pixels, as often as it fits.
+    """A picture, enlarged by the largest whole factor that fits.
 
     Args:
         picture: the picture.
-        description: for those who do not see it.
-        still: what is shown instead to those who want no motion.
+        description: text for readers who do not see it.
+        still: a still picture for readers who prefer no motion.
     """
     image = f'<img class="px w{picture.width}" src="{picture.uri}" width="{picture.width}" alt="{text(description)}">'
     if still is not None:
@@ -119,11 +119,11 @@ def pixels(picture: Encoded, description: str, still: Encoded | None = None) -> 
 
 
 def pixel_rules(page: str, largest: int = 800, most: int = 4) -> str:
-    """The style rules by which the pictures of `pixels` in a page are enlarged.
+    """The style rules that enlarge the pictures of `pixels` in a page.
 
     Args:
         page: HTML.
-        largest: width in pixels that no enlargement exceeds.
+        largest: largest enlarged width in pixels.
         most: largest enlargement.
     """
     rules = []
@@ -138,11 +138,11 @@ def pixel_rules(page: str, largest: int = 800, most: int = 4) -> str:
 
 
 def plot(save: Callable[..., None], title: str) -> str:
-    """A plot in one form for wide and one for narrow screens.
+    """A plot in two forms, for wide and for narrow screens.
 
     Args:
         save: `save(path)` or `save(path, width=inches)` writes it.
-        title: what it shows.
+        title: its title.
     """
     wide, narrow = (_drawn(form) for form in (save, partial(save, width=_NARROW_IN)))
     return (
@@ -152,7 +152,7 @@ def plot(save: Callable[..., None], title: str) -> str:
 
 
 def _drawn(save: Callable[[Path], None]) -> str:
-    """The data URI of a plot: as SVG, or with many lines as PNG of few colors, which is then smaller."""
+    """The data URI of a plot: as SVG or, if that is smaller, as PNG of few colors."""
     content, kind = written(save, ".svg"), "image/svg+xml"
     if len(content) > _MOST_SVG_BYTES:
         with Image.open(io.BytesIO(written(save, ".png"))) as drawn:
@@ -173,7 +173,7 @@ def written(write: Callable[[Path], None], suffix: str) -> bytes:
 
 
 def encode(image: Image.Image, most: int) -> Encoded:
-    """A picture in at most about `most` bytes: without loss if it fits, else with some, else in smaller size, too."""
+    """A picture in about `most` bytes at most: lossless if that fits, else lossy, else also smaller."""
     content = _saved(image, "WEBP", lossless=True, quality=60, method=3)
     if len(content) <= most:
         return Encoded(content, "image/webp", *image.size)

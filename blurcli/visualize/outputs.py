@@ -1,4 +1,4 @@
-"""What an animation can be written as: an animated file, a page, a film strip, or a folder of frames."""
+"""The output formats of an animation: an animated file, a page, a film strip, or a folder of frames."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from blurcli.visualize.grids import tiled_size
 from blurcli.visualize.page import save_page
 from blurcli.visualize.trajectories import Trajectory
 
-_WIDTH_PX = 512  # about, of an animation of one panel without a given scale; twice that of several panels
+_WIDTH_PX = 512  # approximate width of an animation of one panel without a given scale; twice that for several panels
 _STRIP_WIDTH_PX = 1024
 
 
 @dataclass(frozen=True)
 class Presentation:
-    """How an animation looks; None for what the user leaves open.
+    """The presentation of an animation; None for defaults.
 
     Attributes:
         fps: frames per second.
@@ -46,7 +46,7 @@ class Presentation:
 
     @property
     def timing(self) -> Timing:
-        """The timing, with defaults for what is left open."""
+        """The timing, with defaults for None."""
         given = {"fps": self.fps, "hold_sec": self.hold_sec, "loop": self.loop}
         return Timing(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
@@ -63,7 +63,7 @@ class Presentation:
         return panels * width * scale, height * scale
 
     def pictures(self, trajectories: Sequence[Trajectory]) -> list[Image.Image]:
-        """All frames, one direction after the other."""
+        """All frames, one direction after another."""
         panels = trajectories[0].panels
         frames = panels[0].frames[0]
         size = tiled_size(len(frames), frames.shape[-2:], self.columns)
@@ -75,50 +75,47 @@ class Output(ABC):
     """One kind of output.
 
     Attributes:
-        description: what it is, for messages.
-        ignores: names of the fields of `Presentation` that have no effect on it.
+        description: for messages.
+        ignores: names of the fields of `Presentation` without effect on it.
     """
 
     description: ClassVar[str] = ""
     ignores: ClassVar[tuple[str, ...]] = ()
 
-    def check(self, path: Path, look: Presentation) -> None:
-        """Raise before the work the errors that `write` would raise after it, and refuse fields without effect.
+    def check(self, path: Path, presentation: Presentation) -> None:
+        """Raise, before the work, the errors of `write`, and refuse fields without effect.
 
         Raises:
             UsageError: the path or the presentation does not fit.
             UserError: a package is missing.
         """
-        for name, value in (("fps", look.fps), ("hold_sec", look.hold_sec)):
+        for name, value in (("fps", presentation.fps), ("hold_sec", presentation.hold_sec)):
             if value is not None and not math.isfinite(value):
                 raise OptionError(name, value, "must be a finite number")
-        unused = ", ".join(option(name) for name in self.ignores if getattr(look, name) is not None)
+        unused = ", ".join(option(name) for name in self.ignores if getattr(presentation, name) is not None)
         if unused:
             raise UsageError(f"{unused}: {path} is {self.description}; leave out {unused}")
 
     def check_size(self, path: Path, width: int, height: int) -> None:  # noqa: B027  most outputs take any size
-        """Raise before the work a UsageError for frames, in pixels, that are too large."""
+        """Raise, before the work, a UsageError for frames that are too large; sizes in pixels."""
 
     @abstractmethod
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
-        """Write trajectories that have the same panels; existing files are replaced."""
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
+        """Write trajectories with the same panels; existing files are replaced."""
 
 
 class AnimatedFile(Output):
     """A file in one of the `PICTURE_FORMATS`."""
 
-    def check(self, path: Path, look: Presentation) -> None:
-        """Check the timing against the format."""
-        super().check(path, look)
-        check_animation(path, look.timing)
+    def check(self, path: Path, presentation: Presentation) -> None:
+        super().check(path, presentation)
+        check_animation(path, presentation.timing)
 
     def check_size(self, path: Path, width: int, height: int) -> None:
-        """Check the size against the format."""
         PICTURE_FORMATS[path.suffix.lower()].check_size(path, width, height)
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
-        """Write all frames; the format follows the suffix."""
-        save_animation(look.pictures(trajectories), path, look.timing)
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
+        save_animation(presentation.pictures(trajectories), path, presentation.timing)
 
 
 class Page(Output):
@@ -127,9 +124,9 @@ class Page(Output):
     description = "a page, which has a zoom and shows time, log-SNR and blur"
     ignores = ("scale", "labels")
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         """Write the page; the browser enlarges its images."""
-        save_page(trajectories, path, title, look.timing, look.columns)
+        save_page(trajectories, path, title, presentation.timing, presentation.columns)
 
 
 class FrameFolder(Output):
@@ -138,9 +135,9 @@ class FrameFolder(Output):
     description = "a folder of single frames"
     ignores = ("fps", "hold_sec", "loop")
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         """Write every frame as a PNG named by its number, from 0000.png on."""
-        for number, frame in enumerate(look.pictures(trajectories)):
+        for number, frame in enumerate(presentation.pictures(trajectories)):
             with files.replacing(path / f"{number:04d}.png") as temporary:
                 frame.save(temporary, format="PNG", **mark("PNG"))
 
@@ -151,16 +148,15 @@ class FilmStrip(Output):
     description = "a still picture with one row per image"
     ignores = ("fps", "hold_sec", "loop", "columns")
 
-    def check(self, path: Path, look: Presentation) -> None:
+    def check(self, path: Path, presentation: Presentation) -> None:
         """Check the suffix, and refuse fields without effect."""
         if path.suffix.lower() != ".png":
             raise UsageError(f"{path}: a film strip is a still picture; end the name in .png")
-        super().check(path, look)
+        super().check(path, presentation)
 
-    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, look: Presentation) -> None:
-        """Write the strip as a PNG."""
+    def write(self, trajectories: Sequence[Trajectory], title: str, path: Path, presentation: Presentation) -> None:
         width_px = sum(frame.shape[-1] for frame in trajectories[0].panels[0].frames)
-        strip = film_strip(trajectories, look.scale or max(1, _STRIP_WIDTH_PX // width_px), bool(look.labels))
+        strip = film_strip(trajectories, presentation.scale or max(1, _STRIP_WIDTH_PX // width_px), bool(presentation.labels))
         with files.replacing(path) as temporary:
             strip.save(temporary, format="PNG", **mark("PNG"))
 
@@ -170,7 +166,7 @@ OUTPUTS: dict[str, Output] = {**dict.fromkeys(PICTURE_FORMATS, AnimatedFile()), 
 
 
 def output_for(path: Path) -> Output:
-    """The output that the suffix of a path chooses.
+    """The output for the suffix of a path.
 
     Raises:
         UsageError: the suffix is unknown.

@@ -1,4 +1,4 @@
-"""An animation as one interactive HTML file, with its power spectra: it loads nothing from the network."""
+"""An animation as one interactive HTML file, with power spectra; it loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from blurcli.base import files
+from blurcli.data.images import Pixels
 from blurcli.visualize.animations import Timing
-from blurcli.visualize.grids import Images, picture, tile
+from blurcli.visualize.grids import picture, tile
 from blurcli.visualize.trajectories import Panel, Trajectory, power_spectra
 
 
@@ -26,7 +27,7 @@ def save_page(trajectories: Sequence[Trajectory], path: Path, title: str, timing
         trajectories: the directions, all with the same panels.
         path: .html.
         title: title of the page.
-        timing: for playing.
+        timing: timing of playback.
         columns: images per row of a panel; None for nearly square.
     """
     first = trajectories[0].panels[0]
@@ -67,7 +68,7 @@ def _panel_data(panel: Panel, times: Sequence[float], columns: int | None) -> di
     }
 
 
-def _data_uri(images: Images, columns: int | None) -> str:
+def _data_uri(images: Pixels, columns: int | None) -> str:
     content = io.BytesIO()
     picture(tile(images, columns)).save(content, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

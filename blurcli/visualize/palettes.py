@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 _COLORS = 256
-_NOISE_COLORS = 48  # for everything except smooth regions: in noise, nobody sees a shade
+_NOISE_COLORS = 48  # for everything except smooth regions: shades are invisible in noise
 _NOISE_STEP = 40  # mean difference between unequal neighboring pixels, in gray levels: images are below it, noise is above it
 _SMOOTH_RANGE = 16  # largest difference within 3x3 pixels of a smooth region, in gray levels
-_LOOKUP_OFFSET = 1  # Pillow compares the palette with the darkest corner of cells of 4 gray levels, not with their center
-_MOST_FRAMES = 16  # enough to see every phase of a process
+_LOOKUP_OFFSET = 1  # Pillow compares the palette with the darkest corner of cells of 4 gray levels, not the center
+_MOST_FRAMES = 16  # enough for every phase of a process
 _MOST_PIXELS = 1 << 16  # more pixels take longer and change nothing visible
 
 
 def with_shared_palette(pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    """All pictures in one set of 256 colors, without dithering: one palette per frame flickers, and dithering crawls.
+    """All pictures with one palette of 256 colors, without dithering: a palette per frame would flicker, dithering would crawl.
 
-    Most colors are chosen from the smooth regions of the first and the last frame, where bands would be visible.
+    Most colors are chosen from the smooth regions of the first and the last frame, where banding would be visible.
 
     Args:
         pictures: frames of one size, in mode RGB or L.
 
     Returns:
-        Pictures in mode P; gray pictures (mode L) unchanged, as they have at most 256 shades.
+        Pictures in mode P; gray pictures (mode L) unchanged, because they have at most 256 shades.
     """
     if pictures[0].mode == "L":
         return list(pictures)
@@ -43,13 +43,13 @@ def with_shared_palette(pictures: Sequence[Image.Image]) -> list[Image.Image]:
 def _choose_colors(pixels: NDArray[np.uint8], count: int) -> list[int]:
     """At most `count` colors for pixels (N, 3): R, G, B, R, G, B, ..."""
     sample = np.ascontiguousarray(pixels[:: max(1, len(pixels) // _MOST_PIXELS)])
-    # Maximum coverage leaves no color far from all chosen ones: a median cut spends its colors on large plain areas.
+    # Maximum coverage leaves no color far from all chosen ones; a median cut would spend its colors on large plain areas.
     quantized = Image.fromarray(sample[None]).quantize(count, Image.Quantize.MAXCOVERAGE, kmeans=1)
     return (quantized.getpalette() or [])[: 3 * count]
 
 
 def _smooth_pixels(pictures: Sequence[Image.Image]) -> NDArray[np.uint8]:
-    """Pixels (N, 3) of the smooth regions at the two ends of an animation, without an end that is noise."""
+    """Pixels (N, 3) of the smooth regions of the first and last frame, except for frames of noise."""
     ends = (pictures[0], pictures[-1])
     clean = [end for end in ends if _roughness(end) <= _NOISE_STEP] or [min(ends, key=_roughness)]
     found = []
@@ -61,7 +61,7 @@ def _smooth_pixels(pictures: Sequence[Image.Image]) -> NDArray[np.uint8]:
 
 
 def _roughness(picture: Image.Image) -> float:
-    """Mean difference between unequal neighboring pixels, in gray levels; repeating pixels does not change it."""
+    """Mean difference between unequal neighboring pixels, in gray levels; an enlargement does not change it."""
     pixels = np.asarray(picture).astype(np.int16)
     steps = np.concatenate([np.abs(np.diff(pixels, axis=axis)).mean(-1).ravel() for axis in (0, 1)])
     steps = steps[steps > 0]

@@ -23,13 +23,13 @@ from blurcli.evaluate.distances import BANDS_PER_OCTAVE
 
 _SUFFIXES = (".png", ".svg")
 _WIDTH_IN = 7.0
-_MOST_POINTS = 2_000  # of a line: more cannot be seen
+_MOST_POINTS = 2_000  # per line: more are not visible
 _MOST_MARKERS = 150
 _COLOR_RANGES = (2, 3, 5, 10, 30, 100)  # of relative errors, as factors on either side of 1
 
 
 def check_plot(path: Path, name: str = "out") -> None:
-    """Raise before the work the errors of saving a plot.
+    """Raise, before the work, the errors of saving a plot.
 
     Args:
         path: the file.
@@ -45,7 +45,7 @@ def check_plot(path: Path, name: str = "out") -> None:
 
 
 def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path, width: float = _WIDTH_IN) -> None:
-    """Score against sampler steps: one line per sampler, with bars from the smallest to the largest score over seeds.
+    """Plot the score against sampler steps: a line per sampler, with bars from the smallest to the largest score over seeds.
 
     Args:
         rows: dictionaries with the keys sampler, steps, mean, min and max.
@@ -75,9 +75,9 @@ def save_loss(
     path: Path,
     width: float = _WIDTH_IN,
 ) -> None:
-    """The training loss, and below it the loss at several times, measured on fixed images and noise.
+    """Plot the training loss, and below it the loss at several times, measured on fixed images and noise.
 
-    Of long lines, means over neighboring points are shown.
+    Long lines show means over neighboring points.
 
     Args:
         steps: training steps.
@@ -88,7 +88,7 @@ def save_loss(
     """
     figure = Figure(figsize=(width, 7 if by_time else 4), layout="constrained")
     panels = figure.subplots(1 + bool(by_time), sharex=True, squeeze=False)[:, 0]
-    marker = "o" if len(steps) == 1 else ""  # a line of one point cannot be seen
+    marker = "o" if len(steps) == 1 else ""  # a line of one point is invisible
     panels[0].plot(*_thinned(list(zip(steps, losses, strict=True)), _MOST_POINTS), linewidth=1, marker=marker)
     panels[0].set(yscale="log", ylabel="training loss (weighted)")
     if by_time:
@@ -109,7 +109,7 @@ def save_loss(
 
 
 def save_bands(by_band: dict[str, list[tuple[int, float]]], path: Path, width: float = _WIDTH_IN) -> None:
-    """The loss over training, one line per frequency band, measured on fixed images and noise; long lines as by `save_loss`.
+    """Plot the loss over training, a line per frequency band, measured on fixed images and noise; see `save_loss`.
 
     Args:
         by_band: for each band, the lowest frequencies first, pairs (step, unweighted loss).
@@ -130,7 +130,7 @@ def save_bands(by_band: dict[str, list[tuple[int, float]]], path: Path, width: f
 def save_scores(
     lines: dict[str, list[tuple[int, float, float, float]]], metric: str, path: Path, width: float = _WIDTH_IN
 ) -> None:
-    """Score over training: one line per sampler, with bars from the smallest to the largest score over seeds.
+    """Plot the score over training: a line per sampler, with bars from the smallest to the largest score over seeds.
 
     Args:
         lines: for each sampler, tuples (training steps, mean, smallest, largest).
@@ -150,9 +150,9 @@ def save_scores(
 
 
 def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, width: float = _WIDTH_IN) -> None:
-    """Squared error of x_hat relative to the Wiener filter, by time and frequency band.
+    """Plot the squared error of x_hat relative to the Wiener filter, by time and frequency band.
 
-    The color scale is centered at 1 and reaches as far as the errors do, at most from 1/100 to 100.
+    The color scale is centered at 1 and covers the errors, at most from 1/100 to 100.
 
     Args:
         times: (T,), uniform in [0, 1], at least 2.
@@ -184,7 +184,7 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, w
 
 
 def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -> None:
-    """Radial power spectra of samples and data against wavelength, and below them their ratio in dB.
+    """Plot radial power spectra of samples and data against wavelength, and below them their ratio in dB.
 
     Args:
         score: a line of evaluations.jsonl with spectrum, reference_spectrum (None if it is unknown), size and reference.
@@ -215,7 +215,7 @@ def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The x and y of at most so many points of a line: means over equally many neighbors."""
+    """The x and y of at most `most` points of a line: means over groups of neighbors."""
     starts = np.arange(0, len(points), -(-len(points) // most))
     counts = np.diff(np.append(starts, len(points)))
     x, y = np.add.reduceat(np.array(points, np.float64), starts).T / counts
@@ -223,14 +223,14 @@ def _thinned(points: Sequence[tuple[float, float]], most: int) -> tuple[NDArray[
 
 
 def _plain(text: str) -> str:
-    """A text as Matplotlib shows it letter by letter: without formulas, control characters and bytes that are no text."""
+    """A text that Matplotlib shows literally: without formulas, control characters and undecodable bytes."""
     return one_line(text).encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
 def _plain_numbers(axes: Axes) -> None:
     """Plain numbers instead of powers of ten on a logarithmic y axis, and a grid."""
     low, high = axes.get_ylim()
-    if high < 10 * low:  # Less than a decade has too few of its usual ticks.
+    if high < 10 * low:  # A range below a decade has too few default ticks.
         axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))

@@ -12,7 +12,8 @@ from PIL import Image
 
 from blurcli.base.files import listed
 from blurcli.base.runs import Run
-from blurcli.visualize.grids import GAP_PX, Images
+from blurcli.data.images import Pixels
+from blurcli.visualize.grids import GAP_PX
 
 _LARGEST_PX = 1 << 26  # of a file that is read
 
@@ -23,14 +24,14 @@ class Preview:
 
     Attributes:
         step: training steps.
-        image: the grid as `tile` draws it, without enlargement.
+        image: the grid, as drawn by `tile`, without enlargement.
     """
 
     step: int
     image: Image.Image
 
-    def cells(self, image_size: tuple[int, int]) -> Images | None:
-        """Its images (N, C, H, W) uint8, without empty places at the end; None if it is no grid of images of this size."""
+    def cells(self, image_size: tuple[int, int]) -> Pixels | None:
+        """Its images (N, C, H, W) uint8, without empty cells at the end; None if it is not a grid of images of this size."""
         pixels = np.atleast_3d(np.asarray(self.image))
         (height, width), (rows, columns) = image_size, self.grid(image_size)
         if not (rows and columns):
@@ -42,7 +43,7 @@ class Preview:
         return images[: filled[-1] + 1] if len(filled) else None
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of its images; zeros if it is no grid of images of this size."""
+        """Rows and columns of its images; zeros if it is not a grid of images of this size."""
         counts = [divmod(size + GAP_PX, one + GAP_PX) for size, one in zip(self.image.size[::-1], image_size, strict=True)]
         return (0, 0) if any(rest for _, rest in counts) else (counts[0][0], counts[1][0])
 
@@ -59,7 +60,7 @@ def preview_files(run: Run) -> list[tuple[int, Path]]:
 
 
 def read_preview(step: int, path: Path) -> Preview | None:
-    """A preview from its file, without the enlargement with which it was written; None if it cannot be read."""
+    """A preview from its file, without the enlargement of the file; None if it cannot be read."""
     try:
         with Image.open(path, formats=("PNG",)) as file:
             if file.width * file.height > _LARGEST_PX:
@@ -77,7 +78,7 @@ def evenly_chosen(count: int, most: int) -> list[int]:
 
 
 def _is_doubled(pixels: NDArray[np.uint8]) -> bool:
-    """Whether every pixel is repeated twice in both directions."""
+    """Whether every pixel appears twice in both directions."""
     if pixels.shape[0] % 2 or pixels.shape[1] % 2:
         return False
     return bool(np.array_equal(pixels[::2], pixels[1::2]) and np.array_equal(pixels[:, ::2], pixels[:, 1::2]))

@@ -27,7 +27,7 @@ class Plot:
 
     Attributes:
         name: for the name of a file.
-        title: what it shows.
+        title: its title.
         save: `save(path)` or `save(path, width=inches)` writes it to a .png or .svg.
     """
 
@@ -48,7 +48,7 @@ def loss_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
         for t, bands in zip(times, rows, strict=False):
             if are_numbers(bands):
                 by_time.setdefault(t, []).append((step, sum(bands) / len(bands)))
-    by_time = {t: points for t, points in by_time.items() if len(points) > 1}  # a single one shows no change
+    by_time = {t: points for t, points in by_time.items() if len(points) > 1}  # a single measurement shows no change
     if not by_time:
         notify("no plot of the loss by time: it needs two measurements; train.health_every_steps sets their interval")
     yield Plot("loss", "Loss over training", partial(plots.save_loss, steps, losses, by_time))
@@ -67,7 +67,7 @@ def band_plots(run: Run) -> Iterator[Plot]:
 
 
 def score_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
-    """Scores over training and against the sampler's steps, where there are at least two; `notify` receives what is missing."""
+    """Scores over training and against sampler steps, if there are at least two; `notify` receives the reason if not."""
     groups = [group for group in evaluate.comparable(_scores(run)) if "features" in group.protocol]
     for number, group in enumerate(groups):
         name = f"{group.metric}-{group.protocol['features']}-n{group.protocol['n']}" + f"-{number}" * (number > 0)
@@ -85,13 +85,13 @@ def score_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
 
 
 def newest_spectra(run: Run) -> dict[str, Any] | None:
-    """The score with power spectra of the newest weights and most images, for `save_spectrum`; None where there is none."""
+    """The score with power spectra of the newest weights and most images, for `save_spectrum`; None if there is none."""
     with_spectra = filter(_has_spectra, _scores(run))
     return max(with_spectra, key=lambda score: (score["step"], is_number(score.get("n")) and score["n"]), default=None)
 
 
 def are_numbers(values: object) -> TypeGuard[list[float]]:
-    """Whether the values are at least one finite number each: lines of a file can hold anything."""
+    """Whether a value is a non-empty list of finite numbers: lines of a file can hold anything."""
     return isinstance(values, list) and bool(values) and all(map(is_number, values))
 
 
@@ -100,7 +100,7 @@ def _scores(run: Run) -> list[Score]:
 
 
 def _health(run: Run) -> Iterator[tuple[int, list[float], list[Any], list[str]]]:
-    """Step, times, losses by time and band, and the names of the bands, of the lines of health.jsonl that can be read."""
+    """Step, times, losses by time and band, and names of the bands of the readable lines of health.jsonl."""
     for line in files.json_lines(run.health_path):
         times, rows, names = line.get("times"), line.get("loss"), line.get("bands")
         if is_number(line.get("step")) and are_numbers(times) and isinstance(rows, list):
@@ -120,7 +120,7 @@ def _has_spectra(score: Score) -> bool:
 
 
 def _over_training(group: evaluate.Group) -> dict[str, list[tuple[int, float, float, float]]]:
-    """The scores of each sampler with its settings by training steps, where there are at least two."""
+    """The scores of each sampler and settings by training steps, if there are at least two."""
     lines: dict[str, list[Score]] = {}
     for row in sorted(group.rows, key=lambda row: int(row["step"])):
         lines.setdefault(evaluate.subject_of(row, across=("weights_sha256", "step")), []).append(row)
@@ -134,7 +134,7 @@ def _over_training(group: evaluate.Group) -> dict[str, list[tuple[int, float, fl
 
 
 def _over_steps(group: evaluate.Group) -> list[dict[str, Any]]:
-    """The scores of the newest weights by steps of the sampler, where there are at least two numbers of steps."""
+    """The scores of the newest weights by sampler steps, if there are at least two numbers of steps."""
     newest = max(int(row["step"]) for row in group.rows)
     rows = [row for row in group.rows if row["step"] == newest]
     several = len({str(row["weights_sha256"]) for row in rows}) > 1

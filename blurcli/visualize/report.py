@@ -1,4 +1,4 @@
-"""A report of a training as one HTML file that loads nothing: what was trained, how it went, and what came of it."""
+"""A report of a training as one self-contained HTML file: the model, its training, and its results."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from blurcli.base.pace import duration
 from blurcli.base.runs import Run
 from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml, yaml_text
 from blurcli.config.repeat import nearest_preset, without_folder
-from blurcli.config.sources import DATASET_NAMES
+from blurcli.config.source_names import DATASET_NAMES
 from blurcli.core.objectives import OBJECTIVES
+from blurcli.data.images import Pixels
 from blurcli.evaluate import is_number
 from blurcli.visualize import markup
-from blurcli.visualize.grids import Images
 from blurcli.visualize.markup import Missing, Part
 from blurcli.visualize.records import Plot, band_plots, loss_plots, score_plots
 from blurcli.visualize.report_pictures import (
-    Progress,
+    OpenProgress,
     Subject,
     animation_part,
     error_part,
@@ -44,13 +44,13 @@ _LONG_COMMAND = 100  # characters
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """One section of the page.
 
     Attributes:
         anchor: its id.
         title: its heading.
-        parts: what it shows.
+        parts: its content.
     """
 
     anchor: str
@@ -58,17 +58,17 @@ class Section:
     parts: list[Part]
 
 
-def save_report(subject: Subject, path: Path, progress: Progress, animated: bool = True) -> list[str]:
+def save_report(subject: Subject, path: Path, progress: OpenProgress, animated: bool = True) -> list[str]:
     """Write the report of a model.
 
     Args:
-        subject: the model, and the run where there is one.
+        subject: the model, and its run if there is one.
         path: .html.
-        progress: see `Progress`.
+        progress: see `OpenProgress`.
         animated: whether the reverse process is animated.
 
     Returns:
-        What is missing, one line each.
+        A line per missing part.
 
     Raises:
         UserError: the file cannot be written.
@@ -90,7 +90,7 @@ def save_report(subject: Subject, path: Path, progress: Progress, animated: bool
         "script": script,
         "sections": shown,
     }
-    # In one pass: a name can look like a place in the template.
+    # In one pass, because a name can look like a placeholder of the template.
     first, *rest = template.split("{{")
     page = first + "".join(values[key] + after for key, _, after in (piece.partition("}}") for piece in rest))
     with files.replacing(path) as temporary:
@@ -98,31 +98,31 @@ def save_report(subject: Subject, path: Path, progress: Progress, animated: bool
     return [part.reason for one in sections for part in one.parts if isinstance(part, Missing)]
 
 
-def _section(section: Section) -> str:
+def _section(section: ReportSection) -> str:
     parts = [markup.paragraph(part.reason, "missing") if isinstance(part, Missing) else part for part in section.parts]
     body = "\n".join(parts)
     return f'<section id="{section.anchor}"><h2>{markup.text(section.title)}</h2>\n{body}\n</section>'
 
 
-def _sections(subject: Subject, progress: Progress, animated: bool) -> Iterator[Section]:
+def _sections(subject: Subject, progress: OpenProgress, animated: bool) -> Iterator[ReportSection]:
     run = subject.run
-    images: Images | None
-    yield Section("training", "What was trained", [_facts(subject)])
+    images: Pixels | None
+    yield ReportSection("training", "What was trained", [_facts(subject)])
     try:
         made = samples_of(subject, progress)
         images, grid = made, grid_part(subject, made)
     except UserError as error:
         images, grid = None, [Missing(f"No samples: {error}.")]
-    yield Section("samples", "Samples", grid)
+    yield ReportSection("samples", "Samples", grid)
     no_record = Missing("A weights file has no record of its training; name the run folder instead.")
-    yield Section("previews", "Previews", [no_record] if run is None else preview_part(run, subject.image_size))
+    yield ReportSection("previews", "Previews", [no_record] if run is None else preview_part(run, subject.image_size))
     if animated:
-        yield Section("process", "Reverse process", animation_part(subject, progress))
-    yield Section("loss", "Loss", [no_record] if run is None else _loss_parts(run))
-    yield Section("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
-    yield Section("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
-    yield Section("errors", "Errors of the network", error_part(subject, progress))
-    yield Section("repeat", "Versions and commands", _repeat_parts(subject))
+        yield ReportSection("process", "Reverse process", animation_part(subject, progress))
+    yield ReportSection("loss", "Loss", [no_record] if run is None else _loss_parts(run))
+    yield ReportSection("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
+    yield ReportSection("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
+    yield ReportSection("errors", "Errors of the network", error_part(subject, progress))
+    yield ReportSection("repeat", "Versions and commands", _repeat_parts(subject))
 
 
 def _facts(subject: Subject) -> str:
@@ -191,7 +191,7 @@ def _image_count(subject: Subject, sessions: list[dict[str, Any]]) -> int | None
 
 
 def _training_time(subject: Subject, batch_size: int) -> str:
-    """The time of the steps, from the speeds that were logged."""
+    """The time of the steps, from the logged speeds."""
     seconds, before = 0.0, 0.0
     for line in files.json_lines(subject.run.metrics_path) if subject.run is not None else []:
         step, speed = line.get("step"), line.get("images_per_sec")
@@ -274,7 +274,7 @@ def _repeat_parts(subject: Subject) -> list[Part]:
 
 def _training_commands(config: Config, place: str, name: str, teacher: str) -> list[str]:
     run = ["--run", f"runs/{name}"]
-    if OBJECTIVES[config.objective].ends_path:
+    if OBJECTIVES[config.objective].predicts_endpoint:
         keys = {key: value for key, value in flatten(config).items() if key == "train.steps" or _is_tuned(key)}
         settings = [part for key, value in keys.items() for part in ("--set", f"{key}={yaml_text(value)}")]
         return _command(["blurdiff", "distill", teacher, "--data", place, "--run", f"runs/{name}-again", *settings], first=3)
@@ -291,12 +291,12 @@ def _training_commands(config: Config, place: str, name: str, teacher: str) -> l
 
 
 def _is_tuned(key: str) -> bool:
-    """Whether a key of a distillation changes what is learned, and can differ from its teacher's."""
+    """Whether a key of a distillation changes what is learned, and can differ from the teacher's."""
     return key not in FREE_KEYS and key != "objective" and not key.startswith(TEACHER_KEYS)
 
 
 def _command(words: list[str], first: int = 2) -> list[str]:
-    """A command for a shell, from pairs of words after the first ones; where it is long, one pair per line."""
+    """A command for a shell, from pairs of words after the first ones; a long command has one pair per line."""
     line = shlex.join(words)
     if len(line) <= _LONG_COMMAND:
         return [line]

@@ -16,12 +16,13 @@ from blurcli.config.repeat import without_folder
 from blurcli.core.bands import band_names, frequency_bands
 from blurcli.core.dct import dct2
 from blurcli.data import Dataset
+from blurcli.data.images import Pixels
 from blurcli.evaluate import denoising
 from blurcli.evaluate.distances import radial_spectrum
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.visualize import plots
 from blurcli.visualize.animations import PICTURE_FORMATS, Timing
-from blurcli.visualize.grids import Images, picture, tile, tiled_size
+from blurcli.visualize.grids import picture, tile, tiled_size
 from blurcli.visualize.markup import Encoded, Missing, Part, encode, paragraph, pixels, plot, written
 from blurcli.visualize.previews import evenly_chosen, preview_files, read_preview
 from blurcli.visualize.records import newest_spectra
@@ -30,27 +31,27 @@ from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajec
 # Bytes before base64, so that a page stays below 5 MB.
 _GRID_BYTES, _PREVIEW_BYTES, _FRAME_PIXELS = 600_000, 800_000, 1 << 14
 _GRID_PX = 1056  # widest grid
-_MOST_IMAGES, _MOST_PIXELS = 64, 1 << 20  # of samples that are made for a report
+_MOST_IMAGES, _MOST_PIXELS = 64, 1 << 20  # of samples made for a report
 _MOST_PREVIEWS = 24
-_CORNER = 4  # images per side of a preview whose whole grid would be too large
+_CORNER = 4  # images per side of a preview if its whole grid would be too large
 _FRAMES, _FPS = 24, 8.0
 _ERROR_TIMES = 17
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
-"""`progress(title, total)` yields a function that receives what is done."""
+OpenProgress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+"""`progress(title, total)` yields a function that receives the units done."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is about.
+    """The subject of a report.
 
     Attributes:
-        name: name of the run, or of the weights file where there is no run.
+        name: name of the run, or of the weights file without a run.
         run: the run folder; None for a weights file alone.
         step: training steps of the weights.
         model: the model of the weights.
-        dataset: images on which the network's error is measured; None where there are none at hand.
-        measured: number of these images that are used.
+        dataset: images for measuring the network's error; None if they are not available.
+        measured: number of these images to use.
     """
 
     name: str
@@ -66,8 +67,8 @@ class Subject:
         return self.model.config.data.image_size
 
 
-def samples_of(subject: Subject, progress: Progress) -> Images:
-    """Images 0, 1, ... of seed 0, (N, C, H, W): those of the newest preview if the weights are of its step; else new ones.
+def samples_of(subject: Subject, progress: OpenProgress) -> Pixels:
+    """Images 0, 1, ... of seed 0, (N, C, H, W): from the newest preview if it has the step of the weights; else new ones.
 
     Raises:
         UserError: images that are not finite.
@@ -84,7 +85,7 @@ def samples_of(subject: Subject, progress: Progress) -> Images:
     return torch.cat([to_uint8(batch) for batch in batches]).numpy()
 
 
-def grid_part(subject: Subject, images: Images) -> list[Part]:
+def grid_part(subject: Subject, images: Pixels) -> list[Part]:
     """The samples, as many as fit side by side."""
     width = subject.image_size[1]
     columns = max(1, min(int(np.ceil(np.sqrt(len(images)))), (_GRID_PX + 1) // (width + 1)))
@@ -126,7 +127,7 @@ def preview_part(run: Run, image_size: tuple[int, int]) -> list[Part]:
 
 
 @torch.inference_mode()
-def animation_part(subject: Subject, progress: Progress) -> list[Part]:
+def animation_part(subject: Subject, progress: OpenProgress) -> list[Part]:
     """The reverse process of a few images."""
     height, width = subject.image_size
     sides = [side for side in (3, 2, 1) if np.prod(tiled_size(side * side, subject.image_size, side)) <= _FRAME_PIXELS]
@@ -148,13 +149,13 @@ def animation_part(subject: Subject, progress: Progress) -> list[Part]:
     return [pixels(moving, "reverse process, animated", encode(frames[-1], _GRID_BYTES)), paragraph(note, "note")]
 
 
-def spectrum_part(subject: Subject, images: Images | None, shown: Callable[[str], str]) -> list[Part]:
-    """Power spectra of samples and data: those of the newest score; else of these images and the data's moments.
+def spectrum_part(subject: Subject, images: Pixels | None, shown: Callable[[str], str]) -> list[Part]:
+    """Power spectra of samples and data: from the newest score, else from these images and the data's moments.
 
     Args:
         subject: the model.
-        images: samples (N, C, H, W); None where there are none.
-        shown: the name of a reference, which can be a path, as it is to be shown.
+        images: samples (N, C, H, W); None if there are none.
+        shown: converts the name of a reference, which can be a path, for display.
     """
     score = newest_spectra(subject.run) if subject.run is not None else None
     if score is not None:
@@ -174,11 +175,11 @@ def spectrum_part(subject: Subject, images: Images | None, shown: Callable[[str]
 
 
 @torch.inference_mode()
-def error_part(subject: Subject, progress: Progress) -> list[Part]:
+def error_part(subject: Subject, progress: OpenProgress) -> list[Part]:
     """The network's error by time and frequency band."""
     if subject.dataset is None:
-        way = "name them with: blurdiff report RUN --data path/to/images"
-        return [Missing(f"No map of errors: the training images are not at hand; {way}")]
+        hint = "name them with: blurdiff report RUN --data path/to/images"
+        return [Missing(f"No map of errors: the training images are not available; {hint}")]
     count = min(subject.measured, len(subject.dataset.images))
     measured = denoising.MeasuredImages(subject.dataset.images, count, 0, subject.dataset.labels)
     try:

@@ -1,4 +1,4 @@
-"""Trajectories: what processes do to images over time, as frames; several processes share one clock."""
+"""Trajectories: the frames of processes over time; several processes share one clock."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from blurcli.core.dct import dct2, idct2
 from blurcli.core.process import Process
 from blurcli.core.rng import ImageNoise
 from blurcli.core.sampling_options import SamplingConfig
-from blurcli.model.pipeline import Init, Pipeline, Start, to_uint8
-from blurcli.visualize.grids import Images
+from blurcli.data.images import Pixels
+from blurcli.families import Start
+from blurcli.model.pipeline import Pipeline, to_uint8
 
 _BANDS_PER_OCTAVE = 3
 
 
 @dataclass(frozen=True)
 class AnimatedProcess:
-    """A process to show.
+    """A process to animate.
 
     Attributes:
-        title: its name, such as that of a run; pictures show what the process does before it.
+        title: its name, such as that of a run; pictures add a description of the process.
         process: the process.
-        model: a network trained for it; None where only its forward process is shown.
-        sampling: how its images are sampled; None for the preset's way. For a forward process it gives the class of the images,
-            if its label is not None.
+        model: a network trained for it; None if only its forward process is shown.
+        sampling: how its images are sampled; None for the preset's options. For a forward process, its
+            label, unless None, is the class of the images.
         centered: whether it diffuses images in [-1, 1]; else in [0, 1].
     """
 
@@ -44,7 +45,7 @@ class AnimatedProcess:
     centered: bool = True
 
     def diffuse(self, x: Tensor, t: float, eps: Tensor) -> Tensor:
-        """The states at time t of images x (B, C, H, W) in [-1, 1], under noise eps, as they are shown."""
+        """The states at time t of images x (B, C, H, W) in [-1, 1] with noise eps, for display."""
         space = ModelSpace(centered=self.centered)
         return space.to_rgb(self.process.diffuse(space.from_rgb(x), torch.full((len(x),), t), eps))
 
@@ -56,13 +57,13 @@ class AnimatedProcess:
 
 @dataclass(frozen=True)
 class View:
-    """What the frames of a trajectory show.
+    """The content of the frames of a trajectory.
 
     Attributes:
-        times: t in [0, 1] of every frame, rising for a forward and falling for a reverse process; or a number of frames that
-            are uniform in the sampler's steps, for the reverse process of a single model.
-        show: `z`, the states; `x_hat`, the estimates of the clean image; `both`; or, for a forward process, `blur`: beside the
-            states the images with their blur alone, which noise soon hides.
+        times: t in [0, 1] of every frame, ascending for a forward and descending for a reverse process; or a number of frames,
+            uniform in the sampler's steps, for the reverse process of a single model.
+        show: `z`, the states; `x_hat`, the estimates of the clean image; `both`; or, for a forward process, `blur`: the states,
+            and beside them the images with the blur but without noise.
     """
 
     times: Sequence[float] | int
@@ -79,15 +80,15 @@ class Panel:
     """One kind of image of one process over time.
 
     Attributes:
-        title: what it shows.
+        title: its title.
         process: the process.
         frames: images (N, C, H, W) uint8, one array per time.
-        labels: what each frame shows: time, noise and blur, each part after two spaces.
+        labels: time, noise and blur of each frame, separated by two spaces.
     """
 
     title: str
     process: Process
-    frames: list[Images]
+    frames: list[Pixels]
     labels: list[str]
 
 
@@ -98,7 +99,7 @@ class Trajectory:
     Attributes:
         direction: `forward`, from images to noise, or `reverse`.
         times: t in [0, 1] of every frame.
-        panels: what is shown side by side.
+        panels: the panels, side by side.
     """
 
     direction: str
@@ -110,7 +111,7 @@ def uniform_times(process: Process, count: int, spacing: str) -> list[float]:
     """`count` times from 0 to 1, uniform in `time` or in the `logsnr` of a process.
 
     Raises:
-        OptionError: `logsnr`, for a process whose noise never changes.
+        OptionError: `logsnr`, for a process with constant noise.
     """
     if spacing == "time":
         return torch.linspace(0, 1, count, dtype=torch.float64).tolist()
@@ -122,18 +123,18 @@ def uniform_times(process: Process, count: int, spacing: str) -> list[float]:
 
 @torch.inference_mode()
 def forward_trajectory(
-    processes: Sequence[AnimatedProcess], images: Images, seed: int, view: View, classes: Sequence[str] | None = None
+    processes: Sequence[AnimatedProcess], images: Pixels, seed: int, view: View, classes: Sequence[str] | None = None
 ) -> Trajectory:
-    """Images that dissolve in noise, the same noise for all processes.
+    """Images that dissolve in noise, with the same noise for all processes.
 
-    The noise is the one from which the first model samples images 0 to N - 1 of the seed, so that a reverse trajectory of that
-    seed continues this one.
+    It is the initial noise of images 0 to N - 1 of the seed for the first model, so that a reverse trajectory of that seed
+    continues this one.
 
     Args:
         processes: with models, unless only states are shown.
         images: clean images (N, C, H, W) uint8.
         seed: seed of the noise.
-        view: with times that rise from 0; the frame at 0 shows the images themselves. Estimates are without guidance.
+        view: with ascending times from 0; the frame at 0 shows the images themselves. Estimates are without guidance.
         classes: name of the class of every image; None where they are unknown: estimates are then unconditional.
 
     Raises:
@@ -159,10 +160,10 @@ def reverse_trajectory(
     count: int,
     seed: int,
     view: View,
-    images: Images | None = None,
+    images: Pixels | None = None,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Trajectory:
-    """Images 0 to count - 1 of a seed as they are sampled; the last frame shows what `Pipeline.generate` returns.
+    """The sampling of images 0 to count - 1 of a seed; the last frame shows the result of `Pipeline.generate`.
 
     Frames between two steps of a sampler are interpolated linearly.
 
@@ -170,8 +171,8 @@ def reverse_trajectory(
         processes: with models.
         count: number of images.
         seed: seed of the images.
-        view: with times that fall from 1 to 0, or with a number of frames.
-        images: clean images (N, C, H, W) uint8, which families that start from images blur and start from; None for the start
+        view: with descending times from 1 to 0, or with a number of frames.
+        images: clean images (N, C, H, W) uint8 to blur and start from, for families that start from images; None for the stored
             images of the model. Other families ignore them.
         on_step: receives the number of finished steps, over all processes.
     """
@@ -184,8 +185,7 @@ def reverse_trajectory(
         conditions = one.model.conditions(range(count), seed, sampling)
         recorder = _Recorder(one, view.show, conditions, clean_end=sampling.final != "noisy")
         observer = _SamplerObserver(recorder, view.times, sampling.steps, lambda: on_step(next(done)))
-        init = Init(images, 1.0) if images is not None and one.model.family.starts_from_images else None
-        start = Start(init=init)
+        start = Start(images if one.model.family.starts_from_images else None)
         (final,) = one.model.generate(count, seed, sampling, start=start, batch_size=count, on_step=observer)
         observer.finish(final)
         panels += recorder.panels
@@ -205,13 +205,13 @@ def _conditions_forward(one: AnimatedProcess, count: int, seed: int, classes: Se
 
 
 def _blurred(process: Process, x: Tensor, t: Tensor) -> Tensor:
-    """Images (B, C, H, W) with the blur of times t (B,), without noise, at their own contrast: the mean is never blurred."""
+    """Images (B, C, H, W) with the blur of times t (B,), without noise, at their own contrast: the mean is not blurred."""
     alpha = process.alpha(t.double())
     return idct2((alpha / alpha[..., :1, :1]).to(x) * dct2(x))
 
 
 def power_spectra(panel: Panel) -> tuple[Bands, list[list[float]]]:
-    """The power spectrum of every frame: mean squared DCT coefficients, images in [-1, 1], per band of frequencies.
+    """The power spectrum of every frame: mean squared DCT coefficients of images in [-1, 1] per frequency band.
 
     Returns:
         The bands, without the image mean, and one number per band for every frame.
@@ -222,13 +222,13 @@ def power_spectra(panel: Panel) -> tuple[Bands, list[list[float]]]:
 
 
 class _Recorder:
-    """Turns states of one process into the frames of its panels.
+    """Converts states of one process to the frames of its panels.
 
     Args:
         animated: the process.
         show: see `View`.
         conditions: keyword arguments of the network for estimates, each tensor (B, ...).
-        clean_end: whether the frame at t = 0 shows images without noise, and not the state, which has a little.
+        clean_end: whether the frame at t = 0 shows images without noise instead of the state, which has a little noise.
     """
 
     def __init__(self, animated: AnimatedProcess, show: str, conditions: dict[str, Any], clean_end: bool) -> None:
@@ -262,13 +262,13 @@ class _Recorder:
 
 
 def _label(shown: str, process: Process, t: float, clean: bool) -> str:
-    """What a frame shows at time t, of the panel `shown` (see `View`); an estimate has neither noise nor blur."""
+    """The label of a frame at time t of the panel `shown` (see `View`); an estimate has neither noise nor blur."""
     if shown == "x_hat":
         return f"t {t:.2f}"
     time, side = torch.tensor(t, dtype=torch.float64), max(process.shape)
     noise = "no noise" if clean or shown == "blur" else f"log-SNR {float(process.logsnr(time)):+.1f}"
     sigma = float(process.blur_sigma(time))
-    # Beyond the size of the image only its mean is left, and the number says nothing.
+    # Beyond the size of the image only its mean remains, and the number has no meaning.
     return f"t {t:.2f}  {noise}  blur " + (f"> {side} px" if sigma > side else f"{sigma:.1f} px")
 
 
@@ -277,8 +277,8 @@ class _SamplerObserver:
 
     Args:
         recorder: receives the states.
-        times: t of the frames, falling from 1, which puts a frame at position 1 - t; or their number, which spreads them
-            uniformly over the steps.
+        times: t of the frames, descending from 1, for frames at positions 1 - t; or their number, for frames spread uniformly
+            over the steps.
         steps: number of steps of the sampler.
         on_step: called after every step.
     """

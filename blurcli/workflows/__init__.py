@@ -1,1 +1,1 @@
-"""What a command does, shared by the command line and Python."""
+"""The work of the commands, shared by the command line and Python."""

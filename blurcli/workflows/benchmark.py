@@ -1,4 +1,4 @@
-"""The speed of a preset on this machine, in training and sampling, and the shares of its parts. Images are noise."""
+"""The speed of a preset on this machine, in training and sampling, and the time shares of its parts. Images are noise."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MIN_ROUNDS = 3
 _MAX_IMAGES = 50_000
 _MAX_IMAGE_BYTES = 1 << 28
 _MAX_BATCH = 1 << 16  # the limit of a preset
-_USUAL_UTILISATION = 0.5  # of training in fp32 on a CPU, for an estimate beforehand
+_USUAL_UTILISATION = 0.5  # typical of training in fp32 on a CPU, for a first estimate
 _PROCESS = Path("/proc/self")
 _POWER = 0.25  # mean squared DCT coefficient of the images
 
@@ -40,16 +40,16 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Speed:
-    """A speed, from the median over rounds: what a training or a sampling run of some length will have.
+    """A speed, as the median over rounds: the speed of a longer training or sampling run.
 
     Attributes:
         images_per_sec: images per second.
         sec: seconds per round: a training step, or a call of the network.
-        fastest_sec: seconds of the fastest round; others lose time to other work of the machine.
+        fastest_sec: seconds of the fastest round; other rounds lose time to other work of the machine.
         rounds: number of rounds.
         tflops: model FLOP/s, in units of 1e12.
         utilisation: fraction of the FLOP/s of a large matrix product in the same precision, measured on this machine.
-        peak_mib: peak memory of the process (CPU) or of tensors (GPU), in MiB; None where it is not known.
+        peak_mib: peak memory of the process (CPU) or of tensors (GPU), in MiB; None if unknown.
     """
 
     images_per_sec: float
@@ -68,8 +68,8 @@ class Row:
     Attributes:
         variant: its name.
         training: whole training steps of `train.batch_size` images.
-        calls: calls of the network in sampling, of as many images as a call has there.
-        first_step_sec: seconds from nothing to the end of the first training step, building and compiling included.
+        calls: calls of the network in sampling, with the number of images of a call.
+        first_step_sec: seconds from the start to the end of the first training step, including building and compiling.
         first_call_sec: the same for the first call of the network in sampling.
     """
 
@@ -81,7 +81,7 @@ class Row:
 
 
 def affordable_batch(config: Config, device: torch.device, seconds: float) -> int:
-    """The preset's batch size, or on a CPU the largest power of two whose training step takes about `seconds`, at least 1."""
+    """The preset's batch size, or on a CPU the largest power of two with training steps of about `seconds`, at least 1."""
     wanted = config.train.batch_size
     if device.type != "cpu":
         return wanted
@@ -99,8 +99,8 @@ def training_speed(config: Config, device: torch.device, seconds: float) -> Spee
 def variants(config: Config, device: torch.device) -> dict[str, dict[str, Any]]:
     """Settings of `train` worth comparing on this device, the plain ones first.
 
-    They include bf16 only where the hardware multiplies it, or the preset asks for it, and compilation, which takes minutes on
-    a CPU, only on a GPU or where the preset asks for it.
+    bf16 is included only if the hardware multiplies it or the preset requests it. Compilation takes minutes on a CPU, and is
+    included only on a GPU or if the preset requests it.
     """
     plain = {"precision": "fp32", "channels_last": False, "compile": False}
     chosen = {"fp32": plain, "fp32, channels last": {**plain, "channels_last": True}}
@@ -171,9 +171,9 @@ def _calls(config: Config, device: torch.device, seconds: float, peak_flops: flo
 
 
 def shares(config: Config, device: torch.device, seconds: float, step_sec: float) -> dict[str, float]:
-    """Fractions of a training step's time: `data`, making a batch; `diffusion`, transforms, schedule and noise.
+    """Fractions of the time of a training step: `data`, making a batch; `diffusion`, transforms, schedule and noise.
 
-    The diffusion is the loss of a step, forward and backward, around a network that costs nothing.
+    `diffusion` is the loss of a step, forward and backward, with a trivial network.
 
     Args:
         seconds: time for each measurement.
@@ -230,7 +230,7 @@ class _Clock:
         self._device = device
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Seconds that `work` takes, until the device has finished."""
+        """Seconds of `work`, until the device has finished."""
         started = time.perf_counter()
         work()
         if self._device.type != "cpu":
@@ -238,9 +238,9 @@ class _Clock:
         return time.perf_counter() - started
 
     def rounds(self, work: Callable[[], object], seconds: float) -> tuple[list[float], float | None]:
-        """Seconds of every round of `work`, as many as fit into `seconds`, and the peak in MiB; after a warm-up round.
+        """Seconds of every round of `work`, and the peak in MiB, after a warm-up round.
 
-        There are at least three rounds.
+        There are as many rounds as fit into `seconds`, at least three.
         """
         self.seconds(work)
         gc.collect()
@@ -278,7 +278,7 @@ def _flat_moments(shape: tuple[int, ...]) -> DataMoments:
 def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif _PROCESS.exists():  # Linux: restart the record of the peak, without memory that was freed before
+    elif _PROCESS.exists():  # Linux: reset the record of the peak to the current memory
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
         (_PROCESS / "clear_refs").write_text("5")

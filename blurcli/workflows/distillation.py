@@ -1,4 +1,4 @@
-"""Setup of a distillation: the trained model, the run folder, and a configuration that follows from the model's."""
+"""Setup of a distillation: the trained model, the run folder, and a configuration derived from the model's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base.errors import UsageError, UserError, option, quoted
-from blurcli.workflows.session import Assignments, load_torch, named_weights, overrides_of, own_source, read_weights
+from blurcli.workflows.session import Assignments, load_torch, overrides_of, read_weights, resolve_weights, training_source
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from blurcli.model.weights import Weights
 
 OBJECTIVE = "consistency"
-_TEACHERS = ("spectral",)  # objectives whose networks already predict what tuning starts from
-_SHARE = 2  # of the teacher's steps, one in so many is tuned
+_TEACHERS = ("spectral",)  # objectives of networks that tuning can start from
+_SHARE = 2  # the teacher's steps per step of tuning
 _LEAST_STEPS = 500
 
 
@@ -29,7 +29,7 @@ class Distillation:
     Attributes:
         run: its folder.
         config: the resolved configuration.
-        teacher: the trained model that is distilled.
+        teacher: the trained model to distill.
     """
 
     run: Run
@@ -38,27 +38,27 @@ class Distillation:
 
 
 def set_up(model: str, data: str | None, run: Path | None, assignments: Assignments | None) -> Distillation:
-    """The distillation of a model: a new one, or the one to continue if the run folder exists.
+    """Set up the distillation of a model: a new one, or one to continue if the run folder exists.
 
     Args:
         model: a run folder, a weights file, a reference on the hub, or the name of the bundled model.
-        data: images instead of those that the model was trained on.
+        data: images instead of the model's training images.
         run: the folder; None for the model's, with `-distilled` after its name.
-        assignments: keys over those that follow from the model's configuration.
+        assignments: keys over those derived from the model's configuration.
 
     Raises:
-        UsageError: no such model, one that cannot be distilled, keys that do not fit it, the training images are unknown, or
+        UsageError: there is no such model, or it cannot be distilled; keys do not fit it; the training images are unknown; or
             another model is distilled in the folder.
         UserError: the model's file is damaged.
     """
     load_torch()
-    from blurcli.base.runs import named_run
+    from blurcli.base.runs import resolve_run
     from blurcli.config import load_config, resolve_source
 
-    source, own_run = named_weights(model)
+    source, own_run = resolve_weights(model)
     teacher = read_weights(source)
     check_teacher(teacher)
-    folder = named_run(run) if run is not None else (own_run or _run_of(source)).distilled
+    folder = resolve_run(run) if run is not None else (own_run or _run_of(source)).distilled
     assigned = overrides_of(assignments)
     if data is not None:
         assigned.append((f"{option('data')} {data}", "data.source", resolve_source(data)))
@@ -66,13 +66,13 @@ def set_up(model: str, data: str | None, run: Path | None, assignments: Assignme
         _check_same_teacher(folder, teacher)
         return Distillation(folder, load_config(str(folder.config_path.resolve()), assigned), teacher)
     if not any(key == "data.source" for _, key, _ in assigned):
-        own = own_source(teacher.config, own_run, "data")
+        own = training_source(teacher.config, own_run, "data")
         assigned.append((str(source), "data.source", own))
     return Distillation(folder, _configured(teacher, assigned), teacher)
 
 
 def teacher_of(run: Run, config: Config) -> Weights | None:
-    """The model that a run distills; None for a run of another objective.
+    """The teacher of a run; None for a run of another objective.
 
     Raises:
         UsageError: the file is missing.
@@ -81,24 +81,24 @@ def teacher_of(run: Run, config: Config) -> Weights | None:
     from blurcli.core.objectives import OBJECTIVES
     from blurcli.model.weights import load_weights
 
-    if not OBJECTIVES[config.objective].ends_path:
+    if not OBJECTIVES[config.objective].predicts_endpoint:
         return None
-    way = f"name the model that is distilled: blurdiff distill MODEL {option('run')} {quoted(run.path)}"
+    hint = f"name the model that is distilled: blurdiff distill MODEL {option('run')} {quoted(run.path)}"
     if not run.teacher_path.exists():
-        raise UsageError(f"objective {config.objective}: {run.teacher_path} is missing; {way}")
+        raise UsageError(f"objective {config.objective}: {run.teacher_path} is missing; {hint}")
     try:
         return load_weights(run.teacher_path)
     except UserError as error:
-        raise UserError(f"{error.text}; or {way}") from None
+        raise UserError(f"{error.text}; or {hint}") from None
 
 
 def is_distilled(weights: Weights) -> bool:
-    """Whether weights are those of a distilled model."""
+    """Whether weights belong to a distilled model."""
     return weights.config.objective == OBJECTIVE
 
 
 def teacher_digest(run: Run) -> str | None:
-    """The digest of the model that is distilled in a run, from the record of the training or the model's copy; else None."""
+    """The digest of the teacher of a run, from the record of the training or the teacher's copy; else None."""
     from blurcli.base import files
     from blurcli.model.weights import load_weights
 
@@ -115,7 +115,7 @@ def check_teacher(teacher: Weights) -> None:
     """Refuse models that cannot be distilled.
 
     Raises:
-        UsageError: it is one.
+        UsageError: the model cannot be distilled.
     """
     objective, kind = teacher.config.objective, teacher.config.process.kind
     if is_distilled(teacher):
@@ -166,26 +166,26 @@ def _configured(teacher: Weights, assigned: list[tuple[str, str, Any]]) -> Confi
 
 
 def _count(chosen: Mapping[str, tuple[str, Any]], key: str, default: int) -> int:
-    """The value of a key that counts, or the default; so, too, for a value that the configuration will refuse."""
+    """The value of an integer key, or the default, also for a value that the configuration will refuse."""
     _, value = chosen.get(key, ("", default))
     return value if type(value) is int and value > 0 else default
 
 
 def _run_of(source: Path | str) -> Run:
-    """The run folder of weights that are not named by it; for other files and the hub's, a new one with their name."""
+    """The run folder that contains weights; for other files and the hub, a new run with their name."""
     from blurcli import bundled, hub
     from blurcli.base.runs import RUNS, Run
 
     if isinstance(source, str):
         return Run(RUNS / hub.parse(source).repository.rpartition("/")[2])
     if source == bundled.PATH:
-        return Run(RUNS / "bundled")  # runs/shapes-blur is that of the preset
+        return Run(RUNS / "bundled")  # runs/shapes-blur belongs to the preset
     run = Run(source.parent.parent)
     return run if run.config_path.exists() and source.parent == run.weights_path(0).parent else Run(RUNS / source.stem)
 
 
 def _check_same_teacher(run: Run, teacher: Weights) -> None:
-    """Refuse another model than the one that is distilled in a run; a lost or damaged copy of that is written again."""
+    """Refuse another model than the teacher of a run; a lost or damaged copy of the teacher is written again."""
     if teacher_digest(run) != teacher.digest:
         raise UsageError(
             f"{run.path}: not a distillation of {teacher.name}; continue it with: "

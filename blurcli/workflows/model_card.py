@@ -1,4 +1,4 @@
-"""What a trained model is shared as: weights in 16 bits, its preset, samples, an animation, and a model card."""
+"""The files of a shared model: weights in 16 bits, its preset, samples, an animation, and a model card."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _MARK = re.compile(r"\n<!-- written by blurdiff push; sha256 of the text above: 
 
 
 @dataclass(frozen=True)
-class Share:
-    """How a model is shared.
+class SharingOptions:
+    """The options of sharing a model.
 
     Attributes:
-        reference: by which it is fetched, such as hf://user/repo.
+        reference: its reference for users, such as hf://user/repo.
         license: an identifier, from `hub.check_license`.
         n: number of images in the grid of samples.
         animation: whether to make an animation.
-        scores: the lines of the run's evaluations.jsonl; those of other weights are left out.
-        precision: in which the network computes the samples; None for the preset's.
+        scores: the lines of the run's evaluations.jsonl; scores of other weights are ignored.
+        precision: precision of the network for the samples; None for the preset's.
     """
 
     reference: str
@@ -51,23 +51,27 @@ class Share:
     precision: str | None = None
 
 
-def write_share(
-    weights: Weights, share: Share, folder: Path, device: torch.device, on_progress: Callable[[float], None] = lambda done: None
+def write_shared(
+    weights: Weights,
+    share: SharingOptions,
+    folder: Path,
+    device: torch.device,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> None:
-    """Write all files of a shared model into a folder, as they are uploaded.
+    """Write all files of a shared model into a folder, for upload.
 
     Args:
         weights: the trained model, in 32 bits.
         share: how it is shared.
-        folder: exists.
-        device: where images are sampled.
+        folder: an existing folder.
+        device: device of sampling.
         on_progress: receives the number of sampled images, of `sampled_images`.
 
     Raises:
         UserError: a parameter does not fit into 16 bits, images are not finite, or a file cannot be written.
     """
     save_weights(to_half_precision(weights, folder / WEIGHTS))
-    # What others get: read back, and sampled from.
+    # Sample from the uploaded file, read back.
     shared = load_weights(folder / WEIGHTS)
     model = Pipeline.from_weights(shared, device, precision=share.precision)
     with files.replacing(folder / PRESET) as temporary:
@@ -84,18 +88,18 @@ def write_share(
         temporary.write_text(marked(_card(shared, model, share, own)), encoding="utf-8")
 
 
-def sampled_images(weights: Weights, share: Share) -> int:
-    """How many images `write_share` samples."""
+def sampled_images(weights: Weights, share: SharingOptions) -> int:
+    """The number of images that `write_shared` samples."""
     return share.n + (_animated_count(weights.config.data.image_size) if share.animation else 0)
 
 
 def marked(text: str) -> str:
-    """A card with its own SHA-256 at the end, by which `is_unedited` knows it again."""
+    """A card with its own SHA-256 at the end, for `is_unedited`."""
     return f"{text}\n<!-- written by blurdiff push; sha256 of the text above: {_text_sha256(text)} -->\n"
 
 
 def is_unedited(card: str) -> bool:
-    """Whether a card is as `marked` wrote it, so that nobody's words are lost when it is replaced."""
+    """Whether a card is unchanged since `marked`, so that replacing it loses no edits."""
     card = card.replace("\r\n", "\n")
     found = _MARK.search(card)
     return found is not None and found[1] == _text_sha256(card[: found.start()])
@@ -119,12 +123,12 @@ def _animate(model: Pipeline, weights: Weights, path: Path) -> None:
 
 
 def _scale(count: int, weights: Weights, width_px: int) -> int:
-    """The enlargement at which `count` images side by side and below each other are at most `width_px` wide."""
+    """The enlargement at which a square grid of `count` images is at most `width_px` wide."""
     width, _ = Presentation(scale=1).picture_size(1, count, weights.config.data.image_size)
     return max(1, width_px // width)
 
 
-def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) -> str:
+def _card(weights: Weights, model: Pipeline, share: SharingOptions, scores: list[Score]) -> str:
     """The text of a model card."""
     config, data = weights.config, weights.config.data
     name = share.reference.removeprefix("hf://")
@@ -144,7 +148,7 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
         "training images": "the author's own" if data.source == "images" else f"`{data.source}`",
         "classes": ", ".join(weights.classes.names) if weights.classes else "",
         "network": f"U-Net, {sum(p.numel() for p in model.network.parameters()) / 1e6:.2f} M parameters, stored in 16 bits",
-        "distilled": "from a trained model, for one to four steps" if model.family.objective.ends_path else "",
+        "distilled": "from a trained model, for one to four steps" if model.family.objective.predicts_endpoint else "",
         "training": f"{weights.step:,}{unfinished} steps of {config.train.batch_size} images: {seen:,} images seen",
         "preset": f"[{PRESET}]({PRESET}), with every key",
     }
@@ -164,18 +168,18 @@ def _card(weights: Weights, model: Pipeline, share: Share, scores: list[Score]) 
     parts += [
         "## Use",
         "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif {these}")),
-        "The weights are safetensors, without pickled objects; blurdiff fetches nothing else.",
+        "The weights are safetensors, without pickled objects; blurdiff downloads nothing else.",
         "## Training",
         "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)]),
     ]
     if scores:
-        parts += ["## Scores", "Of the weights in 32 bits; scores are comparable within one table only."]
+        parts += ["## Scores", "Scores of the weights in 32 bits; they are comparable only within one table."]
         parts += [_score_table(group) for group in comparable(scores)]
     return "\n\n".join(parts) + "\n"
 
 
 def _score_table(group: Group) -> str:
-    """The scores of one protocol. The reference is named where it is no path of the author's machine."""
+    """The scores of one protocol. The reference is named unless it is a path of the author's machine."""
     reference = str(group.protocol["reference"])
     shown = replace(group, protocol={**group.protocol, "reference": "images" if re.search(r"[/\\]", reference) else reference})
     others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
@@ -189,6 +193,6 @@ def _score_table(group: Group) -> str:
 
 
 def _cell(value: object) -> str:
-    """A text in one cell of a table; names of classes and scores can hold anything."""
+    """A text for a cell of a table; names of classes and scores can hold anything."""
     text = "" if value is None else str(value)
     return re.sub(r"\s+", " ", text.encode(errors="replace").decode()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,13 +1,13 @@
-"""What images are scored with and against, with progress and messages on the console."""
+"""The features and the reference of a score, with progress and messages on the console."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blurcli.base.errors import UsageError, option
-from blurcli.workflows.session import load_images, own_source
+from blurcli.workflows.session import load_images, training_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from blurcli.base.runs import Run
     from blurcli.config import Config
     from blurcli.data import Dataset
-    from blurcli.evaluate import Features, Reference, Scorer
+    from blurcli.evaluate import Features, Reference, ScoredImages, Scorer
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How images are scored, as chosen on the command line; None means the preset's value.
+    """The user's options of scoring; None means the preset's value.
 
     Attributes:
         features: --features.
@@ -54,7 +54,7 @@ class ScoringOptions:
 
         Args:
             config: the model's; None for stored images without a run.
-            run: the folder that names the training data; None for no run.
+            run: the run folder, which names the training data; None for no run.
             shape: (C, H, W) of the images to be scored.
 
         Raises:
@@ -74,7 +74,7 @@ class ScoringOptions:
             )
         known = config or Config()
         split = self.split or known.score.split
-        # Problems with local images show before a download of Inception.
+        # Find problems with local images before a download of Inception.
         dataset = self._reference_images(known, run, split, shape) if self.published is None else None
         features = self.load_features(known)
         if dataset is not None:
@@ -95,12 +95,12 @@ class ScoringOptions:
         data = config.data.model_copy(update={"image_size": tuple(size), "channels": channels})
         from blurcli.config import resolve_source
 
-        source = resolve_source(self.data) if self.data is not None else own_source(config, run, "data")
+        source = resolve_source(self.data) if self.data is not None else training_source(config, run, "data")
         return load_images(config.model_copy(update={"data": data}), source, split)
 
 
 def fetch_features(name: str, mode: str, device: torch.device, inception: Path | None) -> Features:
-    """A feature extractor, with a progress bar while a network is downloaded, and its warning."""
+    """A feature extractor, with a progress bar for downloads; prints its warning."""
     from blurcli import evaluate
     from blurcli.base import console
 
@@ -121,8 +121,20 @@ def fetch_reference(published: str, features: Features, height: int, split: str)
 
 
 def _in_units(update: Callable[..., None], shift: int) -> Callable[[int, int], None]:
-    """A progress bar in units of 2^shift bytes, as a receiver of bytes; a total of 0 is unknown."""
+    """A receiver of bytes for a progress bar in units of 2^shift bytes; a total of 0 is unknown."""
     return lambda done, total: update(done >> shift, (total >> shift) or None)
+
+
+def score_images(scorer: Scorer, images: ScoredImages, count: int, title: str = "", **labels: str) -> dict[str, Any]:
+    """The score of `count` images, with a progress bar; `labels` are further keys of the score."""
+    from blurcli import evaluate
+    from blurcli.base import console
+
+    with (
+        console.progress(title or f"scoring {count:,} images", count) as update,
+        evaluate.with_progress(images, update) as on_batch,
+    ):
+        return scorer.score(images, on_batch, **labels)
 
 
 def check_enough(scorer: Scorer, count: int, force: bool) -> None:

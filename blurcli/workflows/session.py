@@ -1,4 +1,4 @@
-"""Models and images as a person names them, with progress and messages on the console."""
+"""Resolve models and images from what the user typed, with progress and messages on the console."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from blurcli.base.distributed import DistributedContext
     from blurcli.base.runs import Run
     from blurcli.config import Config
-    from blurcli.core.rng import Noises
+    from blurcli.core.rng import NoiseSource
     from blurcli.core.sampling_options import SamplingConfig
     from blurcli.data import Dataset
     from blurcli.data.dataset import WantedClasses
     from blurcli.evaluate.denoising import MeasuredImages
-    from blurcli.model.pipeline import Pipeline, Start
+    from blurcli.families import Start
+    from blurcli.model.pipeline import Pipeline
     from blurcli.model.weights import Weights
 
 
@@ -38,7 +39,7 @@ Assignments = Sequence[str] | Mapping[str, Any]
 
 
 def resolve_preset(preset: str, data: str | None, assignments: Assignments | None) -> Config:
-    """A preset with other keys and other images.
+    """Resolve a preset, with other keys and other images.
 
     Args:
         preset: name, or the path of a YAML file.
@@ -64,19 +65,19 @@ def overrides_of(assignments: Assignments | None) -> list[tuple[str, str, Any]]:
 
 
 def load_torch() -> None:
-    """Import PyTorch, which takes seconds, visibly on a terminal."""
+    """Import PyTorch, which takes seconds, with a spinner on a terminal."""
     from blurcli.base import console, threads
 
     if threads.note:
         console.notify(threads.note)
         threads.note = None
-    if "torch" not in sys.modules and not started_by_torchrun():  # whose processes share one terminal
+    if "torch" not in sys.modules and not started_by_torchrun():  # its processes share one terminal
         with console.waiting("loading PyTorch"):
             import torch  # noqa: F401
 
 
 def read_weights(source: Path | str) -> Weights:
-    """The content of a weights file, or of one on the hub, which is fetched first."""
+    """The content of a weights file; a file on the hub is downloaded first."""
     from blurcli import hub
     from blurcli.base import console
     from blurcli.model.weights import load_weights
@@ -100,7 +101,7 @@ def load_model(
     guide: Path | str | None = None,
     precision: str | None = None,
 ) -> tuple[Pipeline, int]:
-    """The pipeline of weights, a file or the reference of one on the hub, perhaps with a guide; and its training steps."""
+    """The pipeline of a weights file or a reference on the hub, with an optional guide; and its training steps."""
     load_torch()
     from blurcli.base import console
     from blurcli.model.inference import choose_device
@@ -145,10 +146,10 @@ def _report(dataset: Dataset) -> None:
 def reference_images(
     config: Config, run: Run | None, data: str | None, split: str, classes: tuple[str, ...] | None = None
 ) -> Dataset:
-    """The reference images of a model: those of --data, or the run's training data; with labels where it has these classes."""
+    """The reference images of a model: --data, or else the run's training data; with labels if it has these classes."""
     from blurcli.config import resolve_source
 
-    source = resolve_source(data) if data is not None else own_source(config, run, "data")
+    source = resolve_source(data) if data is not None else training_source(config, run, "data")
     return load_images(config, source, split, classes)
 
 
@@ -171,7 +172,7 @@ def measured_images(
 
 
 def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
-    """Number of images of a dataset to measure: --n, or by default 256, or all where there are fewer."""
+    """Number of images of a dataset to measure: --n, or else the default, or all if there are fewer."""
     total = len(dataset.images)
     if n is not None and n > total:
         raise UsageError(f"{option('n')} {n}: {dataset.name} has {total} images; use at most {total}")
@@ -179,7 +180,7 @@ def chosen_count(n: int | None, dataset: Dataset, default: int = 256) -> int:
 
 
 def read_photo(photo: Path | Image.Image, config: Config) -> NDArray[np.uint8]:
-    """One image, a file or in memory, as (C, H, W) in the size and channels of a configuration."""
+    """An image, from a file or in memory, as (C, H, W) in the size and channels of a configuration."""
     from blurcli.data.images import decode
 
     if isinstance(photo, Path):
@@ -192,7 +193,7 @@ def read_photo(photo: Path | Image.Image, config: Config) -> NDArray[np.uint8]:
 
 
 def photo_size(path: Path, most: int) -> tuple[int, int]:
-    """Height and width in which to show an image file: its own, or with the longer side brought down to `most`."""
+    """Height and width for showing an image file: its own, or with the longer side reduced to `most`."""
     from blurcli.data.images import upright_size
 
     height, width = upright_size(read_file(path), str(path))
@@ -201,7 +202,7 @@ def photo_size(path: Path, most: int) -> tuple[int, int]:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file that a person names."""
+    """The content of a file named by the user."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -239,11 +240,11 @@ def packing() -> Iterator[Any]:
         yield update
 
 
-def own_source(config: Config, run: Run | None, name: str) -> str:
-    """The training data of a model, as its run folder names it; a path inside a weights file is not trusted.
+def training_source(config: Config, run: Run | None, name: str) -> str:
+    """The training data of a model, from its run folder; a path inside a weights file is not trusted.
 
     Raises:
-        UsageError: there is no run folder, and the data are not a known dataset: name them with the option `name`.
+        UsageError: there is no run folder, and the data are not a known dataset; the message asks for the option `name`.
     """
     from blurcli.config import load_run_config
     from blurcli.data import DATASETS
@@ -256,13 +257,13 @@ def own_source(config: Config, run: Run | None, name: str) -> str:
 
 @dataclass(frozen=True)
 class StartOptions:
-    """What sampling starts from, as a person chooses it.
+    """The user's options for the start of sampling.
 
     Attributes:
         init_image: a photo to start from: a file, or an image; None for noise.
         strength: time in (0, 1] to which the photo is diffused; None for 0.6.
         init_blurred: whether the photo already has the blur of that time.
-        interpolate: seed to whose image 0 the images lead from image 0 of their own seed; None for images of their own.
+        interpolate: interpolate from image 0 of the seed to image 0 of this seed; None for independent images.
         same_init: whether all images start from one noise.
         share_noise: whether all images have the same noise per step.
     """
@@ -280,10 +281,10 @@ class StartOptions:
         return _USUAL_STRENGTH if self.strength is None else self.strength
 
     def check(self, n: int, seed: int) -> None:
-        """Refuse what does not fit together, for `n` images of a seed.
+        """Check the options for `n` images of a seed.
 
         Raises:
-            UsageError: it does not.
+            UsageError: they contradict each other.
         """
         if self.init_image is None and (self.strength is not None or self.init_blurred):
             raise UsageError(f"{option('strength')}, {option('init_blurred')}: apply to a photo; add {option('init_image')}")
@@ -298,16 +299,16 @@ class StartOptions:
             raise UsageError(f"{names}: each sets the source of the noise; use one of them")
 
     def record(self, model: Pipeline, sampling: SamplingConfig, n: int, seed: int, start: Start) -> dict[str, Any]:
-        """What decides images 0 to n - 1 of a seed, besides their number, for the record of a folder of them.
+        """The settings that determine images 0 to n - 1 of a seed, besides their number, for the record of a folder.
 
-        The model and a photo stand in it by their content: other weights, or another photo, at the same path are others.
+        The model and a photo are recorded by their content, not their path.
         """
         import hashlib
 
         record = {**sampling.record, "seed": seed, "weights": model.digest, "calibrated": model.calibrated}
         record["network_precision"] = model.precision
-        if start.init is not None:
-            photo = hashlib.sha256(start.init.image.tobytes()).hexdigest()[:16]
+        if start.image is not None:
+            photo = hashlib.sha256(start.image.tobytes()).hexdigest()[:16]
             record |= {"init_image": photo, "strength": self.time, "init_blurred": self.init_blurred}
         record |= {"interpolate": self.interpolate, "same_init": self.same_init, "share_noise": self.share_noise}
         return record | {"n": n if self.interpolate is not None else None}
@@ -319,9 +320,9 @@ class StartOptions:
             UserError: the photo cannot be read.
         """
         from blurcli.core.rng import ImageNoise, InterpolatedNoise, SharedNoise
-        from blurcli.model.pipeline import Init, Start
+        from blurcli.families import Start
 
-        def noise(indices: Sequence[int]) -> Noises:
+        def noise(indices: Sequence[int]) -> NoiseSource:
             own, first = ImageNoise(seed, indices), ImageNoise(seed, [0] * len(indices))
             if self.interpolate is not None:
                 return InterpolatedNoise((seed, 0), (self.interpolate, 0), n, indices)
@@ -329,19 +330,18 @@ class StartOptions:
                 return SharedNoise(first, own)
             return SharedNoise(own, first) if self.share_noise else own
 
-        if self.init_image is None:
-            return Start(noise)
-        return Start(noise, Init(read_photo(self.init_image, config), self.time, self.init_blurred))
+        image = None if self.init_image is None else read_photo(self.init_image, config)
+        return Start(image, self.time, self.init_blurred, noise)
 
 
-def named_file(name: str) -> Path | str:
-    """The weights that a text names: the reference of a file on the hub, the bundled model, or a file.
+def resolve_file(name: str) -> Path | str:
+    """Resolve the name of weights: a reference on the hub, a bundled model, or a file.
 
     Raises:
-        UsageError: a reference in another form.
+        UsageError: a malformed reference.
     """
     from blurcli import bundled, hub
-    from blurcli.config.sources import expand_home
+    from blurcli.config.source_names import expand_home
 
     if hub.is_reference(name):
         return hub.parse(name).text
@@ -349,20 +349,20 @@ def named_file(name: str) -> Path | str:
     return bundled.MODELS[name] if name in bundled.MODELS and not path.is_file() else path
 
 
-def named_weights(name: str) -> tuple[Path | str, Run | None]:
-    """The weights that a text names, as `named_file` or by a run folder, and that run.
+def resolve_weights(name: str) -> tuple[Path | str, Run | None]:
+    """Resolve the name of weights, as `resolve_file` or by a run folder; returns the weights and the run.
 
     Raises:
         UsageError: a run folder without weights.
     """
-    from blurcli.base.runs import Run, named_run
-    from blurcli.config.sources import expand_home
+    from blurcli.base.runs import Run, resolve_run
+    from blurcli.config.source_names import expand_home
 
     # A run may have the bundled model's name.
     own = Run(Path(expand_home(name)))
-    found = own.path if own.config_path.exists() else named_file(name)
+    found = own.path if own.config_path.exists() else resolve_file(name)
     if isinstance(found, Path):
-        found = named_run(found).path
+        found = resolve_run(found).path
     if isinstance(found, Path) and found.is_dir():
         run = Run(found)
         return run.newest_weights(), run

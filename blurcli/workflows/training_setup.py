@@ -1,4 +1,4 @@
-"""The run folder and the preset of a training, chosen for a person's own images by the images and by this computer."""
+"""Setup of a training: the run folder, and the preset; for the user's own images chosen by the images and this computer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from blurcli.config import Config
 
 PURPOSES = ("sample", "restore")
-"""What a model may be for."""
+"""The purposes of a model."""
 
 _RESTORE_PRESET = "folder-restore"
 
@@ -26,14 +26,14 @@ Override = tuple[str, str, Any]
 """Origin for messages, dotted key, value."""
 
 _SUMMARIZED = 100  # images
-_SIZES = ((48, 64), (24, 32), (0, 16))  # of images whose shorter side is at least so long, in pixels
-_FEW_IMAGES = 5_000  # below, augmentation keeps the network from learning them by heart
+_SIZES = ((48, 64), (24, 32), (0, 16))  # (shorter side in pixels, at least; image size)
+_FEW_IMAGES = 5_000  # fewer need augmentation against memorization
 _AUGMENT = 0.12
 _GRAY_DIFFERENCE = 3  # of 255, between the channels of an image without colors
 _USUAL_SEC = 3600.0  # of a training on a CPU
-_USUAL_STEPS = (2_000, 60_000)  # fewer show little, more hardly help a few images
+_USUAL_STEPS = (2_000, 60_000)  # fewer give poor samples, more hardly help with few images
 _MEASURED_SEC = 4.0
-_SAME_LENGTH = 0.25  # two measurements of the speed differ by less, as a fraction
+_SAME_LENGTH = 0.25  # relative difference of lengths that counts as the noise of measuring the speed
 _LENGTH = "train.steps"
 
 
@@ -44,7 +44,7 @@ class Setup:
     Attributes:
         run: its folder.
         config: the resolved configuration.
-        expected_sec: how long it was told to take, by a measurement; None where nothing was measured.
+        expected_sec: the duration announced to the user; None if nothing was measured.
     """
 
     run: Run
@@ -59,7 +59,7 @@ class Choice:
     Attributes:
         config: the resolved preset, with its own number of steps.
         preset: its name.
-        reason: what was found and chosen, for the user.
+        reason: the reason for the choice, for the user.
     """
 
     config: Config
@@ -69,7 +69,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Summary:
-    """Of some images: their number, the median of their shorter sides, and whether all are gray."""
+    """A summary of images: their number, the median of their shorter sides, and whether all are gray."""
 
     count: int
     side: int
@@ -85,7 +85,7 @@ def set_up(
     hours: float | None = None,
     purpose: str | None = None,
 ) -> Setup:
-    """The run folder and the configuration of a training that begins or continues.
+    """Resolve the run folder and the configuration of a training to start or continue.
 
     Args:
         preset: a name, or the path of a YAML file; None for the run's own, or one chosen by the images.
@@ -93,14 +93,14 @@ def set_up(
         run: the folder; None for one in `runs/`, named after the preset or the images.
         device: as `inference.choose_device` takes it.
         assignments: keys over the preset's.
-        hours: length of the training at the speed of this computer; None for the preset's steps, or those that suit the images.
-        purpose: what the model is for, where the images choose the preset: one of `PURPOSES`; None for `sample`.
+        hours: length of the training at the speed of this computer; None for the preset's steps, or for steps by the images.
+        purpose: purpose of the model if the preset is chosen by the images, one of `PURPOSES`; None for `sample`.
 
     Raises:
-        UsageError: nothing says what to train, or how long in two ways.
+        UsageError: neither preset, data nor run is given, or the length is given twice.
     """
     from blurcli.base import console
-    from blurcli.base.runs import named_run
+    from blurcli.base.runs import resolve_run
     from blurcli.config import resolve_source
 
     if preset is None and run is None and data is None:
@@ -114,9 +114,9 @@ def set_up(
         _check_purpose(purpose, preset, data)
     config = None if preset is None else resolve_preset(preset, data, assignments)
     if run is not None:
-        folder = named_run(run)
+        folder = resolve_run(run)
         if folder.path != run:
-            console.notify(f"{option('run')} {run}: there is no such run here; using {folder.path}")
+            console.notify(f"{option('run')} {run}: no such run here; using {folder.path}")
         _repair_config(folder)
     elif config is not None:
         folder = _run_of(Path(str(preset)).stem, config.data.source)
@@ -142,8 +142,8 @@ def _check_hours(hours: float, assignments: Assignments | None) -> None:
         if key == _LENGTH:
             raise UsageError(f"{option('hours')} {hours:g} and {origin}: both set the length; use one of them")
     if started_by_torchrun():
-        way = f"with torchrun use {option('set')} {_LENGTH}=N"
-        raise UsageError(f"{option('hours')} {hours:g}: the speed is measured with one process; {way}")
+        hint = f"with torchrun use {option('set')} {_LENGTH}=N"
+        raise UsageError(f"{option('hours')} {hours:g}: the speed is measured with one process; {hint}")
 
 
 def _check_purpose(purpose: str, preset: str | None, data: str | None) -> None:
@@ -157,13 +157,13 @@ def _check_purpose(purpose: str, preset: str | None, data: str | None) -> None:
 
 
 def _name_of(source: str) -> str:
-    """The name of a run on images: a folder's whole name; that of an archive, a database or an image without its suffix."""
+    """The name of a run on images: the name of the folder, or of the archive, database or image without its suffix."""
     path = Path(source)
     return (path.stem if path.is_file() or path.suffix.lower() == ".lmdb" else path.name) or "images"
 
 
 def _run_of(name: str, source: str) -> Run:
-    """The run in `runs/` with this name and these images; or a new one, with a number where other images have the name."""
+    """The run in `runs/` with this name and these images; or a new one, with a number if runs of other images have the name."""
     from blurcli.base import console
     from blurcli.base.runs import RUNS, Run
     from blurcli.config import DATASET_NAMES, load_run_config
@@ -178,7 +178,7 @@ def _run_of(name: str, source: str) -> Run:
         _repair_config(run)
     sources = {run: load_run_config(run.config_path).data.source for run in runs if run.config_path.exists()}
     own = [run for run, known in sources.items() if _are_same(known, source)]
-    # Images that are no longer where they were may have moved; the training refuses others.
+    # Images that are missing may have been moved; the training refuses other images.
     own += [run for run, known in sources.items() if source not in DATASET_NAMES and _is_gone(known)]
     if own:
         return own[0]
@@ -202,13 +202,13 @@ def _is_gone(known: str) -> bool:
 
 
 def _repair_config(run: Run) -> None:
-    """Write the config.yaml of a run again from its state, where it is missing or as a crash leaves it."""
+    """Rewrite the config.yaml of a run from its state if it is missing or damaged by a crash."""
     from blurcli.base import console, files
     from blurcli.config import to_yaml
 
     if not run.saved_states() or not _is_torn(run.config_path):
         return
-    from blurcli.training.checkpointing import newest_state
+    from blurcli.training.state import newest_state
 
     state, path = newest_state(run, console.notify)
     with files.replacing(run.config_path) as temporary:
@@ -217,7 +217,7 @@ def _repair_config(run: Run) -> None:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether a text file is missing, or as a crash leaves it; a file that a person has edited is not."""
+    """Whether a text file is missing or damaged by a crash, unlike a file edited by the user."""
     try:
         content = path.read_bytes()
         return not content.decode("utf-8").strip() or b"\0" in content
@@ -228,7 +228,7 @@ def _is_torn(path: Path) -> bool:
 def _for_images(
     folder: Run, data: str, device: str, assignments: Assignments | None, hours: float | None, purpose: str | None
 ) -> Setup:
-    """A new training on a person's own images: on a CPU, as many steps as fit into about an hour."""
+    """A new training on the user's own images: on a CPU, as many steps as fit into about an hour."""
     from blurcli.config import DATASET_NAMES, resolve_source
 
     if data in DATASET_NAMES:
@@ -252,7 +252,7 @@ def _for_images(
 
 
 def _of_usual_length(folder: Run, config: Config, device: str) -> Setup:
-    """A training for an hour, unless that has too few or too many steps."""
+    """A training of an hour, unless that has too few or too many steps."""
     from blurcli.base import console
     from blurcli.base.pace import duration
     from blurcli.training.length import seconds_of, steps_in
@@ -261,10 +261,10 @@ def _of_usual_length(folder: Run, config: Config, device: str) -> Setup:
     steps = steps_in(config, _USUAL_SEC, step_sec)
     reason = f"chosen for an hour at today's speed; {option('hours')} 0.5 for less"
     if not least <= steps <= most:
-        why, way = ("fewer show little", "less") if steps < least else ("more hardly help", "more")
+        why, other = ("fewer show little", "less") if steps < least else ("more hardly help", "more")
         steps = min(max(steps, least), most)
         took = duration(seconds_of(config, steps, step_sec))
-        reason = f"as {why}: about {took} at today's speed; {option('hours')} 1 for {way}"
+        reason = f"as {why}: about {took} at today's speed; {option('hours')} 1 for {other}"
     else:
         steps = round(steps, -2)
     console.notify(f"{steps:,} steps, {reason}")
@@ -272,9 +272,9 @@ def _of_usual_length(folder: Run, config: Config, device: str) -> Setup:
 
 
 def _of_length(folder: Run, config: Config, device: str, hours: float | None) -> Setup:
-    """A training of so many hours, with those that a run already took; or for None of the configuration's steps.
+    """A training of the given hours in all, including those of a run to continue; or, for None, of the configuration's steps.
 
-    A run keeps its own length where a new measurement gives about the same: a repeated command continues it to the same end.
+    A run keeps its length if a new measurement gives about the same, so that a repeated command continues to the same end.
     """
     from blurcli.base import console
     from blurcli.base.pace import duration
@@ -283,7 +283,7 @@ def _of_length(folder: Run, config: Config, device: str, hours: float | None) ->
 
     if hours is None:
         return Setup(folder, config)
-    if OBJECTIVES[config.objective].ends_path:
+    if OBJECTIVES[config.objective].predicts_endpoint:
         raise UsageError(f"{option('hours')} {hours:g}: is not for distillations; use {option('set')} {_LENGTH}=N")
     load_torch()
     from blurcli.training.length import seconds_of, seconds_spent, steps_in
@@ -312,12 +312,12 @@ def choose_preset(source: str, device: str, assigned: Sequence[Override] = (), p
     Args:
         source: a folder, .zip or LMDB database.
         device: `auto`, `cpu` or `cuda`.
-        assigned: overrides of the user, which count more.
+        assigned: overrides of the user, which take precedence.
         purpose: one of `PURPOSES`; None for `sample`.
 
     Raises:
         UsageError: there are no images.
-        UserError: none of those that were opened can be read.
+        UserError: none of the sampled images can be read.
     """
     from blurcli.config import load_config
     from blurcli.model.inference import choose_device
@@ -325,7 +325,7 @@ def choose_preset(source: str, device: str, assigned: Sequence[Override] = (), p
     found = _summarize(source)
     restores = purpose == "restore"
     preset = _RESTORE_PRESET if restores else "folder-small" if choose_device(device).type == "cpu" else "folder-blur"
-    sizes = _SIZES[1:] if restores else _SIZES  # patches of large photos are no better for being large
+    sizes = _SIZES[1:] if restores else _SIZES  # for patches, larger sizes are not better
     keys: dict[str, Any] = {"data.image_size": next(size for least, size in sizes if found.side >= least)}
     if found.gray:
         keys["data.channels"] = 1
@@ -355,7 +355,7 @@ def _summarize(source: str) -> _Summary:
                 content = files.read(files.names[i])
                 sides.append(min(upright_size(content, files.names[i])))
                 small = decode(content, files.names[i], 32, 32, 3, (0, 65535)).astype(int)
-            except UserError as error:  # is counted, or refused, when all are read
+            except UserError as error:  # counted, or refused, when all are read
                 unreadable = error
                 continue
             gray = gray and int(np.ptp(small, axis=0).max()) <= _GRAY_DIFFERENCE

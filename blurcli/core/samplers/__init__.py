@@ -29,14 +29,18 @@ SAMPLERS: dict[str, type[Sampler]] = {method.name: method for method in Sampler.
 """The methods by name."""
 
 
-def names_for(family: str, ends_path: bool | None = False) -> tuple[str, ...]:
+def names_for(family: str, predicts_endpoint: bool | None = False) -> tuple[str, ...]:
     """Names of the samplers for a family of processes, the default first.
 
     Args:
         family: `diffusion` or `heat`.
-        ends_path: for models whose estimate is the end of the path, see `Objective.ends_path`; None for all samplers.
+        predicts_endpoint: whether the models do, see `Objective.predicts_endpoint`; None for all samplers.
     """
-    names = (name for name, method in SAMPLERS.items() if method.family == family and ends_path in (None, method.ends_path))
+    names = (
+        name
+        for name, method in SAMPLERS.items()
+        if method.family == family and predicts_endpoint in (None, method.predicts_endpoint)
+    )
     return tuple(sorted(names, key=lambda name: name != DEFAULT))
 
 

@@ -42,12 +42,10 @@ class AdamsBashforthMoulton(Sampler):
     falling_spectrum = True
 
     def times(self, space: WhitenedSpace | None, steps: int, start: float) -> list[float]:
-        """Times placed by the spectrum."""
         assert space is not None
         return space.time_grid(steps, start)
 
     def constants(self, space: WhitenedSpace | None, t: float, s: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The clock moments."""
         assert space is not None
         return space.clock_moments(t, s)
 

@@ -25,12 +25,10 @@ class Ancestral(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Always."""
         return True
 
     def step(
         self, geometry: BlurringDiffusion, step: Step, state: State, estimate: Estimate, noise: Callable[[], Tensor]
     ) -> State:
-        """Posterior mean plus noise."""
         mean, variance = geometry.posterior(state.value, estimate(state.value, step.t), step.at_t, step.at_s)
         return State(mean + variance.sqrt() * noise())

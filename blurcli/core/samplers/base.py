@@ -62,17 +62,18 @@ class Sampler(ABC):
     """A method that integrates the reverse process. Its options are its fields; a step has no hidden memory.
 
     Attributes:
-        name: what users call it.
+        name: its name on the command line and in presets.
         family: the family of processes it is for.
-        whitened: whether it takes its steps in the whitened space of the data, and starts from `w = DCT(z)`.
-        ends_path: whether it is for models whose estimate is the end of the path, see `Objective.ends_path`.
-        falling_spectrum: for a whitened method without a known spectrum: the power law of natural images instead of a flat one.
+        whitened: whether it works in the whitened space of the data, and starts from `w = DCT(z)`.
+        predicts_endpoint: whether it is for models that predict the ODE endpoint, see `Objective.predicts_endpoint`.
+        falling_spectrum: whether a whitened method without a known spectrum uses the power law of natural images, not a flat
+            one.
     """
 
     name: ClassVar[str]
     family: ClassVar[str] = "diffusion"
     whitened: ClassVar[bool] = False
-    ends_path: ClassVar[bool] = False
+    predicts_endpoint: ClassVar[bool] = False
     falling_spectrum: ClassVar[bool] = False
 
     @classmethod

@@ -16,22 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Consistency(Sampler):
-    """The end of the path, with new noise again, and the end of the path from there (Song et al. 2023, algorithm 1).
+    """Multistep consistency sampling: predict the clean image, re-noise it to the next time, repeat.
 
-    For models of objective `consistency`, whose estimate is the end of a path; one to four steps.
+    Algorithm 1 of Song et al. (2023, arXiv 2303.01469). For models of objective `consistency`; one to four steps.
     """
 
     name = "consistency"
     whitened = True
-    ends_path = True
+    predicts_endpoint = True
 
     @property
     def stochastic(self) -> bool:
-        """Always."""
         return True
 
     def times(self, space: WhitenedSpace | None, steps: int, start: float) -> list[float]:
-        """The start, and then times from 3/5 of the image's path on, evenly on it (docs/distilling.md has the measurements)."""
+        """The start, then times spaced evenly on the last 3/5 of the path to the image, as measured in docs/distilling.md."""
         assert space is not None
         if steps == 1:
             return [start, 0.0]
@@ -39,7 +38,7 @@ class Consistency(Sampler):
         return [start, *path[2 * (steps - 1) :: 3]]
 
     def step(self, geometry: WhitenedSpace, step: Step, state: State, estimate: Estimate, noise: Callable[[], Tensor]) -> State:
-        """The end of the path, and noise of time `step.s` unless it ends without."""
+        """Predict the clean image, and add the noise of time `step.s` unless the step ends without noise."""
         process = geometry.process
         u = process.alpha(step.at_s) * estimate(state.value, step.t)
         return State(u if step.ends_clean else u + process.sigma(step.at_s) * noise())

@@ -37,13 +37,11 @@ class Ddim(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether eta is above 0."""
         return self.eta > 0
 
     def step(
         self, geometry: BlurringDiffusion, step: Step, state: State, estimate: Estimate, noise: Callable[[], Tensor]
     ) -> State:
-        """One step; draws noise only where eta is above 0."""
         u, x = state.value, estimate(state.value, step.t)
         alpha_t, sigma_t = geometry.alpha(step.at_t), geometry.sigma(step.at_t)
         alpha_s, sigma_s = geometry.alpha(step.at_s), geometry.sigma(step.at_s)

@@ -21,8 +21,8 @@ class DpmSolverPlusPlus2M(Sampler):
     An exponential integrator in the half log-SNR `l = log(alpha / sigma)` of each frequency, with `h = l_s - l_t` and X linear
     in l, integrated exactly (algorithm 2 there has (1 - e^-h) / 2 for phi_2, which agrees to second order):
     `u_s = (sigma_s / sigma_t) u_t + alpha_s (1 - e^-h) X + alpha_s phi_2 (X - X_prev) h / h_prev`,
-    `phi_2 = (e^-h - 1) / h + 1`. The first step has no last term, nor has a step to an image without
-    noise, `u_s = X`: they are those of DDIM.
+    `phi_2 = (e^-h - 1) / h + 1`. The first step and a step to an image without noise (`u_s = X`) have no last term: they are
+    DDIM steps.
     """
 
     name = "dpmpp-2m"
@@ -34,7 +34,7 @@ class DpmSolverPlusPlus2M(Sampler):
         h = (alpha_s / geometry.alpha(step.at_t) * sigma_t / sigma_s).log()
         decay = -(-h).expm1()
         u_s = sigma_s / sigma_t * state.value + alpha_s * decay * x
-        if state.memory is not None and not step.ends_clean:  # without noise h is infinite, and so the extrapolation
+        if state.memory is not None and not step.ends_clean:  # without noise h, and thus the extrapolation, is infinite
             x_before, h_before = state.memory
             u_s = u_s + alpha_s * (1 - decay / h) * h / h_before * (x - x_before)
         return State(u_s, (x, h))

@@ -25,7 +25,6 @@ class Euler(Sampler):
     whitened = True
 
     def step(self, geometry: WhitenedSpace, step: Step, state: State, estimate: Estimate, noise: Callable[[], Tensor]) -> State:
-        """`w_s = w_t + dphi F_t`."""
         w = geometry.whiten(state.value, step.at_t)
         f = geometry.slope(w, estimate(state.value, step.t), step.at_t)
         dphi = geometry.angle(step.at_s) - geometry.angle(step.at_t)

@@ -35,10 +35,8 @@ class Heat(Sampler):
 
     @property
     def stochastic(self) -> bool:
-        """Whether delta is above 0."""
         return self.delta > 0
 
     def step(self, geometry: Any, step: Step, state: State, estimate: Estimate, noise: Callable[[], Tensor]) -> State:
-        """The expected less blurred image, plus noise."""
         less_blurred = estimate(state.value, step.t)
         return State(less_blurred if step.is_last else less_blurred + self.delta * noise())

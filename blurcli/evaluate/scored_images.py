@@ -1,4 +1,4 @@
-"""Images to be scored: made by a model on the way, or already stored."""
+"""Images to be scored: stored, or made by a model while they are measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ScoredImages(Protocol):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """The keys of a score from which the same images can be made or found again."""
+        """The keys of a score that identify the images, so that they can be made or found again."""
 
     def measure(self, features: Features, on_batch: Callable[[int], None]) -> Statistics:
         """Their statistics; `on_batch` receives the number of images done."""
@@ -57,7 +57,7 @@ class ModelImages:
         seed: seed of the images.
         sampling: from `Pipeline.sampling`.
         batch_size: images per batch; None for the pipeline's.
-        distributed: the processes that share the work: the main one measures, the others `contribute`.
+        distributed: the processes that share the work: the main process measures, the others `contribute`.
     """
 
     pipeline: Pipeline
@@ -92,7 +92,7 @@ class ModelImages:
         contribute(self._batches(self._shared_batch_size()), features, self.distributed)
 
     def _shared_batch_size(self) -> int:
-        """Images per batch: the same in all processes, and a multiple of a measurement's part where there are several."""
+        """Images per batch: the same in all processes; with several processes, a multiple of the part size of measurements."""
         size = self.batch_size or self.pipeline.batch_size
         processes = self.distributed.size
         if processes == 1:
@@ -109,10 +109,10 @@ class ModelImages:
 
 
 @contextmanager
-def reported(images: ScoredImages, update: Callable[[float], None]) -> Iterator[Callable[[int], None]]:
-    """What `ScoredImages.measure` reports to, while the block runs.
+def with_progress(images: ScoredImages, update: Callable[[float], None]) -> Iterator[Callable[[int], None]]:
+    """Yield the argument `on_batch` of `ScoredImages.measure`, so that `update` receives the number of images done.
 
-    Images that a model makes are reported with every call of the network, others with every batch.
+    Images made by a model are reported with every call of the network, others with every batch.
     """
     if not isinstance(images, ModelImages):
         yield update

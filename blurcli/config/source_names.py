@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 
 DATASET_NAMES = ("shapes", "cifar10", "cifar100", "mnist", "fashion-mnist", "celeba", "lsun-church", "ffhq", "afhq")
-"""The names that are not paths."""
+"""Names of datasets; any other source is a path."""
 
 
 def resolve_source(source: str, folder: Path = Path()) -> str:
-    """A source as a dataset's name or an absolute path, which stays valid in other working directories.
+    """A source as a dataset's name or an absolute path, which is valid in any working directory.
 
     Args:
         source: a dataset's name; or a path, in which `~` is the home folder.
-        folder: to which a relative path is relative; by default the working directory.
+        folder: base of a relative path; by default the working directory.
 
     Returns:
-        The name or path; a word that is neither is returned as it is.
+        The name or path; a word that is neither is returned unchanged.
     """
     if source in DATASET_NAMES:
         return source
@@ -26,7 +26,7 @@ def resolve_source(source: str, folder: Path = Path()) -> str:
 
 
 def expand_home(path: str) -> str:
-    """A path with `~` or `~user` at its beginning replaced by that home folder, where there is one."""
+    """A path with a leading `~` or `~user` replaced by that home folder, if there is one."""
     try:
         return str(Path(path).expanduser()) if path.startswith("~") else path
     except RuntimeError:
