@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from blurcli.api.images import Images
-from blurcli.api.options import SamplingOptions, check_pixels
+from blurcli.api.options import SamplingOptions, check_pixels, given_names
 from blurcli.base import console
 from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.families import SamplingConfig
@@ -87,13 +87,15 @@ class Animation:
     def __init__(self, trajectories: list[Trajectory], title: str) -> None:
         self.trajectories, self.title = trajectories, title
 
-    def frames(self, **look: Unpack[Look]) -> list[Image.Image]:
+    def frames(self, *, scale: int | None = None, columns: int | None = None, labels: bool = False) -> list[Image.Image]:
         """One picture per frame.
 
         Args:
-            **look: see `Look`.
+            scale: see `Look`, as the others.
+            columns: see `Look`.
+            labels: see `Look`.
         """
-        return Presentation(**look).pictures(self.trajectories)
+        return Presentation(scale=scale, columns=columns, labels=labels).pictures(self.trajectories)
 
     def save(self, path: str | Path, **look: Unpack[Look]) -> Path:
         """Write it, as `blurdiff animate` does: .gif, .webp, .png, .mp4, .html, or a folder of frames.
@@ -157,6 +159,8 @@ def animate(
     spacing = options.get("spacing", "steps" if direction == "reverse" else "time")
     if spacing == "steps" and direction != "reverse":
         raise OptionError("spacing", spacing, "applies to the reverse process alone; use time or logsnr")
+    if direction == "forward" and (unused := given_names(options, *SamplingOptions.__annotations__)):
+        raise UsageError(f"{unused}: apply to the reverse process; leave them out, or use {option('direction')} reverse")
     if show == "blur" and direction != "forward":
         raise OptionError("show", show, "applies to the forward process; use direction forward")
     process = AnimatedProcess(title, pipeline.process, pipeline, sampling, pipeline.config.data.centered)

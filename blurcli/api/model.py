@@ -14,7 +14,7 @@ from torch import Tensor
 from blurcli.api.animation import Animation, AnimationOptions, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
-from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_pixels, check_range, check_whole
+from blurcli.api.options import MAX_SEED, EstimateOptions, SamplingOptions, check_names, check_pixels, check_range, check_whole
 from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoringOptions, restore
 from blurcli.base import console
 from blurcli.base.errors import OptionError
@@ -139,14 +139,14 @@ class Model:
         """
         return restore(self.pipeline, photo, options)
 
-    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingOptions]) -> Tensor:
+    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[EstimateOptions]) -> Tensor:
         """The network's estimate of the clean images behind states.
 
         Args:
             z: states (B, C, H, W), in red, green and blue, about [-1, 1] at t = 0: a tensor or an array.
             t: time in [0, 1].
             seed: of the images' classes, as in `sample`.
-            **options: `label` and `guidance`.
+            **options: see `EstimateOptions`.
 
         Returns:
             (B, C, H, W) float32, about [-1, 1], where the states of the model are.
@@ -154,7 +154,7 @@ class Model:
         Raises:
             UsageError: states of another shape, a time outside [0, 1], or an objective without such an estimate.
         """
-        check_names("denoise", options, SamplingOptions)
+        check_names("denoise", options, EstimateOptions)
         check_range("t", t, 0, 1)
         z = torch.as_tensor(z, dtype=torch.float32, device=self.pipeline.state_device)
         height, width, channels = self.image_shape

@@ -9,21 +9,32 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from blurcli.base.errors import OptionError, did_you_mean
+from blurcli.base.errors import OptionError, did_you_mean, option
 
 MAX_SEED = 2**64 - 1
 
 
-class SamplingOptions(TypedDict, total=False):
+class EstimateOptions(TypedDict, total=False):
+    """What an estimate of the network depends on besides the state; the preset's way for what is not given.
+
+    Keys:
+        label: name of a class; `none`; `all` in turn.
+        guidance: classifier-free guidance, or by the guide, in [0, 100]; 1 is none.
+    """
+
+    label: str
+    guidance: float
+
+
+class SamplingOptions(EstimateOptions, total=False):
     """How images are made; the preset's way for what is not given.
 
     Keys:
+        label, guidance: see `EstimateOptions`.
         sampler: name of the method, such as `abm`.
         steps: steps of the sampler, at least 1.
         eta: noise of `ddim`, in [0, 1].
         delta: noise per step of `heat`, for images in [0, 1].
-        label: name of a class; `none`; `all` in turn.
-        guidance: classifier-free guidance, or by the guide, in [0, 100]; 1 is none.
         final: for diffusion, `noisy` or `denoised`.
     """
 
@@ -31,8 +42,6 @@ class SamplingOptions(TypedDict, total=False):
     steps: int
     eta: float
     delta: float
-    label: str
-    guidance: float
     final: Literal["noisy", "denoised"]
 
 
@@ -41,6 +50,11 @@ def check_names(function: str, options: Mapping[str, Any], known: Any) -> None:
     for name in options:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() has no option {name!r}{did_you_mean(name, known.__annotations__)}")
+
+
+def given_names(options: Mapping[str, Any], *names: str) -> str:
+    """Those of these options that are given, for a message; empty where none is."""
+    return ", ".join(option(name) for name in names if options.get(name) is not None)
 
 
 def check_pixels(name: str, pixels: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -12,18 +13,20 @@ from blurcli import evaluate
 from blurcli.api.data import TrainingImages, source_of
 from blurcli.api.images import Images
 from blurcli.api.model import Model, load
-from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_whole
+from blurcli.api.options import MAX_SEED, SamplingOptions, check_names, check_whole, given_names
 from blurcli.base import console
+from blurcli.base.errors import OptionError, UsageError
 from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_path
 
 _BATCH = 256
+_MAKING = ("seed", "precision", *SamplingOptions.__annotations__)  # options of images that a model makes
 
 
 class ScoreOptions(SamplingOptions, total=False):
     """What is scored, how, and against what.
 
     Keys:
-        n: number of images; for a model the preset's if not given.
+        n: number of images; for a model the preset's if not given, else all; fewer are evenly spaced.
         seed: seed of a model's images.
         features: `inception`, `pixels`, or the path of a TorchScript or torch.export file, which is executed.
         mode: resizing and network of clean-fid: `clean`, `legacy_tensorflow` or `legacy_pytorch`.
@@ -35,6 +38,8 @@ class ScoreOptions(SamplingOptions, total=False):
         force: whether to score fewer images than features.
         name: label of the score.
         sampler, steps, eta, delta, label, guidance, final: how a model makes its images, as for `Model.sample`.
+
+    `seed`, `precision` and the last ones are not for images that are there, and `precision` not for a model that is loaded.
     """
 
     n: int
@@ -82,6 +87,7 @@ def score(
         None if inception is None else Path(inception),
         options.get("device", "auto"),
     )
+    _check_use(images, options)
     if isinstance(images, (str, Path)):
         images = load(images, device=chosen.device, precision=options.get("precision"))
     task: evaluate.ScoredImages
@@ -96,8 +102,11 @@ def score(
         labels["weights"] = str(images.path)
     else:
         given = images if isinstance(images, Images) else Images(np.asarray(images))
-        count = min(options.get("n") or len(given), len(given))
-        rows = given.array[:count].transpose(0, 3, 1, 2)
+        count = options.get("n") or len(given)
+        if count > len(given):
+            raise OptionError("n", count, f"there are {len(given)} images; use at most {len(given)}")
+        chosen_rows = np.linspace(0, len(given) - 1, count).astype(int)
+        rows = given.array[chosen_rows].transpose(0, 3, 1, 2)
         scorer = chosen.scorer(None, None, rows.shape[1:])
         parts = (torch.from_numpy(np.ascontiguousarray(rows[i : i + _BATCH])) for i in range(0, count, _BATCH))
         task = evaluate.StoredImages(parts, count, {"samples": "an array", "samples_found": len(given)})
@@ -107,3 +116,11 @@ def score(
     if record is not None:
         evaluate.record(record, result)
     return result
+
+
+def _check_use(images: Any, options: Mapping[str, Any]) -> None:
+    """Refuse options that would change nothing."""
+    if isinstance(images, Model) and options.get("precision") is not None:
+        raise OptionError("precision", options["precision"], "is chosen when a model is loaded; leave it out")
+    if not isinstance(images, (Model, str, Path)) and (unused := given_names(options, *_MAKING)):
+        raise UsageError(f"{unused}: decide how a model makes images, and these are made; leave them out")
