@@ -113,12 +113,13 @@ def test_guidance_of_one_is_the_conditional_model_and_more_goes_beyond(class_run
 def test_which_class_an_image_has(class_run: Path, cli: Cli) -> None:
     model = Pipeline.from_weights(load_weights(Run(class_run).newest_weights()), CPU)
     as_in_data = model.sampling()
-    drawn = model._conditions(range(3000), 0, as_in_data)["labels"]
-    assert torch.equal(drawn[7:9], model._conditions(range(7, 9), 0, as_in_data)["labels"])
+    drawn = model.conditions(range(3000), 0, as_in_data)["labels"]
+    assert torch.equal(drawn[7:9], model.conditions(range(7, 9), 0, as_in_data)["labels"])
+    assert not torch.equal(drawn, model.conditions(range(3000), 1, as_in_data)["labels"])
     assert model.classes is not None
     shares = np.array(model.classes.counts) / 64
     assert np.bincount(drawn.numpy()) / 3000 == pytest.approx(shares, abs=0.04)
-    assert model._conditions(range(5), 0, model.sampling(label="all"))["labels"].tolist() == [0, 1, 2, 0, 1]
+    assert model.conditions(range(5), 0, model.sampling(label="all"))["labels"].tolist() == [0, 1, 2, 0, 1]
     for arguments in (("--class", "square"), ("--class", "all", "--guidance", 2), ("--class", "none"), ()):
         done = cli("sample", "--run", class_run, "--n", 3, *arguments)
         assert done.code == 0, done.err

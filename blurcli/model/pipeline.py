@@ -314,7 +314,7 @@ class Pipeline:
 
         for block in distributed.blocks(indices, batch_size):
             noise = start.noise(block) if start.noise is not None else ImageNoise(seed, block)
-            batch = Batch(self._empty(len(block)), noise, self._conditions(block, seed, sampling), photo)
+            batch = Batch(self._empty(len(block)), noise, self.conditions(block, seed, sampling), photo)
             images = self.model.sample(plan, batch, observe)
             if not images.isfinite().all():
                 raise UserError(
@@ -326,10 +326,6 @@ class Pipeline:
     def initial_noise(self, count: int, seed: int) -> Tensor:
         """The noise, in red, green and blue, from which `generate` makes images 0 to count - 1 of a seed: (B, C, H, W)."""
         return self.moments.space.colors_to_rgb(ImageNoise(seed, range(count))(self._empty(count)))
-
-    def denoiser(self, count: int, seed: int, sampling: SamplingConfig) -> Callable[[Tensor, Tensor], Tensor]:
-        """`x_hat = denoiser(z, t)` for images 0, 1, ... of a seed, of their classes and with this guidance, in model space."""
-        return partial(self.model.denoiser, **self._conditions(range(count), seed, sampling))
 
     @torch.inference_mode()
     def denoise(self, z: Tensor, t: float, seed: int, sampling: SamplingConfig | None = None) -> Tensor:
@@ -349,7 +345,8 @@ class Pipeline:
         """
         z = self.moments.to_model_space(z)
         times = torch.full((len(z),), t, dtype=z.dtype, device=z.device)
-        return self.to_rgb(self.denoiser(len(z), seed, sampling or self.sampling())(z, times))
+        conditions = self.conditions(range(len(z)), seed, sampling or self.sampling())
+        return self.to_rgb(self.model.denoiser(z, times, **conditions))
 
     def column_titles(self, sampling: SamplingConfig) -> tuple[str, ...]:
         """The classes, as titles of the columns of a grid, where images have all classes in turn; else none."""
@@ -362,8 +359,8 @@ class Pipeline:
     def _photo(self, init: Init) -> Photo:
         return Photo(self.to_model_space(init.image), init.strength, init.blurred)
 
-    def _conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
-        """Keyword arguments of the network for these images: their classes, int64 (B,), and the guidance."""
+    def conditions(self, indices: Sequence[int], seed: int, sampling: SamplingConfig) -> dict[str, Any]:
+        """Keyword arguments of the network for these images of a seed: their classes, int64 (B,), and the guidance."""
         by_guide = {} if self.guide is None else {"guidance": sampling.guidance}
         if self.classes is None or sampling.label == "none":
             return by_guide

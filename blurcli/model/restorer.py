@@ -179,8 +179,10 @@ class Restorer:
             observation = Observation(given.repeat(len(indices), 1, 1, 1), measurement, deviations)
             w = ImageNoise(options.seed, indices)(torch.empty(len(indices), len(y) * y.shape[1], *shape))
             z = (options.chosen_temperature * w).reshape(count, y.shape[1], *shape).to(y.device, torch.float32)
-            own = self.model.denoiser(count, options.seed, self.sampling(options))
-            denoiser = WindowedDenoiser(own, self.model.process.shape, self.model.batch_size)
+            # A draw has one class, in all of its windows, and in all of its colors where they are images of their own.
+            classes = self.model.conditions([i for i in indices for _ in y], options.seed, self.sampling(options))
+            by_windows = WindowedDenoiser(self.model.model.denoiser, self.model.process.shape, self.model.batch_size)
+            denoiser = functools.partial(by_windows, **classes)
             x = restore(denoiser, space, observation, z, options.steps).reshape(len(indices), *y.shape[:2], *shape)
             images += [self._to_photo_space(draw, photo) for draw in x]
         draws = np.stack(images)
