@@ -115,6 +115,7 @@ def test_which_class_an_image_has(class_run: Path, cli: Cli) -> None:
     as_in_data = model.sampling()
     drawn = model.conditions(range(3000), 0, as_in_data)["labels"]
     assert torch.equal(drawn[7:9], model.conditions(range(7, 9), 0, as_in_data)["labels"])
+    assert not torch.equal(drawn, model.conditions(range(3000), 1, as_in_data)["labels"])
     assert model.classes is not None
     shares = np.array(model.classes.counts) / 64
     assert np.bincount(drawn.numpy()) / 3000 == pytest.approx(shares, abs=0.04)

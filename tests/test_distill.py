@@ -13,7 +13,7 @@ from conftest import Cli, settings, shell
 from PIL import Image
 
 import blurcli as bd
-from blurcli.config import DistillConfig
+from blurcli.config import DistillConfig, load_config
 from blurcli.model.weights import load_weights
 from blurcli.training.trainer import Trainer, path_parts
 from blurcli.workflows.distillation import set_up
@@ -299,6 +299,7 @@ def test_the_schedule_follows_the_steps_and_the_parts(distilled: Path) -> None:
         assert config.train.steps == 60
         assert [path_parts(config.distill, step) for step in (0, 10, 50, 59)] == [2, 4, 64, 64]
         assert config.optim.warmup_steps == 3
+        assert (config.optim.loss_weight, config.optim.lr) == ("consistency", load_config("shapes-blur").optim.lr / 2)
 
 
 def test_images_must_be_named_and_of_the_same_classes(cli: Cli, distilled: Path) -> None:

@@ -57,6 +57,7 @@ CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "heat, fewer steps": ("heat", ["--steps", 3, "--delta", 0.02], {"num_inference_steps": 3, "delta": 0.02}),
     "residual": ("residual", [], {}),
     "classes by frequency": ("classes", [], {}),
+    "classes by frequency, of another seed": ("classes", ["--seed", 7], {"seed": 7}),
     "one class, guided": ("classes", ["--class", "square", "--guidance", 3], {"class_labels": "square", "guidance_scale": 3.0}),
     "all classes": ("classes", ["--class", "all"], {"class_labels": [0, "square", 2, 0, 1]}),
     "in bf16": ("bf16", [], {"autocast": True}),

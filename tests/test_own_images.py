@@ -53,6 +53,18 @@ def test_size_and_colors_follow_the_images(
     assert choice.reason.startswith(f"5 images, shorter side {min(size)} px, {'gray' if channels == 1 else 'in color'}")
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_every_image_counts(tmp_path: Path, place: int) -> None:
+    """One in color, one of another size and one that is broken among gray ones, wherever they come."""
+    folder = photos(tmp_path / "p", 6, (70, 70), "L")
+    Image.new("RGB", (70, 70), (200, 90, 10)).save(folder / f"{place * 2}.png")
+    Image.new("L", (400, 12)).save(folder / f"{place * 2 + 1}.png")
+    (folder / f"{5 - place * 2}a.png").write_text("no image")
+    choice = choose_preset(str(folder), "cpu")
+    assert "images, shorter side 70 px, in color: " in choice.reason
+    assert (choice.config.data.channels, choice.config.data.image_size) == (3, (64, 64))
+
+
 @pytest.mark.parametrize(
     ("step_sec", "steps", "text"),
     [
@@ -316,8 +328,8 @@ def test_a_model_that_restores_learns_patches(cli: Cli, tmp_path: Path) -> None:
     choice = choose_preset(str(images), "cpu", (), "restore")
     assert (choice.preset, choice.config.data.crop, choice.config.data.image_size) == ("folder-restore", "random", (32, 32))
     assert "3 images, shorter side 70 px, in color: preset folder-restore at patches of 32x32" in choice.reason
-    shown = cli("train", "--data", images, "--for", "restore", "--dry-run", "--set", "train.steps=3")
-    assert "crop: random" in shown.out, shown.err
+    shown = cli("train", "--data", images, "--for", "restore", "--dry-run", "--set", "train.steps=3", "--json")
+    assert json.loads(shown.out)["data"]["crop"] == "random", shown.err
     told = cli("data", images, "--preset", "folder-restore")
     assert "patches of 32x32 at random places, about 100,000 in all" in told.out
 

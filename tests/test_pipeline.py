@@ -33,6 +33,22 @@ def test_large_images_come_fewer_at_a_time() -> None:
     assert tiny_model("data.image_size=256", "sample.batch_size=9").batch_size == 9
 
 
+def test_measuring_the_memory_makes_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where a few images show how much memory one needs: a bar of progress does not count them."""
+    inference, counted = tiny_model()._inference, []
+    inference.on_images = counted.append
+    monkeypatch.setattr(inference, "_device", torch.device("cuda"))
+    for name, value in {"memory_allocated": 100, "max_memory_allocated": 180, "mem_get_info": (1000, 2000)}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    for name in ("reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *device: None)
+    for name in ("zeros", "ones"):
+        make = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *size, device, make=make: make(*size))
+    assert inference.batch_size == 32  # half of the free memory, for images of 10 bytes each: 50
+    assert counted == []
+
+
 def test_a_network_that_cannot_be_compiled_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(network: nn.Module, **options: Any) -> Callable[..., Tensor]:
         def call(*arguments: Tensor) -> Tensor:

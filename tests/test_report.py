@@ -1,11 +1,13 @@
 """The report of a run: one page, whatever is in the run folder."""
 
 import base64
+import io
 import json
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from test_page import CHROMIUM, DRIVER, QUIET, needs_browser
 
+import blurcli as bd
+from blurcli.base.runs import Run
 from blurcli.config import from_json, load_config, parse_overrides
 from blurcli.config.repeat import nearest_preset, without_folder
 from blurcli.data import ReadOptions, is_available, torchvision_datasets
@@ -28,6 +32,8 @@ from blurcli.data.dataset import Request
 from blurcli.data.packed_cache import pack
 from blurcli.model.weights import Classes, load_weights, save_weights
 from blurcli.visualize import markup
+from blurcli.visualize.previews import read_preview
+from blurcli.visualize.report_pictures import Subject, preview_part, samples_of
 
 SECTIONS = ["training", "samples", "previews", "process", "loss", "scores", "spectrum", "errors", "repeat"]
 VOID = {"meta", "link", "img", "source", "br", "input"}
@@ -166,6 +172,31 @@ def test_a_whole_report(cli: Cli, tiny_run: Path) -> None:
     rules = re.findall(r"^\.w(\d+)\{width:(\d+)px\}$", content, re.MULTILINE)
     assert {width for width, _ in rules} == {str(one["width"]) for one in page.all("img") if "width" in one}
     assert "@media(min-width:68px){.w17{width:34px}}" in content
+
+
+def test_pictures_are_of_their_step(tiny_run: Path) -> None:
+    """The samples are those of the newest preview only if it is of the weights' step, and every preview has its own caption."""
+    model = bd.load(tiny_run)
+    (own,) = [preview.cells((8, 8)) for preview in [read_preview(3, tiny_run / "samples" / "step-00000003.png")] if preview]
+    shades = {1: 10, 2: 130, 5: 250}
+    for step, shade in shades.items():
+        Image.new("RGB", (17, 17), (shade,) * 3).save(tiny_run / "samples" / f"step-{step:08d}.png")
+
+    def shown(step: int) -> np.ndarray:
+        return samples_of(Subject("tiny", model.run, step, model.pipeline, None), lambda title, total: nullcontext(print))
+
+    assert shown(5).min() == 250
+    made = shown(3)
+    assert np.array_equal(made[:4], own)
+    assert len(made) == 64  # of the weights, and not from a preview
+    (tiny_run / "samples" / "step-00000005.png").unlink()
+    assert np.array_equal(shown(3), own)
+    strip = preview_part(Run(tiny_run), (8, 8))[0]
+    pictures = re.findall(r"<figcaption>step (\d+)</figcaption>.*?base64,([A-Za-z0-9+/=]+)", str(strip))
+    assert [step for step, _ in pictures] == ["1", "2", "3"]
+    for step, content in pictures[:2]:
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert np.asarray(picture.convert("L")).mean() == shades[int(step)]
 
 
 @pytest.mark.usefixtures("quick")

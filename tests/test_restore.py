@@ -22,7 +22,7 @@ from blurcli.base import files
 from blurcli.config import load_config, parse_overrides
 from blurcli.core.measurements import Convolution, defocus
 from blurcli.core.windows import window_places
-from blurcli.data.photos import Photo
+from blurcli.data.photos import Photo, from_picture
 from blurcli.families import ModelData
 from blurcli.model.inference import build_network
 from blurcli.model.pipeline import Pipeline
@@ -884,3 +884,13 @@ def test_windows_leave_no_seams() -> None:
     for place in window_places(128, 32):
         at_windows[[column for column in (place - 1, place + 31) if 0 <= column < len(steps)]] = True
     assert steps[at_windows].mean() < 1.06 * steps[~at_windows].mean()  # blended without weights: 1.17
+
+
+@pytest.mark.parametrize("guide", [None, "other"])
+def test_progress_ends_at_the_number_of_windows(models: Path, photo: Image.Image, guide: str | None) -> None:
+    model = bd.load(models / "color.safetensors", guide=guide and models / f"{guide}.safetensors").pipeline
+    restorer, options, given = Restorer(model), RestoreOptions(noise=3, blur=1, n=2, steps=2), from_picture(photo)
+    seen: list[float] = []
+    with model.progress(restorer.sampling(options), seen.append):
+        restorer(given, options)
+    assert seen[-1] == restorer.work(given, options)

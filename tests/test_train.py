@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, Cli, Process, moments_of, reporter, settings, shell
@@ -19,10 +20,14 @@ from blurcli.config import Config, OptimConfig, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, ReadOptions, load_dataset
+from blurcli.evaluate import denoising
+from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.model.weights import load_weights
 from blurcli.training import Trainer, learning_rate, train
+from blurcli.training.monitoring import HEALTH_IMAGES, HEALTH_TIMES
 from blurcli.training.state import TrainingState, load_state, save_state
 from blurcli.visualize import tile
+from blurcli.visualize.previews import preview_files, read_preview
 
 CPU = torch.device("cpu")
 
@@ -125,6 +130,47 @@ def test_tensorboard_has_the_metrics(tiny_run: Path) -> None:
     assert scalars == {"loss", "grad_norm", "lr", "images_per_sec", "skipped"}
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3]
     assert board.Tags()["images"] == ["samples"]
+
+
+def test_intervals_and_what_is_recorded_at_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every record is of its step: metrics since the last one, weights and previews of the EMA then."""
+    intervals = [
+        f"train.{name}_every_steps={steps}" for name, steps in {"log": 5, "preview": 4, "save": 3, "health": 6}.items()
+    ]
+    run, losses, averages = Run(tmp_path / "r"), [], []
+    step = Trainer.train_step
+
+    def spying(trainer: Trainer, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        loss, norm = step(trainer, *batch)
+        losses.append(float(loss))
+        averages.append({name: tensor.clone() for name, tensor in trainer.ema.state_dict().items()})
+        return loss, norm
+
+    monkeypatch.setattr(Trainer, "train_step", spying)
+    run_training(run.path, "train.steps=11", "optim.warmup_steps=22", *intervals)
+    metrics, health = (
+        [json.loads(line) for line in path.read_text().splitlines()] for path in (run.metrics_path, run.health_path)
+    )
+    assert [line["step"] for line in health] == [6, 11]
+    assert [line["step"] for line in metrics] == [5, 10, 11]
+    assert [line["lr"] for line in metrics] == pytest.approx([1.5e-3 * done / 22 for done in (5, 10, 11)])
+    assert [line["loss"] for line in metrics] == pytest.approx([sum(losses[:5]) / 5, sum(losses[5:10]) / 5, losses[10]])
+    assert [path.name for path in run.all_weights()] == [f"step-{done:08d}.safetensors" for done in (3, 6, 9, 11)]
+    for done in (3, 6, 9, 11):
+        weights = load_weights(run.weights_path(done))
+        assert weights.step == done
+        assert equal(weights.network, averages[done - 1])
+    assert [load_state(path).step for path in (run.previous_state_path, run.state_path)] == [9, 11]
+    assert [step for step, _ in preview_files(run)] == [4, 8, 11]
+    last = read_preview(*preview_files(run)[-1])
+    assert last is not None
+    model = Pipeline.from_weights(load_weights(run.weights_path(11)), CPU)
+    assert np.array_equal(last.cells((8, 8)), to_uint8(torch.cat(list(model.generate(4, 0)))))
+    images = tiny_data(model.config).images
+    _, expected = denoising.losses(model, denoising.MeasuredImages(images, min(HEALTH_IMAGES, len(images)), 0), HEALTH_TIMES)
+    network, average = (torch.tensor(health[-1][key]) for key in ("loss", "average_loss"))
+    torch.testing.assert_close(average, expected.float())
+    assert not torch.allclose(network, average, rtol=1e-3)
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from blurcli.api.images import Images
-from blurcli.api.options import check_pixels
+from blurcli.api.options import check_pixels, given_names
 from blurcli.base import console
 from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.core.sampling_options import SamplingConfig, SamplingKeywords
@@ -88,13 +88,13 @@ class Animation:
     def __init__(self, trajectories: list[Trajectory], title: str) -> None:
         self.trajectories, self.title = trajectories, title
 
-    def frames(self, **options: Unpack[PresentationKeywords]) -> list[Image.Image]:
+    def frames(self, *, scale: int | None = None, columns: int | None = None, labels: bool = False) -> list[Image.Image]:
         """One picture per frame.
 
         Args:
-            **options: see `PresentationKeywords`.
+            scale, columns, labels: see `PresentationKeywords`.
         """
-        return Presentation(**options).pictures(self.trajectories)
+        return Presentation(scale=scale, columns=columns, labels=labels).pictures(self.trajectories)
 
     def save(self, path: str | Path, **options: Unpack[PresentationKeywords]) -> Path:
         """Write it, as `blurdiff animate` does: .gif, .webp, .png, .mp4, .html, or a folder of frames.
@@ -158,6 +158,8 @@ def animate(
     spacing = options.get("spacing", "steps" if direction == "reverse" else "time")
     if spacing == "steps" and direction != "reverse":
         raise OptionError("spacing", spacing, "applies only to the reverse process; use time or logsnr")
+    if direction == "forward" and (unused := given_names(options, *SamplingKeywords.__annotations__)):
+        raise UsageError(f"{unused}: apply to the reverse process; leave them out, or use {option('direction')} reverse")
     if show == "blur" and direction != "forward":
         raise OptionError("show", show, "applies to the forward process; use direction forward")
     process = AnimatedProcess(title, pipeline.process, pipeline, sampling, pipeline.config.data.centered)

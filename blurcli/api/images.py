@@ -15,7 +15,7 @@ from PIL import Image, ImageShow
 
 from blurcli import visualize
 from blurcli.base import console, files
-from blurcli.base.errors import UsageError, UserError, option
+from blurcli.base.errors import OptionError, UsageError, UserError, option
 
 
 class Images:
@@ -91,10 +91,12 @@ class Images:
             scale: enlargement of a grid; None for a suitable size.
 
         Raises:
-            UsageError: another suffix, or a folder with other content.
+            UsageError: another suffix, a scale for something else than a grid, or a folder with other content.
             UserError: it cannot be written, or another process writes into the folder.
         """
         path = Path(path).expanduser()
+        if scale is not None and path.suffix.lower() != ".png":
+            raise OptionError("scale", scale, "enlarges a grid (.png); arrays and single images stay as they are")
         match path.suffix.lower():
             case ".png":
                 visualize.save_grid(self._rows, path, scale, self.titles)

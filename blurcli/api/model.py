@@ -14,7 +14,7 @@ from blurcli import evaluate
 from blurcli.api.animation import Animation, AnimationKeywords, animate
 from blurcli.api.data import TrainingImages
 from blurcli.api.images import Images
-from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range, check_whole
+from blurcli.api.options import MAX_SEED, EstimateKeywords, check_names, check_pixels, check_range, check_whole
 from blurcli.api.restoration import PhotoLike, RestoredPhoto, RestoreKeywords, restore
 from blurcli.api.score_keywords import ScoreKeywords, scoring_options
 from blurcli.base import console
@@ -141,14 +141,14 @@ class Model:
         """
         return restore(self.pipeline, photo, options)
 
-    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[SamplingKeywords]) -> Tensor:
+    def denoise(self, z: Any, t: float, seed: int = 0, **options: Unpack[EstimateKeywords]) -> Tensor:
         """The network's estimate of the clean images from states.
 
         Args:
             z: states (B, C, H, W), in red, green and blue, about [-1, 1] at t = 0: a tensor or an array.
             t: time in [0, 1].
             seed: seed of the images, for their classes, as in `sample`.
-            **options: `label` and `guidance`.
+            **options: see `EstimateKeywords`.
 
         Returns:
             (B, C, H, W) float32, about [-1, 1], on the device of the model's states.
@@ -156,7 +156,7 @@ class Model:
         Raises:
             UsageError: states of another shape, a time outside [0, 1], or an objective without an estimate of the clean image.
         """
-        check_names("denoise", options, SamplingKeywords)
+        check_names("denoise", options, EstimateKeywords)
         check_range("t", t, 0, 1)
         z = torch.as_tensor(z, dtype=torch.float32, device=self.pipeline.state_device)
         height, width, channels = self.image_shape
@@ -166,6 +166,8 @@ class Model:
 
     def score(self, data: TrainingImages | None = None, **options: Unpack[ScoreKeywords]) -> dict[str, Any]:
         """Score images of the model; see `blurcli.score`."""
+        if options.get("precision") is not None:
+            raise OptionError("precision", options["precision"], "is chosen when a model is loaded; leave it out")
         chosen = scoring_options(data, options)
         config, count = self.config, options.get("n") or self.config.score.n
         scorer = chosen.scorer(config, self.run, (config.data.channels, *config.data.image_size))

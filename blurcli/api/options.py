@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blurcli.base.errors import OptionError, did_you_mean
+from blurcli.base.errors import OptionError, did_you_mean, option
 
 MAX_SEED = 2**64 - 1
+
+
+class EstimateKeywords(TypedDict, total=False):
+    """Options of an estimate of the network besides the state; the preset's value for each that is not given.
+
+    Keys:
+        label: name of a class; `none`; `all` in turn.
+        guidance: classifier-free guidance, or by the guide, in [0, 100]; 1 is none.
+    """
+
+    label: str
+    guidance: float
 
 
 def check_names(function: str, options: Mapping[str, Any], known: Any) -> None:
@@ -19,6 +31,11 @@ def check_names(function: str, options: Mapping[str, Any], known: Any) -> None:
     for name in options:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() has no option {name!r}{did_you_mean(name, known.__annotations__)}")
+
+
+def given_names(options: Mapping[str, Any], *names: str) -> str:
+    """Those of these options that are given, for a message; empty where none is."""
+    return ", ".join(option(name) for name in names if options.get(name) is not None)
 
 
 def check_pixels(name: str, pixels: NDArray[Any]) -> None:

@@ -39,10 +39,9 @@ def prefetch(
         if published is not None:
             height = config.data.image_size[0]
             result["reference"] = fetch_reference(published, features, height, config.score.split).name
-    elif published is not None:
-        raise UsageError(
-            f"--reference {published}: is for Inception's features, and the preset scores by {config.score.features}"
-        )
+    elif published is not None or mode is not None:
+        unused = f"--reference {published}" if published is not None else f"--mode {mode}"
+        raise UsageError(f"{unused}: is for Inception's features, and the preset scores by {config.score.features}")
     if as_json:
         console.result_json(result)
     else:

@@ -95,6 +95,7 @@ def score(
         "n": count,
         "sampler": sampling.sampler,
         "steps": sampling.steps,
+        **{name: getattr(sampling, name) for name in ("label", "guidance", "guide")},
         "seed": options.seed,
         **labels,
         "weights_sha256": model.digest,

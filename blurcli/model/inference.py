@@ -192,7 +192,8 @@ class InferenceNetwork:
         self.network = network
         self._config, self._device, self._notify = config, device, notify
         self.on_images: Callable[[int], None] = lambda count: None
-        self._call = self._counted(mixed_precision(network, config, device))
+        self._plain = mixed_precision(network, config, device)
+        self._call = self._counted(self._plain)
         self._compiled_for = 0
         self._batch_size: int | None = None
 
@@ -241,7 +242,7 @@ class InferenceNetwork:
         before = torch.cuda.memory_allocated(device)
         with torch.inference_mode():
             x = torch.zeros(_PROBE_IMAGES, self._config.data.channels, *size, device=device)
-            self._call(x, torch.ones(_PROBE_IMAGES, device=device))
+            self._plain(x, torch.ones(_PROBE_IMAGES, device=device))
         per_image = (torch.cuda.max_memory_allocated(device) - before) / _PROBE_IMAGES
         torch.cuda.empty_cache()
         fitting = _MEMORY_SHARE * torch.cuda.mem_get_info(device)[0] / per_image

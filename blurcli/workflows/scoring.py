@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurcli.base.errors import UsageError, option
+from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.workflows.session import load_images, training_source
 
 if TYPE_CHECKING:
@@ -43,10 +43,16 @@ class ScoringOptions:
     device: str
 
     def load_features(self, config: Config) -> Features:
-        """The feature extractor, with a progress bar while a network is downloaded."""
+        """The feature extractor, with a progress bar while a network is downloaded.
+
+        Raises:
+            UsageError: a mode of other features than Inception's, or a file is missing.
+        """
         from blurcli.model.inference import choose_device
 
         name, mode = self.features or config.score.features, self.mode or config.score.mode
+        if self.mode is not None and name != "inception":
+            raise OptionError("mode", self.mode, f"is for {option('features')} inception, not {name}; leave it out")
         return fetch_features(name, mode, choose_device(self.device), self.inception)
 
     def scorer(self, config: Config | None, run: Run | None, shape: tuple[int, int, int]) -> Scorer:
