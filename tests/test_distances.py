@@ -22,7 +22,7 @@ from blurcli.evaluate.distances import (
     precision_recall,
 )
 from blurcli.evaluate.features import Features
-from blurcli.evaluate.statistics import KEPT, Moments, Statistics
+from blurcli.evaluate.statistics import KEPT, RunningMoments, Statistics
 
 PIXELS = load_features("pixels", "clean", torch.device("cpu"))
 
@@ -167,7 +167,7 @@ def test_moments_do_not_depend_on_the_batches() -> None:
     features = 1e4 + torch.randn(500, 5, dtype=torch.float64)
     expected = features.mean(0), torch.from_numpy(np.cov(features.numpy(), rowvar=False))
     for size in (1, 7, 500):
-        moments = Moments()
+        moments = RunningMoments()
         for part in torch.split(features, size):
             moments.add(part)
         assert moments.count == 500
@@ -176,7 +176,7 @@ def test_moments_do_not_depend_on_the_batches() -> None:
 
 
 def test_a_covariance_needs_two_images() -> None:
-    moments = Moments()
+    moments = RunningMoments()
     moments.add(torch.zeros(1, 3))
     with pytest.raises(ValueError, match="at least two"):
         moments.finish()

@@ -16,11 +16,11 @@ from blurcli.base.cache import cache_folder
 from blurcli.evaluate import Reference, Statistics
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.floor import floor_of
-from blurcli.evaluate.statistics import Moments
+from blurcli.evaluate.statistics import RunningMoments
 
 
 def moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    sums = Moments()
+    sums = RunningMoments()
     sums.add(features)
     return sums.finish()
 

@@ -642,7 +642,7 @@ def test_a_failed_upload_leaves_the_branch_as_it_was(
         (("me/tiny", "--license", "mitt"), "--license mitt: not an identifier of the hub; did you mean 'mit'?"),
         (("tiny", "--license", "mit"), "tiny: 'tiny' is not a repository of the hub: write user/repo"),
         (("https://github.com/me/tiny", "--license", "mit"), "not an address of the Hugging Face hub"),
-        (("me/tiny", "--license", "mit", "--revision", "a b"), "--revision a b: 'a b' is no branch"),
+        (("me/tiny", "--license", "mit", "--revision", "a b"), "--revision a b: 'a b' is not a branch"),
         (("me/tiny", "--license", "mit", "--message", " "), "--message: is empty"),
     ],
 )

@@ -152,7 +152,7 @@ def test_arrays_have_the_layout_of_evaluation_scripts(tmp_path: Path) -> None:
 
 
 def test_an_array_is_written_batch_by_batch_and_atomically(tmp_path: Path) -> None:
-    def batches() -> Iterator[visualize.Images]:
+    def batches() -> Iterator[np.ndarray]:
         for number in range(9):
             # All earlier batches are on disk, except for a buffer.
             written = sum(path.stat().st_size for path in tmp_path.iterdir())
