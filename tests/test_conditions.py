@@ -23,6 +23,7 @@ from blurcli.base.runs import Run
 from blurcli.cli import main
 from blurcli.core import UNet
 from blurcli.core.guidance import GuidedNetwork
+from blurcli.core.windows import window_count
 from blurcli.data import ReadOptions, load_dataset
 from blurcli.data.shapes import KINDS
 from blurcli.model.inference import build_network
@@ -228,7 +229,7 @@ def test_every_draw_of_a_photo_has_its_class(runs: Path, labels: list[Tensor], m
     options = RestoreOptions(blur=1.0, noise=3.0, n=4, steps=1)
     Restorer(model, "all")(photo, options)
     together = torch.cat(labels).tolist()
-    assert together == [label for label in (0, 1, 2, 0) for _ in range(4)]
+    assert together == [label for label in (0, 1, 2, 0) for _ in range(window_count((8, 20), (8, 8)))]
     labels.clear()
     monkeypatch.setattr("blurcli.model.restorer._DRAWN_PIXELS", 1)
     Restorer(model, "all")(photo, options)

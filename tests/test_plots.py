@@ -161,7 +161,7 @@ def test_lines_of_a_plot_have_one_setting_each(tmp_path: Path, monkeypatch: pyte
     for name in ("save_scores", "save_sweep"):
         monkeypatch.setattr(plots, name, lambda what, title, path, name=name: seen.update({name: what}))
     assert cli("plot", run).code == 0
-    titles = ["heat delta 0.01", "heat delta 0.02", "heat guidance 2 delta 0.01", "heat class cat delta 0.01"]
+    titles = ["heat delta 0.01", "heat delta 0.02", "heat delta 0.01 guidance 2", "heat delta 0.01 class cat"]
     assert sorted(seen["save_scores"]) == sorted(f"{title}, {steps} steps" for title in titles for steps in (1, 2))
     assert all([point[0] for point in points] == [10, 20] for points in seen["save_scores"].values())
     assert [row["sampler"] for row in seen["save_sweep"]] == [title for title in sorted(titles) for _ in range(2)]

@@ -158,7 +158,9 @@ def animate(
     spacing = options.get("spacing", "steps" if direction == "reverse" else "time")
     if spacing == "steps" and direction != "reverse":
         raise OptionError("spacing", spacing, "applies only to the reverse process; use time or logsnr")
-    if direction == "forward" and (unused := given_names(options, *SamplingKeywords.__annotations__)):
+    of_estimates = ("label",) if show in ("x_hat", "both") else ()
+    unused = given_names(options, *(name for name in SamplingKeywords.__annotations__ if name not in of_estimates))
+    if direction == "forward" and unused:
         raise UsageError(f"{unused}: apply to the reverse process; leave them out, or use {option('direction')} reverse")
     if show == "blur" and direction != "forward":
         raise OptionError("show", show, "applies to the forward process; use direction forward")
