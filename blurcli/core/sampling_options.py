@@ -100,7 +100,7 @@ class SamplingRequest:
 
 
 class SamplingKeywords(TypedDict, total=False):
-    """The same as keywords."""
+    """The fields of `SamplingRequest` as keywords."""
 
     sampler: str
     steps: int
