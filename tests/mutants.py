@@ -38,6 +38,8 @@ class Mutant:
 
 
 INVARIANTS = "tests/test_invariants.py"
+OPTIONS = "tests/test_options.py::test_options_of_models"
+STEP = "tests/test_distillation_step.py::test_a_step"
 MUTANTS = (
     Mutant(
         "EMA warm-up removed",
@@ -452,6 +454,279 @@ MUTANTS = (
         "if legacy_attention and head_channels is not None",
         "if not legacy_attention and head_channels is not None",
         "tests/test_import.py::test_several_attention_heads_in_both_orders",
+    ),
+    Mutant(
+        "distillation: the student teaches itself",
+        "training/trainer.py",
+        "distillation_loss(self._teacher, x",
+        "distillation_loss(self.objective, x",
+        STEP,
+    ),
+    Mutant(
+        "distillation: the EMA of the student teaches it",
+        "training/trainer.py",
+        "model(callable_of(frozen), ",
+        "model(callable_of(self.ema), ",
+        STEP,
+    ),
+    Mutant(
+        "distillation: health is measured with the student as its teacher",
+        "training/trainer.py",
+        "model.distillation_error(self._teacher, x",
+        "model.distillation_error(model, x",
+        "tests/test_distillation_step.py::test_health",
+    ),
+    Mutant(
+        "distillation: the interval is twice as long",
+        "training/trainer.py",
+        "share - 1 / path_parts",
+        "share - 2 / path_parts",
+        STEP,
+    ),
+    Mutant(
+        "distillation: the interval is on the other side of its time",
+        "training/trainer.py",
+        "s = self._times((share - 1 / path_parts(self.config.distill, self.step)).clamp(min=0))",
+        "s, t = t, self._times((share + 1 / path_parts(self.config.distill, self.step)).clamp(max=1))",
+        STEP,
+    ),
+    Mutant(
+        "distillation: the path is divided a step too early",
+        "training/trainer.py",
+        "path_parts(self.config.distill, self.step)",
+        "path_parts(self.config.distill, self.step + 1)",
+        STEP,
+    ),
+    Mutant(
+        "distillation: another exponent of the loss weight",
+        "core/weighting.py",
+        "_CONSISTENCY_POWER = 0.25",
+        "_CONSISTENCY_POWER = 0.5",
+        STEP,
+    ),
+    Mutant(
+        "distillation: the loss weight of the teacher",
+        "workflows/distillation.py",
+        '"optim.loss_weight": "consistency"',
+        '"optim.loss_weight": "balanced"',
+        "tests/test_distill.py::test_the_schedule_follows_the_steps_and_the_parts",
+    ),
+    *(
+        Mutant(
+            f"Python: {name} ignored",
+            "api/model.py",
+            "SamplingRequest(**{one.name: options.get(one.name) for one in SAMPLING_OPTIONS})",
+            f"SamplingRequest(**{{one.name: options.get(one.name) for one in SAMPLING_OPTIONS if one.name != {name!r}}})",
+            f"{OPTIONS}[{name}]",
+        )
+        for name in ("sampler", "steps", "eta", "delta", "label", "guidance", "final")
+    ),
+    *(
+        Mutant(
+            f"Python: {name} ignored in load",
+            "api/model.py",
+            "load_model(path, device, calibrated, weaker, precision)",
+            f"load_model({arguments})",
+            tests,
+        )
+        for name, arguments, tests in (
+            ("guide", "path, device, calibrated, None, precision", f"{OPTIONS}[guide]"),
+            ("calibrated", "path, device, True, weaker, precision", f"{OPTIONS}[calibrated]"),
+            ("precision", "path, device, calibrated, weaker, None", f"{OPTIONS}[precision]"),
+            ("device", 'path, "cpu", calibrated, weaker, precision', "tests/test_options.py::test_options_of_sweep"),
+        )
+    ),
+    *(
+        Mutant(f"Python: the options of {what} ignored", f"api/{file}.py", old, new, f"{OPTIONS}[steps]")
+        for what, file, old, new in (
+            ("sample", "model", "sampling = self.sampling(options)", "sampling = self.sampling({})"),
+            ("animate", "model", "seed, options, self.sampling(options))", "seed, options, self.sampling({}))"),
+            ("score", "model", 'options.get("seed", 0), self.sampling(options))', 'options.get("seed", 0), self.sampling({}))'),
+        )
+    ),
+    Mutant(
+        "Python: the options of denoise ignored",
+        "api/model.py",
+        "z, t, seed, self.sampling(options))",
+        "z, t, seed, self.sampling({}))",
+        "tests/test_options.py::test_options_of_estimates",
+    ),
+    Mutant(
+        "Python: seed of scored images ignored",
+        "api/model.py",
+        'count, options.get("seed", 0), self.sampling',
+        "count, 0, self.sampling",
+        f"{OPTIONS}[seed]",
+    ),
+    Mutant(
+        "Python: options of images that are there pass",
+        "api/scores.py",
+        "if unused := given_names(options, *_MAKING):",
+        "if False:",
+        "tests/test_options.py::test_images_that_are_there_are_not_made",
+    ),
+    Mutant(
+        "Python: options of a sampler pass for a forward animation",
+        "api/animation.py",
+        'if direction == "forward" and unused:',
+        "if False:",
+        "tests/test_options.py::test_a_forward_process_is_not_sampled",
+    ),
+    *(
+        Mutant(f"{command}: {what} ignored", f"cli/{command}.py", old, new, f"tests/test_options.py::test_options_of_{test}")
+        for command, what, old, new, test in (
+            ("diagnose", "--seed", "data, split, n, seed)", "data, split, n, 0)", "diagnose"),
+            ("diagnose", "--split", "chosen_run, data, split,", "chosen_run, data, model.config.score.split,", "diagnose"),
+            ("likelihood", "--seed", "data, split, n, seed)", "data, split, n, 0)", "likelihood"),
+            ("sweep", "--no-calibration", "(path, device, calibrated,", "(path, device, True,", "sweep"),
+            ("sweep", "--mode", "ScoringOptions(features, mode,", "ScoringOptions(features, None,", "sweep"),
+            ("sweep", "--inception", "published, inception, device)", "published, None, device)", "sweep"),
+            ("restore", "--guide", "device, guide=guide, precision", "device, precision", "restore"),
+            ("restore", "--class", "precision)[0], request.label,", "precision)[0], None,", "restore"),
+            ("report", "--precision", "(path, device, precision=precision)", "(path, device)", "report_and_push"),
+            ("push", "--precision", "animation, scores, precision)", "animation, scores)", "report_and_push"),
+            ("distill", "--precision", "with_precision(assignments, precision))", "assignments)", "training"),
+            ("bench", "--precision", "with_precision(assignments, precision))", "assignments)", "training"),
+            ("prefetch", "--mode", "mode or config.score.mode", "config.score.mode", "prefetch"),
+        )
+    ),
+    Mutant(
+        "train: --for ignored",
+        "cli/train.py",
+        "precision), hours, purpose)",
+        "precision), hours)",
+        "tests/test_own_images.py::test_a_model_that_restores_learns_patches",
+    ),
+    Mutant(
+        "restore: the classes of a draw in its first windows only",
+        "core/windows.py",
+        "value[images] if isinstance",
+        "value if isinstance",
+        "tests/test_options.py::test_options_of_restore",
+    ),
+    Mutant(
+        "restore: scores do not record the guidance",
+        "cli/restoration_score.py",
+        '("label", "guidance", "guide")',
+        "()",
+        "tests/test_options.py::test_options_of_restore",
+    ),
+    Mutant(
+        "a folder of samples with a gap is complete",
+        "visualize/image_folder.py",
+        "if index not in found or not is_whole(self._file(index))]",
+        "if index > max(found, default=-1)]",
+        "tests/test_image_folder.py::test_what_is_missing_is_made_and_nothing_else",
+    ),
+    Mutant(
+        "a folder of samples of other weights is continued",
+        "workflows/session.py",
+        '"weights": model.digest, "calibrated"',
+        '"weights": None, "calibrated"',
+        "tests/test_image_folder.py::test_other_weights_at_the_same_path_are_another_setting",
+    ),
+    Mutant(
+        "a folder of samples from another start is continued",
+        "workflows/session.py",
+        'record |= {"interpolate": self.interpolate, "same_init": self.same_init, "share_noise": self.share_noise}',
+        "pass",
+        "tests/test_options.py::test_options_of_the_start",
+    ),
+    Mutant(
+        "progress of guided images to 200%",
+        "model/pipeline.py",
+        "sampling.steps * (2 if guided else 1)",
+        "sampling.steps",
+        "tests/test_options.py::test_progress_ends_at_the_number_of_images",
+    ),
+    Mutant(
+        "progress counts images that measure the memory",
+        "model/inference.py",
+        "self._plain(x, torch.ones(",
+        "self._call(x, torch.ones(",
+        "tests/test_pipeline.py::test_measuring_the_memory_makes_no_images",
+    ),
+    Mutant(
+        "report: samples of another step",
+        "visualize/report_pictures.py",
+        "files[-1][0] == subject.step and",
+        "",
+        "tests/test_report.py::test_pictures_are_of_their_step",
+    ),
+    Mutant(
+        "report: previews under another step",
+        "visualize/report_pictures.py",
+        "zip(previews, encoded, strict=True)",
+        "zip(previews, encoded[::-1], strict=True)",
+        "tests/test_report.py::test_pictures_are_of_their_step",
+    ),
+    Mutant(
+        "classes of an exported model are those of seed 0",
+        "portable/process.py",
+        'draw_classes(self._classes["counts"], seed, ',
+        'draw_classes(self._classes["counts"], 0, ',
+        "tests/test_export.py -k of_another_seed",
+    ),
+    Mutant(
+        "classes are those of seed 0",
+        "model/conditioning.py",
+        "draw_classes(self.classes.counts, seed, ",
+        "draw_classes(self.classes.counts, 0, ",
+        "tests/test_classes.py::test_which_class_an_image_has",
+    ),
+    *(
+        Mutant(
+            f"an imported {what} is transposed",
+            "importing/adm.py",
+            "found[ours] = tensor.reshape(shape)",
+            f"found[ours] = ({turned} if tensor.ndim == {dimensions} and len(tensor) == tensor.shape[1] else tensor).reshape(shape)",
+            "tests/test_import.py::test_the_network_is_the_same_function",
+        )
+        for what, dimensions, turned in (
+            ("square linear layer", 2, "tensor.mT"),
+            ("square attention", 3, "tensor.transpose(0, 1)"),
+            ("square convolution", 4, "tensor.transpose(0, 1)"),
+            ("convolution kernel", 4, "tensor.mT"),
+        )
+    ),
+    Mutant(
+        "own images: one broken photo ends it",
+        "workflows/training_setup.py",
+        "                unreadable = error\n                continue\n",
+        "                raise error\n",
+        "tests/test_own_images.py::test_every_image_counts",
+    ),
+    Mutant(
+        "own images: colors of the last photo",
+        "workflows/training_setup.py",
+        "gray = gray and int(",
+        "gray = int(",
+        "tests/test_own_images.py::test_every_image_counts",
+    ),
+    Mutant(
+        "own images: size of the last photo",
+        "workflows/training_setup.py",
+        "int(np.median(sides))",
+        "int(sides[-1])",
+        "tests/test_own_images.py::test_every_image_counts",
+    ),
+    *(
+        Mutant(
+            f"training: {what}",
+            f"training/{file}.py",
+            old,
+            new,
+            "tests/test_train.py::test_intervals_and_what_is_recorded_at_them",
+        )
+        for what, file, old, new in (
+            ("metrics a step too early", "loop", "trainer.step % settings.log", "(trainer.step + 1) % settings.log"),
+            ("learning rate of the next step recorded", "logging", "self._trainer.step - 1)", "self._trainer.step)"),
+            ("checks a step too late", "monitoring", "trainer.step % every == 0", "trainer.step % every == 1"),
+            ("weights saved without averaging", "monitoring", "dict(trainer.ema.state", "dict(trainer.network.state"),
+            ("previews without averaging", "monitoring", "trainer.ema, self._data(", "trainer.network, self._data("),
+            ("health of the EMA twice", "monitoring", "losses(trainer, trainer.network)", "losses(trainer, trainer.ema)"),
+            ("states a step too late", "checkpointing", "save_every_steps == 0", "save_every_steps == 1"),
+        )
     ),
 )
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import blurcli as bd
 from blurcli.config import Config, load_config, parse_overrides
-from blurcli.data import ReadOptions, load_dataset
+from blurcli.data import load_dataset
 from blurcli.evaluate import denoising
 from blurcli.evaluate.features import load_features
 from blurcli.evaluate.likelihood import likelihood_bound
@@ -57,6 +57,7 @@ LOADING = ("guide", "calibrated", "precision")
 NOT_ANIMATED = ("eta", "final", "calibrated")  # which `blurdiff animate` leaves to the preset
 CHANGING = ("time", "seconds", "weights")
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 3, 8, 8), np.uint8)
+ARRAY = np.ascontiguousarray(PIXELS.transpose(0, 2, 3, 1))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = ModelData(moments, gain, family.measure_extras(PIXELS, moments))
         classes = Classes(("circle", "square", "triangle"), (3, 2, 1)) if config.data.classes else None
         save_weights(Weights(config, 1, network, data, folder / f"{name}.safetensors", classes))
+    for i, pixels in enumerate(ARRAY):
+        path = folder / "images" / ("train" if i % 2 else "test") / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
     return folder
 
 
@@ -147,7 +152,6 @@ def test_options_of_the_start(cli: Cli, models: Path, monkeypatch: pytest.Monkey
 
 MORE = {"batch_size": ("--batch-size", 2), "weights": ("--weights", "plain.safetensors"), "repeats": ("--repeats", 2)}
 FLAGS = {name: flags[-2:] for name, (*_, flags) in OPTIONS.items()}
-ARRAY = np.ascontiguousarray(PIXELS.transpose(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize("name", [*FLAGS, *MORE])
@@ -250,12 +254,12 @@ def told(models: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[To
     assert told.precisions == {"bf16"}
 
 
-EPS = ("--weights", "eps.safetensors", "--no-calibration", "--data", "shapes", "--split", "test", "--n", 3, "--json")
+EPS = ("--weights", "eps.safetensors", "--no-calibration", "--data", "images", "--split", "test", "--n", 3, "--json")
 
 
 def unscaled() -> tuple[bd.Model, denoising.MeasuredImages]:
     """What `EPS` and seed 5 name."""
-    images = load_dataset("shapes", "test", (8, 8), 3, ReadOptions(shapes_count=64)).images
+    images = load_dataset(str(Path("images").absolute()), "test", (8, 8), 3).images
     model = bd.load("eps.safetensors", calibrated=False, precision="bf16", device="xpu")
     return model, denoising.MeasuredImages(images, 3, 5)
 
@@ -273,7 +277,7 @@ def test_options_of_likelihood(cli: Cli, told: Told) -> None:
     model, images = unscaled()
     bound = likelihood_bound(model.pipeline, images, LikelihoodConfig(2, 4))
     assert found["bits_per_dim"] == float(bound.total.mean())
-    recorded = {"n": 3, "steps": 4, "calls": 2, "seed": 5, "calibrated": False, "split": "test", "reference": "shapes test"}
+    recorded = {"n": 3, "steps": 4, "calls": 2, "seed": 5, "calibrated": False, "split": "test"}
     assert recorded.items() <= found.items()
     assert (found["step"], found["weights"], found["network_precision"]) == (1, "eps.safetensors", "bf16")
 
@@ -286,12 +290,12 @@ def test_options_of_sweep(cli: Cli, told: Told, monkeypatch: pytest.MonkeyPatch)
     swept = ("--samplers", "ancestral", "--steps", "1,2", "--seed", 5, "--seeds", 2, "--out", "s.svg")
     found = json.loads(cli("sweep", *EPS, *scored, *swept, *told.flags).out)
     recorded = {"metric": "fd", "out": "s.svg", "n": 3, "calibrated": False, "network_precision": "bf16"}
-    recorded |= {"split": "test", "reference": "shapes test", "device": "cpu"}
+    recorded |= {"split": "test", "device": "cpu"}
     assert recorded.items() <= found.items()
     assert [(row["sampler"], row["steps"], row["seeds"]) for row in found["rows"]] == [("ancestral", n, 2) for n in (1, 2)]
     model, options = unscaled()[0], {"features": "inception", "inception": "i.pt", "mode": "legacy_tensorflow"}
     options |= {"split": "test", "n": 3, "force": True, "sampler": "ancestral", "steps": 2, "device": "xpu", "name": "mine"}
-    scores = [model.score("shapes", seed=seed, **options) for seed in (5, 6)]
+    scores = [model.score("images", seed=seed, **options) for seed in (5, 6)]
     assert found["rows"][1]["mean"] == np.mean([score["fd"] for score in scores])
     assert (scores[0]["name"], scores[0]["split"]) == ("mine", "test")
     assert asked == [("inception", "legacy_tensorflow", torch.device("cpu"), Path("i.pt"))] * 3
@@ -306,10 +310,10 @@ def test_options_of_sweeps_reference(cli: Cli, models: Path) -> None:
 
 def test_options_of_report_and_push(cli: Cli, told: Told) -> None:
     weights = "plain.safetensors"
-    done = cli("report", weights, "--data", "shapes", "--n", 3, "--no-animation", "--out", "r.html", *told.flags)
+    done = cli("report", weights, "--data", "images", "--n", 3, "--no-animation", "--out", "r.html", *told.flags)
     assert done.code == 0, done.err
     page = Path("r.html").read_text(encoding="utf-8")
-    assert "3 images of shapes train" in page
+    assert ">3 images of " in page
     assert "reverse process, animated" not in page
     pushed = ("push", weights, "me/it", "--license", "mit", "--no-animation", "--n", 3, "--dry-run", "pushed")
     assert cli(*pushed, *told.flags).code == 0
@@ -336,10 +340,11 @@ def test_options_of_restore(cli: Cli, told: Told, monkeypatch: pytest.MonkeyPatc
     assert cli(*common, "photo.png", *flags).code == 0
     with Image.open("photo-restored.png") as found:
         assert np.array_equal(np.asarray(found), guided)
-    scored = ("--score", "--data", "shapes", "--split", "test", "--n", 2, "--json")
+    scored = ("--score", "--data", "images", "--split", "test", "--n", 2, "--json")
     score = json.loads(cli(*common, *scored, *flags).out)
     assert (score["label"], score["guidance"], score["guide"]) == ("square", 3, model.pipeline.sampling().guide)
     assert (score["split"], score["n"], score["network_precision"]) == ("test", 2, "bf16")
+    assert score["reference_hash"] == load_dataset(str(Path("images").absolute()), "test", (8, 8), 3).fingerprint
 
 
 def test_a_draw_depends_on_its_number_alone(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,13 +367,13 @@ def test_options_of_training(cli: Cli, told: Told, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("blurcli.training.train", enough)
     monkeypatch.setattr("blurcli.api.training.run_training", enough)
     monkeypatch.setattr(benchmark, "measure", lambda name, config, *_: enough(config))
-    assert cli("train", "--preset", "shapes-blur", "--run", "a", *settings("train.steps=7"), *told.flags).code == 1
+    assert cli("train", "--data", "images", "--run", "a", *settings("train.steps=7"), *told.flags).code == 1
     distill = ("distill", "plain.safetensors", "--data", "shapes", "--run", "b", "--set", "train.steps=7")
     assert cli(*distill, *told.flags).code == 1
     assert cli("bench", "--preset", "shapes-blur", *settings("train.steps=7"), "--batch-size", 1, *told.flags).code == 1
     own = {"device": "xpu", "steps": 7, "settings": typed(TINY) | {"train.precision": "bf16"}}
     with pytest.raises(bd.UserError, match="enough"):
-        bd.train("shapes-blur", run="c", **own)
+        bd.train(data=ARRAY, run="c", **own)
     own["settings"] = {"train.precision": "bf16"}
     with pytest.raises(bd.UserError, match="enough"):
         bd.distill("plain.safetensors", "shapes", run="d", **own)
