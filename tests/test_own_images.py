@@ -69,8 +69,8 @@ def test_every_image_counts(tmp_path: Path, place: int) -> None:
     ("step_sec", "steps", "text"),
     [
         (0.3, 11_900, "11,900 steps, chosen for an hour at today's speed; --hours 0.5 for less"),
-        (6.0, 2_000, "2,000 steps, as fewer show little: about 3 h 23 min at today's speed; --hours 1 for less"),
-        (0.01, 60_000, "60,000 steps, as more hardly help: about 10 min at today's speed; --hours 1 for more"),
+        (6.0, 2_000, "2,000 steps, because fewer give poor images; about 3 h 23 min at today's speed; --hours 1 for less"),
+        (0.01, 60_000, "60,000 steps, because more hardly help; about 10 min at today's speed; --hours 1 for more"),
     ],
 )
 def test_the_length_has_one_number_and_its_reason(

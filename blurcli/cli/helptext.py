@@ -142,7 +142,7 @@ _FIRST_STEPS = {
     "train --preset shapes-blur": "train a model, in minutes",
     "train --data path/to/images": "train one of your own images",
     "animate process.gif": "see how its images emerge",
-    "COMMAND --help": "what else there is",
+    "COMMAND --help": "all options of a command",
 }
 
 

@@ -31,7 +31,7 @@ _FEW_IMAGES = 5_000  # fewer need augmentation against memorization
 _AUGMENT = 0.12
 _GRAY_DIFFERENCE = 3  # of 255, between the channels of an image without colors
 _USUAL_SEC = 3600.0  # of a training on a CPU
-_USUAL_STEPS = (2_000, 60_000)  # fewer give poor samples, more hardly help with few images
+_USUAL_STEPS = (2_000, 60_000)  # fewer give poor images, more hardly help with few images
 _MEASURED_SEC = 4.0
 _SAME_LENGTH = 0.25  # relative difference of lengths that counts as the noise of measuring the speed
 _LENGTH = "train.steps"
@@ -261,10 +261,10 @@ def _of_usual_length(folder: Run, config: Config, device: str) -> Setup:
     steps = steps_in(config, _USUAL_SEC, step_sec)
     reason = f"chosen for an hour at today's speed; {option('hours')} 0.5 for less"
     if not least <= steps <= most:
-        why, other = ("fewer show little", "less") if steps < least else ("more hardly help", "more")
+        why, other = ("fewer give poor images", "less") if steps < least else ("more hardly help", "more")
         steps = min(max(steps, least), most)
         took = duration(seconds_of(config, steps, step_sec))
-        reason = f"as {why}: about {took} at today's speed; {option('hours')} 1 for {other}"
+        reason = f"because {why}; about {took} at today's speed; {option('hours')} 1 for {other}"
     else:
         steps = round(steps, -2)
     console.notify(f"{steps:,} steps, {reason}")
