@@ -82,7 +82,7 @@ def test_a_score_names_the_guide(cli: Cli, run: Path) -> None:
     assert guided["guide"] == content_hash(dict(load_weights(weights(run, 10)).network))[:16]
     assert json.loads(cli(*command).out)["guide"] is None
     shown = cli("results").out
-    assert f"guidance 1.5 by {guided['guide']}" in shown
+    assert f"guidance 1.5 final denoised by {guided['guide']}" in shown
 
 
 def test_animations_can_be_guided(cli: Cli, run: Path) -> None:

@@ -87,7 +87,7 @@ def test_cores_by_affinity() -> None:
     """As `taskset -c N` starts it on a busy machine of 64 cores."""
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); os.cpu_count = lambda: 64\n"
-        "from blurcli import threads; threads.busy_threads = lambda: 20\n"
+        "from blurcli.base import threads; threads.busy_threads = lambda: 20\n"
         "chosen = {}; threads.choose_threads(chosen); print(chosen['OMP_NUM_THREADS'], threads.available_cores(), threads.note)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

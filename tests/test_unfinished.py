@@ -25,7 +25,7 @@ needs_locks = pytest.mark.skipif(files.fcntl is None, reason="needs locks")
 def killed(writer: str, path: Path) -> None:
     """Leave an unfinished file or folder, as a process that is killed while it writes."""
     code = (
-        f"import os, signal, sys; from pathlib import Path; from blurcli import files\n"
+        f"import os, signal, sys; from pathlib import Path; from blurcli.base import files\n"
         f"with files.{writer}(Path(sys.argv[1])) as unfinished:\n"
         f"    print(unfinished, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
