@@ -221,6 +221,7 @@ def test_every_preset_trains_a_step_on_its_own_data(
         "train.steps=1",
         "train.batch_size=2",
         "train.preview_images=1",
+        "train.health_every_steps=null",
         "data.shapes_count=32",
     ]
     assignments = [part for assignment in small for part in ("--set", assignment)]

@@ -45,12 +45,12 @@ def sample(run: str, *more: str) -> list[str]:
 RESTORED = ("alone", "moved", "filled", "larger")
 COMPARED = [
     train("shapes-blur", "blur", 2),
-    train("shapes-blur", "blur", 4),  # continues
+    train("shapes-blur", "blur", 4, "train.health_every_steps=null"),  # continues
     *(sample("blur", "--sampler", method) for method in ("abm", "ab2", "euler", "ancestral", "ddim", "dpmpp-2m")),
     sample("blur", "--final", "denoised"),
     train("shapes-heat", "heat", 2),
     sample("heat"),
-    train("shapes-blur", "eps", 2, "objective=eps"),
+    train("shapes-blur", "eps", 2, "objective=eps", "train.health_every_steps=null"),
     sample("eps"),
     train("shapes-classes", "classes", 2, "optim.loss_weight=min-snr", "data.augment=0.2"),
     sample("classes", "--class", "circle", "--guidance", "2"),
@@ -64,12 +64,12 @@ COMPARED = [
 OTHERS = [
     ["animate", "both.gif", "--run", "blur", "--n", "1", "--frames", "3", "--direction", "both", "--show", "both"],
     ["fid", "--run", "blur", "--n", "4", "--force"],
-    ["likelihood", "--run", "blur", "--n", "2"],
+    ["likelihood", "--run", "blur", "--n", "2", "--calls", "2"],
     ["likelihood", "--run", "heat", "--n", "2"],
     ["diagnose", "--run", "blur", "--n", "2"],
     ["report", "blur", "--n", "2"],
     ["sweep", "--run", "blur", "--n", "4", "--steps", "2", "--force"],
-    ["bench", "--preset", "shapes-blur", "--seconds", "0.1", "--batch-size", "2"],
+    ["bench", "--preset", "shapes-blur", "--seconds", "0.01", "--batch-size", "2"],
 ]
 
 

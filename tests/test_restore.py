@@ -724,14 +724,15 @@ def test_models_that_cannot_restore_say_so(cli: Cli, tmp_path: Path, photo: Imag
 
 
 @pytest.mark.parametrize("flags", [(), ("--enlarge", 3), ("--n", 2, "--mean", "--temperature", 0.5), ("--noise", 9)])
-def test_the_demo(cli: Cli, weights: tuple[str, Path], flags: tuple[object, ...]) -> None:
+def test_the_demo(cli: Cli, weights: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, flags: tuple[object, ...]) -> None:
+    monkeypatch.setattr("blurcli.cli.restoration_score._DEMO_PX", 96)
     done = cli("restore", "--demo", *weights, "--steps", 1, *flags, "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
     assert report["out"] == "restore-demo.png"
     assert report["psnr"] > 20
     assert (report["psnr_given"] is None) == ("--enlarge" in flags)
-    assert Image.open("restore-demo.png").width > 3 * 255
+    assert Image.open("restore-demo.png").width > 3 * 95
     if not flags:
         text = cli("restore", "--demo", *weights, "--steps", 1, "--out", "x/y.png").out.splitlines()
         assert text == [str(Path("x/y.png")), f"PSNR {report['psnr']:.2f} dB (given: {report['psnr_given']:.2f})"]
