@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread per test process: with more, the threads of parallel processes slow each other down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# One thread per test process: with more, the threads of parallel processes slow each other down. One process more than cores: some
+# tests wait.
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(4, 1 + len(os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else '1')))")
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 FINAL := step-00001600.safetensors
 MODELS := $(foreach run,run noblur heat eps,demo/$(run)/weights/$(FINAL))
 
