@@ -357,7 +357,7 @@ def test_a_jump_of_the_loss_is_reported(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_stale_average_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = torch.full((9, 5), 0.25)
     assert Health(1, [], [], loss, 1.01 * loss).warning == ""
-    assert Health(1, [], [], loss, 1.1 * loss).warning.startswith("the loss of the EMA is 1.1 times that of the network")
+    assert Health(1, [], [], loss, 1.1 * loss).warning.startswith("the loss of the EMA is 1.1 times the loss of the network")
     monkeypatch.setattr(monitoring, "_STALE_EMA", 0)
     told = [m for m in run_with_messages(tmp_path / "r", "train.steps=2", "train.health_every_steps=2") if "EMA" in m]
     assert told[0].startswith("step 2: the loss of the EMA is")

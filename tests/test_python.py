@@ -96,7 +96,7 @@ def test_images_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     images.show()
     assert [picture.size for picture in shown] == [images.grid().size]
     monkeypatch.setattr("PIL.ImageShow.show", lambda picture: False)
-    with pytest.raises(bd.UserError, match=r"no viewer of pictures is installed here; write a file with save"):
+    with pytest.raises(bd.UserError, match=r"no image viewer is installed; write a file with save"):
         images.show()
     notebook = types.SimpleNamespace(display=shown.append)
     monkeypatch.setitem(sys.modules, "ipykernel", notebook)  # type: ignore[arg-type]
@@ -293,7 +293,7 @@ def test_mistakes_are_named(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.
         (lambda: model.sample(1, final="clean"), "`final` clean: must be one of noisy, denoised"),
         (lambda: model.sample(1, strength=0.5), "`strength`, `init_blurred`: apply to a photo; add `init_image`"),
         (lambda: model.sample(1, init_image="no.png"), "no.png: cannot be read"),
-        (lambda: model.animate(1, direction="forward"), "`images`: are what a forward process dissolves"),
+        (lambda: model.animate(1, direction="forward"), "`images`: required for direction forward and both"),
         (lambda: model.animate(1, direction="back"), "`direction` back: must be one of reverse, forward, both"),
         (lambda: model.animate(1, frames=1), "`frames` 1: must be at least 2"),
         (lambda: model.animate(1, frames=2).save("a.avi"), "unknown format of an animation"),
