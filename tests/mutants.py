@@ -537,6 +537,13 @@ MUTANTS = (
         )
     ),
     *(
+        Mutant(f"Python: {name} of train ignored", "api/training.py", f'options.get("{name}")', "None", tests)
+        for name, tests in (
+            ("purpose", "tests/test_options.py::test_options_of_training"),
+            ("hours", "tests/test_python_data.py::test_the_same_call_continues"),
+        )
+    ),
+    *(
         Mutant(f"Python: the options of {what} ignored", f"api/{file}.py", old, new, f"{OPTIONS}[steps]")
         for what, file, old, new in (
             ("sample", "model", "sampling = self.sampling(options)", "sampling = self.sampling({})"),
@@ -612,6 +619,13 @@ MUTANTS = (
         "tests/test_options.py::test_options_of_restore",
     ),
     Mutant(
+        "restore: scores after different kernels are comparable",
+        "model/restore_options.py",
+        'f"kernel {digest(self.kernel)}"',
+        '"another kernel"',
+        "tests/test_restoration_score.py::test_every_damage_has_a_name_of_its_own",
+    ),
+    Mutant(
         "a folder of samples with a gap is complete",
         "visualize/image_folder.py",
         "if index not in found or not is_whole(self._file(index))]",
@@ -665,7 +679,7 @@ MUTANTS = (
         "portable/process.py",
         'draw_classes(self._classes["counts"], seed, ',
         'draw_classes(self._classes["counts"], 0, ',
-        "tests/test_export.py -k of_another_seed",
+        "tests/test_export.py -k another",
     ),
     Mutant(
         "classes are those of seed 0",

@@ -17,6 +17,7 @@ from conftest import TINY, Cli, settings
 from PIL import Image
 
 import blurcli as bd
+from blurcli.base.runs import Run
 from blurcli.config import Config, load_config, parse_overrides
 from blurcli.data import load_dataset
 from blurcli.evaluate import denoising
@@ -359,25 +360,30 @@ def test_a_draw_depends_on_its_number_alone(models: Path, monkeypatch: pytest.Mo
 
 def test_options_of_training(cli: Cli, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Config] = []
+    runs: list[str] = []
 
-    def enough(config: Config, *more: object, **options: object) -> None:
+    def enough(config: Config, run: Run, *more: object, **options: object) -> None:
         asked.append(config)
+        runs.append(str(run.path))
         raise bd.UserError("enough")
 
     monkeypatch.setattr("blurcli.training.train", enough)
     monkeypatch.setattr("blurcli.api.training.run_training", enough)
-    monkeypatch.setattr(benchmark, "measure", lambda name, config, *_: enough(config))
-    assert cli("train", "--data", "images", "--run", "a", *settings("train.steps=7"), *told.flags).code == 1
+    monkeypatch.setattr(benchmark, "measure", lambda name, config, *_: enough(config, Run(Path("none"))))
+    train = ("train", "--data", "images", "--run", "a", "--for", "restore", *settings("train.steps=7"))
+    assert cli(*train, *told.flags).code == 1
     distill = ("distill", "plain.safetensors", "--data", "shapes", "--run", "b", "--set", "train.steps=7")
     assert cli(*distill, *told.flags).code == 1
     assert cli("bench", "--preset", "shapes-blur", *settings("train.steps=7"), "--batch-size", 1, *told.flags).code == 1
     own = {"device": "xpu", "steps": 7, "settings": typed(TINY) | {"train.precision": "bf16"}}
     with pytest.raises(bd.UserError, match="enough"):
-        bd.train(data=ARRAY, run="c", **own)
+        bd.train(data=ARRAY, run="c", purpose="restore", **own)
     own["settings"] = {"train.precision": "bf16"}
     with pytest.raises(bd.UserError, match="enough"):
         bd.distill("plain.safetensors", "shapes", run="d", **own)
     assert [config.train.steps for config in asked] == [7] * 5
+    assert runs == ["a", "b", "none", "c", "d"]
+    assert [config.data.crop for config in asked] == ["random", "center", "center", "random", "center"]
     told.precisions |= {config.train.precision for config in asked}
 
 

@@ -41,6 +41,21 @@ def test_damage_is_what_the_options_tell() -> None:
     assert reduced.pixels.shape == (3, 20, 30)
 
 
+def test_every_damage_has_a_name_of_its_own() -> None:
+    """Scores are comparable where the damage has the same name."""
+    kernels = [np.eye(3) / 3, np.fliplr(np.eye(3)) / 3]
+    masks = [np.arange(16).reshape(4, 4) < 4, np.arange(16).reshape(4, 4) >= 12]
+    options = [RestoreOptions(**{name: value}) for name in ("blur", "defocus", "noise") for value in (1.0, 2.0)]
+    options += [
+        RestoreOptions(enlarge=2),
+        RestoreOptions(enlarge=3),
+        RestoreOptions(motion=(3, 0)),
+        RestoreOptions(motion=(3, 9)),
+    ]
+    options += [RestoreOptions(kernel=kernel) for kernel in kernels] + [RestoreOptions(mask=mask) for mask in masks]
+    assert len({one.damage for one in options}) == len(options)
+
+
 def test_scores_are_by_their_formulas() -> None:
     one, other = Photo(np.full((3, 16, 16), 100.4)), Photo(np.full((3, 16, 16), 110.0))
     assert psnr(one, other) == pytest.approx(10 * np.log10(255**2 / 100))  # of rounded pixels

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,13 +121,13 @@ class RestoreOptions:
 
     @property
     def damage(self) -> str:
-        """The known damage in words; empty if there is none."""
+        """The known damage in words, kernels and masks by their digests; empty if there is none."""
         parts = [
-            *(["another kernel"] if self.kernel is not None else []),
+            *([f"kernel {digest(self.kernel)}"] if self.kernel is not None else []),
             *(["motion of {:g} px at {:g} degrees".format(*self.motion)] if self.motion is not None else []),
             *([f"{name} {getattr(self, name):g} px" for name in ("blur", "defocus") if getattr(self, name)]),
             *([f"reduced {self.enlarge} times"] if self.enlarge > 1 else []),
-            *([f"{self.mask.mean():.0%} missing"] if self.mask is not None else []),
+            *([f"{self.mask.mean():.0%} missing (mask {digest(self.mask)})"] if self.mask is not None else []),
             *([f"noise {self.noise:g}"] if self.noise else []),
         ]
         return ", ".join(parts)
@@ -134,6 +136,11 @@ class RestoreOptions:
     def has_blur(self) -> bool:
         """Whether a blur is given."""
         return any(getattr(self, name) is not None for name in _BLURS)
+
+
+def digest(array: NDArray[Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of an array's values."""
+    return hashlib.sha256(array.tobytes()).hexdigest()[:16]
 
 
 def _filter(options: RestoreOptions, shape: tuple[int, int], blur_px: float) -> DctFilter | Convolution:

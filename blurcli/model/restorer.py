@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +23,7 @@ from blurcli.core.whitened import WhitenedSpace
 from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
 from blurcli.data.photos import ROUNDING, Photo
 from blurcli.model.pipeline import Pipeline
-from blurcli.model.restore_options import RestoreOptions, measurement_of, response_of
+from blurcli.model.restore_options import RestoreOptions, digest, measurement_of, response_of
 
 GRAY_LEVELS = 127.5
 """Gray levels of 0 to 255 per unit of images in [-1, 1]."""
@@ -146,7 +145,7 @@ class Restorer:
         given = {key: value for key, value in vars(options).items() if key not in ("kernel", "mask")}
         for name in ("kernel", "mask"):
             array = getattr(options, name)
-            given[name] = None if array is None else hashlib.sha256(array.tobytes()).hexdigest()[:16]
+            given[name] = None if array is None else digest(array)
         given["temperature"] = options.chosen_temperature
         sampling = self.sampling(options).record
         by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
