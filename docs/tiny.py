@@ -4,7 +4,6 @@
 (B, 3, 16, 16) in [-1, 1]; u and w are DCT coefficients of that shape. "The paper" is Hoogeboom and Salimans, "Blurring
 Diffusion Models", ICLR 2023, arXiv 2209.05557. tests/test_tiny.py compares every function with the package.
 """
-# ruff: noqa: D102
 
 import sys
 from itertools import pairwise
