@@ -397,13 +397,15 @@ def test_options_of_prefetch(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("fetch_features", "fetch_reference"):
         monkeypatch.setattr(module, name, lambda *given: seen.append(given) or SimpleNamespace(key="k", name="n"))
     scored = ("--set", "score.features=inception", "--set", "data.image_size=8", "--set", "data.shapes_count=9")
-    prefetch = ("prefetch", "--preset", "shapes-blur", "--mode", "legacy_pytorch", "--set", "score.split=test")
-    done = cli(*prefetch, *scored, "--reference", "cleanfid:x")
+    prefetch = ("prefetch", "--preset", "shapes-blur", "--set", "score.split=test")
+    mode, reference = ("--mode", "legacy_pytorch"), ("--reference", "cleanfid:x")
+    done = cli(*prefetch, *scored, *mode, *reference)
     assert done.code == 0, done.err
     assert [given[:2] for given in seen] == [("inception", "legacy_pytorch"), ("cleanfid:x", seen[1][1])]
     assert seen[1][2:] == (8, "test")
-    done = cli(*prefetch, *scored[2:])
-    assert (done.code, "--mode legacy_pytorch: is for Inception's features" in " ".join(done.err.split())) == (2, True)
+    for flags in (mode, reference):
+        done = cli(*prefetch, *scored[2:], *flags)
+        assert (done.code, f"{' '.join(flags)}: is for Inception's features" in " ".join(done.err.split())) == (2, True)
 
 
 def test_batches_are_as_large_as_asked(cli: Cli, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
