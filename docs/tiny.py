@@ -1,6 +1,6 @@
 """The whole method in one file: blurring diffusion on images of 16x16, without the package, to be read in ten minutes.
 
-`python docs/tiny.py [OUT.png]` trains for about a minute on two CPU cores and draws OUT.png (default tiny.png). Images x are
+`python docs/tiny.py [OUT.png]` trains for 1,600 steps on a CPU and draws OUT.png (default tiny.png). Images x are
 (B, 3, 16, 16) in [-1, 1]; u and w are DCT coefficients of that shape. "The paper" is Hoogeboom and Salimans, "Blurring
 Diffusion Models", ICLR 2023, arXiv 2209.05557. tests/test_tiny.py compares every function with the package.
 """

@@ -107,7 +107,7 @@ def test_samplers(tiny: Any, model: Any, sampler: str, monkeypatch: pytest.Monke
 def test_it_learns(tiny: Any) -> None:
     model, x, t, eps = tiny.Model(tiny.shapes(256), c=8), tiny.shapes(64), torch.linspace(0, 1, 64).double(), images(64)
     before = model.loss(x, t, eps)
-    assert tiny.train(model, steps=30, batch=8).loss(x, t, eps) < 0.8 * before
+    assert tiny.train(model, steps=30, batch=8).loss(x, t, eps) < 0.9 * before
 
 
 def test_it_draws_a_picture(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
