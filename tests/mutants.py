@@ -649,16 +649,16 @@ MUTANTS = (
     Mutant(
         "progress of guided images to 200%",
         "model/pipeline.py",
-        "sampling.steps * (2 if guided else 1)",
-        "sampling.steps",
+        "(i + 1) / len(plan)",
+        "(i + 1) / len(plan) * 2",
         "tests/test_options.py::test_progress_ends_at_the_number_of_images",
     ),
     Mutant(
-        "progress counts images that measure the memory",
-        "model/inference.py",
-        "self._plain(x, torch.ones(",
-        "self._call(x, torch.ones(",
-        "tests/test_pipeline.py::test_measuring_the_memory_makes_no_images",
+        "windows of a comparison begin at 0 again",
+        "model/restorer.py",
+        "on_progress(before + windows)",
+        "on_progress(windows)",
+        "tests/test_restore.py::test_progress_ends_at_the_number_of_windows",
     ),
     Mutant(
         "report: samples of another step",

@@ -34,7 +34,7 @@ def random_moments(seed: int, dimensions: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def statistics(images: np.ndarray, features: Features = PIXELS) -> Statistics:
-    return measure(array_batches(images), len(images), features, lambda done: None)
+    return measure(array_batches(images), len(images), features)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_a_covariance_needs_two_images() -> None:
 def test_statistics_do_not_depend_on_the_batches(shapes: np.ndarray) -> None:
     whole = statistics(shapes[:300])
     for size in (1, 50, 300):
-        parts = measure(torch.split(torch.from_numpy(shapes[:300]), size), 300, PIXELS, lambda done: None)
+        parts = measure(torch.split(torch.from_numpy(shapes[:300]), size), 300, PIXELS)
         assert all(
             torch.equal(getattr(parts, name), getattr(whole, name)) for name in ("mean", "covariance", "features", "power")
         )
@@ -233,7 +233,7 @@ from blurcli.evaluate import Features, measure
 
 def peak(count):
     batches = (torch.zeros(100, 3, 8, 8, dtype=torch.uint8) for _ in range(count // 100))
-    measure(batches, count, Features(lambda x: x, lambda x: torch.randn(len(x), 512).double(), "noise", "noise"), lambda done: None)
+    measure(batches, count, Features(lambda x: x, lambda x: torch.randn(len(x), 512).double(), "noise", "noise"))
     # Not getrusage's figure: that includes the process that started this one.
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1])
@@ -255,6 +255,6 @@ def test_kept_features_are_evenly_spaced() -> None:
         lambda x: x, lambda x: torch.stack([x[:, 0, 0, 0].double() * 256 + x[:, 1, 0, 0]] * 2, 1), "number", "number"
     )
     images = torch.stack([numbers // 256, numbers % 256, numbers * 0], 1).to(torch.uint8)[:, :, None, None].expand(-1, -1, 2, 2)
-    kept = measure(torch.split(images, 999), 2 * KEPT, features, lambda done: None).features
+    kept = measure(torch.split(images, 999), 2 * KEPT, features).features
     assert kept is not None
     assert kept[:, 0].tolist() == np.linspace(0, 2 * KEPT - 1, KEPT).astype(int).tolist()

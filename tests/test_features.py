@@ -127,7 +127,7 @@ def test_networks_that_are_of_no_use(tmp_path: Path, network: type[torch.nn.Modu
     torch.jit.script(network()).save(str(path))
     features = load_features(str(path), "clean", CPU)
     with pytest.raises(UserError, match=f"n.pt: {text}"):
-        measure([torch.full((2, 3, 8, 8), 9, dtype=torch.uint8)], 2, features, lambda done: None)
+        measure([torch.full((2, 3, 8, 8), 9, dtype=torch.uint8)], 2, features)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 24), (350, 310), (299, 299)])
@@ -210,10 +210,7 @@ def test_distances_are_those_of_clean_fid(
     assert features.key.startswith(f"inception-{mode}-")
     assert [metric.name for metric in metrics_in(features)[:2]] == ["fid", "kid"]
     assert "is not the published Inception network" in features.warning
-    ours = [
-        measure(array_batches(load_dataset(str(folder), "train", (24, 32), 3).images), 8, features, lambda done: None)
-        for folder in folders
-    ]
+    ours = [measure(array_batches(load_dataset(str(folder), "train", (24, 32), 3).images), 8, features) for folder in folders]
     for measured, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(measured.features, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
     if mode == "clean":  # in all modes the same functions of the features; clean-fid's matrix root takes most of a minute

@@ -21,7 +21,8 @@ def fill(folder: Path, count: int = 3, settings: dict[str, object] = SETTINGS) -
     """Sample into a folder, image i all of value i; returns the indices of the images that were made."""
     out = ImageFolder(folder, settings)
     with out.claimed(count) as missing:
-        out.write([np.full((1, 3, 8, 8), index, np.uint8) for index in missing], missing)
+        for index in missing:
+            out.write(np.full((1, 3, 8, 8), index, np.uint8), [index])
     return missing
 
 
@@ -109,7 +110,7 @@ def test_other_images_are_left_alone(tmp_path: Path, spoil: Fault, message: str)
 def test_a_second_sampling_is_refused_at_once(tmp_path: Path) -> None:
     first = ImageFolder(tmp_path / "out", SETTINGS)
     with first.claimed(3) as missing:
-        first.write([np.zeros((1, 3, 8, 8), np.uint8)], missing[:1])
+        first.write(np.zeros((1, 3, 8, 8), np.uint8), missing[:1])
         half = tmp_path / "out" / ".partial-000001-x.png"
         half.touch()
         with pytest.raises(UserError, match=r"out: process \d+ on .* is sampling here; wait for it, or use another folder"):

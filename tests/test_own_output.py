@@ -37,7 +37,7 @@ def names_in(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def sample_folder(folder: Path) -> None:
     images = ImageFolder(folder, {})
     with images.claimed(len(pixels())) as missing:
-        images.write([pixels()], missing)
+        images.write(pixels(), missing)
     (folder / "sampling.json").touch()
 
 

@@ -135,7 +135,7 @@ def test_a_folder_of_images_is_that_of_the_command_line(cli: Cli, tiny_run: Path
     assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
     for name in names:
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
-    with pytest.raises(bd.UsageError, match=r"\.bmp is not a format for images"):
+    with pytest.raises(bd.UsageError, match=r"x.bmp: unknown suffix; use .png"):
         images.save("x.bmp")
 
 

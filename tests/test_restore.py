@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -892,6 +893,9 @@ def test_progress_ends_at_the_number_of_windows(models: Path, photo: Image.Image
     model = bd.load(models / "color.safetensors", guide=guide and models / f"{guide}.safetensors").pipeline
     restorer, options, given = Restorer(model), RestoreOptions(noise=3, blur=1, n=2, steps=2), from_picture(photo)
     seen: list[float] = []
-    with model.progress(restorer.sampling(options), seen.append):
-        restorer(given, options)
-    assert seen[-1] == restorer.work(given, options)
+    restorer(given, options, seen.append)
+    assert seen[-1] == pytest.approx(restorer.work(given, options))
+    seen.clear()
+    restorer.compared(given, replace(options, n=1), seen.append)
+    assert seen[-1] == pytest.approx(restorer.work(given, replace(options, n=1), compared=True))
+    assert seen == sorted(seen)

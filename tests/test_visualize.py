@@ -2,7 +2,6 @@
 
 import io
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -144,25 +143,34 @@ def test_unknown_suffixes_and_impossible_timings(tmp_path: Path, monkeypatch: py
 
 
 def test_arrays_have_the_layout_of_evaluation_scripts(tmp_path: Path) -> None:
-    batches = [images(2), images(1, seed=1)]
-    visualize.write_npz(iter(batches), 3, tmp_path / "x.npz")
-    with np.load(tmp_path / "x.npz") as file:
-        assert file.files == ["arr_0"]
-        assert np.array_equal(file["arr_0"], np.concatenate(batches).transpose(0, 2, 3, 1))
+    batches, file = [images(2), images(1, seed=1)], visualize.ArrayFile(tmp_path / "x.npz")
+    with file.claimed(3) as indices:
+        file.write(batches[0], indices[:2])
+        file.write(batches[1], indices[2:])
+    with np.load(tmp_path / "x.npz") as stored:
+        assert stored.files == ["arr_0"]
+        assert np.array_equal(stored["arr_0"], np.concatenate(batches).transpose(0, 2, 3, 1))
 
 
 def test_an_array_is_written_batch_by_batch_and_atomically(tmp_path: Path) -> None:
-    def batches() -> Iterator[np.ndarray]:
+    file = visualize.ArrayFile(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="no more"), file.claimed(1000) as indices:
         for number in range(9):
             # All earlier batches are on disk, except for a buffer.
             written = sum(path.stat().st_size for path in tmp_path.iterdir())
             assert written >= (number - 1) * images(1).nbytes * 100
-            yield np.repeat(images(1), 100, axis=0)
+            file.write(np.repeat(images(1), 100, axis=0), indices[100 * number : 100 * (number + 1)])
         raise UserError("no more")
-
-    with pytest.raises(UserError, match="no more"):
-        visualize.write_npz(batches(), 1000, tmp_path / "x.npz")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_grid_whose_images_fail_leaves_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"before")
+    file = visualize.GridFile(tmp_path / "x.png")
+    with pytest.raises(UserError, match="no more"), file.claimed(4) as indices:
+        file.write(images(2), indices[:2])
+        raise UserError("no more")
+    assert (tmp_path / "x.png").read_bytes() == b"before"
 
 
 def test_columns_of_a_grid_have_titles() -> None:

@@ -15,7 +15,7 @@ from PIL import Image, ImageShow
 
 from blurcli import visualize
 from blurcli.base import console, files
-from blurcli.base.errors import OptionError, UsageError, UserError, option
+from blurcli.base.errors import UserError
 
 
 class Images:
@@ -95,21 +95,11 @@ class Images:
             UserError: it cannot be written, or another process writes into the folder.
         """
         path = Path(path).expanduser()
-        if scale is not None and path.suffix.lower() != ".png":
-            raise OptionError("scale", scale, "enlarges a grid (.png); arrays and single images stay as they are")
-        match path.suffix.lower():
-            case ".png":
-                visualize.save_grid(self._rows, path, scale, self.titles)
-            case ".npz":
-                visualize.write_npz([self._rows], len(self), path)
-            case "":
-                if self._record is None:
-                    files.check_new_folder(path)
-                folder = visualize.ImageFolder(path, self._record or {}, console.notify)
-                with folder.claimed(len(self)) as missing:
-                    folder.write([self._rows[missing]], missing)
-            case suffix:
-                raise UsageError(f"{option('path')} {path}: {suffix} is not a format for images; use .png, .npz or a folder")
+        writer = visualize.image_writer(path, self._record or {}, console.notify, scale, self.titles)
+        if not path.suffix and self._record is None:
+            files.check_new_folder(path)
+        with writer.claimed(len(self)) as missing:
+            writer.write(self._rows[missing], missing)
         return path
 
     @property

@@ -103,8 +103,9 @@ class Model:
         sampling = self.sampling(options)
         start = start_options.start(self.config, n, seed)
         title = f"sampling {n:,} images, {sampling.steps} steps"
-        with console.progress(title, n) as update, self.pipeline.progress(sampling, update):
-            batches = list(map(to_uint8, self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size)))
+        with console.progress(title, n) as update:
+            made = self.pipeline.generate(n, seed, sampling, start=start, batch_size=batch_size, on_progress=update)
+            batches = [to_uint8(images) for images in made]
         source = {**sampling.record, "seed": seed, "weights": str(self.path), "network_precision": self.pipeline.precision}
         array = np.ascontiguousarray(torch.cat(batches).numpy().transpose(0, 2, 3, 1))
         record = start_options.record(self.pipeline, sampling, n, seed, start)

@@ -129,11 +129,8 @@ def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoreKeywords) -> R
     if "motion" in chosen:
         chosen["motion"] = _motion(chosen["motion"])
     request, given = RestoreOptions(**chosen), _photo(photo)
-    with (
-        console.progress("restoring", restorer.work(given, request)) as update,
-        pipeline.progress(restorer.sampling(request), update),
-    ):
-        restored = restorer(given, request)
+    with console.progress("restoring", restorer.work(given, request)) as update:
+        restored = restorer(given, request, update)
     return RestoredPhoto(given, restored)
 
 

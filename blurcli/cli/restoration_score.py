@@ -77,10 +77,7 @@ def score(
     with console.progress(f"restoring {count:,} images", count) as update:
         compared = compare(restorer, list(truth), options, update)
     seconds = time.perf_counter() - started
-    ours, theirs = (
-        evaluate.measure([torch.from_numpy(pixels)], count, features, lambda done: None)
-        for pixels in (compared.restored, truth)
-    )
+    ours, theirs = (evaluate.measure([torch.from_numpy(pixels)], count, features) for pixels in (compared.restored, truth))
     sampling, several = restorer.sampling(options), options.count > 1
     found: dict[str, Any] = {
         "psnr": compared.psnr,
@@ -148,11 +145,8 @@ def demo(restorer: Restorer, options: RestoreOptions, out: Path) -> tuple[dict[s
         known = options
     restorer.work(replace(photo, pixels=photo.pixels[:, :side, :side]), options)  # checks the options first
     given = degrade(photo, known, seed=0)
-    with (
-        console.progress("restoring the sample photo", restorer.work(given, options, compared=True)) as update,
-        restorer.model.progress(restorer.sampling(options), update),
-    ):
-        restored, spread = restorer.compared(given, options)
+    with console.progress("restoring the sample photo", restorer.work(given, options, compared=True)) as update:
+        restored, spread = restorer.compared(given, options, update)
     console.notify(f"the sample photo: {restored.description}")
     result = photo.with_pixels(restored.mean if options.mean else restored.draws[0])
     save_comparison(given, result, spread, out, photo)

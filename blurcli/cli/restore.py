@@ -324,11 +324,11 @@ def _restored(
     from blurcli.visualize.image_folder import image_name
 
     started = time.perf_counter()
-    with (
-        console.progress(f"restoring {source.title}", restorer.work(photo, options, compare)) as update,
-        restorer.model.progress(restorer.sampling(options), update),
-    ):
-        restored, spread = restorer.compared(photo, options) if compare else (restorer(photo, options), None)
+    with console.progress(f"restoring {source.title}", restorer.work(photo, options, compare)) as update:
+        if compare:
+            restored, spread = restorer.compared(photo, options, update)
+        else:
+            restored, spread = restorer(photo, options, update), None
     seconds = time.perf_counter() - started
     console.notify(f"{source.title}: {restored.description}")
     several = options.count > 1 and not options.mean

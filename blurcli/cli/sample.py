@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurcli.base.errors import UsageError
 from blurcli.cli import common
 from blurcli.cli.common import find_weights, show
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import StartOptions, distributed_context, load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from blurcli.base.distributed import DistributedContext
     from blurcli.config import Config
@@ -118,35 +115,33 @@ def sample(
         if init_image is not None:
             record |= {"init_image": str(init_image), "strength": start_options.time, "init_blurred": init_blurred}
         record |= {"interpolate": interpolate, "same_init": same_init, "share_noise": share_noise}
-        output = _output(out, n, start_options.record(model, sampling, n, seed, start), scale, model.column_titles(sampling))
+        deciding = start_options.record(model, sampling, n, seed, start)
+        writer = visualize.image_writer(out, deciding, console.notify, scale, model.column_titles(sampling))
         shown: list[Pixels] = []
-        with output.claimed(n) if distributed.is_main else nullcontext([]) as missing:
+        with writer.claimed(n) if distributed.is_main else nullcontext([]) as missing:
             wanted = _agreed(missing, n, distributed)
+            if distributed.is_main:
+                _announce(out, model.config, n, wanted)
             size = distributed.min(max(1, min(batch_size or model.batch_size, -(-len(wanted) // distributed.size))))
-            own = map(to_uint8, model.generate(wanted, seed, sampling, start=start, batch_size=size, distributed=distributed))
-            if not distributed.is_main:
-                for images in own:
-                    distributed.send(images)
-                return
-            _announce(out, model.config, n, wanted)
-
-            def batches() -> Iterator[Pixels]:
+            title = f"sampling {len(wanted):,} images, {sampling.steps} steps"
+            with console.progress(title, len(wanted)) if wanted else nullcontext(print) as update:
+                own = model.generate(
+                    wanted, seed, sampling, start=start, batch_size=size, on_progress=update, distributed=distributed
+                )
+                shape = model.config.data.channels, *model.config.data.image_size
                 for number, indices in enumerate(SINGLE_PROCESS.blocks(wanted, size)):
-                    if rank := number % distributed.size:
-                        like = torch.empty(
-                            len(indices), model.config.data.channels, *model.config.data.image_size, dtype=torch.uint8
-                        )
-                        images = distributed.receive(rank, like)[0].numpy()
-                    else:
-                        images = next(own).numpy()
-                    if not shown:
-                        shown.append(images)
-                    yield images
-
-            if wanted:
-                title = f"sampling {len(wanted):,} images, {sampling.steps} steps"
-                with console.progress(title, len(wanted)) as update, model.progress(sampling, update, distributed):
-                    output.write(batches(), wanted)
+                    rank = number % distributed.size
+                    if rank == distributed.rank:
+                        images = to_uint8(next(own))
+                    elif distributed.is_main:
+                        (images,) = distributed.receive(rank, torch.empty(len(indices), *shape, dtype=torch.uint8))
+                    if distributed.is_main:
+                        writer.write(images.numpy(), indices)
+                        shown = shown or [images.numpy()]
+                    elif rank == distributed.rank:
+                        distributed.send(images)
+        if not distributed.is_main:
+            return
         if preview and shown:
             console.preview([visualize.tile(shown[0])], 0)
         show({"out": str(out), "n": n, **record}, str(out), as_json)
@@ -155,49 +150,6 @@ def sample(
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
     """A file name that records the sampling options: `stem`, and the marks that apply."""
     return folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png")
-
-
-class _Output(Protocol):
-    """The destination of sampled images."""
-
-    def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
-        """Keep other commands from writing while the block runs; yields the indices below `count` of the images to make."""
-
-    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
-        """Write the images of these indices, inside `claimed`."""
-
-
-@dataclass
-class _OneFile:
-    """A file of all images, written atomically."""
-
-    path: Path
-    count: int
-    write_images: Callable[[Iterable[Pixels], int, Path], None]
-
-    def claimed(self, count: int) -> AbstractContextManager[Sequence[int]]:
-        from blurcli.base import files
-
-        files.check_writable(self.path)
-        return nullcontext(range(count))
-
-    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
-        self.write_images(batches, self.count, self.path)
-
-
-def _output(out: Path, n: int, deciding: dict[str, Any], scale: int | None, titles: Sequence[str]) -> _Output:
-    from blurcli import visualize
-    from blurcli.base import console
-
-    writers: dict[str, Callable[[Iterable[Pixels], int, Path], None]]
-    writers = {".png": partial(visualize.write_grid, scale=scale, titles=titles), ".npz": visualize.write_npz}
-    if scale is not None and out.suffix.lower() != ".png":
-        raise UsageError(f"--scale {scale}: enlarges a grid (--out grid.png); arrays and single images stay as they are")
-    if writer := writers.get(out.suffix.lower()):
-        return _OneFile(out, n, writer)
-    if out.suffix:
-        raise UsageError(f"--out {out}: unknown suffix; use .png (a grid), .npz (an array), or a folder for single images")
-    return visualize.ImageFolder(out, deciding, console.notify)
 
 
 def _agreed(missing: Sequence[int], n: int, distributed: DistributedContext) -> list[int]:

@@ -41,17 +41,10 @@ class FixedBatches:
         count: images per call.
         agrees: `agrees(size)` tells whether calls of `size` images give the same bits as calls of `count` images; then the last
             call is padded to that size only. Called once per size.
-        on_images: receives the number of images of every call.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        count: int,
-        agrees: Callable[[int], bool] = lambda size: False,
-        on_images: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        self._network, self._count, self._agrees, self._on_images = network, count, agrees, on_images
+    def __init__(self, network: Network, count: int, agrees: Callable[[int], bool] = lambda size: False) -> None:
+        self._network, self._count, self._agrees = network, count, agrees
         self._known = {count: True}
 
     def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
@@ -68,7 +61,6 @@ class FixedBatches:
             own = {name: padded(value) if isinstance(value, Tensor) else value for name, value in conditions.items()}
             # A CUDA graph returns every output in the same memory.
             parts.append(self._network(padded(x), padded(t), **own)[:given].clone())
-            self._on_images(given)
         return torch.cat(parts)
 
     def _fitting(self, given: int) -> int:

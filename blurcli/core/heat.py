@@ -22,9 +22,9 @@ from torch import Tensor
 
 from blurcli.core.dct import dct2, idct2
 from blurcli.core.denoiser import Denoiser, Network, weighted_mean
-from blurcli.core.plans import Plan
+from blurcli.core.plans import Plan, integrate
 from blurcli.core.process import Process
-from blurcli.core.samplers import State
+from blurcli.core.samplers import Step
 from blurcli.core.schedules import dissipation
 
 
@@ -164,19 +164,16 @@ def sample_heat(
     Returns:
         (B, C, H, W), like `z`.
     """
-    noise = noise or torch.randn_like
-    state = State(z)
-    for i, step in enumerate(plan):
-        t, s = (torch.full((len(z),), time, dtype=z.dtype, device=z.device) for time in (step.t, step.s))
+    draw = noise or torch.randn_like
 
-        def estimate(value: Tensor, time: float, i: int = i, t: Tensor = t, s: Tensor = s) -> Tensor:
-            less_blurred = idct2(predictor(value, t, s.clamp(min=0), **conditions))
-            if on_step is not None:
-                on_step(i, time, value, less_blurred)
-            return less_blurred
+    def estimate(step: Step, value: Tensor, time: float) -> Tensor:
+        t, s = (torch.full((len(z),), one, dtype=z.dtype, device=z.device) for one in (time, step.s))
+        less_blurred = idct2(predictor(value, t, s.clamp(min=0), **conditions))
+        if on_step is not None:
+            on_step(step.number, time, value, less_blurred)
+        return less_blurred
 
-        state = plan.sampler.step(plan.geometry, step, state, estimate, lambda: noise(z))
-    return state.value
+    return integrate(plan, z, estimate, lambda: draw(z))
 
 
 def lowest_frequencies(process: HeatDissipation, spectrum: Tensor) -> tuple[int, int]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from blurcli.core.moments import PIXEL_VARIANCE, reference_gaussian
 from blurcli.core.process import Process
-from blurcli.core.samplers import FINALS, Sampler, Step
+from blurcli.core.samplers import FINALS, Sampler, State, Step
 from blurcli.core.schedules import laplacian
 from blurcli.core.whitened import WhitenedSpace
 
@@ -51,7 +53,7 @@ class Plan:
     def __iter__(self) -> Iterator[Step]:
         for i in range(len(self)):
             t, s = self.times[i], self.times[i + 1]
-            yield Step(t, s, self._tensor(t), self._tensor(s), i + 1 == len(self), self._constants_of(i))
+            yield Step(i, t, s, self._tensor(t), self._tensor(s), i + 1 == len(self), self._constants_of(i))
 
     def _constants_of(self, i: int) -> Any:
         if i not in self._constants:
@@ -61,7 +63,7 @@ class Plan:
             self._constants[i] = constants
         return self._constants[i]
 
-    def _tensor(self, t: float) -> torch.Tensor:
+    def _tensor(self, t: float) -> Tensor:
         return torch.tensor([t], dtype=torch.float64, device=self.device)
 
 
@@ -101,10 +103,27 @@ def make_plan(
     return Plan(sampler, process, space, times, start is None, device)
 
 
+def integrate(
+    plan: Plan, value: Tensor, estimate: Callable[[Step, Tensor, float], Tensor], noise: Callable[[], Tensor]
+) -> Tensor:
+    """The state at the end of a plan.
+
+    Args:
+        plan: times, coefficients and method.
+        value: the state at its start, see `State.value`.
+        estimate: `estimate(step, value, t)`: one call of the network, see `samplers.base.Estimate`.
+        noise: `noise()` draws standard normal noise in the space of `value`.
+    """
+    state = State(value)
+    for step in plan:
+        state = plan.sampler.step(plan.geometry, step, state, partial(estimate, step), noise)
+    return state.value
+
+
 def whitened_space(
     process: Process,
-    spectrum: torch.Tensor | None,
-    mean: torch.Tensor | None,
+    spectrum: Tensor | None,
+    mean: Tensor | None,
     device: torch.device,
     falling: bool = True,
 ) -> WhitenedSpace:

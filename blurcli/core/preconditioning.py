@@ -49,7 +49,8 @@ class SpectralDenoiser:
         mean, root_v, signal, sigma = self._scales(t, z)
         root_s = torch.hypot(signal, sigma)
         w = (dct2(z) - signal / root_v * mean) / root_s
-        return idct2(mean + root_v / root_s * (signal * w + sigma * self._correction(w, t, conditions)))
+        correction = dct2(self.net(idct2(w), t, **conditions))
+        return idct2(mean + root_v / root_s * (signal * w + sigma * correction))
 
     def loss(self, x: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None, **conditions: Any) -> Tensor:
         """Squared error of F weighted by sin(phi)^2, (B,): exactly the loss of `EpsDenoiser`, better conditioned.

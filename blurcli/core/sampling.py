@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from blurcli.core.dct import dct2, idct2
-from blurcli.core.plans import Plan, make_plan, whitened_space
+from blurcli.core.plans import Plan, integrate, make_plan, whitened_space
 from blurcli.core.process import BlurringDiffusion, Process
-from blurcli.core.samplers import SAMPLERS, State, names_for
+from blurcli.core.samplers import SAMPLERS, Step, names_for
 from blurcli.core.samplers.abm import AdamsBashforthMoulton
 from blurcli.core.whitened import WhitenedSpace
 
@@ -59,7 +59,7 @@ def sample(
             limit of many steps; the data's own is the most accurate.
         noise: `noise(z)` gives standard normal noise like z; called once per step by `ancestral`, and by `ddim` with eta, in
             order; between steps by `consistency`; never by the others.
-        on_step: called as `on_step(i, t, z, x_hat)` after the first denoiser call of each step, with the state at its start.
+        on_step: called as `on_step(i, t, z, x_hat)` in each step, with the state at its start and the estimate.
         mean: M, the data's mean DCT coefficients, like `spectrum` and with it; None for 0.
         eta: for `ddim`, the share of the ancestral sampler's noise, in [0, 1]: 0 is deterministic, 1 is `ancestral`.
         start: the time, in [1e-6, 1], of a state `z` to start from, such as a diffused photo; None to start from noise.
@@ -97,7 +97,8 @@ def sample_by_plan(
     u = dct2(z).double()
     if plan.space is not None and plan.from_noise:
         u = plan.space.unwhiten(u, torch.ones(1, dtype=torch.float64, device=z.device))
-    return idct2(_integrate(denoiser, plan, u, z, noise or torch.randn_like, on_step)).to(z.dtype)
+    draw = noise or torch.randn_like
+    return idct2(integrate(plan, u, _estimate(denoiser, z, on_step), lambda: dct2(draw(z).double()))).to(z.dtype)
 
 
 def encode(
@@ -130,24 +131,21 @@ def encode(
     space = _space_of(denoiser, process, x, spectrum, mean, falling=True)
     forward = make_plan(AdamsBashforthMoulton(), process, steps, x.device, space=space)
     plan = dataclasses.replace(forward, times=forward.times[::-1])
-    u = _integrate(denoiser, plan, dct2(x).double(), x, torch.randn_like, None)
+    u = integrate(plan, dct2(x).double(), _estimate(denoiser, x), lambda: torch.zeros_like(x))
     return idct2(space.whiten(u, torch.ones(1, dtype=torch.float64, device=x.device))).to(x.dtype)
 
 
-def _integrate(denoiser: Estimator, plan: Plan, u: Tensor, like: Tensor, noise: Noise, on_step: Observer | None) -> Tensor:
-    state = State(u)
-    for i, step in enumerate(plan):
-        observers = [on_step] if on_step is not None else []
+def _estimate(denoiser: Estimator, like: Tensor, on_step: Observer | None = None) -> Callable[[Step, Tensor, float], Tensor]:
+    """The denoiser per DCT frequency, for `integrate`; the state at the start of each step, and its estimate, are observed."""
 
-        def estimate(value: Tensor, t: float, i: int = i, observers: list[Observer] = observers) -> Tensor:
-            z_t = idct2(value.to(like.dtype))
-            x_hat = denoiser(z_t, torch.full((len(like),), t, dtype=like.dtype, device=like.device))
-            while observers:  # once per step, however often it calls the denoiser
-                observers.pop()(i, t, z_t, x_hat)
-            return dct2(x_hat).double()
+    def estimate(step: Step, u: Tensor, t: float) -> Tensor:
+        z_t = idct2(u.to(like.dtype))
+        x_hat = denoiser(z_t, torch.full((len(like),), t, dtype=like.dtype, device=like.device))
+        if on_step is not None and t == step.t:
+            on_step(step.number, t, z_t, x_hat)
+        return dct2(x_hat).double()
 
-        state = plan.sampler.step(plan.geometry, step, state, estimate, lambda: dct2(noise(like).double()))
-    return state.value
+    return estimate
 
 
 def _space_of(

@@ -24,15 +24,23 @@ class WindowedDenoiser:
         denoiser: `x_hat = denoiser(z, t)` of images (B, C, h, w).
         size: (h, w).
         batch_size: windows per call.
+        on_windows: receives the number of windows of every call.
     """
 
-    def __init__(self, denoiser: Callable[..., Tensor], size: tuple[int, int], batch_size: int = 64) -> None:
-        self._denoiser, self._size, self._batch_size = denoiser, size, batch_size
+    def __init__(
+        self,
+        denoiser: Callable[..., Tensor],
+        size: tuple[int, int],
+        batch_size: int = 64,
+        on_windows: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._denoiser, self._size, self._batch_size, self._on_windows = denoiser, size, batch_size, on_windows
 
     def __call__(self, z: Tensor, t: Tensor, **conditions: Any) -> Tensor:
         """The estimate for images (B, C, H, W) at times (B,), with conditions (B, ...) as the denoiser takes them."""
         height, width = self._size
         if z.shape[-2:] == self._size:
+            self._on_windows(len(z))
             return self._denoiser(z, t, **conditions)
         blend = _taper(height)[:, None].to(z) * _taper(width).to(z)
         places = [
@@ -46,6 +54,7 @@ class WindowedDenoiser:
             part = places[first : first + self._batch_size]
             images = torch.tensor([image for image, _, _ in part], device=z.device)
             own = {name: value[images] if isinstance(value, Tensor) else value for name, value in conditions.items()}
+            self._on_windows(len(part))
             windows = torch.stack([z[image, :, y : y + height, x : x + width] for image, y, x in part])
             for (image, y, x), estimate in zip(part, self._denoiser(windows, t[images], **own), strict=True):
                 total[image, :, y : y + height, x : x + width] += blend * estimate

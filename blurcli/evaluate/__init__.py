@@ -15,7 +15,7 @@ from blurcli.evaluate.records import (
     subject_of,
 )
 from blurcli.evaluate.reference import Reference, image_reference, published_reference
-from blurcli.evaluate.scored_images import ModelImages, ScoredImages, StoredImages, with_progress
+from blurcli.evaluate.scored_images import ModelImages, ScoredImages, StoredImages
 from blurcli.evaluate.scorer import Scorer
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
 from blurcli.evaluate.tables import ScoreTable, heading, score_tables, value_text
@@ -51,5 +51,4 @@ __all__ = [
     "subject_of",
     "value_text",
     "versions",
-    "with_progress",
 ]

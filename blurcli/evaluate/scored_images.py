@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,8 +22,8 @@ class ScoredImages(Protocol):
     def protocol(self) -> dict[str, Any]:
         """The keys of a score that identify the images, so that they can be made or found again."""
 
-    def measure(self, features: Features, on_batch: Callable[[int], None]) -> Statistics:
-        """Their statistics; `on_batch` receives the number of images done."""
+    def measure(self, features: Features, on_progress: Callable[[float], None]) -> Statistics:
+        """Their statistics; `on_progress` receives the number of images done, with fractions for unfinished ones."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class StoredImages:
     count: int
     protocol: dict[str, Any]
 
-    def measure(self, features: Features, on_batch: Callable[[int], None]) -> Statistics:
+    def measure(self, features: Features, on_progress: Callable[[float], None]) -> Statistics:
         """See `ScoredImages`."""
-        return measure(self.batches, self.count, features, on_batch)
+        return measure(self.batches, self.count, features, on_progress)
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,10 @@ class ModelImages:
             "images": f"0-{self.count - 1}",
         }
 
-    def measure(self, features: Features, on_batch: Callable[[int], None]) -> Statistics:
-        """See `ScoredImages`; on the main process."""
+    def measure(self, features: Features, on_progress: Callable[[float], None]) -> Statistics:
+        """See `ScoredImages`; on the main process. Sampling takes the time, so it reports the progress."""
         size = self._shared_batch_size()
-        return measure(self._batches(size), self.count, features, on_batch, self.distributed, size)
+        return measure(self._batches(size, on_progress), self.count, features, distributed=self.distributed, size=size)
 
     def contribute(self, features: Features) -> None:
         """Make and send this process's share of the images that the main process measures."""
@@ -101,21 +100,13 @@ class ModelImages:
         part = part_size((data.channels, *data.image_size))
         return part * max(1, min(self.distributed.min(size), -(-self.count // processes)) // part)
 
-    def _batches(self, batch_size: int) -> Iterator[Tensor]:
+    def _batches(self, batch_size: int, on_progress: Callable[[float], None] = lambda images: None) -> Iterator[Tensor]:
         images = self.pipeline.generate(
-            self.count, self.seed, self.sampling, batch_size=batch_size, distributed=self.distributed
+            self.count,
+            self.seed,
+            self.sampling,
+            batch_size=batch_size,
+            on_progress=on_progress,
+            distributed=self.distributed,
         )
         return map(to_uint8, images)
-
-
-@contextmanager
-def with_progress(images: ScoredImages, update: Callable[[float], None]) -> Iterator[Callable[[int], None]]:
-    """Yield the argument `on_batch` of `ScoredImages.measure`, so that `update` receives the number of images done.
-
-    Images made by a model are reported with every call of the network, others with every batch.
-    """
-    if not isinstance(images, ModelImages):
-        yield update
-        return
-    with images.pipeline.progress(images.sampling, update, images.distributed):
-        yield lambda done: None

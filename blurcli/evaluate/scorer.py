@@ -80,19 +80,19 @@ class Scorer:
                     f"{dimensions:,} images is singular, and the distance far too high: use more images, {alternative}"
                 )
 
-    def score(self, images: ScoredImages, on_batch: Callable[[int], None], **labels: str) -> dict[str, Any]:
+    def score(self, images: ScoredImages, on_progress: Callable[[float], None], **labels: str) -> dict[str, Any]:
         """The score of images, with the complete protocol.
 
         Args:
             images: the images.
-            on_batch: receives the number of images done.
+            on_progress: see `ScoredImages.measure`.
             labels: further keys of the score.
 
         Raises:
             UserError: features or images are not finite.
         """
         started = time.perf_counter()
-        statistics = images.measure(self.features, on_batch)
+        statistics = images.measure(self.features, on_progress)
         pair = Comparison(statistics, self.reference.statistics)
         floor = floor_of(self.reference, self.features.key, statistics.count)
         return {

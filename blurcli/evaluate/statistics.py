@@ -120,7 +120,7 @@ def measure(
     batches: Iterable[Tensor],
     count: int,
     features: Features,
-    on_batch: Callable[[int], None],
+    on_batch: Callable[[int], None] = lambda done: None,
     distributed: DistributedContext = SINGLE_PROCESS,
     size: int = 0,
 ) -> Statistics:

@@ -19,7 +19,8 @@ from blurcli.core.execution import FixedBatches, agreement, images_per_call
 from blurcli.model.weights import Weights
 
 _MAX_BATCH = {"cpu": 64, "cuda": 512}  # images, by default; more are not faster
-_MAX_BATCH_PIXELS = 1 << 18  # by default on a CPU: a state takes about 400 bytes per pixel
+_MAX_BATCH_PIXELS = 1 << 18  # by default where free memory is unknown: a state takes about 400 bytes per pixel
+_CALLS_PER_STEP = 2  # on a CPU, at most, so that steps report progress often also where calls are few images of a large network
 _MEMORY_SHARE = 0.5  # of the free memory of a GPU, for a batch
 _PROBE_IMAGES = 8  # images for measuring the memory per image
 _WORTH_COMPILING = 500_000  # network calls times images
@@ -183,39 +184,21 @@ class InferenceNetwork:
         config: the resolved preset.
         device: where it runs.
         notify: receives messages.
-
-    Attributes:
-        on_images: receives the number of images of every call.
     """
 
     def __init__(self, network: UNet, config: Config, device: torch.device, notify: Callable[[str], None]) -> None:
         self.network = network
         self._config, self._device, self._notify = config, device, notify
-        self.on_images: Callable[[int], None] = lambda count: None
-        self._plain = mixed_precision(network, config, device)
-        self._call = self._counted(self._plain)
+        self._call = self._plain = mixed_precision(network, config, device)
+        if device.type == "cpu":  # where bits depend on the number of images
+            shape = config.data.channels, *config.data.image_size
+            self._call = FixedBatches(self._plain, self._call_images, agreement(self._plain, self._call_images, shape))
         self._compiled_for = 0
         self._batch_size: int | None = None
 
     def __call__(self, x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
         """(B, C, H, W) and times (B,) to (B, C, H, W); conditions as for `UNet.forward`."""
         return self._call(x, t, **conditions)
-
-    def _counted(self, network: Network) -> Network:
-        """The network in calls of a fixed size on a CPU, where bits depend on the size; reports the images of every call."""
-        if self._device.type == "cpu":
-            shape = self._config.data.channels, *self._config.data.image_size
-            return FixedBatches(network, self._call_images, agreement(network, self._call_images, shape), self._report)
-
-        def call(x: Tensor, t: Tensor, /, **conditions: Any) -> Tensor:
-            output = network(x, t, **conditions)
-            self._report(len(x))
-            return output
-
-        return call
-
-    def _report(self, count: int) -> None:
-        self.on_images(count)
 
     @property
     def _call_images(self) -> int:
@@ -236,6 +219,8 @@ class InferenceNetwork:
     def _fitting_batch_size(self) -> int:
         size, device = self._config.data.image_size, self._device
         most = _MAX_BATCH["cuda" if device.type == "cuda" else "cpu"]
+        if device.type == "cpu":
+            most = min(most, _CALLS_PER_STEP * self._call_images)
         if device.type != "cuda":  # a CPU, or an accelerator without a report of its free memory
             return max(1, min(most, _MAX_BATCH_PIXELS // math.prod(size)))
         torch.cuda.reset_peak_memory_stats(device)
@@ -266,4 +251,4 @@ class InferenceNetwork:
         compiled = CompileOrFallback(self.network, self._notify, "reduce-overhead" if on_gpu else "default")
         per_call = batch_size if on_gpu else self._call_images
         network = mixed_precision(compiled, self._config, self._device)
-        self._call = FixedBatches(network, per_call, on_images=self._report)
+        self._call = FixedBatches(network, per_call)

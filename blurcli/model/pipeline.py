@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -80,8 +79,6 @@ class Pipeline:
         extras = {name: tensor.to(self.state_device) for name, tensor in data.extras.items()}
         on_device = ModelData(moments.map(lambda tensor: tensor.to(self.state_device)), gain, extras)
         self._guiding = None if guide is None else InferenceNetwork(guide.network, guide.config, device, notify)
-        if self._guiding is not None:
-            self._guiding.on_images = lambda images: self._inference.on_images(images)
         self.model = self.family.model(GuidedNetwork(self._inference, self._guiding), on_device)
         if gain is not None:
             self.model.denoiser  # noqa: B018  checks the gain
@@ -155,34 +152,6 @@ class Pipeline:
         for network in filter(None, (self._inference, self._guiding)):
             network.compile(batch_size, evaluations)
 
-    @contextmanager
-    def progress(
-        self, sampling: SamplingConfig, update: Callable[[float], None], distributed: DistributedContext = SINGLE_PROCESS
-    ) -> Iterator[None]:
-        """Report progress while the block runs.
-
-        Args:
-            sampling: how images are made.
-            update: receives the number of images after every call of the network, with fractions for unfinished images.
-            distributed: the processes that share the work.
-        """
-        by_class = self.classes is not None and sampling.label != "none"
-        guided = sampling.guidance != 1 and (self.guide is not None or by_class)
-        per_image = sampling.steps * (2 if guided else 1)
-        calls = 0
-
-        def count(images: int) -> None:
-            nonlocal calls
-            calls += images
-            update(calls * distributed.size / per_image)
-
-        before = self._inference.on_images
-        self._inference.on_images = count
-        try:
-            yield
-        finally:
-            self._inference.on_images = before
-
     @cached_property
     def digest(self) -> str:
         """The first 16 hex digits of a SHA-256 over parameters and moments; it does not depend on the file of the model."""
@@ -218,6 +187,7 @@ class Pipeline:
         start: Start = FROM_NOISE,
         batch_size: int | None = None,
         on_step: Observer | None = None,
+        on_progress: Callable[[float], None] = lambda images: None,
         distributed: DistributedContext = SINGLE_PROCESS,
     ) -> Iterator[Tensor]:
         """Images 0 to count - 1 of a seed, or those of some indices, in batches (B, C, H, W) float32, about [-1, 1].
@@ -231,6 +201,7 @@ class Pipeline:
             start: what the images start from.
             batch_size: images per batch; None for `batch_size`.
             on_step: receives (i, t, z, x_hat) per step, in red, green and blue.
+            on_progress: receives the number of images of all processes after every step, with fractions for unfinished ones.
             distributed: the processes that share the work: this one makes every `distributed.size`-th batch.
 
         Raises:
@@ -241,10 +212,12 @@ class Pipeline:
         indices = list(range(count) if isinstance(count, int) else count)
         self.compile(batch_size, evaluations=len(indices) * sampling.steps)
         plan = self.model.plan(sampling, start, self.state_device)
+        done = 0
 
         def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
             if on_step is not None:
                 on_step(i, t, self.to_rgb(z), self.to_rgb(x_hat))
+            on_progress((done + len(block) * (i + 1) / len(plan)) * distributed.size)
 
         for block in distributed.blocks(indices, batch_size):
             noise = start.noise(block) if start.noise is not None else ImageNoise(seed, block)
@@ -255,6 +228,7 @@ class Pipeline:
                     f"images {block[0]} to {block[-1]} of seed {seed} are not finite: the training had diverged "
                     "when these weights were saved; use earlier weights"
                 )
+            done += len(block)
             yield self.to_rgb(images)
 
     def initial_noise(self, count: int, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,8 +169,15 @@ class Restorer:
         return count * channels * window_count(shape, self.model.process.shape)
 
     @torch.inference_mode()
-    def __call__(self, photo: Photo, options: RestoreOptions) -> Restored:
+    def __call__(
+        self, photo: Photo, options: RestoreOptions, on_progress: Callable[[float], None] = lambda windows: None
+    ) -> Restored:
         """Restore a photo.
+
+        Args:
+            photo: the photo.
+            options: how it is restored.
+            on_progress: receives the number of finished windows, of `work`, with fractions for unfinished ones.
 
         Raises:
             UsageError: see `work`; or a blur that leaves nothing of the photo.
@@ -182,7 +190,15 @@ class Restorer:
         shown = [noise if has_noise else photo.least_noise for has_noise in self._shown(photo)]
         deviations = torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level
         given, space = y * _known(options, y), self.space(shape)
-        denoiser = WindowedDenoiser(self.model.model.denoiser, self.model.process.shape, self.model.batch_size)
+        finished = 0.0
+
+        def report(windows: int) -> None:
+            nonlocal finished
+            finished += windows / options.steps
+            on_progress(finished)
+
+        model = self.model
+        denoiser = WindowedDenoiser(model.model.denoiser, model.process.shape, model.batch_size, report)
         images = []
         for indices in SINGLE_PROCESS.blocks(range(options.count), max(1, _DRAWN_PIXELS // math.prod(shape))):
             count = len(indices) * len(y)
@@ -204,11 +220,15 @@ class Restorer:
             draws, found.blur_px, found.noise, self._estimated(options), residual, options.chosen_temperature, options.steps
         )
 
-    def compared(self, photo: Photo, options: RestoreOptions) -> tuple[Restored, NDArray[np.float64]]:
+    def compared(
+        self, photo: Photo, options: RestoreOptions, on_progress: Callable[[float], None] = lambda windows: None
+    ) -> tuple[Restored, NDArray[np.float64]]:
         """A restored photo and the spread of draws, of which a single result takes a few more; see `Restored.spread`."""
-        restored = self(photo, options)
-        several = options.for_spread
-        return restored, (restored if several is options else self(photo, several)).spread
+        restored = self(photo, options, on_progress)
+        several, before = options.for_spread, self.work(photo, options)
+        if several is options:
+            return restored, restored.spread
+        return restored, self(photo, several, lambda windows: on_progress(before + windows)).spread
 
     @property
     def _channels(self) -> int:

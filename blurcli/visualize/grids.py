@@ -1,10 +1,9 @@
-"""Batches of images as files: grids, arrays and folders."""
+"""Images as a grid in one picture."""
 
 from __future__ import annotations
 
 import math
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,29 +94,3 @@ def save_grid(images: Pixels, path: Path, scale: int | None = None, titles: Sequ
     """Write images (N, C, H, W) uint8 as a grid in one PNG; `scale` and `titles` as in `grid_picture`."""
     with files.replacing(path) as temporary:
         grid_picture(images, scale=scale, titles=titles).save(temporary, format="PNG", **mark("PNG"))
-
-
-def write_grid(batches: Iterable[Pixels], count: int, path: Path, scale: int | None = None, titles: Sequence[str] = ()) -> None:
-    """Write all `count` images of batches (B, C, H, W) as a grid in one PNG; `scale` and `titles` as in `grid_picture`."""
-    save_grid(np.concatenate(list(batches)), path, scale, titles)
-
-
-def write_npz(batches: Iterable[Pixels], count: int, path: Path) -> None:
-    """Write `count` images, batch by batch, as the array `arr_0` (N, H, W, C) uint8, the layout of evaluation scripts.
-
-    Args:
-        batches: (B, C, H, W) uint8, `count` images together.
-        count: number of images.
-        path: .npz.
-    """
-    with (
-        files.replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w") as archive,
-        archive.open("arr_0.npy", "w", force_zip64=True) as array,
-    ):
-        for number, batch in enumerate(batches):
-            rows = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
-            if number == 0:
-                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *rows.shape[1:])}
-                np.lib.format.write_array_header_1_0(array, header)
-            array.write(rows.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,9 @@ class ImageFolder(RecordedFolder):
                 )
             yield [index for index in range(count) if index not in found or not is_whole(self._file(index))]
 
-    def write(self, batches: Iterable[Pixels], indices: Sequence[int]) -> None:
-        """Write the images of these indices, in batches (B, C, H, W); inside `claimed`."""
+    def write(self, images: Pixels, indices: Sequence[int]) -> None:
+        """Write the images (B, C, H, W) of these indices, inside `claimed`."""
         self.record()
-        images = (image for batch in batches for image in batch)
         for index, image in zip(indices, images, strict=True):
             with files.replacing(self._file(index)) as temporary:
                 picture(image.transpose(1, 2, 0)).save(temporary, format="PNG")

@@ -80,8 +80,8 @@ def samples_of(subject: Subject, progress: OpenProgress) -> Pixels:
             return cells
     height, width = subject.image_size
     count = max(4, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
-    with progress("sampling", count) as update, subject.model.progress(subject.model.sampling(), update):
-        batches = list(subject.model.generate(count, seed=0))
+    with progress("sampling", count) as update:
+        batches = list(subject.model.generate(count, seed=0, on_progress=update))
     return torch.cat([to_uint8(batch) for batch in batches]).numpy()
 
 

@@ -77,11 +77,10 @@ def write_shared(
     with files.replacing(folder / PRESET) as temporary:
         temporary.write_text(to_yaml(shared.config), encoding="utf-8")
     sampling = model.sampling()
-    with model.progress(sampling, on_progress):
-        images = torch.cat([to_uint8(batch) for batch in model.generate(share.n, 0, sampling)])
-        save_grid(images.numpy(), folder / SAMPLES, _scale(share.n, shared, _GRID_WIDTH_PX))
-        if share.animation:
-            _animate(model, shared, folder / ANIMATION)
+    images = torch.cat([to_uint8(batch) for batch in model.generate(share.n, 0, sampling, on_progress=on_progress)])
+    save_grid(images.numpy(), folder / SAMPLES, _scale(share.n, shared, _GRID_WIDTH_PX))
+    if share.animation:
+        _animate(model, shared, folder / ANIMATION, lambda images: on_progress(share.n + images))
     digest = Pipeline.from_weights(weights, torch.device("cpu")).digest if share.scores else None
     own = [score for score in share.scores if score.get("weights_sha256") == digest]
     with files.replacing(folder / CARD) as temporary:
@@ -114,10 +113,11 @@ def _animated_count(image_size: tuple[int, int]) -> int:
     return next((n for n in (9, 4) if n * height * width * _FRAMES <= _MOST_ANIMATED_PX), 1)
 
 
-def _animate(model: Pipeline, weights: Weights, path: Path) -> None:
+def _animate(model: Pipeline, weights: Weights, path: Path, on_progress: Callable[[float], None]) -> None:
     """The reverse process of the first images of the grid."""
-    count = _animated_count(weights.config.data.image_size)
-    trajectory = reverse_trajectory([AnimatedProcess(path.stem, model.process, model)], count, 0, View(_FRAMES))
+    count, steps = _animated_count(weights.config.data.image_size), model.sampling().steps
+    animated = AnimatedProcess(path.stem, model.process, model)
+    trajectory = reverse_trajectory([animated], count, 0, View(_FRAMES), on_step=lambda done: on_progress(count * done / steps))
     look = Presentation(scale=_scale(count, weights, _ANIMATED_WIDTH_PX))
     output_for(path).write([trajectory], path.stem, path, look)
 

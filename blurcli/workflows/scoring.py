@@ -133,14 +133,10 @@ def _in_units(update: Callable[..., None], shift: int) -> Callable[[int, int], N
 
 def score_images(scorer: Scorer, images: ScoredImages, count: int, title: str = "", **labels: str) -> dict[str, Any]:
     """The score of `count` images, with a progress bar; `labels` are further keys of the score."""
-    from blurcli import evaluate
     from blurcli.base import console
 
-    with (
-        console.progress(title or f"scoring {count:,} images", count) as update,
-        evaluate.with_progress(images, update) as on_batch,
-    ):
-        return scorer.score(images, on_batch, **labels)
+    with console.progress(title or f"scoring {count:,} images", count) as update:
+        return scorer.score(images, update, **labels)
 
 
 def check_enough(scorer: Scorer, count: int, force: bool) -> None:

@@ -257,7 +257,9 @@ class Comparison:
             raise UsageError(f"{state}: has been trained beyond {budget.label}; only its newest state is kept")
         for sampler in wanted:
             batches, array = list(theirs.draw(self.score, which["seed"], sampler)), self.out / f"{name}.npz"
-            visualize.write_npz(iter(batches), self.score, array)
+            file = visualize.ArrayFile(array)
+            with file.claimed(self.score) as indices:
+                file.write(np.concatenate(batches), indices)
             visualize.save_grid(np.concatenate(batches)[:64], self.out / f"{name}-{theirs.seen}-{sampler}.png", scale=2)
             result = self._judged("--samples", array, "--device", self.device.type)
             self._add(result, sampler=sampler, **which, seen=theirs.seen, seconds=round(theirs.seconds))

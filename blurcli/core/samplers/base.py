@@ -19,6 +19,7 @@ class Step:
     """One step of a plan, from time t to the next time s.
 
     Attributes:
+        number: its place in the plan, from 0 on.
         t: the time at which the step begins, in [0, 1].
         s: the time at which it ends; below 0 where it ends without noise, see `Process.clean_time`.
         at_t: t as a tensor (1,) float64 on the device of the images.
@@ -27,6 +28,7 @@ class Step:
         constants: the result of `Sampler.constants`, the same for all batches.
     """
 
+    number: int
     t: float
     s: float
     at_t: Tensor
