@@ -14,8 +14,12 @@ from PIL import Image
 
 import blurcli as bd
 from blurcli.config import DistillConfig, load_config
+from blurcli.evaluate.denoising import MeasuredImages
+from blurcli.families import ModelData
+from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights
-from blurcli.training.trainer import Trainer, path_parts
+from blurcli.training.losses import path_parts
+from blurcli.training.trainer import Trainer
 from blurcli.workflows.distillation import set_up
 
 
@@ -353,11 +357,12 @@ def test_health_is_the_loss_of_the_distillation(cli: Cli, distilled: Path) -> No
     weights = load_weights(distilled / "tiny" / "weights" / "step-00000003.safetensors")
     config = set_up(str(distilled / "tiny"), None, Path("y"), None).config
     trainer = Trainer(config, weights.data.moments, torch.device("cpu"), teacher=weights)
-    x = torch.rand(2, 3, *config.data.image_size) * 2 - 1
-    times, _ = trainer.distillation_losses(trainer.ema, x, torch.randn_like, 9)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, *config.data.image_size), dtype=np.uint8)
+    measured = Pipeline(config, trainer.ema, ModelData(trainer.moments), torch.device("cpu")), MeasuredImages(images, 2, 0)
+    times, _ = trainer.loss.by_band(*measured, 9)
     assert lines[0]["times"] == pytest.approx(times.tolist())  # evenly on the path, as in training
     assert times[4] != pytest.approx(0.5, abs=1e-3)
-    _, found = trainer.distillation_losses(trainer.ema, x, torch.randn_like, 3)
+    _, found = trainer.loss.by_band(*measured, 3)
     assert found[0].max() < 1e-7  # float32
     assert found[1:, 0].min() > 1e-6  # of the image mean; at t = 1 the signal of high frequencies is lost
 

@@ -17,9 +17,11 @@ from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.bands import frequency_bands
 from blurcli.core.moments import DataMoments
-from blurcli.core.rng import step_seed
+from blurcli.core.rng import ImageNoise, step_seed
+from blurcli.evaluate.denoising import MeasuredImages
 from blurcli.families import ModelData
 from blurcli.model.inference import build_network
+from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import Weights
 from blurcli.training import Trainer
 
@@ -126,11 +128,13 @@ def test_a_step(distillation: tuple[Trainer, Slope], step: int, parts: int) -> N
 def test_health(distillation: tuple[Trainer, Slope]) -> None:
     """By time and band, over the finest parts of the path, whatever the step."""
     trainer, teacher = distillation
-    x, eps, t = random_images(3), random_images(4), np.linspace(0, 1, 5)
-    times, losses = trainer.distillation_losses(trainer.ema, x, lambda like: eps, len(t))
+    images = np.random.default_rng(3).integers(0, 256, (COUNT, 1, SIZE, SIZE), dtype=np.uint8)
+    x, noise, t = torch.from_numpy(images) / 127.5 - 1, ImageNoise(4, range(COUNT)), np.linspace(0, 1, 5)
+    pipeline = Pipeline(trainer.config, trainer.ema, ModelData(trainer.moments), CPU)
+    times, losses = trainer.loss.by_band(pipeline, MeasuredImages(images, COUNT, 4), len(t))
     assert times.tolist() == pytest.approx(t.tolist())
     band, names = frequency_bands(SIZE, SIZE, 1)
     for row, at in zip(losses, t, strict=True):
         every = np.full(COUNT, at), np.full(COUNT, max(0.0, at - 1 / 8))
-        found = (errors(slope_of(trainer.ema), teacher, (x, eps), every) ** 2).mean((0, 1))
+        found = (errors(slope_of(trainer.ema), teacher, (x, noise(x)), every) ** 2).mean((0, 1))
         assert row.tolist() == pytest.approx([found[band.numpy() == k].mean() for k in range(len(names))], rel=RELATIVE)

@@ -369,7 +369,7 @@ def test_times_may_follow_the_path_of_the_image() -> None:
     config = tiny_config("optim.time_sampling=path")
     spectrum = 60 / (1 + torch.arange(8)[:, None] ** 2 + torch.arange(8) ** 2).double().expand(3, 8, 8)
     trainer = Trainer(config, moments_of(spectrum), CPU)
-    times = trainer._times(torch.linspace(0, 1, 1001))
+    times = trainer.family.training_times(trainer.moments)(torch.linspace(0, 1, 1001))
     assert times[0] == 0
     assert times[-1] == 1
     assert (times.diff() > 0).all()

@@ -22,10 +22,9 @@ from blurcli.base.runs import Run
 from blurcli.config import Config, TrainConfig
 from blurcli.core import UNet
 from blurcli.core.bands import band_names, frequency_bands
-from blurcli.core.rng import ImageNoise
 from blurcli.data import Dataset
 from blurcli.data.outputs import mark
-from blurcli.evaluate.denoising import MeasuredImages, denoising_errors, losses
+from blurcli.evaluate.denoising import MeasuredImages, denoising_errors
 from blurcli.families import ModelData
 from blurcli.model.inference import evaluation_mode
 from blurcli.model.pipeline import Pipeline, to_uint8
@@ -59,32 +58,28 @@ class Snapshots:
         self._dataset = dataset
         self._extras: dict[str, Tensor] | None = None
         self._classes: Classes | None = None
+        self._newest: tuple[int, Pipeline | None] = (-1, None)
         if dataset.labels is not None:
             counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
             self._classes = Classes(dataset.classes, tuple(counts.tolist()))
 
     def ema_pipeline(self, trainer: Trainer) -> Pipeline:
-        """The EMA of the network as a pipeline, calibrated if the objective is."""
-        return Pipeline(trainer.config, trainer.ema, self._data(trainer, self._gain(trainer)), trainer.device, self._classes)
+        """The EMA of the network as a pipeline, calibrated if the objective is; one for all that is due in a step."""
+        step, pipeline = self._newest
+        if pipeline is None or step != trainer.step:
+            data = self._data(trainer, self._gain(trainer))
+            pipeline = Pipeline(trainer.config, trainer.ema, data, trainer.device, self._classes)
+            self._newest = trainer.step, pipeline
+        return pipeline
 
     def save_weights(self, trainer: Trainer, path: Path) -> None:
         """Write the EMA of the network and everything needed for sampling."""
-        network, data = dict(trainer.ema.state_dict()), self._data(trainer, self._gain(trainer))
+        network, data = dict(trainer.ema.state_dict()), self.ema_pipeline(trainer).model.data
         save_weights(Weights(trainer.config, trainer.step, network, data, path, self._classes))
 
     def losses(self, trainer: Trainer, network: UNet) -> tuple[Tensor, Tensor]:
-        """Losses of one of the trainer's networks, on the same images and noise at every step; see `denoising.losses`.
-
-        For a distillation, see `Trainer.distillation_losses`.
-        """
-        pipeline, measured = self._measured(trainer, network, HEALTH_IMAGES)
-        if trainer.family.objective.predicts_endpoint:
-            indices = range(measured.count)
-            x, noise = measured.batch(pipeline, indices), ImageNoise(measured.seed, indices)
-            conditions = measured.conditions(pipeline, indices)
-            times, by_band = trainer.distillation_losses(network, x, noise, HEALTH_TIMES, **conditions)
-        else:
-            times, by_band = losses(pipeline, measured, HEALTH_TIMES)
+        """Losses of one of the trainer's networks, on the same images and noise at every step; see `TrainingLoss.by_band`."""
+        times, by_band = trainer.loss.by_band(*self._measured(trainer, network, HEALTH_IMAGES), HEALTH_TIMES)
         return times.cpu(), by_band.cpu()
 
     def _data(self, trainer: Trainer, gain: Tensor | None) -> ModelData:

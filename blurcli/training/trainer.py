@@ -16,15 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from blurcli.base.checkpoint import Tensors, check_fit
 from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.base.errors import UserError
-from blurcli.config import Config, DistillConfig, OptimConfig
+from blurcli.config import Config, OptimConfig
 from blurcli.core import UNet
 from blurcli.core.augment import augment, draw_augment_labels
-from blurcli.core.bands import band_means, frequency_bands
-from blurcli.core.consistency import ConsistencyModel
 from blurcli.core.denoiser import Network
 from blurcli.core.execution import state_device
 from blurcli.core.moments import DataMoments, reference_gaussian
-from blurcli.core.preconditioning import SpectralDenoiser
 from blurcli.core.rng import step_seed
 from blurcli.core.unet import draw_dropout_seeds
 from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
@@ -32,6 +29,7 @@ from blurcli.families import ModelData, family_of
 from blurcli.model.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
 from blurcli.model.weights import Weights
 from blurcli.training.adam import Adam
+from blurcli.training.losses import DistillationLoss, ObjectiveLoss, TrainingLoss
 from blurcli.training.state import TrainingState
 
 Conditions = dict[str, Tensor]
@@ -55,6 +53,8 @@ class Trainer:
         ema: the exponential moving average of its parameters, in evaluation mode.
         moments: of the training data, on the device of schedules, see `core.execution.state_device`.
         family: the family of the process.
+        objective: what the network in training predicts, with its loss.
+        loss: what is minimized.
         step: training steps done, skipped ones included.
         skipped: number of steps without a finite loss and gradient, which changed nothing, a scalar on the device.
         consecutive_skips: length of the current run of skipped steps, likewise.
@@ -100,14 +100,13 @@ class Trainer:
             return mixed_precision(CompileOrFallback(module, notify) if compiling else module, config, device)
 
         self.objective = self.family.model(callable_of(trained), ModelData(self.moments)).trainable
-        self._teacher: SpectralDenoiser | None = None
+        _, self._variance = reference_gaussian(self.family.process, *self.moments.in_model_space())
+        times = self.family.training_times(self.moments)
+        self.loss: TrainingLoss = ObjectiveLoss(self.objective, times, self._loss_weight)
         if teacher is not None:
             frozen = load_network(teacher, device).to(memory_format=memory_format(config, device))
-            model = family_of(teacher.config).model(callable_of(frozen), ModelData(self.moments)).trainable
-            assert isinstance(model, SpectralDenoiser)
-            self._teacher = model
-        _, self._variance = reference_gaussian(self.family.process, *self.moments.in_model_space())
-        self._times = self.family.training_times(self.moments)
+            known = family_of(teacher.config).model(callable_of(frozen), ModelData(self.moments)).trainable
+            self.loss = DistillationLoss(self.objective, known, times, self._loss_weight, config.distill)
         self.step = 0
         self.restores = 0
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)
@@ -165,45 +164,6 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
 
-    def _losses(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
-        """The loss per image (B,), at times given as shares of the path, (B,) in [0, 1]."""
-        t = self._times(share)
-        weight = self._loss_weight(t)
-        if self._teacher is None:
-            return self.objective.loss(x, t, eps, weight, **conditions)
-        assert isinstance(self.objective, ConsistencyModel)
-        s = self._times((share - 1 / path_parts(self.config.distill, self.step)).clamp(min=0))
-        return self.objective.distillation_loss(self._teacher, x, (t, s), eps, weight, **conditions)
-
-    @torch.inference_mode()
-    def distillation_losses(
-        self, network: UNet, x: Tensor, noise: Callable[[Tensor], Tensor], times: int, **conditions: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of a distillation per time and octave-spaced frequency band, without weights: (T,) and (T, bands).
-
-        It uses the finest parts of the path at every step of the training, so that the values are comparable.
-
-        Args:
-            network: this trainer's network, or its EMA.
-            x: images (B, C, H, W) in model space.
-            noise: `noise(x)` gives standard normal noise like x.
-            times: number of times, evenly spaced on the path of the images.
-            conditions: keyword arguments of both networks, each (B, ...).
-        """
-        assert self._teacher is not None
-        call = mixed_precision(network, self.config, self.device)
-        model = self.family.model(call, ModelData(self.moments)).trainable
-        assert isinstance(model, ConsistencyModel)
-        x = x.to(self.device)
-        band = frequency_bands(*self.family.process.shape, 1)[0].to(self.device)
-        shares, rows = torch.linspace(0, 1, times, device=self._precise), []
-        for share in torch.chunk(shares, times):
-            earlier = (share - 1 / self.config.distill.intervals).clamp(min=0)
-            t, s = (self._times(at).expand(len(x)) for at in (share, earlier))
-            error = model.distillation_error(self._teacher, x, (t, s), noise(x), **conditions)
-            rows.append(band_means(error.square().mean(0), band))
-        return self._times(shares), torch.stack(rows)
-
     def _backward(self, x: Tensor, share: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
         """The mean loss of the images; accumulates its gradient, averaged over all processes, in the parameters."""
         self.network.zero_grad()
@@ -214,7 +174,7 @@ class Trainer:
             # The gradients of all parts but the last are only accumulated here.
             with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
                 own = {name: tensor[part] for name, tensor in conditions.items()}
-                losses = self._losses(x[part], share[part], eps[part], own)
+                losses = self.loss(x[part], share[part], eps[part], self.step, **own)
                 part_loss = losses.sum() / len(x)
                 part_loss.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.detach()
@@ -349,15 +309,6 @@ def largest_batch(trainer: Trainer, most: int) -> int:
             if trainer.device.type == "cuda":
                 torch.cuda.empty_cache()
     return size
-
-
-def path_parts(distill: DistillConfig, step: int) -> int:
-    """The number of parts of the path in step `step`, counted from 0: 2 at first, doubled at an interval.
-
-    As in easy consistency tuning (Geng et al. 2024, arXiv 2406.14548), except that the parts are equal on the path.
-    """
-    doublings = min(step // distill.double_every_steps, distill.intervals.bit_length())
-    return min(2 << doublings, distill.intervals)
 
 
 def learning_rate(optim: OptimConfig, step: int) -> float:
