@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-DATASET_NAMES = ("shapes", "cifar10", "cifar100", "mnist", "fashion-mnist", "celeba", "lsun-church", "ffhq", "afhq")
-"""Names of datasets; any other source is a path."""
+TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+"""The classes in `torchvision.datasets` by their names here. Each has the arguments `root`, `train` and `download`."""
+
+DATASET_NAMES = ("shapes", *TORCHVISION_DATASETS, "celeba", "lsun-church", "ffhq", "afhq")
+"""Names of datasets; any other source is a path. The last ones are those of `data.manual_datasets`, which needs imports that a
+preset does not."""
 
 
 def resolve_source(source: str, folder: Path = Path()) -> str:

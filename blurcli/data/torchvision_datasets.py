@@ -10,12 +10,10 @@ import numpy as np
 from blurcli.base.cache import cache_folder
 from blurcli.base.downloads import network_reason
 from blurcli.base.errors import UserError, one_line, option
+from blurcli.config.source_names import TORCHVISION_DATASETS
 from blurcli.data.dataset import Dataset, Request
 from blurcli.data.images import Pixels, fit
 from blurcli.data.packed_cache import digest_of, load_packed, pack
-
-TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
-"""The classes in `torchvision.datasets` by their names here. Each has the arguments `root`, `train` and `download`."""
 
 
 def load_torchvision(request: Request) -> Dataset:
