@@ -7,11 +7,12 @@ from pathlib import Path
 from blurcli.base.cache import cache_folder
 from blurcli.base.downloads import Progress
 from blurcli.base.errors import UsageError, did_you_mean, option
+from blurcli.config.source_names import TORCHVISION_DATASETS
 from blurcli.data.dataset import Dataset, Loader, ReadOptions, Request, WantedClasses
 from blurcli.data.manual_datasets import MANUAL_DATASETS
 from blurcli.data.shapes import load_shapes
 from blurcli.data.sources import load_files
-from blurcli.data.torchvision_datasets import TORCHVISION_DATASETS, is_packed, load_torchvision
+from blurcli.data.torchvision_datasets import is_packed, load_torchvision
 
 DATASETS: dict[str, Loader] = {
     "shapes": load_shapes,
