@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import yaml
 from blurcli.base import files
 from blurcli.base.errors import quoted
 from blurcli.config import to_yaml
-from blurcli.evaluate import TITLES, Group, comparable, heading
+from blurcli.evaluate import TITLES, Group, comparable, heading, tabulate
 from blurcli.evaluate.records import Score
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.model.weights import Weights, load_weights, save_weights, to_half_precision
@@ -170,7 +170,7 @@ def _card(weights: Weights, model: Pipeline, share: SharingOptions, scores: list
         "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif {these}")),
         "The weights are safetensors, without pickled objects; blurdiff downloads nothing else.",
         "## Training",
-        "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)]),
+        _table(["", ""], [pair for pair in rows.items() if pair[1]]),
     ]
     if scores:
         parts += ["## Scores", "Scores of the weights in 32 bits; they are comparable only within one table."]
@@ -182,14 +182,19 @@ def _score_table(group: Group) -> str:
     """The scores of one protocol. The reference is named unless it is a path of the author's machine."""
     reference = str(group.protocol["reference"])
     shown = replace(group, protocol={**group.protocol, "reference": "images" if re.search(r"[/\\]", reference) else reference})
-    others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
-    lines = [["sampler", "steps", TITLES[group.metric], "seeds", *(TITLES[key] for key in others)]]
-    lines.append(["---"] * len(lines[0]))
+    rows = []
     for row in group.rows:
-        spread = f" ({row['min']:.4g} to {row['max']:.4g})" if row["seeds"] > 1 else ""
-        values = [group.title(row), row["steps"], f"{row[group.metric]:.4g}{spread}", row["seeds"]]
-        lines.append([_cell(value) for value in values] + [f"{row[key]:.4g}" if key in row else "" for key in others])
-    return _cell(heading(shown)) + ":\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        texts = {key: f"{row[key]:.4g}" for key in TITLES if key in row}
+        if row["seeds"] > 1:
+            texts[group.metric] += f" ({row['min']:.4g} to {row['max']:.4g})"
+        rows.append({**row, **texts, "sampler": group.title(row)})
+    titles = {"sampler": "sampler", "steps": "steps", group.metric: TITLES[group.metric], "seeds": "seeds", **TITLES}
+    return _cell(heading(shown)) + ":\n\n" + _table(*tabulate(titles, rows))
+
+
+def _table(columns: list[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: object) -> str:
