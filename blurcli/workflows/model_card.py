@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from blurcli.evaluate.records import Score
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.model.weights import Weights, load_weights, save_weights, to_half_precision
 from blurcli.visualize import save_grid
+from blurcli.visualize.markup import render
 from blurcli.visualize.outputs import Presentation, output_for
 from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajectory
 
@@ -131,7 +132,6 @@ def _scale(count: int, weights: Weights, width_px: int) -> int:
 def _card(weights: Weights, model: Pipeline, share: SharingOptions, scores: list[Score]) -> str:
     """The text of a model card."""
     config, data = weights.config, weights.config.data
-    name = share.reference.removeprefix("hf://")
     metadata = {
         "library_name": "blurdiff",
         "license": share.license,
@@ -152,34 +152,22 @@ def _card(weights: Weights, model: Pipeline, share: SharingOptions, scores: list
         "training": f"{weights.step:,}{unfinished} steps of {config.train.batch_size} images: {seen:,} images seen",
         "preset": f"[{PRESET}]({PRESET}), with every key",
     }
-    sampling = model.sampling()
-    these = f"--weights {quoted(share.reference)}"
-    command = f"blurdiff sample {these}"
-    parts = [
-        "---\n" + yaml.safe_dump(metadata, sort_keys=False) + "---",
-        f"# {name}",
-        "A model of [blurring diffusion](https://arxiv.org/abs/2209.05557) and its relatives, trained with blurdiff.",
-        f"![{share.n} samples]({SAMPLES})",
-        f"*Uncurated: images 0 to {share.n - 1} of seed 0, {sampling.steps} steps of `{sampling.sampler}` "
-        f"(`{command} --n {share.n}`).*",
-    ]
-    if share.animation:
-        parts.append(f"![The reverse process]({ANIMATION})")
-    parts += [
-        "## Use",
-        "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif {these}")),
-        "The weights are safetensors, without pickled objects; blurdiff downloads nothing else.",
-        "## Training",
-        _table(["", ""], [pair for pair in rows.items() if pair[1]]),
-    ]
-    if scores:
-        parts += ["## Scores", "Scores of the weights in 32 bits; they are comparable only within one table."]
-        parts += [_score_table(group) for group in comparable(scores)]
-    return "\n\n".join(parts) + "\n"
+    return render(
+        "model_card.md",
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        name=share.reference.removeprefix("hf://"),
+        share=share,
+        samples=SAMPLES,
+        animation=ANIMATION,
+        sampling=model.sampling(),
+        these=f"--weights {quoted(share.reference)}",
+        facts=[pair for pair in rows.items() if pair[1]],
+        scores=[_score_table(group) for group in comparable(scores)],
+    )
 
 
-def _score_table(group: Group) -> str:
-    """The scores of one protocol. The reference is named unless it is a path of the author's machine."""
+def _score_table(group: Group) -> tuple[str, list[str], list[list[str]]]:
+    """Heading, columns and rows of one protocol. The reference is named unless it is a path of the author's machine."""
     reference = str(group.protocol["reference"])
     shown = replace(group, protocol={**group.protocol, "reference": "images" if re.search(r"[/\\]", reference) else reference})
     rows = []
@@ -189,15 +177,4 @@ def _score_table(group: Group) -> str:
             texts[group.metric] += f" ({row['min']:.4g} to {row['max']:.4g})"
         rows.append({**row, **texts, "sampler": group.title(row)})
     titles = {"sampler": "sampler", "steps": "steps", group.metric: TITLES[group.metric], "seeds": "seeds", **TITLES}
-    return _cell(heading(shown)) + ":\n\n" + _table(*tabulate(titles, rows))
-
-
-def _table(columns: list[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    """A text for a cell of a table; names of classes and scores can hold anything."""
-    text = "" if value is None else str(value)
-    return re.sub(r"\s+", " ", text.encode(errors="replace").decode()).replace("|", "\\|").replace("<", "&lt;")
+    return heading(shown), *tabulate(titles, rows)
