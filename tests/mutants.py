@@ -191,8 +191,8 @@ MUTANTS = (
     Mutant(
         "names in a report not escaped",
         "visualize/markup.py",
-        "return html.escape(_REORDERING",
-        "return (_REORDERING",
+        "return escape(_REORDERING",
+        "return Markup(_REORDERING",
         "tests/test_report.py::test_hostile_names_and_a_secret_folder",
     ),
     Mutant(
@@ -670,8 +670,8 @@ MUTANTS = (
     Mutant(
         "report: previews under another step",
         "visualize/report_pictures.py",
-        "zip(previews, encoded, strict=True)",
-        "zip(previews, encoded[::-1], strict=True)",
+        "zip(previews, images, strict=True)",
+        "zip(previews, images[::-1], strict=True)",
         "tests/test_report.py::test_pictures_are_of_their_step",
     ),
     Mutant(

@@ -1,6 +1,7 @@
 """The page of an animation, in a real browser."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,7 +177,9 @@ def test_a_title_is_escaped(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     run = tiny_run.rename(tiny_run.parent / "<script>alert(1)<")
     assert cli("animate", "animation.html", "--run", run, "--n", 1, "--frames", 2).code == 0
     page = (tmp_path / "animation.html").read_text()
-    assert '"labels":["t 1.00  log-SNR -10.0  blur > 8 px","t 0.00  no noise  blur 0.0 px"]' in page
+    (data,) = re.findall(r'<script id="animation" type="application/json">(.*)</script>', page)
+    (panel,) = json.loads(data)["trajectories"][0]["panels"]
+    assert panel["labels"] == ["t 1.00  log-SNR -10.0  blur > 8 px", "t 0.00  no noise  blur 0.0 px"]
     assert "<script>alert" not in page
     assert page.count("<script") == 2
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")

@@ -46,6 +46,7 @@ print(*sys.modules)
         "matplotlib",
         "requests",
         "cleanfid",
+        "jinja2",
     }
     assert not loaded & unused
 

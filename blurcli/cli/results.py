@@ -64,17 +64,12 @@ def results(
 
 
 def _table(group: Group) -> tuple[list[str], list[list[str]]]:
-    """Column titles and rows, without empty columns."""
     from blurcli.base.runs import RUNS
-    from blurcli.evaluate import TITLES, value_text
+    from blurcli.evaluate import TITLES, tabulate
 
-    others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
-    columns = ["run", "name", "step", "sampler", "steps", TITLES[group.metric], "+-", "seeds", *(TITLES[k] for k in others)]
-    rows = []
-    for row in group.rows:
-        subject = row["samples"] or (row["weights"] if row["run"] == str(RUNS) else row["run"])
-        labels = [subject, row["name"] or "", row["step"], group.title(row), row["steps"]]
-        values = [row[group.metric], row["std"], row["seeds"], *(row.get(key) for key in others)]
-        rows.append([value_text(value) for value in (*labels, *values)])
-    filled = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    return [columns[i] for i in filled], [[row[i] for i in filled] for row in rows]
+    def subject(row: dict[str, Any]) -> Any:
+        return row["samples"] or (row["weights"] if row["run"] == str(RUNS) else row["run"])
+
+    labels = {key: key for key in ("run", "name", "step", "sampler", "steps")}
+    titles = {**labels, group.metric: TITLES[group.metric], "std": "+-", "seeds": "seeds", **TITLES}
+    return tabulate(titles, ({**row, "run": subject(row), "sampler": group.title(row)} for row in group.rows))

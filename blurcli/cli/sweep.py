@@ -15,7 +15,6 @@ from blurcli.workflows.scoring import ScoringOptions, check_enough, evaluations_
 from blurcli.workflows.session import load_model
 
 _STEPS, _FEW_STEPS = "5,10,20,50,100", "1,2,4"
-_COLUMNS = ("steps", "mean", "min", "max", "seeds")
 
 
 def sweep(
@@ -102,13 +101,7 @@ def sweep(
         same = {key: value for key, value in usual.items() if key not in (*evaluate.SAMPLING, "seed")}
         console.result_json({"metric": metric, "rows": rows, "out": str(out), **same, **shared})
         return
-    console.table(
-        ["sampler", "steps", title, "min", "max", "seeds"],
-        [
-            [row["sampler"], *(f"{row[key]:.4f}" if key in ("mean", "min", "max") else str(row[key]) for key in _COLUMNS)]
-            for row in rows
-        ],
-    )
+    console.table(*evaluate.tabulate({**{key: key for key in rows[0]}, "mean": title}, rows))
     console.result(str(out))
 
 

@@ -18,7 +18,7 @@ from blurcli.evaluate.reference import Reference, image_reference, published_ref
 from blurcli.evaluate.scored_images import ModelImages, ScoredImages, StoredImages
 from blurcli.evaluate.scorer import Scorer
 from blurcli.evaluate.statistics import Statistics, array_batches, measure
-from blurcli.evaluate.tables import ScoreTable, heading, score_tables, value_text
+from blurcli.evaluate.tables import ScoreTable, heading, score_tables, tabulate
 
 __all__ = [
     "SAMPLING",
@@ -49,6 +49,6 @@ __all__ = [
     "sampling_title",
     "score_tables",
     "subject_of",
-    "value_text",
+    "tabulate",
     "versions",
 ]

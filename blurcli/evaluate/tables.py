@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from blurcli.core.sampling_options import SAMPLING_OPTIONS
@@ -89,6 +89,13 @@ def value_text(value: object) -> str:
     return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.3g}"
 
 
+def tabulate(titles: Mapping[str, str], rows: Iterable[Mapping[str, object]]) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of text, from titles by key and rows of values by key; empty columns are left out."""
+    texts = [{key: value_text(row.get(key)) for key in titles} for row in rows]
+    filled = [key for key in titles if any(text[key] for text in texts)]
+    return [titles[key] for key in filled], [[text[key] for key in filled] for text in texts]
+
+
 def score_tables(scores: Iterable[Score], shown: Callable[[str], str] = str) -> list[ScoreTable]:
     """All scores, one table per protocol.
 
@@ -109,11 +116,9 @@ def score_tables(scores: Iterable[Score], shown: Callable[[str], str] = str) -> 
 
 
 def _table(title: str, lines: list[dict[str, str]], names: dict[str, str]) -> ScoreTable:
-    filled = [key for key in names if any(line[key] for line in lines)]
-    same = {key for key in filled if len({line[key] for line in lines}) == 1} - {*_ALWAYS, "std", *TITLES}
-    columns = [key for key in filled if key not in same]
-    shared = [(names[key], lines[0][key]) for key in filled if key in same]
-    return ScoreTable(title, shared, [names[key] for key in columns], [[line[key] for key in columns] for line in lines])
+    same = {key for key in names if len({line[key] for line in lines}) == 1} - {*_ALWAYS, "std", *TITLES}
+    shared = [(names[key], lines[0][key]) for key in names if key in same and lines[0][key]]
+    return ScoreTable(title, shared, *tabulate({key: names[key] for key in names if key not in same}, lines))
 
 
 def _values(scores: list[Score], key: str, shown: Callable[[str], str]) -> str:

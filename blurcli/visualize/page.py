@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from blurcli.base import files
 from blurcli.data.images import Pixels
 from blurcli.visualize.animations import Timing
 from blurcli.visualize.grids import picture, tile
+from blurcli.visualize.markup import render
 from blurcli.visualize.trajectories import Panel, Trajectory, power_spectra
 
 
@@ -48,13 +46,8 @@ def save_page(trajectories: Sequence[Trajectory], path: Path, title: str, timing
             for one in trajectories
         ],
     }
-    template = resources.files("blurcli.visualize").joinpath("page.html").read_text(encoding="utf-8")
-    before, after = template.replace("{{title}}", html.escape(title)).split("{{animation}}")
-    with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as page:
-        page.write(before)
-        for piece in json.JSONEncoder(separators=(",", ":")).iterencode(animation):
-            page.write(piece.replace("<", "\\u003c"))  # "</script>" in a title would end the script element
-        page.write(after)
+    with files.replacing(path) as temporary:
+        temporary.write_text(render("page.html", title=title, animation=animation), encoding="utf-8")
 
 
 def _panel_data(panel: Panel, times: Sequence[float], columns: int | None) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import hashlib
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from blurcli import evaluate
 from blurcli.base import files
@@ -24,7 +24,7 @@ from blurcli.core.objectives import OBJECTIVES
 from blurcli.data.images import Pixels
 from blurcli.evaluate import is_number
 from blurcli.visualize import markup
-from blurcli.visualize.markup import Missing, Part
+from blurcli.visualize.markup import Part
 from blurcli.visualize.records import Plot, band_plots, loss_plots, score_plots
 from blurcli.visualize.report_pictures import (
     OpenProgress,
@@ -42,20 +42,7 @@ _MOST_ROWS = 200  # of all tables of scores
 _MOST_CLASSES = 20
 _LONG_COMMAND = 100  # characters
 
-
-@dataclass(frozen=True)
-class ReportSection:
-    """One section of the page.
-
-    Attributes:
-        anchor: its id.
-        title: its heading.
-        parts: its content.
-    """
-
-    anchor: str
-    title: str
-    parts: list[Part]
+_Section = tuple[str, str, list[Part]]  # anchor, title, content
 
 
 def save_report(subject: Subject, path: Path, progress: OpenProgress, animated: bool = True) -> list[str]:
@@ -74,58 +61,44 @@ def save_report(subject: Subject, path: Path, progress: OpenProgress, animated: 
         UserError: the file cannot be written.
     """
     sections = list(_sections(subject, progress, animated))
-    shown = "\n".join(_section(one) for one in sections)
-    contents = "".join(f'<a href="#{one.anchor}">{markup.text(one.title)}</a>' for one in sections)
-    template, script = (
-        resources.files("blurcli.visualize").joinpath(f"report.{suffix}").read_text(encoding="utf-8")
-        for suffix in ("html", "js")
+    parts = [part for _, _, parts in sections for part in parts]
+    script = Markup(markup.render("report.js"))
+    page = markup.render(
+        "report.html",
+        title=subject.name,
+        subtitle=f"Report of blurdiff at step {subject.step:,}, {time.strftime('%Y-%m-%d')}",
+        hash=Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+        widths=sorted({one.width for form, content in parts if form in ("pictures", "strip") for one in content}),
+        script=script,
+        sections=sections,
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    values = {
-        "title": markup.text(subject.name),
-        "subtitle": markup.text(f"Report of blurdiff at step {subject.step:,}, {time.strftime('%Y-%m-%d')}"),
-        "hash": f"sha256-{digest}",
-        "contents": contents,
-        "rules": markup.pixel_rules(shown),
-        "script": script,
-        "sections": shown,
-    }
-    # In one pass, because a name can look like a placeholder of the template.
-    first, *rest = template.split("{{")
-    page = first + "".join(values[key] + after for key, _, after in (piece.partition("}}") for piece in rest))
     with files.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return [part.reason for one in sections for part in one.parts if isinstance(part, Missing)]
+    return [content for form, content in parts if form == "missing"]
 
 
-def _section(section: ReportSection) -> str:
-    parts = [markup.paragraph(part.reason, "missing") if isinstance(part, Missing) else part for part in section.parts]
-    body = "\n".join(parts)
-    return f'<section id="{section.anchor}"><h2>{markup.text(section.title)}</h2>\n{body}\n</section>'
-
-
-def _sections(subject: Subject, progress: OpenProgress, animated: bool) -> Iterator[ReportSection]:
+def _sections(subject: Subject, progress: OpenProgress, animated: bool) -> Iterator[_Section]:
     run = subject.run
     images: Pixels | None
-    yield ReportSection("training", "What was trained", [_facts(subject)])
+    yield ("training", "What was trained", [_facts(subject)])
     try:
         made = samples_of(subject, progress)
         images, grid = made, grid_part(subject, made)
     except UserError as error:
-        images, grid = None, [Missing(f"No samples: {error}.")]
-    yield ReportSection("samples", "Samples", grid)
-    no_record = Missing("A weights file has no record of its training; name the run folder instead.")
-    yield ReportSection("previews", "Previews", [no_record] if run is None else preview_part(run, subject.image_size))
+        images, grid = None, [Part("missing", f"No samples: {error}.")]
+    yield ("samples", "Samples", grid)
+    no_record = Part("missing", "A weights file has no record of its training; name the run folder instead.")
+    yield ("previews", "Previews", [no_record] if run is None else preview_part(run, subject.image_size))
     if animated:
-        yield ReportSection("process", "Reverse process", animation_part(subject, progress))
-    yield ReportSection("loss", "Loss", [no_record] if run is None else _loss_parts(run))
-    yield ReportSection("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
-    yield ReportSection("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
-    yield ReportSection("errors", "Errors of the network", error_part(subject, progress))
-    yield ReportSection("repeat", "Versions and commands", _repeat_parts(subject))
+        yield ("process", "Reverse process", animation_part(subject, progress))
+    yield ("loss", "Loss", [no_record] if run is None else _loss_parts(run))
+    yield ("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
+    yield ("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
+    yield ("errors", "Errors of the network", error_part(subject, progress))
+    yield ("repeat", "Versions and commands", _repeat_parts(subject))
 
 
-def _facts(subject: Subject) -> str:
+def _facts(subject: Subject) -> Part:
     config, model = subject.model.config, subject.model
     data, sampling = config.data, model.sampling()
     sessions = files.json_lines(subject.run.sessions_path) if subject.run is not None else []
@@ -162,7 +135,7 @@ def _facts(subject: Subject) -> str:
         ("sampler", sampling.title),
         ("seed", str(config.seed)),
     ]
-    return markup.facts(pairs)
+    return Part("facts", pairs)
 
 
 def _network(config: Config, parameters: int) -> str:
@@ -211,39 +184,38 @@ def _distinct(sessions: list[dict[str, Any]], value: Callable[[dict[str, Any]], 
     return "; ".join(dict.fromkeys(str(found) for found in map(value, sessions) if found))
 
 
-def _plots(found: list[Plot]) -> str:
-    return f'<div class="plots">{"".join(markup.plot(one.save, one.title) for one in found)}</div>'
+def _plots(found: list[Plot]) -> list[Part]:
+    return [Part("plots", [markup.plot(one.save, one.title) for one in found])] if found else []
 
 
 def _loss_parts(run: Run) -> list[Part]:
     loss, bands = list(loss_plots(run, lambda text: None)), list(band_plots(run))
-    parts: list[Part] = [_plots([*loss, *bands])] if loss or bands else []
+    parts = _plots([*loss, *bands])
     if not loss:
-        parts.append(Missing("No loss: metrics.jsonl is missing, or has no line that can be read."))
+        parts.append(Part("missing", "No loss: metrics.jsonl is missing, or has no line that can be read."))
     elif not bands:
-        parts.append(Missing("No loss by time and frequency band yet: train.health_every_steps sets its interval."))
+        parts.append(Part("missing", "No loss by time and frequency band yet: train.health_every_steps sets its interval."))
     return parts
 
 
 def _score_parts(run: Run, name: str) -> list[Part]:
     tables = evaluate.score_tables(evaluate.recorded(run.evaluations_path), without_folder)
     if not tables:
-        return [Missing(f"No scores yet; score the run with: blurdiff fid --run {quoted(f'runs/{name}')}")]
+        return [Part("missing", f"No scores yet; score the run with: blurdiff fid --run {quoted(f'runs/{name}')}")]
     found = list(score_plots(run, lambda text: None))
-    parts: list[Part] = [_plots(found[:_MOST_PLOTS])] if found else []
+    parts = _plots(found[:_MOST_PLOTS])
     if len(found) > _MOST_PLOTS:
-        parts.append(markup.paragraph(f"{len(found) - _MOST_PLOTS} more plots: blurdiff plot.", "note"))
+        parts.append(Part("note", f"{len(found) - _MOST_PLOTS} more plots: blurdiff plot."))
     left = _MOST_ROWS
     for one in tables:
         if not left:
             break
         rows, left = one.rows[:left], max(0, left - len(one.rows))
-        parts.append(f"<h3>{markup.text(one.heading)}</h3>")
-        parts.append(markup.table(one.heading, one.columns, rows))
-        parts.append(markup.details("Protocol of this table", markup.facts(one.shared)))
+        parts += [Part("heading", one.heading), Part("table", (one.heading, one.columns, rows))]
+        parts.append(Part("details", ("Protocol of this table", Part("facts", one.shared))))
     total = sum(len(one.rows) for one in tables)
     if total > _MOST_ROWS:
-        parts.append(markup.paragraph(f"{_MOST_ROWS} of {total:,} rows; blurdiff results shows all.", "note"))
+        parts.append(Part("note", f"{_MOST_ROWS} of {total:,} rows; blurdiff results shows all."))
     return parts
 
 
@@ -263,12 +235,12 @@ def _repeat_parts(subject: Subject) -> list[Part]:
     sampling = subject.model.sampling()
     sample = ["blurdiff", "sample", *model, "--n", "64", "--sampler", sampling.sampler, "--steps", str(sampling.steps)]
     return [
-        markup.table("versions", ["", "training", "this report"], rows),
-        "<h3>Train again</h3>",
-        markup.code(_training_commands(config, place, subject.name, teacher)),
-        "<h3>Sample</h3>",
-        markup.code(_command([*sample, "--seed", "0"])),
-        markup.details("The resolved configuration", markup.code(to_yaml(shared).splitlines())),
+        Part("table", ("versions", ["", "training", "this report"], rows)),
+        Part("heading", "Train again"),
+        Part("code", _training_commands(config, place, subject.name, teacher)),
+        Part("heading", "Sample"),
+        Part("code", _command([*sample, "--seed", "0"])),
+        Part("details", ("The resolved configuration", Part("code", to_yaml(shared).splitlines()))),
     ]
 
 

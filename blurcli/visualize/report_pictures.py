@@ -23,7 +23,7 @@ from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.visualize import plots
 from blurcli.visualize.animations import PICTURE_FORMATS, Timing
 from blurcli.visualize.grids import picture, tile, tiled_size
-from blurcli.visualize.markup import Encoded, Missing, Part, encode, paragraph, pixels, plot, written
+from blurcli.visualize.markup import Part, Picture, encode, plot, written
 from blurcli.visualize.previews import evenly_chosen, preview_files, read_preview
 from blurcli.visualize.records import newest_spectra
 from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajectory
@@ -90,40 +90,39 @@ def grid_part(subject: Subject, images: Pixels) -> list[Part]:
     width = subject.image_size[1]
     columns = max(1, min(int(np.ceil(np.sqrt(len(images)))), (_GRID_PX + 1) // (width + 1)))
     shown = images[: columns * columns]
-    found = encode(picture(tile(shown, columns)), _GRID_BYTES)
+    found = encode(picture(tile(shown, columns)), _GRID_BYTES, f"{len(shown)} samples")
     sampling = subject.model.sampling()
     note = f"Uncurated: images 0 to {len(shown) - 1} of seed 0, sampler {sampling.sampler}, {sampling.steps} steps."
     if found.lossy:
         note += " Recompressed with loss for this page."
-    return [pixels(found, f"{len(shown)} samples"), paragraph(note, "note")]
+    return [Part("pictures", [found]), Part("note", note)]
 
 
 def preview_part(run: Run, image_size: tuple[int, int]) -> list[Part]:
     """The previews of a training, one per step; the page's script turns the strip into a slider."""
     found = preview_files(run)
     if not found:
-        return [Missing("No previews: samples/ in the run folder has none; train.preview_every_steps sets their interval.")]
+        reason = "No previews: samples/ in the run folder has none; train.preview_every_steps sets their interval."
+        return [Part("missing", reason)]
     read = [read_preview(*found[i]) for i in evenly_chosen(len(found), _MOST_PREVIEWS)]
     previews = [preview for preview in read if preview is not None]
     if not previews:
-        return [Missing("No previews: the files in samples/ cannot be read.")]
+        return [Part("missing", "No previews: the files in samples/ cannot be read.")]
     most = _PREVIEW_BYTES // len(previews)
     last = previews[-1]
     rows, columns = last.grid(image_size)
     whole = encode(last.image, most)
     cut = whole.lossy and min(rows, columns) > _CORNER
     images = [preview.corner(_CORNER, _CORNER, image_size) if cut else preview.image for preview in previews]
-    encoded = [encode(image, most) for image in images]
-    figures = "".join(
-        f"<figure><figcaption>step {preview.step:,}</figcaption>{pixels(one, f'samples after {preview.step:,} steps')}</figure>"
-        for preview, one in zip(previews, encoded, strict=True)
-    )
+    strip = [
+        encode(image, most, f"samples after {preview.step:,} steps", f"step {preview.step:,}")
+        for preview, image in zip(previews, images, strict=True)
+    ]
     notes = [f"The same seeds at every step: {len(previews)} of {len(found)} previews"]
     notes += [f"the {_CORNER * _CORNER} images at the upper left"] * cut
-    notes += ["recompressed with loss"] * any(one.lossy for one in encoded)
+    notes += ["recompressed with loss"] * any(one.lossy for one in strip)
     notes += [f"{len(read) - len(previews)} cannot be read"] * (len(previews) < len(read))
-    strip = f'<div id="strip" class="strip" tabindex="0" role="group" aria-label="previews">{figures}</div>'
-    return [strip, paragraph(", ".join(notes) + ".", "note")]
+    return [Part("strip", strip), Part("note", ", ".join(notes) + ".")]
 
 
 @torch.inference_mode()
@@ -138,15 +137,16 @@ def animation_part(subject: Subject, progress: OpenProgress) -> list[Part]:
         with progress("animating", sampling.steps) as update:
             trajectory = reverse_trajectory([animated], count, 0, View(_FRAMES), on_step=update)
     except UserError as error:
-        return [Missing(f"No animation: {error}.")]
+        return [Part("missing", f"No animation: {error}.")]
     shrink = max(1, int(np.ceil(np.sqrt(height * width / _FRAME_PIXELS))))
     frames = [picture(tile(frame)).reduce(shrink) for frame in trajectory.panels[0].frames]
     gif = written(lambda path: PICTURE_FORMATS[".gif"].write(frames, path, Timing(_FPS)), ".gif")
-    moving = Encoded(gif, "image/gif", *frames[0].size)
+    still = encode(frames[-1], _GRID_BYTES)
+    moving = Picture(gif, "image/gif", frames[0].width, description="reverse process, animated", still=still)
     note = f"Images 0 to {count - 1} of seed 0 from noise" if count > 1 else "Image 0 of seed 0 from noise"
     note += f", {len(frames)} frames uniform in the sampler's {sampling.steps} steps"
     note += f"; reduced to 1/{shrink} of the size, in 256 colors." if shrink > 1 else "; in 256 colors."
-    return [pixels(moving, "reverse process, animated", encode(frames[-1], _GRID_BYTES)), paragraph(note, "note")]
+    return [Part("pictures", [moving]), Part("note", note)]
 
 
 def spectrum_part(subject: Subject, images: Pixels | None, shown: Callable[[str], str]) -> list[Part]:
@@ -170,8 +170,8 @@ def spectrum_part(subject: Subject, images: Pixels | None, shown: Callable[[str]
         score["reference"] = "training images"
         note = f"Of the {len(images)} samples above; the data's spectrum is stored in the weights. A score has more samples."
     else:
-        return [Missing("No power spectra: there are no samples.")]
-    return [plot(partial(plots.save_spectrum, score), "Power spectra of samples and data"), paragraph(note, "note")]
+        return [Part("missing", "No power spectra: there are no samples.")]
+    return [Part("plots", [plot(partial(plots.save_spectrum, score), "Power spectra of samples and data")]), Part("note", note)]
 
 
 @torch.inference_mode()
@@ -179,7 +179,7 @@ def error_part(subject: Subject, progress: OpenProgress) -> list[Part]:
     """The network's error by time and frequency band."""
     if subject.dataset is None:
         hint = "name them with: blurdiff report RUN --data path/to/images"
-        return [Missing(f"No map of errors: the training images are not available; {hint}")]
+        return [Part("missing", f"No map of errors: the training images are not available; {hint}")]
     count = min(subject.measured, len(subject.dataset.images))
     measured = denoising.MeasuredImages(subject.dataset.images, count, 0, subject.dataset.labels)
     try:
@@ -187,10 +187,11 @@ def error_part(subject: Subject, progress: OpenProgress) -> list[Part]:
         with progress("measuring errors", count) as update:
             errors = denoising.denoising_errors(subject.model, measured, times=_ERROR_TIMES, per_octave=1, on_batch=update)
     except UserError as error:
-        return [Missing(f"No map of errors: {error}.")]
+        return [Part("missing", f"No map of errors: {error}.")]
     names = band_names(frequency_bands(*subject.model.process.shape, 1)[1])
     save = partial(plots.save_errors, errors.times, errors.relative, names)
     name = without_folder(subject.dataset.name)
     unlabelled = ", without their classes" if measured.label(subject.model) == "none" else ""
     note = f"{count} images of {name}{unlabelled}; 1 is no better than the best linear filter, 0 is perfect."
-    return [plot(save, "Error of the network by time and frequency"), paragraph(f"{note} More: blurdiff diagnose.", "note")]
+    shown = plot(save, "Error of the network by time and frequency")
+    return [Part("plots", [shown]), Part("note", f"{note} More: blurdiff diagnose.")]

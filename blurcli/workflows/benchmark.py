@@ -138,21 +138,19 @@ def measure(variant: str, config: Config, device: torch.device, seconds: float, 
 
 
 def _training(config: Config, device: torch.device, seconds: float, peak_flops: float, notify: Notify) -> tuple[Speed, float]:
-    clock = _Clock(device)
     started = time.perf_counter()
     trainer, batches = _trainer(config, device, notify)
 
     def step() -> None:
         trainer.train_step(batches(trainer.step))
 
-    clock.seconds(step)
+    _seconds(step, device)
     first = time.perf_counter() - started
-    rounds, peak = clock.rounds(step, seconds)
+    rounds, peak = _rounds(step, device, seconds)
     return _speed(rounds, config.train.batch_size, model_flops(config)[1], peak_flops, peak), first
 
 
 def _calls(config: Config, device: torch.device, seconds: float, peak_flops: float, notify: Notify) -> tuple[Speed, float]:
-    clock = _Clock(device)
     started = time.perf_counter()
     model = _model(config, device, notify)
     size = model.call_size
@@ -164,9 +162,9 @@ def _calls(config: Config, device: torch.device, seconds: float, peak_flops: flo
     def call() -> None:
         model.model.denoiser(x, t)
 
-    clock.seconds(call)
+    _seconds(call, device)
     first = time.perf_counter() - started
-    rounds, peak = clock.rounds(call, seconds)
+    rounds, peak = _rounds(call, device, seconds)
     return _speed(rounds, size, model_flops(config)[0], peak_flops, peak), first
 
 
@@ -179,7 +177,6 @@ def shares(config: Config, device: torch.device, seconds: float, step_sec: float
         seconds: time for each measurement.
         step_sec: time of a training step.
     """
-    clock = _Clock(device)
     trainer, batches = _trainer(config, device, lambda text: None)
     free = torch.zeros((), device=device, requires_grad=True)
     objective = trainer.family.model(lambda x, t, /, **conditions: x + free, ModelData(trainer.moments)).trainable
@@ -190,7 +187,7 @@ def shares(config: Config, device: torch.device, seconds: float, step_sec: float
 
     x = batches(0)
     parts = {"data": lambda: batches(0), "diffusion": diffuse}
-    return {name: statistics.median(clock.rounds(part, seconds)[0]) / step_sec for name, part in parts.items()}
+    return {name: statistics.median(_rounds(part, device, seconds)[0]) / step_sec for name, part in parts.items()}
 
 
 def largest_training_batch(config: Config, device: torch.device) -> int:
@@ -219,36 +216,32 @@ def matrix_product_flops(precision: str, device: torch.device) -> float:
     """FLOP/s of a large matrix product: the practical peak of this hardware."""
     size, dtype = (8192 if device.type == "cuda" else 2048), torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    rounds, _ = _Clock(device).rounds(lambda: a @ b, 0.5)
+    rounds, _ = _rounds(lambda: a @ b, device, 0.5)
     return 2 * size**3 / statistics.median(rounds)
 
 
-class _Clock:
-    """Times the work of a device."""
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of `work`, until the device has finished."""
+    started = time.perf_counter()
+    work()
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+    return time.perf_counter() - started
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
 
-    def seconds(self, work: Callable[[], object]) -> float:
-        """Seconds of `work`, until the device has finished."""
-        started = time.perf_counter()
-        work()
-        if self._device.type != "cpu":
-            torch.get_device_module(self._device).synchronize()
-        return time.perf_counter() - started
+def _rounds(work: Callable[[], object], device: torch.device, seconds: float) -> tuple[list[float], float | None]:
+    """Seconds of every round of `work`, and the peak in MiB, after a warm-up round.
 
-    def rounds(self, work: Callable[[], object], seconds: float) -> tuple[list[float], float | None]:
-        """Seconds of every round of `work`, and the peak in MiB, after a warm-up round.
-
-        There are as many rounds as fit into `seconds`, at least three.
-        """
-        self.seconds(work)
-        gc.collect()
-        _forget_peak(self._device)
-        times: list[float] = []
-        while len(times) < _MIN_ROUNDS or sum(times) < seconds:
-            times.append(self.seconds(work))
-        return times, _peak_mib(self._device)
+    There are as many rounds as fit into `seconds`, at least three. `Timer` of torch.utils.benchmark has no least number of
+    rounds, and shows means of many rounds as one.
+    """
+    _seconds(work, device)
+    gc.collect()
+    _forget_peak(device)
+    times: list[float] = []
+    while len(times) < _MIN_ROUNDS or sum(times) < seconds:
+        times.append(_seconds(work, device))
+    return times, _peak_mib(device)
 
 
 def _speed(rounds: list[float], images: int, flops: int, peak_flops: float, peak_mib: float | None) -> Speed:

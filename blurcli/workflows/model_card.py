@@ -14,11 +14,12 @@ import yaml
 from blurcli.base import files
 from blurcli.base.errors import quoted
 from blurcli.config import to_yaml
-from blurcli.evaluate import TITLES, Group, comparable, heading
+from blurcli.evaluate import TITLES, Group, comparable, heading, tabulate
 from blurcli.evaluate.records import Score
 from blurcli.model.pipeline import Pipeline, to_uint8
 from blurcli.model.weights import Weights, load_weights, save_weights, to_half_precision
 from blurcli.visualize import save_grid
+from blurcli.visualize.markup import render
 from blurcli.visualize.outputs import Presentation, output_for
 from blurcli.visualize.trajectories import AnimatedProcess, View, reverse_trajectory
 
@@ -131,7 +132,6 @@ def _scale(count: int, weights: Weights, width_px: int) -> int:
 def _card(weights: Weights, model: Pipeline, share: SharingOptions, scores: list[Score]) -> str:
     """The text of a model card."""
     config, data = weights.config, weights.config.data
-    name = share.reference.removeprefix("hf://")
     metadata = {
         "library_name": "blurdiff",
         "license": share.license,
@@ -152,47 +152,29 @@ def _card(weights: Weights, model: Pipeline, share: SharingOptions, scores: list
         "training": f"{weights.step:,}{unfinished} steps of {config.train.batch_size} images: {seen:,} images seen",
         "preset": f"[{PRESET}]({PRESET}), with every key",
     }
-    sampling = model.sampling()
-    these = f"--weights {quoted(share.reference)}"
-    command = f"blurdiff sample {these}"
-    parts = [
-        "---\n" + yaml.safe_dump(metadata, sort_keys=False) + "---",
-        f"# {name}",
-        "A model of [blurring diffusion](https://arxiv.org/abs/2209.05557) and its relatives, trained with blurdiff.",
-        f"![{share.n} samples]({SAMPLES})",
-        f"*Uncurated: images 0 to {share.n - 1} of seed 0, {sampling.steps} steps of `{sampling.sampler}` "
-        f"(`{command} --n {share.n}`).*",
-    ]
-    if share.animation:
-        parts.append(f"![The reverse process]({ANIMATION})")
-    parts += [
-        "## Use",
-        "\n".join(f"    {line}" for line in (f"{command} --n 64", f"blurdiff animate process.gif {these}")),
-        "The weights are safetensors, without pickled objects; blurdiff downloads nothing else.",
-        "## Training",
-        "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)]),
-    ]
-    if scores:
-        parts += ["## Scores", "Scores of the weights in 32 bits; they are comparable only within one table."]
-        parts += [_score_table(group) for group in comparable(scores)]
-    return "\n\n".join(parts) + "\n"
+    return render(
+        "model_card.md",
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        name=share.reference.removeprefix("hf://"),
+        share=share,
+        samples=SAMPLES,
+        animation=ANIMATION,
+        sampling=model.sampling(),
+        these=f"--weights {quoted(share.reference)}",
+        facts=[pair for pair in rows.items() if pair[1]],
+        scores=[_score_table(group) for group in comparable(scores)],
+    )
 
 
-def _score_table(group: Group) -> str:
-    """The scores of one protocol. The reference is named unless it is a path of the author's machine."""
+def _score_table(group: Group) -> tuple[str, list[str], list[list[str]]]:
+    """Heading, columns and rows of one protocol. The reference is named unless it is a path of the author's machine."""
     reference = str(group.protocol["reference"])
     shown = replace(group, protocol={**group.protocol, "reference": "images" if re.search(r"[/\\]", reference) else reference})
-    others = [key for key in TITLES if key != group.metric and any(key in row for row in group.rows)]
-    lines = [["sampler", "steps", TITLES[group.metric], "seeds", *(TITLES[key] for key in others)]]
-    lines.append(["---"] * len(lines[0]))
+    rows = []
     for row in group.rows:
-        spread = f" ({row['min']:.4g} to {row['max']:.4g})" if row["seeds"] > 1 else ""
-        values = [group.title(row), row["steps"], f"{row[group.metric]:.4g}{spread}", row["seeds"]]
-        lines.append([_cell(value) for value in values] + [f"{row[key]:.4g}" if key in row else "" for key in others])
-    return _cell(heading(shown)) + ":\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    """A text for a cell of a table; names of classes and scores can hold anything."""
-    text = "" if value is None else str(value)
-    return re.sub(r"\s+", " ", text.encode(errors="replace").decode()).replace("|", "\\|").replace("<", "&lt;")
+        texts = {key: f"{row[key]:.4g}" for key in TITLES if key in row}
+        if row["seeds"] > 1:
+            texts[group.metric] += f" ({row['min']:.4g} to {row['max']:.4g})"
+        rows.append({**row, **texts, "sampler": group.title(row)})
+    titles = {"sampler": "sampler", "steps": "steps", group.metric: TITLES[group.metric], "seeds": "seeds", **TITLES}
+    return heading(shown), *tabulate(titles, rows)
