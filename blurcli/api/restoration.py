@@ -15,10 +15,11 @@ from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range
 from blurcli.base import console
 from blurcli.base.errors import OptionError, spelled
 from blurcli.core.kernels import normalize_kernel
-from blurcli.data.photos import Photo, from_picture, read_kernel, read_mask, read_photo
+from blurcli.data.photos import ALPHA, Photo, from_picture, grown, read_kernel, read_mask, read_photo
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.restore_options import RestoreOptions
-from blurcli.model.restorer import Restored, Restorer
+from blurcli.model.restored import Restored
+from blurcli.model.restorer import Restorer
 from blurcli.workflows import session
 
 _MOST_ENLARGED = 16
@@ -35,7 +36,10 @@ class RestoreKeywords(TypedDict, total=False):
         kernel: any other blur: an array (h, w), or a picture of it.
         noise: standard deviation of the noise, in gray levels of 0 to 255; estimated if not given.
         enlarge: pixels of the result per pixel of the photo, along a side.
-        mask: the pixels to fill: an array (H, W) of bool, or a picture in which all pixels that are not black are filled.
+        mask: the pixels to fill: an array (H, W) of bool; a picture in which all pixels that are not black are filled; or
+            `alpha`, for the transparent ones.
+        mask_grow: fill so many pixels around the mask, too.
+        strength: share of the result in [0, 1]; the rest is the photo as given.
         temperature: 0 gives one image without random detail; 1 draws from the posterior.
         n: number of draws.
         steps: calls of the network per draw.
@@ -51,6 +55,8 @@ class RestoreKeywords(TypedDict, total=False):
     noise: float
     enlarge: int
     mask: str | Path | Image.Image | NDArray[np.bool_]
+    mask_grow: int
+    strength: float
     temperature: float
     n: int
     steps: int
@@ -102,7 +108,7 @@ class RestoredPhoto:
             UserError: it cannot be written.
         """
         path = Path(path).expanduser()
-        self._photo.with_pixels(self._restored.draws[0]).save(path)
+        self._photo.with_pixels(self._restored.draws[0]).save(path, self._restored.comment)
         return path
 
     def __repr__(self) -> str:
@@ -121,14 +127,22 @@ def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoreKeywords) -> R
     for name, least, most in (("n", 1, None), ("steps", 1, None), ("seed", 0, MAX_SEED), ("enlarge", 1, _MOST_ENLARGED)):
         if options.get(name) is not None:
             check_whole(name, options[name], least, most)  # type: ignore[literal-required]
-    for name in ("blur", "defocus", "noise", "temperature"):
+    check_whole("mask_grow", options.get("mask_grow", 0), 0)
+    for name in ("blur", "defocus", "noise", "temperature", "strength"):
         check_range(name, options.get(name), 0)  # type: ignore[arg-type]
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     restorer = Restorer(pipeline, chosen.pop("label", None), chosen.pop("guidance", None))
-    chosen["kernel"], chosen["mask"] = _kernel(chosen.get("kernel")), _mask(chosen.get("mask"))
+    mask, grow, given = chosen.pop("mask", None), chosen.pop("mask_grow", 0), _photo(photo)
+    chosen["kernel"] = _kernel(chosen.get("kernel"))
+    if isinstance(mask, str) and mask == ALPHA:
+        given, mask = given.opaque(), given.transparent
+    if mask is not None:
+        chosen["mask"] = grown(_mask(mask), grow)
     if "motion" in chosen:
         chosen["motion"] = _motion(chosen["motion"])
-    request, given = RestoreOptions(**chosen), _photo(photo)
+    request = RestoreOptions(**chosen)
+    for text in filter(None, (given.note, restorer.warning(given))):
+        console.notify(f"warning: {text}")
     with console.progress("restoring", restorer.work(given, request)) as update:
         restored = restorer(given, request, update)
     return RestoredPhoto(given, restored)
@@ -175,9 +189,7 @@ def _kernel(given: Any) -> NDArray[np.float64] | None:
         raise OptionError("kernel", f"of shape {given.shape}", str(error)) from None
 
 
-def _mask(given: Any) -> NDArray[np.bool_] | None:
-    if given is None:
-        return None
+def _mask(given: Any) -> NDArray[np.bool_]:
     if isinstance(given, Image.Image):
         given = np.any(_from_picture("mask", given).pixels > 0, axis=0)
     if isinstance(given, np.ndarray):

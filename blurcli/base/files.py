@@ -314,7 +314,12 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_json_line(path: Path, value: dict[str, Any]) -> None:
-    """Append an object to a JSON-lines file, in one write.
+    """Append an object to a JSON-lines file; see `append_lines`."""
+    append_lines(path, json.dumps(value))
+
+
+def append_lines(path: Path, text: str) -> None:
+    """Append lines to a text file, in one write.
 
     Raises:
         UserError: the file cannot be written.
@@ -323,7 +328,7 @@ def append_json_line(path: Path, value: dict[str, Any]) -> None:
         # A line that a crash truncated must not damage this one.
         file.seek(max(0, file.tell() - 1))
         torn = file.read(1) not in (b"", b"\n")
-        file.write(b"\n" * torn + json.dumps(value).encode() + b"\n")
+        file.write(b"\n" * torn + text.encode() + b"\n")
 
 
 def check_writable(path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,17 +28,14 @@ from blurcli.cli.common import (
     show,
     takes_sampling_options,
 )
+from blurcli.cli.restoration_files import ResultFile, ResultFolder, Source, find_sources, target_for
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_model, load_torch, read_file, read_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from blurcli.data.photos import Photo
     from blurcli.model.restore_options import RestoreOptions
     from blurcli.model.restorer import Restorer
-
-_SUFFIX = "-restored"
 
 
 @takes_sampling_options("label", "guidance")
@@ -61,8 +57,17 @@ def restore(
     ] = None,
     enlarge: Annotated[int, typer.Option("--enlarge", min=1, max=16, help="Enlarge each side so many times.")] = 1,
     mask: Annotated[
-        Path | None, typer.Option("--mask", help="Picture of the photo's size: what is not black is filled.")
+        str | None,
+        typer.Option(
+            "--mask",
+            metavar="FILE",
+            help="Picture of the photo's size: what is not black is filled; or alpha: what is transparent.",
+        ),
     ] = None,
+    mask_grow: Annotated[int, typer.Option("--mask-grow", min=0, max=64, help="Fill so many pixels around the mask, too.")] = 0,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0, max=1, help="Share of the result; the rest is the photo as given.")
+    ] = 1.0,
     temperature: Annotated[
         float | None,
         typer.Option(
@@ -90,6 +95,7 @@ def restore(
         bool,
         typer.Option("--compare", help="Write given, restored and the spread of draws side by side, too: NAME-compare.png."),
     ] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Leave out EXIF data and the color profile.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Degrade and restore a sample photo, and print the PSNR.")] = False,
     score: Annotated[
         bool, typer.Option("--score", help="Damage --n images of --data as told, restore them, and measure how well.")
@@ -119,9 +125,11 @@ def restore(
     if not (demo or photos or score):
         raise UsageError("restore needs a photo or a folder of photos, or --demo")
     load_torch()
+    from blurcli.data.photos import ALPHA
     from blurcli.model.restore_options import RestoreOptions
     from blurcli.model.restorer import Restorer
 
+    by_alpha = mask == ALPHA
     options = RestoreOptions(
         blur,
         defocus,
@@ -129,13 +137,14 @@ def restore(
         _kernel(kernel),
         noise,
         enlarge,
-        _mask(mask),
-        temperature,
-        None if score else n,
-        mean,
-        spread,
-        steps,
-        seed,
+        mask=_mask(None if by_alpha else mask, mask_grow),
+        strength=strength,
+        temperature=temperature,
+        n=None if score else n,
+        mean=mean,
+        spread=spread,
+        steps=steps,
+        seed=seed,
     )
 
     path, chosen_run = (bundled.PHOTOS_PATH, None) if run is None and weights is None else find_weights(run, weights)
@@ -155,20 +164,33 @@ def restore(
         files.check_writable(picture)
         show(*restoration_score.demo(restorer(), options, picture), as_json)
         return
-    results, failures = [], []
+    results, failures, warned = [], [], ""
     with ExitStack() as stack:
-        sources = _sources(photos or [], stack)
-        if mask is not None and len(sources) > 1:
+        sources = find_sources(photos or [], stack)
+        if options.mask is not None and len(sources) > 1:
             raise UsageError(f"--mask {mask}: is for one photo, and there are {len(sources)}")
-        target = _target(photos or [], sources, out, options, compare, model := restorer())
+        model = restorer()
+        settings = model.record(options) | {"strip": strip or None}
+        if by_alpha:
+            settings |= {"mask": ALPHA, "mask_grow": mask_grow}
+        target = target_for(photos or [], sources, out, options, compare, settings)
         stack.enter_context(target.opened())
         for source in sources:
             if target.is_done(source):
                 continue
             try:
                 photo = source.read()
+                if photo.note:
+                    console.notify(f"{source.title}: {photo.note}")
+                if strip:
+                    photo = replace(photo, exif=None, profile=None)
+                own = options
+                if by_alpha:
+                    photo, own = _filled_by_alpha(photo, options, mask_grow)
                 target.check_fits(photo)
-                results.append(_restored(source, photo, model, options, target, compare))
+                if not warned and (warned := model.warning(photo)):
+                    console.notify(f"warning: {source.title}: {warned}")
+                results.append(_restored(source, photo, model, own, target, compare))
             except UserError as error:
                 if len(sources) == 1:
                     raise
@@ -183,140 +205,13 @@ def restore(
         raise UserError(f"{len(failures):,} of {len(sources):,} photos could not be restored; see above")
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A photo: how messages call it, its name in a folder of results, and its content."""
-
-    title: str
-    name: str
-    content: Callable[[], bytes]
-
-    def read(self) -> Photo:
-        from blurcli.data.photos import read_photo
-
-        return read_photo(self.content(), self.title)
-
-
-def _sources(photos: list[str], stack: ExitStack) -> list[_Source]:
-    """All photos that are named; of a folder or archive, which is open until the stack is closed, those in it."""
-    from functools import partial
-
-    from blurcli.base import console
-    from blurcli.config.source_names import expand_home
-    from blurcli.data.archives import open_images
-    from blurcli.data.notes import count_by_reason
-
-    found: list[tuple[str, PurePosixPath, Callable[[], bytes]]] = []
-    for given in photos:
-        path = Path(expand_home(given))
-        if _holds_photos(path):
-            files = stack.enter_context(open_images(path))
-            if skipped := count_by_reason(files.skipped):
-                console.notify(f"{path}: skipped: {skipped}")
-            found += [(str(path / name), PurePosixPath(name), partial(files.read, name)) for name in files.names]
-        else:
-            found.append((given, PurePosixPath(path.name), partial(read_file, path)))
-    stems = Counter(name.with_suffix("") for _, name, _ in found)
-    names = [str(name.with_suffix("") if stems[name.with_suffix("")] == 1 else name) for _, name, _ in found]
-    return [_Source(title, name, content) for (title, _, content), name in zip(found, names, strict=True)]
-
-
-def _holds_photos(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() == ".zip"
-
-
-class _File:
-    """One photo, as a file of its own name."""
-
-    def __init__(self, path: Path) -> None:
-        from blurcli.base import files
-        from blurcli.data.photos import photo_format
-
-        photo_format(path)
-        files.check_writable(path)
-        self.path = path
-
-    def opened(self) -> ExitStack:
-        return ExitStack()
-
-    def is_done(self, source: _Source) -> bool:
-        return False
-
-    def check_fits(self, photo: Photo) -> None:
-        photo.check_fits(self.path)
-
-    def beside(self, source: _Source, mark: str) -> Path:
-        return self.path.with_name(f"{self.path.stem}{mark}.png")
-
-    def save(self, source: _Source, photo: Photo) -> Path:
-        photo.save(self.path)
-        return self.path
-
-
-class _Folder:
-    """A folder with the results of every photo; one that is complete there is not made again."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], marks: tuple[str, ...]) -> None:
-        from blurcli.base import console
-        from blurcli.visualize.image_folder import RecordedFolder
-
-        self.path, self._marks = path, marks
-        self._folder = RecordedFolder(path, settings, console.notify, "restoring photos")
-
-    def opened(self) -> Any:
-        return self._folder.opened()
-
-    def is_done(self, source: _Source) -> bool:
-        return all(self._folder.is_done(f"{source.name}{mark}.png") for mark in self._marks)
-
-    def check_fits(self, photo: Photo) -> None:
-        """A PNG holds all of any photo."""
-
-    def beside(self, source: _Source, mark: str) -> Path:
-        self._folder.record()
-        return self.path / f"{source.name}{mark}.png"
-
-    def save(self, source: _Source, photo: Photo) -> Path:
-        path = self.beside(source, "")
-        photo.save(path)
-        return path
-
-
-def _target(
-    given: list[str], sources: list[_Source], out: Path | None, options: RestoreOptions, compare: bool, restorer: Restorer
-) -> _File | _Folder:
-    from blurcli.visualize.image_folder import image_name
-
-    several = options.count > 1 and not options.mean
-    single = len(sources) == 1 and not several
-    if out is None:
-        single &= not _holds_photos(Path(given[0]).expanduser())
-        out = Path(f"{sources[0].name}{_SUFFIX}.png") if single else Path(f"{_name_of(given)}{_SUFFIX}")
-    elif out.suffix and not out.is_dir() and not single:
-        what = f"{len(sources):,} photos" if len(sources) > 1 else f"{options.count} draws"
-        raise UsageError(f"--out {out}: is one picture, and there are {what}; name a folder")
-    else:
-        single = bool(out.suffix) and not out.is_dir()
-    if single:
-        return _File(out)
-    draws = [f"/{image_name(i)[:-4]}" for i in range(options.count)] if several else [""]
-    marks = (*draws, *(["-spread"] if options.spread else []), *(["-compare"] if compare else []))
-    twice = [name for name, n in Counter(f"{source.name}{mark}.png" for source in sources for mark in marks).items() if n > 1]
-    if twice:
-        raise UsageError(f"--out {out}: {twice[0]} is the result of two photos; restore one of them alone, to another --out")
-    return _Folder(out, restorer.record(options), marks)
-
-
-def _name_of(given: list[str]) -> str:
-    """What a folder of results is called after: a folder or archive of photos, one photo, or the folder of several."""
-    path = Path(given[0]).expanduser().resolve()
-    if len(given) > 1:
-        return path.parent.name or "photos"
-    return (path.name if path.is_dir() else path.stem) or "photos"
-
-
 def _restored(
-    source: _Source, photo: Photo, restorer: Restorer, options: RestoreOptions, target: _File | _Folder, compare: bool
+    source: Source,
+    photo: Photo,
+    restorer: Restorer,
+    options: RestoreOptions,
+    target: ResultFile | ResultFolder,
+    compare: bool,
 ) -> dict[str, Any]:
     """Restore one photo and write what is wanted."""
     from blurcli.base import console
@@ -335,13 +230,15 @@ def _restored(
     result = photo.with_pixels(restored.mean if options.mean else restored.draws[0])
     if several:
         for i, draw in enumerate(restored.draws):
-            photo.with_pixels(draw).save(target.beside(source, f"/{image_name(i)[:-4]}"))
+            photo.with_pixels(draw).save(target.beside(source, f"/{image_name(i)[:-4]}"), restored.comment)
     if options.spread:
         save_spread(restored.spread, target.beside(source, "-spread"))
     if spread is not None:
         save_comparison(photo, result, spread, target.beside(source, "-compare"))
-    path = target.path / source.name if several else target.save(source, result)
-    return {"photo": source.title, "out": str(path), **restored.facts, "seconds": round(seconds, 1)}
+    path = target.path / source.name if several else target.save(source, result, restored.comment)
+    facts = {"photo": source.title, "out": str(path), **restored.facts, "seconds": round(seconds, 1)}
+    target.log(facts)
+    return facts
 
 
 def _motion(given: str | None) -> tuple[float, float] | None:
@@ -367,9 +264,17 @@ def _kernel(path: Path | None) -> Any:
     return found
 
 
-def _mask(path: Path | None) -> Any:
+def _mask(path: str | None, grow: int) -> Any:
     if path is None:
         return None
-    from blurcli.data.photos import read_mask
+    from blurcli.config.source_names import expand_home
+    from blurcli.data.photos import grown, read_mask
 
-    return read_mask(read_file(path), str(path))
+    return grown(read_mask(read_file(Path(expand_home(path))), path), grow)
+
+
+def _filled_by_alpha(photo: Photo, options: RestoreOptions, grow: int) -> tuple[Photo, RestoreOptions]:
+    """An opaque photo, and options that fill what was transparent."""
+    from blurcli.data.photos import grown
+
+    return photo.opaque(), replace(options, mask=grown(photo.transparent, grow))

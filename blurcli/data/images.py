@@ -227,7 +227,12 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
 def upright(image: Image.Image) -> Image.Image:
     """An image rotated upright by its EXIF data."""
     image.load()  # some formats rotate by themselves
-    turn = _TURNS.get(orientation(image))
+    return turned(image, orientation(image))
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """An image rotated upright from an orientation, as EXIF data number them."""
+    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 

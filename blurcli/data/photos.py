@@ -11,15 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import distance_transform_edt, maximum_filter
 
 from blurcli.base import files
 from blurcli.base.errors import UsageError, option
 from blurcli.core.kernels import normalize_kernel
-from blurcli.data.images import is_deep, opened, rgb, upright
-from blurcli.data.outputs import mark
+from blurcli.data.images import is_deep, opened, orientation, rgb, turned, upright
+from blurcli.data.outputs import OUTPUT, mark
+from blurcli.data.png import encoded_deep
 
 _ORIENTATION, _SOFTWARE = 0x0112, 0x0131  # EXIF
 _DEEP, _DEEPEST = 257.0, 65535  # values of 16 bits per gray level, and the largest of them
+ALPHA = "alpha"
+"""What takes the place of a mask's file: the transparent pixels are the mask."""
+
 _QUALITY = 95  # of JPEG and WebP
 # EXIF tags that describe the photo: description, maker, model, orientation, resolution, software, date, artist, copyright,
 # EXIF, GPS, and those of Windows. Other tags of a TIFF describe how its pixels are stored.
@@ -28,6 +33,7 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".t
 _OPAQUE = ("JPEG",)
 _OTHER_COLORS = ("CMYK", "LAB", "YCbCr", "HSV")  # their profiles are neither RGB nor gray
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_FORM, _BITS_PER_SAMPLE = 24, 258  # offset of bits and kind of colors in a PNG; tag of a TIFF
 _LARGEST_PROFILE = 1 << 24
 ROUNDING = 0.29
 """The smallest noise in gray levels, from rounding to 8 bits: 1 / sqrt(12)."""
@@ -43,6 +49,7 @@ class Photo:
         alpha: transparency, (H, W) uint8; None for an opaque photo.
         profile: its color profile (ICC); None for none.
         exif: its EXIF data; None for none.
+        note: what was lost in reading; empty for nothing.
     """
 
     pixels: NDArray[np.float64]
@@ -50,6 +57,7 @@ class Photo:
     alpha: NDArray[np.uint8] | None = None
     profile: bytes | None = None
     exif: bytes | None = None
+    note: str = ""
 
     @property
     def least_noise(self) -> float:
@@ -62,6 +70,29 @@ class Photo:
         inside: NDArray[np.bool_] = np.all((self.pixels > 0) & (self.pixels < 255), axis=0)
         return inside
 
+    @property
+    def transparent(self) -> NDArray[np.bool_]:
+        """Pixels that are not visible at all, (H, W).
+
+        Raises:
+            UsageError: the photo is opaque.
+        """
+        if self.alpha is None:
+            raise UsageError(f"{option('mask')} {ALPHA}: the photo has no transparency")
+        hidden: NDArray[np.bool_] = self.alpha == 0
+        return hidden
+
+    def opaque(self) -> Photo:
+        """The photo without its transparency."""
+        return replace(self, alpha=None)
+
+    def with_hidden_filled(self) -> Photo:
+        """The photo with the color of the nearest visible pixel where alpha is 0: hidden colors must not influence others."""
+        if self.alpha is None or (hidden := self.transparent).all() or not hidden.any():
+            return self
+        rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+        return replace(self, pixels=self.pixels[:, rows, columns])
+
     def with_pixels(self, pixels: NDArray[np.float64]) -> Photo:
         """The photo with other pixels (C, H', W'); H' and W' are whole multiples of H and W."""
         alpha, (height, width) = self.alpha, pixels.shape[1:]
@@ -70,8 +101,8 @@ class Photo:
         return replace(self, pixels=pixels, alpha=alpha)
 
     def picture(self) -> Image.Image:
-        """The photo as a Pillow image, rounded."""
-        if self.deep:
+        """The photo as a Pillow image, rounded; colors of 16 bits to 8 bits, because Pillow has no others."""
+        if self.deep and len(self.pixels) == 1:
             return Image.fromarray(np.rint(self.pixels[0] * _DEEP).clip(0, _DEEPEST).astype(np.uint16))
         levels = np.rint(self.pixels).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
@@ -90,9 +121,15 @@ class Photo:
             raise UsageError(f"{option('out')} {path}: JPEG has no transparency, and the photo has; write a .png")
         if self.deep and form not in ("PNG", "TIFF"):
             raise UsageError(f"{option('out')} {path}: {form} has 8 bits, and the photo has 16; write a .png or .tif")
+        if self.deep and len(self.pixels) > 1 and form != "PNG":
+            raise UsageError(f"{option('out')} {path}: the photo has colors of 16 bits, which are written as .png only")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, comment: str = "") -> None:
         """Write it as PNG, JPEG, WebP or TIFF, by the suffix of the path.
+
+        Args:
+            path: the file; an existing one is replaced.
+            comment: what PNG and JPEG store beside the pixels.
 
         Raises:
             UsageError: see `check_fits`.
@@ -113,8 +150,21 @@ class Photo:
             marks["quality"] = _QUALITY
         if form == "JPEG":
             marks["subsampling"] = 0  # colors as sharp as the brightness
+            marks["comment"] = comment
+        elif form == "PNG" and comment:
+            marks["pnginfo"].add_text("Comment", comment)
         with files.replacing(path) as temporary:
-            image.save(temporary, format=form, **marks)
+            if self.deep and len(self.pixels) > 1:
+                texts = {"Software": OUTPUT, **({"Comment": comment} if comment else {})}
+                temporary.write_bytes(encoded_deep(self._deep_values(), texts, self.profile, self.exif))
+            else:
+                image.save(temporary, format=form, **marks)
+
+    def _deep_values(self) -> NDArray[np.uint16]:
+        values = np.rint(self.pixels * _DEEP).clip(0, _DEEPEST)
+        if self.alpha is not None:
+            values = np.concatenate([values, self.alpha[None] * _DEEP])
+        return values.astype(np.uint16).transpose(1, 2, 0)
 
 
 def photo_format(path: Path) -> str:
@@ -140,7 +190,19 @@ def read_photo(content: bytes, name: str) -> Photo:
         UserError: it is not a readable image; the message contains `name`.
     """
     with opened(io.BytesIO(content), name) as image:
-        return from_picture(image, _png_profile(content))
+        photo = from_picture(image, _png_profile(content))
+        if not _has_deep_colors(image, content):
+            return photo
+        try:
+            import av  # Pillow reads colors with 8 bits
+
+            with av.open(io.BytesIO(content), "r", format=f"{str(image.format).lower()}_pipe") as file:
+                values = next(file.decode(video=0)).to_ndarray()
+            channels = [np.asarray(turned(Image.fromarray(values[..., i]), orientation(image))) for i in range(3)]
+        except Exception as error:  # FFmpeg raises many types, for compressions that it does not know, too
+            way = "pip install av reads all 16" if isinstance(error, ImportError) else "save it as an ordinary PNG for all 16"
+            return replace(photo, note=f"its colors have 16 bits, and 8 are read; {way}")
+        return replace(photo, pixels=np.stack(channels) / _DEEP, deep=True)
 
 
 def read_kernel(content: bytes, name: str) -> tuple[NDArray[np.float64], list[str]]:
@@ -169,6 +231,12 @@ def read_mask(content: bytes, name: str) -> NDArray[np.bool_]:
     return mask
 
 
+def grown(mask: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
+    """A mask (H, W) with all pixels that are at most `px` pixels away from it, in rows, columns and diagonals."""
+    wider: NDArray[np.bool_] = maximum_filter(mask, 2 * px + 1, mode="constant")
+    return wider
+
+
 def from_picture(image: Image.Image, profile: bytes | None = None) -> Photo:
     """A photo from a Pillow image: upright, gray or red, green and blue.
 
@@ -195,6 +263,13 @@ def from_picture(image: Image.Image, profile: bytes | None = None) -> Photo:
     colors = rgb(image) if image.mode == "LAB" else image
     pixels = np.asarray(colors.convert("L" if gray else "RGB"), dtype=np.float64)
     return Photo(pixels[None] if gray else pixels.transpose(2, 0, 1), False, alpha, profile, exif)
+
+
+def _has_deep_colors(image: Image.Image, content: bytes) -> bool:
+    """Whether a PNG or TIFF has colors of 16 bits."""
+    if image.format == "PNG":
+        return content[_PNG_FORM : _PNG_FORM + 2] in (b"\x10\x02", b"\x10\x06")
+    return image.mode in ("RGB", "RGBA") and set(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())) == {16}
 
 
 def _png_profile(content: bytes) -> bytes | None:

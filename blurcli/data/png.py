@@ -1,10 +1,14 @@
-"""PNG files without texts and color profiles: Pillow limits their size, and pixels do not need them."""
+"""PNG files beyond Pillow's limits: without large texts and color profiles, which pixels do not need, and colors of 16 bits."""
 
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
@@ -64,3 +68,26 @@ def _turns(name: bytes, text: bytes) -> bool:
         return not compressed or len(zlib.decompressobj().decompress(compressed, _LARGEST_UPRIGHT)) < _LARGEST_UPRIGHT
     except zlib.error:
         return False
+
+
+def encoded_deep(values: NDArray[np.uint16], texts: dict[str, str], profile: bytes | None, exif: bytes | None) -> bytes:
+    """A PNG of 16 bits per value, which Pillow writes for gray images only.
+
+    Args:
+        values: (H, W, 3) or (H, W, 4).
+        texts: by their keywords, in Latin-1.
+        profile: color profile (ICC); None for none.
+        exif: EXIF data; None for none.
+    """
+    height, width, channels = values.shape
+    rows = np.zeros((height, 1 + 2 * channels * width), np.uint8)  # each row begins with the number of its filter: none
+    rows[:, 1:] = values.astype(">u2").reshape(height, -1).view(np.uint8)
+    parts = [(b"IHDR", struct.pack(">II5B", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0))]
+    parts += [(b"tEXt", f"{key}\0{text}".encode("latin-1", "replace")) for key, text in texts.items()]
+    if profile is not None:
+        parts.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
+    if exif is not None:
+        parts.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    parts += [(b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")]
+    framed = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
+    return _SIGNATURE + b"".join(framed)

@@ -47,6 +47,7 @@ class RestoreOptions:
         noise: standard deviation of the noise in gray levels of 0 to 255; 0 means the noise of rounding; None: estimated.
         enlarge: pixels of the result per pixel of the photo along a side; a pixel of the photo is their average.
         mask: True where the photo is to be filled, (H, W).
+        strength: share of the result in [0, 1]; the rest is the given photo.
         temperature: 0 gives one image without random detail; 1 draws from the posterior; None for 0.5, or 1 with `mean` or
             `spread`.
         n: number of draws; None for 1, or 8 with `mean` or `spread`.
@@ -63,6 +64,7 @@ class RestoreOptions:
     noise: float | None = None
     enlarge: int = 1
     mask: NDArray[np.bool_] | None = None
+    strength: float = 1.0
     temperature: float | None = None
     n: int | None = None
     mean: bool = False
@@ -86,6 +88,12 @@ class RestoreOptions:
             raise OptionError("motion", "{:g},{:g}".format(*self.motion), "must be a length of at least 0, and an angle")
         if self.noise is not None and self.noise > 255:
             raise OptionError("noise", f"{self.noise:g}", "is in gray levels of 0 to 255")
+        if not 0 <= self.strength <= 1:
+            raise OptionError("strength", f"{self.strength:g}", "must be from 0 (the photo as given) to 1 (the result alone)")
+        if self.strength < 1 and self.enlarge > 1:
+            raise OptionError(
+                "strength", f"{self.strength:g}", f"mixes in the photo, which is smaller with {option('enlarge')}"
+            )
         if self.temperature is not None and not 0 <= self.temperature <= 1:
             raise OptionError("temperature", f"{self.temperature:g}", "must be from 0 (one image) to 1 (draws)")
         if self.kernel is not None and self.enlarge > 1:
@@ -131,6 +139,25 @@ class RestoreOptions:
             *([f"noise {self.noise:g}"] if self.noise else []),
         ]
         return ", ".join(parts)
+
+    @property
+    def flags(self) -> str:
+        """The command's options that decide the result; kernels and masks by their digests."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("blur", "defocus", "noise")}
+        given |= {
+            "strength": self.strength if self.strength < 1 else None,
+            "enlarge": self.enlarge if self.enlarge > 1 else None,
+        }
+        given["motion"] = None if self.motion is None else "{:g},{:g}".format(*self.motion)
+        given |= {name: None if (a := getattr(self, name)) is None else digest(a) for name in ("kernel", "mask")}
+        given |= {"temperature": self.chosen_temperature, "steps": self.steps}
+        given |= {"seed": self.seed if self.chosen_temperature else None, "n": self.count if self.mean else None}
+        parts = [
+            f"--{name} {value}" if isinstance(value, str) else f"--{name} {value:.10g}"
+            for name, value in given.items()
+            if value is not None
+        ]
+        return " ".join([*parts, *(["--mean"] if self.mean else [])])
 
     @property
     def has_blur(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from blurcli.base.distributed import SINGLE_PROCESS
 from blurcli.base.errors import OptionError, UsageError, option
+from blurcli.base.version import __version__
 from blurcli.core.blind import Degradation, Interval, estimate
 from blurcli.core.measurements import Measurement
 from blurcli.core.restoration import Observation, restore
@@ -22,9 +23,10 @@ from blurcli.core.rng import ImageNoise
 from blurcli.core.sampling_options import SamplingConfig
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
-from blurcli.data.photos import ROUNDING, Photo
+from blurcli.data.photos import Photo
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.restore_options import RestoreOptions, digest, measurement_of, response_of
+from blurcli.model.restored import Restored
 
 GRAY_LEVELS = 127.5
 """Gray levels of 0 to 255 per unit of images in [-1, 1]."""
@@ -32,84 +34,7 @@ GRAY_LEVELS = 127.5
 _SAMPLER = "abm"
 _DRAWN_PIXELS = 1 << 18  # at a time; draws of larger photos are made one by one
 _MASK_NOISE = 1.0  # gray levels beside a hole; the known pixels are put back exactly
-_MISFIT = 1.5  # residual over noise from which on blur, noise or model do not fit
 _MOST_BLUR = 0.25  # of the shorter side
-_CLEAN = 1.0  # gray levels of noise that nobody sees
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A restored photo.
-
-    Attributes:
-        draws: the draws, (n, C, H, W) float64, gray levels, not clipped.
-        blur_px: standard deviation of a Gaussian blur, with its interval where it was estimated; 0 where the blur is of another
-            kind.
-        noise: that of the photo, in gray levels, likewise.
-        estimated: names of what was estimated.
-        residual: root mean square of the difference between photo and degraded result, over the noise: about 1 where all fits.
-        temperature: see `RestoreOptions`.
-        calls: of the network, per draw and window.
-    """
-
-    draws: NDArray[np.float64]
-    blur_px: Interval
-    noise: Interval
-    estimated: tuple[str, ...]
-    residual: float
-    temperature: float
-    calls: int
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """The mean of the draws, each clipped to 0 to 255: (C, H, W)."""
-        mean: NDArray[np.float64] = self.draws.clip(0, 255).mean(0)
-        return mean
-
-    @property
-    def spread(self) -> NDArray[np.float64]:
-        """Standard deviation of the draws, root mean square over the channels, in gray levels: (H, W)."""
-        spread: NDArray[np.float64] = np.sqrt(self.draws.clip(0, 255).var(0, ddof=1).mean(0))
-        return spread
-
-    @property
-    def description(self) -> str:
-        """What was found in the photo, and what to do where it is wrong."""
-        noise = f"noise {_shown(self.noise)} gray levels"
-        if "blur" not in self.estimated:
-            found = noise if self.noise.value > ROUNDING else "no noise"
-        elif not self.blur_px.value:
-            clean = self.noise.value < _CLEAN
-            found = f"as sharp as the training photos{' and clean' if clean else ''} ({noise})"
-        else:
-            found = f"blur {_shown(self.blur_px)} px, {noise}"
-        if self.estimated:
-            found += f"; use {' and '.join(map(option, self.estimated))} to change it"
-        if self.residual > _MISFIT:
-            found += (
-                f"; warning: the result does not fit the photo (residual {self.residual:.1f} times the noise, 1 is expected): "
-                "another blur, more noise, or a photo unlike the training images"
-            )
-        return f"{found}; residual {self.residual:.2f}" if self.residual <= _MISFIT else found
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What was found, in plain types."""
-        return {
-            "blur": self.blur_px.value,
-            "blur_interval": [self.blur_px.low, self.blur_px.high] if "blur" in self.estimated else None,
-            "noise": self.noise.value,
-            "noise_interval": [self.noise.low, self.noise.high] if "noise" in self.estimated else None,
-            "estimated": list(self.estimated),
-            "residual_over_noise": self.residual,
-            "temperature": self.temperature,
-            "calls": self.calls,
-        }
-
-
-def _shown(interval: Interval) -> str:
-    known = f"{interval.value:.2g}"
-    return known if interval.low == interval.high else f"{known} ({interval.low:.2g} to {interval.high:.2g})"
 
 
 class Restorer:
@@ -141,6 +66,16 @@ class Restorer:
             label = "none"
         return model.sampling(_SAMPLER, options.steps, label=label, guidance=self._guidance, final="denoised")
 
+    def warning(self, photo: Photo) -> str:
+        """A warning if the photo is larger than the model's images, and these were reduced; else an empty string."""
+        larger = any(own > seen for own, seen in zip(photo.pixels.shape[1:], self.model.process.shape, strict=True))
+        if not larger or self.model.config.data.crop == "random":
+            return ""
+        return (
+            "the model was trained on reduced images, whose detail is not that of a photo; train one with: "
+            "blurdiff train --data FOLDER --for restore"
+        )
+
     def record(self, options: RestoreOptions) -> dict[str, Any]:
         """What decides the restored photos, besides the photos themselves, for the record of a folder of them."""
         given = {key: value for key, value in vars(options).items() if key not in ("kernel", "mask")}
@@ -148,9 +83,19 @@ class Restorer:
             array = getattr(options, name)
             given[name] = None if array is None else digest(array)
         given["temperature"] = options.chosen_temperature
+        given["strength"] = None if options.strength == 1 else options.strength  # as in versions without this option
         sampling = self.sampling(options).record
         by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
         return {**given, **by_class, "weights": self.model.digest, "network_precision": self.model.precision}
+
+    def _comment(self, options: RestoreOptions, found: Degradation) -> str:
+        """What a file of a restored photo says: that it is restored, and how to repeat it."""
+        blur = f"blur {found.blur_px.value:.3g} px, " if "blur" in self._estimated(options) else ""
+        return (
+            "Restored by a generative model: one of many images that agree with the photo; not evidence.\n"
+            f"blurdiff {__version__} restore {options.flags}\n"
+            f"weights {self.model.digest}, {self.model.precision}; {blur}noise {found.noise.value:.3g} gray levels"
+        )
 
     def work(self, photo: Photo, options: RestoreOptions, compared: bool = False) -> int:
         """How many windows are denoised, over all draws; each in so many calls as there are steps.
@@ -183,6 +128,7 @@ class Restorer:
             UsageError: see `work`; or a blur that leaves nothing of the photo.
         """
         shape = self._shape(photo, options)
+        given_photo, photo = photo, photo.with_hidden_filled()
         y, per_level = self._to_model_space(photo)
         found = self.degradation(photo, options)
         measurement = measurement_of(options, shape, found.blur_px.value)
@@ -213,11 +159,21 @@ class Restorer:
             )
             images += [self._to_photo_space(draw, photo) for draw in x]
         draws = np.stack(images)
-        residual = _residual(draws, photo, measurement, noise, options)
+        residual, worst = _residuals(draws, photo, measurement, noise, options, self.model.process.shape)
         if options.only_fills and options.mask is not None:
-            draws = np.where(options.mask, draws, photo.pixels)
+            draws = np.where(options.mask, draws, given_photo.pixels)
+        if options.strength < 1:
+            draws = given_photo.pixels + options.strength * (draws - given_photo.pixels)
         return Restored(
-            draws, found.blur_px, found.noise, self._estimated(options), residual, options.chosen_temperature, options.steps
+            draws,
+            found.blur_px,
+            found.noise,
+            self._estimated(options),
+            residual,
+            worst,
+            self._comment(options, found),
+            options.chosen_temperature,
+            options.steps,
         )
 
     def compared(
@@ -334,9 +290,25 @@ def _known(options: RestoreOptions, y: Tensor) -> Tensor:
     return torch.from_numpy(~options.mask).to(y)
 
 
-def _residual(
-    draws: NDArray[np.float64], photo: Photo, measurement: Measurement, noise: float, options: RestoreOptions
-) -> float:
+def _residuals(
+    draws: NDArray[np.float64],
+    photo: Photo,
+    measurement: Measurement,
+    noise: float,
+    options: RestoreOptions,
+    part: tuple[int, int],
+) -> tuple[float, float]:
+    """The residual over the noise of the whole photo, and the largest one in parts (h, w) of it; see `Restored`."""
     again = measurement.apply(torch.from_numpy(draws).double()).numpy()
-    error = (again - photo.pixels) ** 2 if options.mask is None else ((again - photo.pixels) ** 2)[..., ~options.mask]
-    return float(np.sqrt(error.mean()) / noise)
+    squares: NDArray[np.float64] = ((again - photo.pixels) ** 2).mean((0, 1))
+    known = np.ones(squares.shape) if options.mask is None else (~options.mask).astype(np.float64)
+    starts = [np.arange(0, max(side // own, 1)) * own for side, own in zip(squares.shape, part, strict=True)]
+
+    def by_part(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums: NDArray[np.float64] = np.add.reduceat(np.add.reduceat(values, starts[0], 0), starts[1], 1)
+        return sums
+
+    errors, counts = by_part(squares * known), by_part(known)
+    worst = (errors / np.maximum(counts, 1))[counts >= math.prod(part) / 2]
+    whole = float(errors.sum() / counts.sum())
+    return math.sqrt(whole) / noise, math.sqrt(max(worst, default=whole)) / noise
