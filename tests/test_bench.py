@@ -56,7 +56,7 @@ def test_large_batches_are_measured_by_smaller_ones_on_a_cpu(cli: Cli, monkeypat
 
 
 def test_variants_are_compared_with_the_plain_one(cli: Cli) -> None:
-    done = cli(*ARGUMENTS, "--compare")
+    done = cli(*ARGUMENTS, "--compare", "--batch-size", 4)
     assert done.code == 0, done.err
     rows = [line for line in done.out.splitlines() if line.startswith(("fp32", "bf16"))]
     assert len(rows) == (4 if has_native_bf16(torch.device("cpu")) else 2)

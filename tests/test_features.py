@@ -213,10 +213,12 @@ def test_distances_are_those_of_clean_fid(
     ours = [measure(array_batches(load_dataset(str(folder), "train", (24, 32), 3).images), 8, features) for folder in folders]
     for measured, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(measured.features, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-    if mode == "clean":  # in all modes the same functions of the features; clean-fid's matrix root takes most of a minute
+    if (
+        mode == "clean"
+    ):  # in all modes the same functions of the features; of all 2,048, clean-fid's matrix root takes half a minute
         with warnings.catch_warnings(action="ignore"):
-            fid = clean_fid.fid_from_feats(*(features.numpy() for features in theirs))
-        ours_fid = frechet_distance(*(moments for one in ours for moments in (one.mean, one.covariance)))
+            fid = clean_fid.fid_from_feats(*(features[:, :256].numpy() for features in theirs))
+        ours_fid = frechet_distance(*(moments for one in ours for moments in (one.mean[:256], one.covariance[:256, :256])))
         # clean-fid takes moments in float32, ours sums in float64.
         assert ours_fid == pytest.approx(fid, rel=1e-4)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).parent / "pretend.py"
 TINY = {
-    "data.image_size": 16,
+    "data.image_size": 8,
     "data.shapes_count": 24,
     "model.base_channels": 8,
     "model.multipliers": "[1,1]",
@@ -57,25 +57,28 @@ COMPARED = [
     ["distill", "blur", "--set", "train.steps=2", "--set", "distill.double_every_steps=1"],
     sample("blur-distilled"),
     restore("alone", "--temperature", "0"),
-    restore("moved", "--motion", "3,30", "--noise", "4", "--n", "2", "--mean"),
+    restore("moved", "--motion", "2,30", "--noise", "4", "--n", "2", "--mean"),
     restore("filled", "--mask", "mask.png"),
     restore("larger", "--enlarge", "2", "--blur", "1"),
 ]
 OTHERS = [
     ["animate", "both.gif", "--run", "blur", "--n", "1", "--frames", "3", "--direction", "both", "--show", "both"],
     ["fid", "--run", "blur", "--n", "4", "--force"],
-    ["likelihood", "--run", "blur", "--n", "2", "--calls", "2"],
+    ["likelihood", "--run", "blur", "--n", "2", "--calls", "1"],
     ["likelihood", "--run", "heat", "--n", "2"],
     ["diagnose", "--run", "blur", "--n", "2"],
     ["report", "blur", "--n", "2"],
     ["sweep", "--run", "blur", "--n", "4", "--steps", "2", "--force"],
-    ["bench", "--preset", "shapes-blur", "--seconds", "0.01", "--batch-size", "2"],
+    ["bench", "--preset", "tiny.yaml", "--seconds", "0.01", "--batch-size", "2"],
 ]
 
 
 def report(folder: Path, commands: list[list[str]], *flags: str) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    pixels = np.random.default_rng(0).integers(60, 200, (20, 28, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(60, 200, (10, 14, 3), np.uint8)
+    (folder / "tiny.yaml").write_text(
+        "data: {image_size: 8}\nmodel: {base_channels: 8, multipliers: [1], attention_levels: []}\n"
+    )
     Image.fromarray(pixels).save(folder / "photo.png")
     Image.fromarray((pixels[..., 0] > 150).astype(np.uint8) * np.uint8(255)).save(folder / "mask.png")
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "OMP_NUM_THREADS": "1"}

@@ -1,5 +1,6 @@
 """Samplers on problems with a known answer: Gaussian data, where the exact denoiser is linear, and a mixture."""
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -159,11 +160,17 @@ def mixture(process: BlurringDiffusion, means: Tensor, variance: Tensor):  # typ
 NOISE_RATIO = BlurringDiffusion(8, blur_schedule="noise-ratio", blur_noise_ratio=0.5)
 
 
+@functools.cache
+def solved(blur: float | BlurringDiffusion):  # type: ignore[no-untyped-def]
+    """A mixture, and the images at the end of its paths."""
+    process, denoiser, spectrum, noise = problem = clusters((8, 8), blur, share=0.5, count=3, seed=1)
+    return problem, sample(denoiser, process, noise, 1000, "abm", spectrum=spectrum)
+
+
 @pytest.mark.parametrize(("sampler", "order"), [("euler", 0.95), ("ab2", 1.8), ("abm", 1.8)])
 @pytest.mark.parametrize("blur", [0.0, 5.0, NOISE_RATIO])
 def test_order_of_convergence_on_a_mixture(sampler: str, order: float, blur: float | BlurringDiffusion) -> None:
-    process, denoiser, spectrum, noise = clusters((8, 8), blur, share=0.5, count=3, seed=1)
-    exact = sample(denoiser, process, noise, 1000, "abm", spectrum=spectrum)
+    (process, denoiser, spectrum, noise), exact = solved(blur)
     # Medians: an image that lies between two components has an error of its own.
     errors = [
         (sample(denoiser, process, noise, steps, sampler, spectrum=spectrum) - exact).square().sum((1, 2, 3)).median().sqrt()
