@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 from blurcli.base.errors import UserError
 from blurcli.config import DataConfig
 from blurcli.data import ReadOptions, load_dataset
+from blurcli.data import walk as walking
 from blurcli.data.archives import open_images
 from blurcli.data.images import decode, image_suffixes
 from blurcli.data.inspection import inspect_images
@@ -57,6 +58,22 @@ def test_cycles_end_and_every_file_is_read_once(tmp_path: Path) -> None:
             "linked twice": ("0-before-b", "b/again", "copy.png"),
             "that cannot be opened": ("nowhere.png",),
         }
+
+
+def test_links_in_a_circle_and_files_that_vanish_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = put(tmp_path / "a", "1.png", "2.png")
+    (folder / "circle").symlink_to("circle")
+    (folder / "link.png").symlink_to(put(tmp_path / "else", "3.png") / "3.png")
+    (folder / "gone.png").symlink_to(tmp_path / "else" / "3.png")
+    identity = walking._identity
+
+    def vanishing(path: Path) -> tuple[int, int]:
+        if path.name in ("2.png", "gone.png"):
+            raise FileNotFoundError(path)
+        return identity(path)
+
+    monkeypatch.setattr(walking, "_identity", vanishing)
+    assert walk(folder) == (["1.png", "2.png", "link.png"], {"that cannot be opened": ("circle", "gone.png")})
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may read everything")
