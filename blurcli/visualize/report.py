@@ -14,7 +14,7 @@ from typing import Any
 
 from blurcli import evaluate
 from blurcli.base import files
-from blurcli.base.errors import UserError, quoted
+from blurcli.base.errors import UserError
 from blurcli.base.pace import duration
 from blurcli.base.runs import Run
 from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml, yaml_text
@@ -119,7 +119,7 @@ def _sections(subject: Subject, progress: OpenProgress, animated: bool) -> Itera
     if animated:
         yield ReportSection("process", "Reverse process", animation_part(subject, progress))
     yield ReportSection("loss", "Loss", [no_record] if run is None else _loss_parts(run))
-    yield ReportSection("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
+    yield ReportSection("scores", "Scores", [no_record] if run is None else _score_parts(run))
     yield ReportSection("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
     yield ReportSection("errors", "Errors of the network", error_part(subject, progress))
     yield ReportSection("repeat", "Versions and commands", _repeat_parts(subject))
@@ -225,10 +225,10 @@ def _loss_parts(run: Run) -> list[Part]:
     return parts
 
 
-def _score_parts(run: Run, name: str) -> list[Part]:
+def _score_parts(run: Run) -> list[Part]:
     tables = evaluate.score_tables(evaluate.recorded(run.evaluations_path), without_folder)
     if not tables:
-        return [Missing(f"No scores yet; score the run with: blurdiff fid --run {quoted(f'runs/{name}')}")]
+        return [Missing("No scores yet: blurdiff fid measures them.")]
     found = list(score_plots(run, lambda text: None))
     parts: list[Part] = [_plots(found[:_MOST_PLOTS])] if found else []
     if len(found) > _MOST_PLOTS:
