@@ -80,6 +80,18 @@ def test_weights_that_go_while_runs_are_listed(cli: Cli, whole: Path, monkeypatc
     assert "step-00000009" in cli("sample", "--n", 1, "--steps", 1, "--out", "x.npz").err
 
 
+def test_copies_of_weights_under_other_names_are_left_alone(cli: Cli, whole: Path) -> None:
+    """They are neither the newest weights nor removed by `train.keep`."""
+    copies = [whole / "weights" / f"step-{end}.safetensors" for end in ("00000003 (1)", "00000003-best", "best")]
+    for copy in copies:
+        shutil.copy(whole / "weights" / NEWEST, copy)
+    assert Run(whole).newest_step() == 3
+    assert f"using {whole}/weights/{NEWEST}" in cli("sample", "--n", 1, "--steps", 1, "--out", "x.npz").err
+    done = cli("train", "--run", whole, "--set", "train.steps=5", "--set", "train.keep=1")
+    assert done.code == 0, done.err
+    assert sorted((whole / "weights").iterdir()) == sorted([*copies, Run(whole).weights_path(5)])
+
+
 def test_a_run_of_somebody_else(cli: Cli, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (RUNS / "secret").mkdir()
     last_weights = Run.last_weights

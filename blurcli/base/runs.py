@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from blurcli.base.errors import UsageError, UserError, did_you_mean, one_line, o
 from blurcli.base.version import __version__
 
 RUNS = Path("runs")
+_WEIGHTS = re.compile(r"step-\d{8,}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class Run:
         return self.path / "samples" / f"step-{step:08d}.png"
 
     def all_weights(self) -> list[Path]:
-        """The weights files in the order of their steps."""
-        return [path for path in files.listed(self.path / "weights") if path.match("step-*.safetensors")]
+        """The weights files in the order of their steps, without copies under other names."""
+        return [path for path in files.listed(self.path / "weights") if _WEIGHTS.fullmatch(path.name)]
 
     def newest_weights(self) -> Path:
         """The weights after the most steps.
