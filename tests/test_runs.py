@@ -80,6 +80,24 @@ def test_weights_that_go_while_runs_are_listed(cli: Cli, whole: Path, monkeypatc
     assert "step-00000009" in cli("sample", "--n", 1, "--steps", 1, "--out", "x.npz").err
 
 
+@pytest.mark.parametrize("command", [("sample", "--run"), ("plot",), ("report",), ("results",), ("fid", "--run")])
+def test_what_is_no_run_is_said(cli: Cli, command: tuple[str, ...]) -> None:
+    """Instead of its own name as a suggestion, or a training that would be refused."""
+    RUNS.mkdir()
+    (RUNS / "nowhere").symlink_to("/nowhere")
+    (RUNS / "circle").symlink_to("circle")
+    for name, reason in {"nowhere": "is a link to /nowhere, which is not here", "circle": "cannot be read"}.items():
+        for word in (name, RUNS / name):
+            done = cli(*command, word)
+            assert (done.code, done.out) == (2, "")
+            assert done.err.startswith(f"error: runs/{name}: {reason}")
+
+
+def test_a_folder_of_something_else_is_no_run(cli: Cli, photos: Path) -> None:
+    assert cli("sample", "--run", photos).err == f"error: {photos}: not a run folder\n"
+    assert cli("sample", "--run", photos / "0.png").err == f"error: {photos}/0.png: a file, not a run folder\n"
+
+
 def test_copies_of_weights_under_other_names_are_left_alone(cli: Cli, whole: Path) -> None:
     """They are neither the newest weights nor removed by `train.keep`."""
     copies = [whole / "weights" / f"step-{end}.safetensors" for end in ("00000003 (1)", "00000003-best", "best")]
