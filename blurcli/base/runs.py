@@ -52,7 +52,7 @@ class Run:
     def distilled(self) -> Run:
         """The default run for distilling the model of this run."""
         path = self.path if self.path.name not in ("", "..") else self.path.resolve()
-        return Run(path.with_name(path.name + "-distilled"))
+        return Run(files.fitting(path.with_name(path.name + "-distilled")))
 
     def saved_states(self) -> list[Path]:
         """The existing state files, newest first, including links to missing files."""

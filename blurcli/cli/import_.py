@@ -49,7 +49,7 @@ def import_(
     from blurcli.config import parse_overrides, resolve_source
     from blurcli.model.weights import save_weights
 
-    out = out or Path(f"{checkpoint.stem}.safetensors")
+    out = out or files.fitting(Path(f"{checkpoint.stem}.safetensors"))
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: weights are written as safetensors; use the suffix .safetensors")
     overrides = parse_overrides(assignments or [])

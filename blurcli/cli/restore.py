@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blurcli.base.errors import OptionError, UsageError, UserError
+from blurcli.base.files import fitting
 from blurcli.cli import restoration_score
 from blurcli.cli.common import (
     AS_PRESET,
@@ -246,7 +247,7 @@ class _File:
         photo.check_fits(self.path)
 
     def beside(self, source: _Source, mark: str) -> Path:
-        return self.path.with_name(f"{self.path.stem}{mark}.png")
+        return fitting(self.path.with_name(f"{self.path.stem}{mark}.png"))
 
     def save(self, source: _Source, photo: Photo) -> Path:
         photo.save(self.path)
@@ -267,14 +268,17 @@ class _Folder:
         return self._folder.opened()
 
     def is_done(self, source: _Source) -> bool:
-        return all(self._folder.is_done(f"{source.name}{mark}.png") for mark in self._marks)
+        return all(self._folder.is_done(self._name(source, mark)) for mark in self._marks)
 
     def check_fits(self, photo: Photo) -> None:
         """A PNG holds all of any photo."""
 
     def beside(self, source: _Source, mark: str) -> Path:
         self._folder.record()
-        return self.path / f"{source.name}{mark}.png"
+        return self.path / self._name(source, mark)
+
+    def _name(self, source: _Source, mark: str) -> str:
+        return str(fitting(Path(f"{source.name}{mark}.png")))
 
     def save(self, source: _Source, photo: Photo) -> Path:
         path = self.beside(source, "")
@@ -291,7 +295,7 @@ def _target(
     single = len(sources) == 1 and not several
     if out is None:
         single &= not _holds_photos(Path(given[0]).expanduser())
-        out = Path(f"{sources[0].name}{_SUFFIX}.png") if single else Path(f"{_name_of(given)}{_SUFFIX}")
+        out = fitting(Path(f"{sources[0].name}{_SUFFIX}.png" if single else f"{_name_of(given)}{_SUFFIX}"))
     elif out.suffix and not out.is_dir() and not single:
         what = f"{len(sources):,} photos" if len(sources) > 1 else f"{options.count} draws"
         raise UsageError(f"--out {out}: is one picture, and there are {what}; name a folder")
