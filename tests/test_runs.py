@@ -181,6 +181,16 @@ def test_a_run_is_found_by_its_name_in_runs(cli: Cli, whole: Path, command: tupl
     assert command[0] in ("train", "distill") or "did you mean 'my pictures'?" in wrong.err
 
 
+def test_a_run_as_weights(cli: Cli, whole: Path) -> None:
+    for name in (whole.name, whole):
+        refused = cli("sample", "--weights", name)
+        assert refused.err == f"error: --weights {name}: a folder, not a weights file; for a run use: --run {quoted(name)}\n"
+    guided = cli("sample", "--run", whole, "--guide", whole.name, "--guidance", 1.5, "--n", 1, "--steps", 1, "--out", "x.npz")
+    assert guided.code == 0, guided.err
+    with pytest.raises(UserError, match="my picture: no such file or run folder; did you mean 'my pictures'"):
+        bd.load("my picture")
+
+
 def test_a_folder_here_comes_first(cli: Cli, whole: Path) -> None:
     shutil.copytree(whole, "here")
     shutil.copytree(whole, RUNS / "here")

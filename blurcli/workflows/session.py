@@ -111,7 +111,7 @@ def load_model(
     weights = read_weights(source)
     if not calibrated and weights.data.gain is None:
         raise UsageError(f"{option('calibrated')}: {source} has no calibration; only models with objective=eps have one")
-    weaker = None if guide is None else read_weights(guide)
+    weaker = None if guide is None else read_weights(resolve_weights(str(guide))[0])
     return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker, precision), weights.step
 
 
@@ -353,9 +353,9 @@ def resolve_weights(name: str) -> tuple[Path | str, Run | None]:
     """Resolve the name of weights, as `resolve_file` or by a run folder; returns the weights and the run.
 
     Raises:
-        UsageError: a run folder without weights.
+        UsageError: a run folder without weights, or a name like that of a run.
     """
-    from blurcli.base.runs import Run, resolve_run
+    from blurcli.base.runs import Run, resolve_run, similar_run
     from blurcli.config.source_names import expand_home
 
     # A run may have the bundled model's name.
@@ -366,4 +366,6 @@ def resolve_weights(name: str) -> tuple[Path | str, Run | None]:
     if isinstance(found, Path) and found.is_dir():
         run = Run(found)
         return run.newest_weights(), run
+    if isinstance(found, Path) and not found.exists() and (close := similar_run(found)):
+        raise UsageError(f"{found}: no such file or run folder{close}")
     return found, None
