@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -338,14 +339,18 @@ def resolve_file(name: str) -> Path | str:
     """Resolve the name of weights: a reference on the hub, a bundled model, or a file.
 
     Raises:
-        UsageError: a malformed reference.
+        UsageError: a malformed reference, or `user/repo` alone, which is a path.
     """
     from blurcli import bundled, hub
+    from blurcli.base.runs import RUNS
     from blurcli.config.source_names import expand_home
 
     if hub.is_reference(name):
         return hub.parse(name).text
     path = Path(expand_home(name))
+    is_like_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and path.suffix != ".safetensors" and path.parent != RUNS
+    if is_like_repository and not path.parent.exists():
+        raise UsageError(f"{name}: no such file; a repository of the hub is written as hf://{name}")
     return bundled.MODELS[name] if name in bundled.MODELS and not path.is_file() else path
 
 
