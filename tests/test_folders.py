@@ -119,6 +119,12 @@ def test_what_is_left_out_is_counted_by_reason(leftovers: Path, tmp_path: Path) 
         }
 
 
+def test_the_name_of_a_dataset_is_no_folder(cli: Cli, tmp_path: Path) -> None:
+    assert "cifar10: a dataset that is no files of images; name a folder, .zip" in cli("data", "cifar10").err
+    put(tmp_path / "cifar10", "1.png")
+    assert cli("data", "cifar10", "--set", "data.image_size=8").code == 0
+
+
 def test_commands_say_what_they_leave_out(leftovers: Path, cli: Cli) -> None:
     counted = "3 without an image's suffix (.txt, .mov)"
     report = cli("data", leftovers, "--set", "data.image_size=8")
