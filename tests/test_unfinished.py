@@ -16,6 +16,7 @@ from conftest import Cli
 
 from blurcli.base import files
 from blurcli.base.errors import UserError
+from blurcli.base.filenames import fitting
 from blurcli.base.runs import Run
 from blurcli.data.packed_cache import load_packed, pack
 
@@ -146,10 +147,10 @@ def test_names_made_of_long_ones_fit(cli: Cli, tiny_run: Path, photos: Path, tmp
 def test_fitting_names() -> None:
     for stem in ("a" * 250, "\N{HIRAGANA LETTER A}" * 83, "a.b" * 90):
         long = Path("x", f"{stem}-compare.png")
-        assert len(os.fsencode(files.fitting(long).name)) <= 255
-        assert files.fitting(long).name.endswith("-compare.png")
-        assert files.fitting(long) != files.fitting(Path("x", f"{stem}b-compare.png"))
-    assert files.fitting(Path("x", "a" * 255)) == Path("x", "a" * 255)
+        assert len(os.fsencode(fitting(long).name)) <= 255
+        assert fitting(long).name.endswith("-compare.png")
+        assert fitting(long) != fitting(Path("x", f"{stem}b-compare.png"))
+    assert fitting(Path("x", "a" * 255)) == Path("x", "a" * 255)
 
 
 @pytest.mark.parametrize(

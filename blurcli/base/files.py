@@ -31,7 +31,6 @@ except ImportError:  # Windows
 PARTIAL = ".partial-"
 """Prefix of the names of unfinished files; these names have a fixed length for any name of the finished file."""
 _LONGEST_SUFFIX = 16
-_LONGEST_NAME, _KEPT_END = 255, 24  # bytes; the end of a name has its suffix, and what tells it from others
 _ABANDONED_SEC = 24 * 3600.0  # without a change, where no lock shows that a process is still writing
 
 SAMPLING = "sampling.json"
@@ -325,16 +324,6 @@ def append_json_line(path: Path, value: dict[str, Any]) -> None:
         file.seek(max(0, file.tell() - 1))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + json.dumps(value).encode() + b"\n")
-
-
-def fitting(path: Path) -> Path:
-    """A path whose last name is not too long for file systems: the middle of a longer name becomes a hash of the name."""
-    name = os.fsencode(path.name)
-    if len(name) <= _LONGEST_NAME:
-        return path
-    middle = f"-{_short_hash(name)}-".encode()
-    begin = name[: _LONGEST_NAME - len(middle) - _KEPT_END]
-    return path.with_name((begin + middle + name[-_KEPT_END:]).decode(errors="ignore"))
 
 
 def check_writable(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blurcli.base import files
 from blurcli.base.errors import UsageError, UserError, did_you_mean, one_line, option, quoted
+from blurcli.base.filenames import fitting
 from blurcli.base.version import __version__
 
 RUNS = Path("runs")
@@ -52,7 +53,7 @@ class Run:
     def distilled(self) -> Run:
         """The default run for distilling the model of this run."""
         path = self.path if self.path.name not in ("", "..") else self.path.resolve()
-        return Run(files.fitting(path.with_name(path.name + "-distilled")))
+        return Run(fitting(path.with_name(path.name + "-distilled")))
 
     def saved_states(self) -> list[Path]:
         """The existing state files, newest first, including links to missing files."""

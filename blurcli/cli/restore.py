@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blurcli.base.errors import OptionError, UsageError, UserError
-from blurcli.base.files import fitting
+from blurcli.base.filenames import fitting
 from blurcli.cli import restoration_score
 from blurcli.cli.common import (
     AS_PRESET,

@@ -154,9 +154,9 @@ def sample(
 
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
     """A file name that records the sampling options: `stem`, and the marks that apply."""
-    from blurcli.base import files
+    from blurcli.base.filenames import fitting
 
-    return files.fitting(folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png"))
+    return fitting(folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png"))
 
 
 class _Output(Protocol):

@@ -90,8 +90,8 @@ def _is_marked(opening: Callable[[str], IO[bytes]], name: str) -> bool:
 
 def _ends(file: IO[bytes], name: str) -> bytes:
     content = file.read(_MARKED_BYTES)
-    size, kind = content[_PNG_HEADER : _PNG_HEADER + 4], content[_PNG_HEADER + 4 : _PNG_HEADER + 8]
-    if kind == b"iCCP":
+    size, chunk = content[_PNG_HEADER : _PNG_HEADER + 4], content[_PNG_HEADER + 4 : _PNG_HEADER + 8]
+    if chunk == b"iCCP":
         file.seek(_PNG_HEADER + int.from_bytes(size))
         content += file.read(_MARKED_BYTES)
     elif name.lower().endswith(_AT_END):
