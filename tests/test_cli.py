@@ -169,7 +169,7 @@ def test_weights_alone(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
         (["--out", "full/a.txt/x.png"], 1, "cannot be written"),
         (["--out", "full/a.txt/x"], 1, "cannot be written"),
         (["--run", "absent"], 2, "absent: no such run folder"),
-        (["--run", "full"], 2, "full: has no weights yet"),
+        (["--run", "full"], 2, "full: not a run folder"),
         (["--weights", "absent.safetensors"], 2, "absent.safetensors: no such file"),
         (["--weights", "full/a.txt"], 1, "not a readable safetensors file"),
         (["--weights", "a", "--run", "b"], 2, "give one of them, not both"),

@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 from blurcli.base.errors import UserError
 from blurcli.config import DataConfig
 from blurcli.data import ReadOptions, load_dataset
+from blurcli.data import walk as walking
 from blurcli.data.archives import open_images
 from blurcli.data.images import decode, image_suffixes
 from blurcli.data.inspection import inspect_images
@@ -59,6 +60,22 @@ def test_cycles_end_and_every_file_is_read_once(tmp_path: Path) -> None:
         }
 
 
+def test_links_in_a_circle_and_files_that_vanish_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = put(tmp_path / "a", "1.png", "2.png")
+    (folder / "circle").symlink_to("circle")
+    (folder / "link.png").symlink_to(put(tmp_path / "else", "3.png") / "3.png")
+    (folder / "gone.png").symlink_to(tmp_path / "else" / "3.png")
+    identity = walking._identity
+
+    def vanishing(path: Path) -> tuple[int, int]:
+        if path.name in ("2.png", "gone.png"):
+            raise FileNotFoundError(path)
+        return identity(path)
+
+    monkeypatch.setattr(walking, "_identity", vanishing)
+    assert walk(folder) == (["1.png", "2.png", "link.png"], {"that cannot be opened": ("circle", "gone.png")})
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may read everything")
 def test_a_folder_without_permission_is_counted(tmp_path: Path) -> None:
     folder = put(tmp_path / "a", "1.png", "b/2.png")
@@ -100,6 +117,12 @@ def test_what_is_left_out_is_counted_by_reason(leftovers: Path, tmp_path: Path) 
             "in a system's own folder": 1,
             "without an image's suffix": 1,
         }
+
+
+def test_the_name_of_a_dataset_is_no_folder(cli: Cli, tmp_path: Path) -> None:
+    assert "cifar10: a dataset that is no files of images; name a folder, .zip" in cli("data", "cifar10").err
+    put(tmp_path / "cifar10", "1.png")
+    assert cli("data", "cifar10", "--set", "data.image_size=8").code == 0
 
 
 def test_commands_say_what_they_leave_out(leftovers: Path, cli: Cli) -> None:

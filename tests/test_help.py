@@ -1,6 +1,7 @@
 """Help texts and completion: what is used most first, everything in its panel, examples that work."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def test_help_fits_the_terminal_and_nothing_is_cut(cli: Cli, monkeypatch: pytest
         listed = " ".join(text.partition("Commands:")[2].split())
         for one, command in COMMANDS.items():
             assert f"{one} {command.help.partition('.')[0]}." in listed  # its first sentence
+            assert re.match("[A-Z][a-z]+ ", command.help)  # a verb, and no name of the code
             if columns >= 80:
                 assert len([line for line in text.splitlines() if line.startswith(f"  {one} ") and line.endswith(".")]) == 1
 

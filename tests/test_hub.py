@@ -111,6 +111,7 @@ def test_references(text: str, parts: tuple[str, ...]) -> None:
             (f"hf.co{rest}", "hf://me/tiny")
             for rest in (":me/tiny", ":443/me/tiny", "/me/tiny?x=1#files", "/me/tiny/tree/main/", "//me/tiny")
         ),
+        ("https://huggingface.co/me/tiny.git", "hf://me/tiny"),
         ("https://huggingface.co/me/tiny/tree/v1.0", "hf://me/tiny@v1.0"),
         ("https://huggingface.co/me/tiny/tree/feature%2Fx", "hf://me/tiny@feature%2Fx"),
         ("https://huggingface.co/me/tiny/tree/refs%2Fpr%2F1", "hf://me/tiny@refs%2Fpr%2F1"),
@@ -162,6 +163,14 @@ MALFORMED = (
     *("hf://me/tiny/pickled.bin", "hf://me/tiny/README.md", "hf://me/tiny/x.safetensors\n", "hf://me/tiny.git", "hf://me/tïny"),
     f"hf://me/{'x' * 94}",
 )
+
+
+def test_a_repository_alone_is_a_path(cli: Cli, tmp_path: Path) -> None:
+    refused = cli("sample", "--weights", "me/tiny")
+    assert refused.err == "error: me/tiny: no such file; a repository of the hub is written as hf://me/tiny\n"
+    (tmp_path / "me").mkdir()
+    for path in ("me/tiny", "runs/tiny", "me/x/tiny"):
+        assert "hub" not in cli("sample", "--weights", path).err
 
 
 @pytest.mark.parametrize("text", MALFORMED)

@@ -10,6 +10,7 @@ import pytest
 from conftest import Cli, settings
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
 import blurcli as bd
 from blurcli.base.errors import UsageError
@@ -18,6 +19,7 @@ from blurcli.data import load_dataset
 from blurcli.data import outputs as own_outputs
 from blurcli.data.archives import open_images
 from blurcli.data.packed_cache import pack
+from blurcli.data.photos import Photo
 from blurcli.visualize import ImageFolder, plots, save_grid
 from blurcli.visualize.animations import save_animation
 
@@ -162,6 +164,17 @@ def test_commands_in_the_folder_of_images(cli: Cli, photos: Path, monkeypatch: p
         assert strip.height == 10 * 9 - 1
     assert cli("train", "--data", "..", "--set", "train.steps=1", *tiny).code == 0
     assert load_run_config(Path(f"runs/{photos.parent.name}/config.yaml")).data.source == str(photos.parent)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"])
+def test_restored_photos(photos: Path, suffix: str) -> None:
+    """In every format, also with a color profile and EXIF data that are longer than the part that is read."""
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Exif)[Base.MakerNote] = random.bytes(40_000)
+    restored = Photo(random.random((3, 64, 64)) * 255, profile=random.bytes(6000), exif=exif.tobytes())
+    restored.save(photos / f"restored{suffix}")
+    assert names_in(photos) == (PHOTOS, (f"restored{suffix}",))
 
 
 def test_grids_in_python(photos: Path) -> None:

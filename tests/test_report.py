@@ -313,7 +313,7 @@ def test_missing_parts_are_named(cli: Cli, tiny_run: Path) -> None:
         (tiny_run / f"{name}.jsonl").unlink()
     page, _, missing = make(cli, tiny_run)
     assert [line.split(":")[0].split(";")[0] for line in missing] == ["No previews", "No loss", "No scores yet"]
-    assert "blurdiff fid --run runs/tiny" in page.sections["scores"]
+    assert "No scores yet: blurdiff fid measures them." in page.sections["scores"]  # the page names no folder
     assert "images 0 to 63 of seed 0" in page.sections["samples"]  # made for the report
     assert "Of the 64 samples above" in page.sections["spectrum"]
     for name in ("device", "number of images", "training time"):

@@ -80,6 +80,36 @@ def test_weights_that_go_while_runs_are_listed(cli: Cli, whole: Path, monkeypatc
     assert "step-00000009" in cli("sample", "--n", 1, "--steps", 1, "--out", "x.npz").err
 
 
+@pytest.mark.parametrize("command", [("sample", "--run"), ("plot",), ("report",), ("results",), ("fid", "--run")])
+def test_what_is_no_run_is_said(cli: Cli, command: tuple[str, ...]) -> None:
+    """Instead of its own name as a suggestion, or a training that would be refused."""
+    RUNS.mkdir()
+    (RUNS / "nowhere").symlink_to("/nowhere")
+    (RUNS / "circle").symlink_to("circle")
+    for name, reason in {"nowhere": "is a link to /nowhere, which is not here", "circle": "cannot be read"}.items():
+        for word in (name, RUNS / name):
+            done = cli(*command, word)
+            assert (done.code, done.out) == (2, "")
+            assert done.err.startswith(f"error: runs/{name}: {reason}")
+
+
+def test_a_folder_of_something_else_is_no_run(cli: Cli, photos: Path) -> None:
+    assert cli("sample", "--run", photos).err == f"error: {photos}: not a run folder\n"
+    assert cli("sample", "--run", photos / "0.png").err == f"error: {photos}/0.png: a file, not a run folder\n"
+
+
+def test_copies_of_weights_under_other_names_are_left_alone(cli: Cli, whole: Path) -> None:
+    """They are neither the newest weights nor removed by `train.keep`."""
+    copies = [whole / "weights" / f"step-{end}.safetensors" for end in ("00000003 (1)", "00000003-best", "best")]
+    for copy in copies:
+        shutil.copy(whole / "weights" / NEWEST, copy)
+    assert Run(whole).newest_step() == 3
+    assert f"using {whole}/weights/{NEWEST}" in cli("sample", "--n", 1, "--steps", 1, "--out", "x.npz").err
+    done = cli("train", "--run", whole, "--set", "train.steps=5", "--set", "train.keep=1")
+    assert done.code == 0, done.err
+    assert sorted((whole / "weights").iterdir()) == sorted([*copies, Run(whole).weights_path(5)])
+
+
 def test_a_run_of_somebody_else(cli: Cli, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (RUNS / "secret").mkdir()
     last_weights = Run.last_weights
@@ -149,6 +179,16 @@ def test_a_run_is_found_by_its_name_in_runs(cli: Cli, whole: Path, command: tupl
     wrong = cli(*command, "my picture")
     assert wrong.code != 0
     assert command[0] in ("train", "distill") or "did you mean 'my pictures'?" in wrong.err
+
+
+def test_a_run_as_weights(cli: Cli, whole: Path) -> None:
+    for name in (whole.name, whole):
+        refused = cli("sample", "--weights", name)
+        assert refused.err == f"error: --weights {name}: a folder, not a weights file; for a run use: --run {quoted(name)}\n"
+    guided = cli("sample", "--run", whole, "--guide", whole.name, "--guidance", 1.5, "--n", 1, "--steps", 1, "--out", "x.npz")
+    assert guided.code == 0, guided.err
+    with pytest.raises(UserError, match="my picture: no such file or run folder; did you mean 'my pictures'"):
+        bd.load("my picture")
 
 
 def test_a_folder_here_comes_first(cli: Cli, whole: Path) -> None:

@@ -1,6 +1,7 @@
 """Unfinished files: what killed processes leave of them is removed, and their names are never too long."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from conftest import Cli
 
 from blurcli.base import files
 from blurcli.base.errors import UserError
+from blurcli.base.filenames import fitting
+from blurcli.base.runs import Run
 from blurcli.data.packed_cache import load_packed, pack
 
 LONGEST = ["a" * 243, "\N{HIRAGANA LETTER A}" * 80, "a.b" * 80]
@@ -124,6 +127,30 @@ def test_names_may_be_as_long_as_the_system_allows(tmp_path: Path, stem: str, wr
             assert len(os.fsencode(unfinished.name)) < 64
             assert unfinished.suffix == ("" if name.startswith("x.") or writer is files.new_folder else Path(name).suffix)
         assert (tmp_path / name).exists()
+
+
+def test_names_made_of_long_ones_fit(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path) -> None:
+    """The names of default outputs, which the user cannot choose shorter."""
+    longest = tmp_path / f"{'a' * 251}.png"
+    (photos / "0.png").rename(longest)
+    run = Path(shutil.move(tiny_run, tmp_path / ("b" * 255)))
+    done = cli("sample", "--run", run, "--n", 1, "--steps", 1, "--init-image", longest)
+    assert done.code == 0, done.err
+    assert Path(done.out.strip()).parent == run / "samples"
+    assert len(Run(run).distilled.path.name) == 255
+    for arguments in ((longest,), (longest, "--compare", "--spread", "--n", 2), (longest, photos / "1.png", "--compare")):
+        done = cli("restore", *arguments, "--run", run, "--steps", 1, "--blur", 0, "--noise", 5)
+        assert done.code == 0, done.err
+    assert len([*tmp_path.rglob("a*-spread.png"), *tmp_path.rglob("*-compare.png")]) == 4
+
+
+def test_fitting_names() -> None:
+    for stem in ("a" * 250, "\N{HIRAGANA LETTER A}" * 83, "a.b" * 90):
+        long = Path("x", f"{stem}-compare.png")
+        assert len(os.fsencode(fitting(long).name)) <= 255
+        assert fitting(long).name.endswith("-compare.png")
+        assert fitting(long) != fitting(Path("x", f"{stem}b-compare.png"))
+    assert fitting(Path("x", "a" * 255)) == Path("x", "a" * 255)
 
 
 @pytest.mark.parametrize(

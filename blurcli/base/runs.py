@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from blurcli.base import files
 from blurcli.base.errors import UsageError, UserError, did_you_mean, one_line, option, quoted
+from blurcli.base.filenames import fitting
 from blurcli.base.version import __version__
 
 RUNS = Path("runs")
+_NO_RUN, _NO_WEIGHTS = "no such run folder", "has no weights yet"
+_WEIGHTS = re.compile(r"step-\d{8,}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Run:
     def distilled(self) -> Run:
         """The default run for distilling the model of this run."""
         path = self.path if self.path.name not in ("", "..") else self.path.resolve()
-        return Run(path.with_name(path.name + "-distilled"))
+        return Run(fitting(path.with_name(path.name + "-distilled")))
 
     def saved_states(self) -> list[Path]:
         """The existing state files, newest first, including links to missing files."""
@@ -104,8 +108,8 @@ class Run:
         return self.path / "samples" / f"step-{step:08d}.png"
 
     def all_weights(self) -> list[Path]:
-        """The weights files in the order of their steps."""
-        return [path for path in files.listed(self.path / "weights") if path.match("step-*.safetensors")]
+        """The weights files in the order of their steps, without copies under other names."""
+        return [path for path in files.listed(self.path / "weights") if _WEIGHTS.fullmatch(path.name)]
 
     def newest_weights(self) -> Path:
         """The weights after the most steps.
@@ -115,15 +119,22 @@ class Run:
         """
         path = self.last_weights()
         if path is None:
-            reason, close = "has no weights yet", ""
-            if not self.path.is_dir():
-                reason, close = "no such run folder", similar_run(self.path)
-            preset = "" if self.config_path.is_file() else f" {option('preset')} NAME"
-            train = f"; train it with: blurdiff train {option('run')} {quoted(self.path)}{preset}"
-            raise UsageError(f"{self.path}: {reason}{close or train}")
+            raise UsageError(f"{self.path}: {self._why_no_weights()}")
         if problem := files.unreadable(path):
             raise UsageError(f"{path}: {problem}, or name other weights with {option('weights')}")
         return path
+
+    def _why_no_weights(self) -> str:
+        if not self.path.is_dir():
+            reason = missing_run(self.path)
+        elif self.has_begun() or self.is_empty():
+            reason = _NO_WEIGHTS
+        else:
+            reason = "not a run folder"
+        if reason not in (_NO_WEIGHTS, _NO_RUN):
+            return reason
+        preset = "" if self.config_path.is_file() else f" {option('preset')} NAME"
+        return f"{reason}; train it with: blurdiff train {option('run')} {quoted(self.path)}{preset}"
 
     def last_weights(self) -> Path | None:
         """The weights after the most steps, readable or not."""
@@ -153,8 +164,16 @@ def resolve_run(name: Path) -> Run:
     The second case matters because a run has the name of the folder of images that it was trained on.
     """
     here, inside = Run(name), Run(RUNS / name)
-    elsewhere = len(name.parts) == 1 and inside.path.is_dir() and not (here.has_begun() or here.is_empty())
+    known = inside.path.is_dir() or inside.path.is_symlink()
+    elsewhere = len(name.parts) == 1 and known and not (here.has_begun() or here.is_empty())
     return inside if elsewhere else here
+
+
+def missing_run(path: Path) -> str:
+    """Why a path is no folder, to follow its name in a message: what is there instead, or a run with a similar name."""
+    if path.is_symlink() and (problem := files.unreadable(path)):
+        return problem
+    return "a file, not a run folder" if path.exists() else f"{_NO_RUN}{similar_run(path)}"
 
 
 def similar_run(name: Path) -> str:

@@ -126,14 +126,13 @@ def _quota(cgroup: Path) -> float | None:
 
 def _allocations(environment: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     """The cores that a scheduler allocated to this process on this machine, and the name of that limit."""
-    per_task, on_machine = (_number(environment, f"SLURM_CPUS_{of}") for of in ("PER_TASK", "ON_NODE"))
-    if per_task:
-        yield per_task, "Slurm's allocation (SLURM_CPUS_PER_TASK)"
-    elif on_machine:
-        # srun starts several processes that share the cores; a script that sbatch starts is one process for any number of
-        # tasks.
-        tasks = _number(environment, "SLURM_STEP_TASKS_PER_NODE") or 1
-        yield max(1, on_machine // tasks), "Slurm's allocation (SLURM_CPUS_ON_NODE)"
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_JOB_CPUS_PER_NODE"):  # salloc sets only the last
+        if cores := _number(environment, name):
+            # srun starts several processes that share the cores of a machine; a script that sbatch starts is one process for
+            # any number of tasks.
+            tasks = 1 if name.endswith("TASK") else _number(environment, "SLURM_STEP_TASKS_PER_NODE") or 1
+            yield max(1, cores // tasks), f"Slurm's allocation ({name})"
+            break
     for job, name in _SCHEDULERS:
         cores = _number(environment, name) if job in environment else None
         if cores:

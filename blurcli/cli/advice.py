@@ -175,7 +175,8 @@ def _with_option(command: Any, arguments: list[str], flag: str) -> list[str] | N
         rest = after
     if name == "resume" and not equals:  # training continues automatically
         return [*before, *rest] if arguments[0] == "train" else None
-    key = _key(name) if "set" in options and name not in options else None
+    # Only the keys of the images change what `data` measures.
+    key = _key(name, "data." if arguments[0] == "data" else "") if "set" in options and name not in options else None
     candidates = _candidates(name, _FLAG_WORDS)
     if {"run", "weights"} <= options.keys() and "weights" in candidates and Path(value).is_dir():
         candidates = ["run"]
@@ -190,14 +191,14 @@ def _with_option(command: Any, arguments: list[str], flag: str) -> list[str] | N
     return [*before, f"--{meant}", value, *rest] if equals else None
 
 
-def _key(name: str) -> str | None:
-    """The key of a preset for the name of an option."""
+def _key(name: str, prefix: str) -> str | None:
+    """The key of a preset, with this prefix, for the name of an option."""
     from blurcli.config import Config, flatten
 
     leaf = name.replace("-", "_")
     sections = ("train", "optim", "model", "data", "process", "sample", "score")
     keys = [key for section in sections for key in flatten(Config()) if key == f"{section}.{leaf}"]
-    return next(iter([*keys, *_candidates(name, _KEY_WORDS)]), None)
+    return next((key for key in [*keys, *_candidates(name, _KEY_WORDS)] if key.startswith(prefix)), None)
 
 
 def _with_flag(arguments: list[str], extra: str, presets: bool) -> list[str] | None:

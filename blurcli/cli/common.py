@@ -170,7 +170,10 @@ def find_weights(run: Path | None, weights: str | None, fast: bool = False) -> t
             raise UsageError(
                 f"--fast --weights {weights}: a weights file does not name its distilled model; name the distilled model itself"
             )
-        return session.resolve_file(weights), None
+        found = session.resolve_file(weights)
+        if isinstance(found, Path) and resolve_run(found).path.is_dir():
+            raise UsageError(f"--weights {weights}: a folder, not a weights file; for a run use: --run {quoted(weights)}")
+        return found, None
     chosen = resolve_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
         if fast:

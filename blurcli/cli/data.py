@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blurcli.base.errors import UserError, one_line
+from blurcli.base.errors import UsageError, UserError, one_line
 from blurcli.cli import completion
 from blurcli.cli.common import AssignmentsOption, JsonOption
 from blurcli.workflows.session import Assignments, overrides_of, resolve_preset
@@ -47,10 +47,13 @@ def data(
     Formats, unreadable files, duplicates, and what a training makes of them; they are only read, and nothing is packed.
     """
     from blurcli.base import console
-    from blurcli.config import resolve_source
+    from blurcli.config import DATASET_NAMES, resolve_source
     from blurcli.data.inspection import inspect_images
+    from blurcli.data.manual_datasets import MANUAL_DATASETS
     from blurcli.data.sources import open_source
 
+    if path in DATASET_NAMES and path not in MANUAL_DATASETS and not Path(path).exists():
+        raise UsageError(f"{path}: a dataset that is no files of images; name a folder, .zip or LMDB database of them")
     resolved, name = _preset(preset, path, assignments)
     config = resolved.data
     with (

@@ -46,10 +46,11 @@ def import_(
     load_torch()
     from blurcli import importing
     from blurcli.base import console, files
+    from blurcli.base.filenames import fitting
     from blurcli.config import parse_overrides, resolve_source
     from blurcli.model.weights import save_weights
 
-    out = out or Path(f"{checkpoint.stem}.safetensors")
+    out = out or fitting(Path(f"{checkpoint.stem}.safetensors"))
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: weights are written as safetensors; use the suffix .safetensors")
     overrides = parse_overrides(assignments or [])

@@ -31,13 +31,13 @@ def plot(
     Scores are plotted over training, and samplers against their steps.
     """
     from blurcli.base import console, files
-    from blurcli.base.runs import RUNS, newest_run, resolve_run, similar_run
+    from blurcli.base.runs import RUNS, missing_run, newest_run, resolve_run
 
     chosen = resolve_run(run) if run is not None else newest_run(console.notify)
     if chosen is None:
         raise UsageError(f"no run with weights in {RUNS}/: name one, or train one with: blurdiff train --preset shapes-blur")
     if not chosen.path.is_dir():
-        raise UsageError(f"{chosen.path}: no such run folder{similar_run(chosen.path)}")
+        raise UsageError(f"{chosen.path}: {missing_run(chosen.path)}")
     folder = out or chosen.path / "plots"
     plots = list(_plots(chosen))
     if not plots:

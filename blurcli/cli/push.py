@@ -38,7 +38,7 @@ def push(
     precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """SharingOptions a trained model on the Hugging Face hub.
+    """Share a trained model on the Hugging Face hub.
 
     Weights in 16 bits, preset, samples and a model card, in one commit. Others use it with --weights hf://user/repo. The
     location of the training images is not shared. The token comes from hf auth login, or $HF_TOKEN.

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base.errors import UsageError
+from blurcli.base.filenames import fitting
 from blurcli.workflows.session import read_file
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class ResultFile:
 
     def beside(self, source: Source, mark: str) -> Path:
         """The path of a further result."""
-        return self.path.with_name(f"{self.path.stem}{mark}.png")
+        return fitting(self.path.with_name(f"{self.path.stem}{mark}.png"))
 
     def save(self, source: Source, photo: Photo, comment: str) -> Path:
         """Write the result; returns its path."""
@@ -133,7 +134,7 @@ class ResultFolder:
 
     def is_done(self, source: Source) -> bool:
         """Whether all results of a photo are complete."""
-        return all(self._folder.is_done(f"{source.name}{mark}.png") for mark in self._marks)
+        return all(self._folder.is_done(self._name(source, mark)) for mark in self._marks)
 
     def check_fits(self, photo: Photo) -> None:
         """A PNG holds all of any photo."""
@@ -153,7 +154,10 @@ class ResultFolder:
     def beside(self, source: Source, mark: str) -> Path:
         """The path of a result, after the record is written."""
         self._folder.record()
-        return self.path / f"{source.name}{mark}.png"
+        return self.path / self._name(source, mark)
+
+    def _name(self, source: Source, mark: str) -> str:
+        return str(fitting(Path(f"{source.name}{mark}.png")))
 
     def save(self, source: Source, photo: Photo, comment: str) -> Path:
         """Write the result; returns its path."""
@@ -176,7 +180,7 @@ def target_for(
     single = len(sources) == 1 and not several
     if out is None:
         single &= not _holds_photos(Path(given[0]).expanduser())
-        out = Path(f"{sources[0].name}{_SUFFIX}.png") if single else Path(f"{_name_of(given)}{_SUFFIX}")
+        out = fitting(Path(f"{sources[0].name}{_SUFFIX}.png" if single else f"{_name_of(given)}{_SUFFIX}"))
     elif out.suffix and not out.is_dir() and not single:
         what = f"{len(sources):,} photos" if len(sources) > 1 else f"{options.count} draws"
         raise UsageError(f"--out {out}: is one picture, and there are {what}; name a folder")

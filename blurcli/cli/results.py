@@ -42,7 +42,7 @@ def results(
     for given in runs or ():
         found = resolve_run(given).path
         path = found / "evaluations.jsonl" if found.is_dir() else found
-        if not found.exists():
+        if not (found.exists() or found.is_symlink()):
             raise UsageError(f"{given}: no such run folder or file of scores{similar_run(given)}")
         if reason := files.unreadable(path):
             raise UsageError(f"{path}: {reason}; score the run with: blurdiff fid --run {quoted(found)}")

@@ -149,7 +149,9 @@ def sample(
 
 def _default_out(folder: Path, stem: str, marks: dict[str, object]) -> Path:
     """A file name that records the sampling options: `stem`, and the marks that apply."""
-    return folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png")
+    from blurcli.base.filenames import fitting
+
+    return fitting(folder / (stem + "".join(mark for mark, holds in marks.items() if holds) + ".png"))
 
 
 def _agreed(missing: Sequence[int], n: int, distributed: DistributedContext) -> list[int]:

@@ -27,9 +27,11 @@ OUTPUT = "made by blurdiff"
 _ALONE = frozenset({files.SAMPLING, TAG})
 _RUN = frozenset({"config.yaml", "sessions.jsonl", "state.safetensors", "weights"})  # any two of them
 _SIGNS = _ALONE | _RUN
-_PICTURES = (".png", ".apng", ".gif", ".webp")
+_PICTURES = (".png", ".apng", ".gif", ".webp", ".jpg", ".jpeg", ".tif", ".tiff")
 _AT_END = ".webp"  # its metadata follow the pixels
-_MARKED_BYTES = 2048  # at the beginning or end of a file: the mark is among them
+_MARKED_BYTES = 2048  # at the beginning of a file, or after the color profile of a PNG: the mark is among them
+_END_BYTES = 1 << 16  # as many as the EXIF data of a photo have at most; the mark is at their beginning
+_PNG_HEADER = 33  # bytes before the first chunk that can be a color profile
 _SOFTWARE = 0x0131  # EXIF
 
 
@@ -88,9 +90,13 @@ def _is_marked(opening: Callable[[str], IO[bytes]], name: str) -> bool:
 
 def _ends(file: IO[bytes], name: str) -> bytes:
     content = file.read(_MARKED_BYTES)
-    if name.lower().endswith(_AT_END):
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _MARKED_BYTES))
+    size, chunk = content[_PNG_HEADER : _PNG_HEADER + 4], content[_PNG_HEADER + 4 : _PNG_HEADER + 8]
+    if chunk == b"iCCP":
+        file.seek(_PNG_HEADER + int.from_bytes(size))
         content += file.read(_MARKED_BYTES)
+    elif name.lower().endswith(_AT_END):
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+        content += file.read(_END_BYTES)
     return content
 
 

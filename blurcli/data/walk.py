@@ -86,19 +86,30 @@ def walk(folder: Path) -> tuple[list[str], Skipped]:
             continue
         for entry in entries:
             name = f"{relative}/{entry.name}" if relative else entry.name
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself, or through a folder that may not be entered
+                is_folder = is_file = False
+            if is_folder:
                 if reason := _not_entered(entry.name):
                     skipped.setdefault(reason, []).append(name)
                 else:
                     (linked if entry.is_symlink() else real).append(name)
-            elif entry.is_file():
+            elif is_file:
                 (file_links if entry.is_symlink() else files).append(name)
             else:  # a broken link, or a device
                 skipped.setdefault(UNREADABLE, []).append(name)
     if file_links:
-        known = {_identity(folder / name) for name in files}
+        known = set()
+        for name in files:
+            with suppress(OSError):  # it has just gone
+                known.add(_identity(folder / name))
         for name in file_links:
-            identity = _identity(folder / name)
+            try:
+                identity = _identity(folder / name)
+            except OSError:
+                skipped.setdefault(UNREADABLE, []).append(name)
+                continue
             if identity in known:
                 skipped.setdefault(REPEATED, []).append(name)
             else:

@@ -79,7 +79,7 @@ def _of_address(address: str) -> str:
     found = re.fullmatch(rf"(?i)(?:https?:/+)?(?:www\.)?(?:{_host()})(?::\d+)?(?:[/:]+([^?#]*))?(?:[?#].*)?", address)
     if not found:
         raise UsageError(f"{one_line(address)}: not an address of the Hugging Face hub; download the file, and name it")
-    owner, name, *rest = [*map(unquote, (found[1] or "").strip("/").split("/")), ""]
+    owner, name, *rest = [*map(unquote, (found[1] or "").strip("/").removesuffix(".git").split("/")), ""]
     page, *rest = rest[:-1] or [""]
     taken = 3 if rest[:1] == ["refs"] else 1
     revision, file = "/".join(rest[:taken]), "/".join(rest[taken:])

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from blurcli import evaluate
 from blurcli.base import files
-from blurcli.base.errors import UserError, quoted
+from blurcli.base.errors import UserError
 from blurcli.base.pace import duration
 from blurcli.base.runs import Run
 from blurcli.config import FREE_KEYS, TEACHER_KEYS, Config, flatten, to_yaml, yaml_text
@@ -92,7 +92,7 @@ def _sections(subject: Subject, progress: OpenProgress, animated: bool) -> Itera
     if animated:
         yield ("process", "Reverse process", animation_part(subject, progress))
     yield ("loss", "Loss", [no_record] if run is None else _loss_parts(run))
-    yield ("scores", "Scores", [no_record] if run is None else _score_parts(run, subject.name))
+    yield ("scores", "Scores", [no_record] if run is None else _score_parts(run))
     yield ("spectrum", "Power spectrum", spectrum_part(subject, images, without_folder))
     yield ("errors", "Errors of the network", error_part(subject, progress))
     yield ("repeat", "Versions and commands", _repeat_parts(subject))
@@ -198,10 +198,10 @@ def _loss_parts(run: Run) -> list[Part]:
     return parts
 
 
-def _score_parts(run: Run, name: str) -> list[Part]:
+def _score_parts(run: Run) -> list[Part]:
     tables = evaluate.score_tables(evaluate.recorded(run.evaluations_path), without_folder)
     if not tables:
-        return [Part("missing", f"No scores yet; score the run with: blurdiff fid --run {quoted(f'runs/{name}')}")]
+        return [Part("missing", "No scores yet: blurdiff fid measures them.")]
     found = list(score_plots(run, lambda text: None))
     parts = _plots(found[:_MOST_PLOTS])
     if len(found) > _MOST_PLOTS:

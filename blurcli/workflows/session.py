@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -111,7 +112,7 @@ def load_model(
     weights = read_weights(source)
     if not calibrated and weights.data.gain is None:
         raise UsageError(f"{option('calibrated')}: {source} has no calibration; only models with objective=eps have one")
-    weaker = None if guide is None else read_weights(guide)
+    weaker = None if guide is None else read_weights(resolve_weights(str(guide))[0])
     return Pipeline.from_weights(weights, chosen, calibrated, console.notify, weaker, precision), weights.step
 
 
@@ -338,14 +339,18 @@ def resolve_file(name: str) -> Path | str:
     """Resolve the name of weights: a reference on the hub, a bundled model, or a file.
 
     Raises:
-        UsageError: a malformed reference.
+        UsageError: a malformed reference, or `user/repo` alone, which is a path.
     """
     from blurcli import bundled, hub
+    from blurcli.base.runs import RUNS
     from blurcli.config.source_names import expand_home
 
     if hub.is_reference(name):
         return hub.parse(name).text
     path = Path(expand_home(name))
+    is_like_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and path.suffix != ".safetensors" and path.parent != RUNS
+    if is_like_repository and not path.parent.exists():
+        raise UsageError(f"{name}: no such file; a repository of the hub is written as hf://{name}")
     return bundled.MODELS[name] if name in bundled.MODELS and not path.is_file() else path
 
 
@@ -353,9 +358,9 @@ def resolve_weights(name: str) -> tuple[Path | str, Run | None]:
     """Resolve the name of weights, as `resolve_file` or by a run folder; returns the weights and the run.
 
     Raises:
-        UsageError: a run folder without weights.
+        UsageError: a run folder without weights, or a name like that of a run.
     """
-    from blurcli.base.runs import Run, resolve_run
+    from blurcli.base.runs import Run, resolve_run, similar_run
     from blurcli.config.source_names import expand_home
 
     # A run may have the bundled model's name.
@@ -366,4 +371,6 @@ def resolve_weights(name: str) -> tuple[Path | str, Run | None]:
     if isinstance(found, Path) and found.is_dir():
         run = Run(found)
         return run.newest_weights(), run
+    if isinstance(found, Path) and not found.exists() and (close := similar_run(found)):
+        raise UsageError(f"{found}: no such file or run folder{close}")
     return found, None
