@@ -151,3 +151,10 @@ def test_dotted_keys_of_a_file(tmp_path: Path) -> None:
         load_config(preset(tmp_path / "x.yaml", "train.step: 5\n"))
     with pytest.raises(UsageError, match="seed is not a mapping"):
         load_config(preset(tmp_path / "x.yaml", "seed: 5\nseed.x: 6\n"))
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_source_is_not_this_folder(cli: Cli, empty: str) -> None:
+    for command in (("train", "--data", empty, "--dry-run"), ("data", empty), ("fid", "--data", empty)):
+        done = cli(*command)
+        assert (done.code, "--data: is empty" in done.err) == (2, True), done.err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from blurcli.base.errors import UsageError, option
+
 TORCHVISION_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 """The classes in `torchvision.datasets` by their names here. Each has the arguments `root`, `train` and `download`."""
 
@@ -22,7 +24,12 @@ def resolve_source(source: str, folder: Path = Path()) -> str:
 
     Returns:
         The name or path; a word that is neither is returned unchanged.
+
+    Raises:
+        UsageError: an empty source, which as a path would be the working directory.
     """
+    if not source.strip():
+        raise UsageError(f"{option('data')}: is empty; name a folder of images, or . for this one")
     if source in DATASET_NAMES:
         return source
     path = os.path.abspath(folder / expand_home(source))  # noqa: PTH100  (links stay as they are named)

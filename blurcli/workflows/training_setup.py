@@ -296,7 +296,7 @@ def _of_length(folder: Run, config: Config, device: str, hours: float | None) ->
         own = load_run_config(folder.config_path).train.steps
         if abs(steps - own) <= _SAME_LENGTH * own or steps <= done < own:
             steps, how = own, "as before"
-    console.notify(f"{steps:,} steps, {how}")
+    console.notify(f"{steps:,} step{'s' if steps > 1 else ''}, {how}")
     return Setup(folder, _with_steps(config, steps), seconds_of(config, steps, step_sec))
 
 
