@@ -444,8 +444,8 @@ MUTANTS = (
     Mutant(
         "draws of a photo change their class with their number at a time",
         "model/restorer.py",
-        "[index for index in indices for _ in y]",
-        "[index for index in range(len(indices)) for _ in y]",
+        "[index for index in indices for _ in range(images)]",
+        "[index for index in range(count) for _ in range(images)]",
         "tests/test_conditions.py::test_every_draw_of_a_photo_has_its_class",
     ),
     Mutant(

@@ -104,6 +104,19 @@ def test_a_mask_grows_by_whole_pixels(cli: Cli, weights: tuple[str, Path]) -> No
     assert not changed.any()
 
 
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (("photo.png", "--mask-grow", 2), "--mask-grow 2: needs a --mask"),
+        (("--demo", "--mask", "alpha"), "--mask alpha, --strip: are for photos"),
+        (("--demo", "--strip"), "--mask alpha, --strip: are for photos"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(cli: Cli, flags: tuple[object, ...], problem: str) -> None:
+    done = cli("restore", *flags)
+    assert (done.code, problem in done.err) == (2, True), done.err
+
+
 # Strength
 
 

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -43,15 +43,19 @@ class Source:
     name: str
     content: Callable[[], bytes]
 
-    def read(self) -> Photo:
-        """Decode it.
+    def read(self, strip: bool) -> Photo:
+        """Decode it, with `strip` without EXIF data and color profile; prints what is lost.
 
         Raises:
             UserError: it is not a readable image.
         """
+        from blurcli.base import console
         from blurcli.data.photos import read_photo
 
-        return read_photo(self.content(), self.title)
+        photo = read_photo(self.content(), self.title)
+        if photo.note:
+            console.notify(f"{self.title}: {photo.note}")
+        return replace(photo, exif=None, profile=None) if strip else photo
 
 
 def find_sources(photos: list[str], stack: ExitStack) -> list[Source]:

@@ -124,8 +124,12 @@ def restore(
         raise UsageError("--data, --split, --features: are for --score; name the photos to restore without an option")
     if not (demo or photos or score):
         raise UsageError("restore needs a photo or a folder of photos, or --demo")
+    if (demo or score) and (mask == "alpha" or strip):
+        raise UsageError("--mask alpha, --strip: are for photos that are restored; leave them out")
+    if mask_grow and mask is None:
+        raise UsageError(f"--mask-grow {mask_grow}: needs a --mask")
     load_torch()
-    from blurcli.data.photos import ALPHA
+    from blurcli.data.photos import ALPHA, grown
     from blurcli.model.restore_options import RestoreOptions
     from blurcli.model.restorer import Restorer
 
@@ -179,14 +183,9 @@ def restore(
             if target.is_done(source):
                 continue
             try:
-                photo = source.read()
-                if photo.note:
-                    console.notify(f"{source.title}: {photo.note}")
-                if strip:
-                    photo = replace(photo, exif=None, profile=None)
-                own = options
+                photo, own = source.read(strip), options
                 if by_alpha:
-                    photo, own = _filled_by_alpha(photo, options, mask_grow)
+                    photo, own = photo.opaque(), replace(options, mask=grown(photo.transparent, mask_grow))
                 target.check_fits(photo)
                 if not warned and (warned := model.warning(photo)):
                     console.notify(f"warning: {source.title}: {warned}")
@@ -271,10 +270,3 @@ def _mask(path: str | None, grow: int) -> Any:
     from blurcli.data.photos import grown, read_mask
 
     return grown(read_mask(read_file(Path(expand_home(path))), path), grow)
-
-
-def _filled_by_alpha(photo: Photo, options: RestoreOptions, grow: int) -> tuple[Photo, RestoreOptions]:
-    """An opaque photo, and options that fill what was transparent."""
-    from blurcli.data.photos import grown
-
-    return photo.opaque(), replace(options, mask=grown(photo.transparent, grow))

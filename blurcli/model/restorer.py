@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -135,30 +135,8 @@ class Restorer:
         noise = max(found.noise.value, _MASK_NOISE if options.only_fills else 0.0)
         shown = [noise if has_noise else photo.least_noise for has_noise in self._shown(photo)]
         deviations = torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level
-        given, space = y * _known(options, y), self.space(shape)
-        finished = 0.0
-
-        def report(windows: int) -> None:
-            nonlocal finished
-            finished += windows / options.steps
-            on_progress(finished)
-
-        model = self.model
-        denoiser = WindowedDenoiser(model.model.denoiser, model.process.shape, model.batch_size, report)
-        images = []
-        for indices in SINGLE_PROCESS.blocks(range(options.count), max(1, _DRAWN_PIXELS // math.prod(shape))):
-            count = len(indices) * len(y)
-            observation = Observation(given.repeat(len(indices), 1, 1, 1), measurement, deviations)
-            w = ImageNoise(options.seed, indices)(torch.empty(len(indices), len(y) * y.shape[1], *shape))
-            z = (options.chosen_temperature * w).reshape(count, y.shape[1], *shape).to(y.device, torch.float32)
-            # The colors that a gray model sees as images are of one draw.
-            drawn = [index for index in indices for _ in y]
-            conditions = self.model.conditions(drawn, options.seed, self.sampling(options))
-            x = restore(functools.partial(denoiser, **conditions), space, observation, z, options.steps).reshape(
-                len(indices), *y.shape[:2], *shape
-            )
-            images += [self._to_photo_space(draw, photo) for draw in x]
-        draws = np.stack(images)
+        observation = Observation(y * _known(options, y), measurement, deviations)
+        draws = np.stack([self._to_photo_space(x, photo) for x in self._draws(observation, shape, options, on_progress)])
         residual, worst = _residuals(draws, photo, measurement, noise, options, self.model.process.shape)
         if options.only_fills and options.mask is not None:
             draws = np.where(options.mask, draws, given_photo.pixels)
@@ -175,6 +153,29 @@ class Restorer:
             options.chosen_temperature,
             options.steps,
         )
+
+    def _draws(
+        self, observation: Observation, shape: tuple[int, int], options: RestoreOptions, on_progress: Callable[[float], None]
+    ) -> Iterator[Tensor]:
+        """The draws of one photo, each (B, C, H, W) in model space; B is 3 where a gray model sees the colors as images."""
+        finished = 0.0
+
+        def report(windows: int) -> None:
+            nonlocal finished
+            finished += windows / options.steps
+            on_progress(finished)
+
+        model, (images, channels) = self.model, observation.photo.shape[:2]
+        denoiser = WindowedDenoiser(model.model.denoiser, model.process.shape, model.batch_size, report)
+        for indices in SINGLE_PROCESS.blocks(range(options.count), max(1, _DRAWN_PIXELS // math.prod(shape))):
+            count = len(indices)
+            several = replace(observation, photo=observation.photo.repeat(count, 1, 1, 1))
+            w = ImageNoise(options.seed, indices)(torch.empty(count, images * channels, *shape))
+            z = options.chosen_temperature * w.reshape(count * images, channels, *shape).to(observation.photo.device)
+            drawn = [index for index in indices for _ in range(images)]
+            conditions = model.conditions(drawn, options.seed, self.sampling(options))
+            x = restore(functools.partial(denoiser, **conditions), self.space(shape), several, z, options.steps)
+            yield from x.reshape(count, images, channels, *shape)
 
     def compared(
         self, photo: Photo, options: RestoreOptions, on_progress: Callable[[float], None] = lambda windows: None
