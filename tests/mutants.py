@@ -725,6 +725,68 @@ MUTANTS = (
         "tests/test_own_images.py::test_every_image_counts",
     ),
     *(
+        Mutant(f"restore: {what}", file, old, new, f"tests/test_restore_photos.py::{test}")
+        for what, file, old, new, test in (
+            (
+                "hidden colors count",
+                "model/restorer.py",
+                "photo.with_hidden_filled()",
+                "photo",
+                "test_hidden_colors_influence_no_visible_pixel",
+            ),
+            ("masks do not grow", "data/photos.py", "2 * px + 1", "1", "test_a_mask_grows_by_whole_pixels"),
+            (
+                "the strength is twice as large",
+                "model/restorer.py",
+                "options.strength * (draws",
+                "min(1, 2 * options.strength) * (draws",
+                "test_strength_mixes_photo_and_result",
+            ),
+            (
+                "the worst part is an average",
+                "model/restorer.py",
+                "max(worst, default=whole)",
+                "whole",
+                "test_the_worst_part_is_named",
+            ),
+            (
+                "unknown pixels are misfits",
+                "model/restorer.py",
+                "errors.sum() / counts.sum()",
+                "squares.mean()",
+                "test_unknown_pixels_are_no_misfit",
+            ),
+            (
+                "the table forgets what was estimated",
+                "cli/restoration_files.py",
+                '" ".join(facts["estimated"])',
+                '""',
+                "test_a_folder_has_a_table",
+            ),
+            (
+                "profiles stay",
+                "cli/restoration_files.py",
+                "exif=None, profile=None) if strip",
+                "exif=None) if strip",
+                "test_metadata_are_kept_or_left_out",
+            ),
+            (
+                "no warning of reduced images",
+                "model/restorer.py",
+                'crop == "random":',
+                'crop == "":',
+                "test_a_model_of_reduced_images_warns",
+            ),
+            (
+                "colors of 16 bits are those of 8",
+                "data/photos.py",
+                "np.stack(channels) / _DEEP, deep=True",
+                "photo.pixels, deep=True",
+                "test_colors_of_sixteen_bits_keep_their_depth",
+            ),
+        )
+    ),
+    *(
         Mutant(
             f"training: {what}",
             f"training/{file}.py",
