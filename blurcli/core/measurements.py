@@ -28,6 +28,14 @@ class Measurement(ABC):
     def transpose(self, y: Tensor) -> Tensor:
         """The transpose of A, of photos (B, C, h, w): (B, C, H, W)."""
 
+    def seen(self, x_dct: Tensor) -> Tensor:
+        """The photos A x, (B, C, h, w), from the DCT of x, (B, C, H, W)."""
+        return self.apply(idct2(x_dct))
+
+    def back(self, y: Tensor) -> Tensor:
+        """The DCT of A^T y, (B, C, H, W), from photos y."""
+        return dct2(self.transpose(y))
+
     @abstractmethod
     def variance(self, r: Tensor) -> Tensor:
         """Approximate diagonal of `A R A^T` in the DCT, (..., h, w), for a diagonal R, (..., H, W)."""
@@ -60,16 +68,22 @@ class DctFilter(Measurement):
             raise ValueError(f"boxes of {self.box} px do not divide images of {tuple(self.response.shape[-2:])}")
 
     def apply(self, x: Tensor) -> Tensor:
-        return idct2(self.seen(dct2(x)))
+        return self.seen(dct2(x))
 
     def transpose(self, y: Tensor) -> Tensor:
-        return idct2(self.back(dct2(y)))
+        return idct2(self.back(y))
 
     def seen(self, x_dct: Tensor) -> Tensor:
+        return idct2(self.seen_dct(x_dct))
+
+    def back(self, y: Tensor) -> Tensor:
+        return self.back_dct(dct2(y))
+
+    def seen_dct(self, x_dct: Tensor) -> Tensor:
         """The DCT of A x, (B, C, h, w), from the DCT of x, (B, C, H, W)."""
         return self._folded(self.gain.to(x_dct) * x_dct)
 
-    def back(self, y_dct: Tensor) -> Tensor:
+    def back_dct(self, y_dct: Tensor) -> Tensor:
         """The DCT of A^T y, (B, C, H, W), from the DCT of photos y."""
         return self.gain.to(y_dct) * self._unfolded(y_dct)
 
@@ -221,6 +235,17 @@ class Chain(Measurement):
         for part in reversed(self.parts):
             y = part.transpose(y)
         return y
+
+    def seen(self, x_dct: Tensor) -> Tensor:
+        y = self.parts[0].seen(x_dct)
+        for part in self.parts[1:]:
+            y = part.apply(y)
+        return y
+
+    def back(self, y: Tensor) -> Tensor:
+        for part in reversed(self.parts[1:]):
+            y = part.transpose(y)
+        return self.parts[0].back(y)
 
     def variance(self, r: Tensor) -> Tensor:
         for part in self.parts:

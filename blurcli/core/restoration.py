@@ -89,19 +89,16 @@ class Observation:
         """
         s2, a = self.variance, self.measurement
         if isinstance(a, DctFilter):
-            return x_dct + variance * a.back((self._photo_dct - a.seen(x_dct)) / (a.variance(variance) + s2))
-
-        def spread(y: Tensor) -> Tensor:
-            return variance * dct2(self.measurement.transpose(y))
+            return x_dct + variance * a.back_dct((self._photo_dct - a.seen_dct(x_dct)) / (a.variance(variance) + s2))
 
         precision = 1 / (a.variance(variance) + s2)
         solution = conjugate_gradients(
-            lambda y: a.apply(idct2(spread(y))) + s2 * y,
-            self._error(idct2(x_dct)),
+            lambda y: a.seen(variance * a.back(y)) + s2 * y,
+            self.photo.double() - a.seen(x_dct),
             lambda y: idct2(precision * dct2(y)),
             iterations,
         )
-        return x_dct + spread(solution)
+        return x_dct + variance * a.back(solution)
 
     def posterior(self, space: WhitenedSpace) -> WhitenedSpace:
         """The whitened space of the data given the photos, per frequency; exact where A is diagonal in the DCT."""
