@@ -419,6 +419,11 @@ def test_photos_of_other_modes(cli: Cli, weights: tuple[str, Path], mode: str) -
     if mode in ("RGBA", "LA"):
         image.putalpha(Image.fromarray(ALPHA))
     name = "photo.tif" if mode in ("CMYK", "YCbCr") else "photo.png"
+    image.save(name)
+    try:
+        Image.open(name).load()
+    except OSError:
+        pytest.skip("this version of Pillow cannot read the YCbCr that it writes")
     result = restored(cli, image, *weights, "--enlarge", 2, name=name)
     expected = {"RGBA": "RGBA", "LA": "LA", "1": "L"}.get(mode, "RGB")
     assert (result.mode, result.size) == (expected, (96, 80))

@@ -18,6 +18,7 @@ INTEGER_FLAGS = frozenset(
         "--frames",
         "--interpolate",
         "--loop",
+        "--mask-grow",
         "--n",
         "--repeats",
         "--scale",

@@ -18,7 +18,14 @@ _DISK_SAMPLES = 64  # per pixel and direction, of the edge of a disk
 
 
 class Measurement(ABC):
-    """The linear map A from an image to a photo of it, the same for all channels."""
+    """The linear map A from an image to a photo of it, the same for all channels.
+
+    Attributes:
+        few_frequencies: whether few frequencies of the image are seen, through pixels that are missing. Then a linear system in
+            the frequencies of the image is well conditioned, and one in the pixels of the photo is not.
+    """
+
+    few_frequencies = False
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -43,6 +50,10 @@ class Measurement(ABC):
     @abstractmethod
     def information(self, p: Tensor) -> Tensor:
         """Approximate diagonal of `A^T P A` in the DCT, (..., H, W), for a diagonal P, (..., h, w)."""
+
+    def gram(self, like: Tensor) -> Tensor:
+        """Approximate diagonal of `A^T A` in the DCT, (1, 1, H, W); `like` are photos (B, C, h, w)."""
+        return self.information(like.new_ones(1, 1, *like.shape[-2:]))
 
 
 @dataclass(frozen=True)
@@ -159,6 +170,10 @@ class Mask(Measurement):
     def information(self, p: Tensor) -> Tensor:
         return self._share(p) ** 2 * p
 
+    def gram(self, like: Tensor) -> Tensor:
+        """See `Measurement`; exact."""
+        return self._share(like) * like.new_ones(1, 1, *like.shape[-2:])
+
     def _share(self, like: Tensor) -> Tensor:
         return self.known.to(like).mean((-2, -1), keepdim=True)
 
@@ -226,6 +241,11 @@ class Chain(Measurement):
 
     parts: tuple[Measurement, ...]
 
+    @property
+    def few_frequencies(self) -> bool:  # type: ignore[override]  # an attribute elsewhere
+        """See `Measurement`: blurred, then with missing pixels."""
+        return isinstance(self.parts[-1], Mask)
+
     def apply(self, x: Tensor) -> Tensor:
         for part in self.parts:
             x = part.apply(x)
@@ -256,6 +276,13 @@ class Chain(Measurement):
         for part in reversed(self.parts):
             p = part.information(p)
         return p
+
+    def gram(self, like: Tensor) -> Tensor:
+        *before, last = self.parts
+        found = last.gram(like)
+        for part in reversed(before):
+            found = part.information(found)
+        return found
 
 
 def gaussian_blur(shape: tuple[int, int], sigma_px: Tensor | float) -> DctFilter:

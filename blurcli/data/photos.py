@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import distance_transform_edt, maximum_filter
 
 from blurcli.base import files
 from blurcli.base.errors import UsageError, option
@@ -90,6 +89,8 @@ class Photo:
         """The photo with the color of the nearest visible pixel where alpha is 0: hidden colors must not influence others."""
         if self.alpha is None or (hidden := self.transparent).all() or not hidden.any():
             return self
+        from scipy.ndimage import distance_transform_edt
+
         rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
         return replace(self, pixels=self.pixels[:, rows, columns])
 
@@ -233,6 +234,8 @@ def read_mask(content: bytes, name: str) -> NDArray[np.bool_]:
 
 def grown(mask: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
     """A mask (H, W) with all pixels that are at most `px` pixels away from it, in rows, columns and diagonals."""
+    from scipy.ndimage import maximum_filter
+
     wider: NDArray[np.bool_] = maximum_filter(mask, 2 * px + 1, mode="constant")
     return wider
 
