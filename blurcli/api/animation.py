@@ -92,7 +92,9 @@ class Animation:
         """One picture per frame.
 
         Args:
-            scale, columns, labels: see `PresentationKeywords`.
+            scale: see `PresentationKeywords`.
+            columns: likewise.
+            labels: likewise.
         """
         return Presentation(scale=scale, columns=columns, labels=labels).pictures(self.trajectories)
 
