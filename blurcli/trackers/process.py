@@ -1,23 +1,24 @@
 """A tracker in its own process: it can neither stop nor slow the training, nor print into its results.
 
-A thread would not do: when a training is killed, wandb 0.31 in a thread has stored nothing, and the clients of Trackio and
-MLflow cannot end their runs; Trackio prints to stdout; wandb replaces `sys.exit`, and at exit waits without a limit.
+The training sends one JSON object per line; the tracker's process answers with its location, and with an error if it fails.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import os
-import pickle
 import subprocess
 import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from queue import Full, Queue
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from blurcli.base import errors
 from blurcli.trackers.base import Status, TrackedRun, Tracker
@@ -44,7 +45,7 @@ class TrackerProcess(Tracker):
 
     def __init__(self, name: str, log: Path) -> None:
         self._name, self._log = name, log
-        self._waiting: Queue[tuple[str, Any]] = Queue(_MAX_WAITING)
+        self._waiting: Queue[dict[str, Any] | None] = Queue(_MAX_WAITING)
         self._error = ""
 
     def begin(self, run: TrackedRun) -> None:
@@ -65,24 +66,26 @@ class TrackerProcess(Tracker):
                 env={**os.environ, "PYTHONPATH": paths},
                 **apart,
             )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._sender = threading.Thread(target=self._send, args=(self._process.stdin,), daemon=True)
         self._receiver = threading.Thread(target=self._receive, args=(self._process.stdout,), daemon=True)
         self._sender.start()
         self._receiver.start()
-        self._call("begin", run)
+        self._call("begin", **asdict(run))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self._call("metrics", step, dict(values))
+        self._call("metrics", step=step, values=dict(values))
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        self._call("image", step, name, picture)
+        self._call("image", step=step, name=name, picture=picture)
 
     def rewind(self, step: int) -> None:
-        self._call("rewind", step)
+        self._call("rewind", step=step)
 
     def end(self, status: Status) -> None:
         """Forward the end; see `wait`."""
-        self._call("end", status)
+        self._call("end", status=status)
         self._sender.join(_SENDING_SEC)
 
     def wait(self) -> None:
@@ -98,10 +101,10 @@ class TrackerProcess(Tracker):
             self._process.wait(seconds)
         return self._process.returncode is not None
 
-    def _call(self, method: str, *arguments: Any) -> None:
+    def _call(self, call: str, **arguments: Any) -> None:
         self._raise_error()
         try:
-            self._waiting.put_nowait((method, arguments))
+            self._waiting.put_nowait({"call": call, **arguments})
         except Full:
             self._fail(f"lags {_MAX_WAITING} calls behind")
 
@@ -116,22 +119,26 @@ class TrackerProcess(Tracker):
 
     def _send(self, stdin: IO[bytes]) -> None:
         with suppress(OSError), stdin:  # if the process is gone, `_receive` has the reason
-            method = ""
-            while method != "end":
-                method, arguments = self._waiting.get()
-                pickle.dump((method, arguments), stdin)
+            while (message := self._waiting.get()) is not None:
+                stdin.write(json.dumps(message, default=_plain_picture).encode() + b"\n")
                 stdin.flush()
+                if message["call"] == "end":
+                    break
 
     def _receive(self, stdout: IO[bytes]) -> None:
-        answers: dict[str, str] = {}
-        for answer in _messages(stdout):
-            answers |= answer
-            self.location = answers.get("location", "")
+        ended = False
+        for line in stdout:
+            if not line.endswith(b"\n"):  # the process was killed
+                break
+            answer = json.loads(line)
+            self.location = answer.get("location", self.location)
+            self._error = answer.get("error", self._error)
+            ended = answer.get("ended", ended)
         code = self._process.wait()
-        if "ended" not in answers:
-            self._error = self._error or answers.get("error", f"its process ended, with exit code {code}")
+        if not ended and not self._error:
+            self._error = f"its process ended, with exit code {code}"
         with suppress(Full):  # the sender, if it waits
-            self._waiting.put_nowait(("end", ()))
+            self._waiting.put_nowait(None)
 
 
 class TrackerError(Exception):
@@ -143,14 +150,13 @@ def serve(name: str) -> None:
     from blurcli.trackers import TRACKERS
 
     # Packages may print to stdout and read stdin: their output goes into the log, and their stdin is empty.
-    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
 
-    def answer(**values: str) -> None:
+    def answer(**values: Any) -> None:
         with suppress(OSError):
-            pickle.dump(values, answers)
-            answers.flush()
+            print(json.dumps(values), file=answers, flush=True)
 
     try:
         _serve(TRACKERS[name](), name, calls, answer)
@@ -161,27 +167,30 @@ def serve(name: str) -> None:
 
 
 def _serve(tracker: Tracker, name: str, calls: IO[bytes], answer: Callable[..., None]) -> None:
-    for method, arguments in _messages(calls):
-        result = getattr(tracker, method)(*arguments)
-        if method == "begin":
-            if result:
-                path = Path(arguments[0].private_folder, f"{name}.id")
-                Identity(result, Place.of(path.parent.parent)).write(path)
-            answer(location=tracker.location)
-        elif method == "end":
-            answer(ended="yes")
-            return
+    for line in calls:
+        if not line.endswith(b"\n"):  # the training was killed
+            break
+        match json.loads(line):
+            case {"call": "begin", **arguments}:
+                run = TrackedRun(**cast(dict[str, Any], arguments))
+                if identity := tracker.begin(run):
+                    path = Path(run.private_folder, f"{name}.id")
+                    Identity(identity, Place.of(path.parent.parent)).write(path)
+                answer(location=tracker.location)
+            case {"call": "metrics", "step": step, "values": values}:
+                tracker.metrics(step, values)
+            case {"call": "image", "step": step, "name": image, "picture": picture}:
+                tracker.image(step, image, _picture(picture))
+            case {"call": "rewind", "step": step}:
+                tracker.rewind(step)
+            case {"call": "end", "status": status}:
+                tracker.end(status)
+                answer(ended=True)
+                return
     watchdog = threading.Timer(END_SEC, os._exit, (1,))
     watchdog.daemon = True
     watchdog.start()
     tracker.end("failed")
-
-
-def _messages(pipe: IO[bytes]) -> Iterator[Any]:
-    """The messages of the other process, until it ends or is killed, maybe in the middle of a message."""
-    with suppress(EOFError, pickle.UnpicklingError):
-        while True:
-            yield pickle.load(pipe)
 
 
 def reason(error: BaseException) -> str:
@@ -189,3 +198,13 @@ def reason(error: BaseException) -> str:
     first = next(iter(str(error).strip().splitlines()), "")
     text = textwrap.shorten(errors.one_line(first), _MAX_REASON, placeholder=" ...").rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _plain_picture(picture: NDArray[np.uint8]) -> dict[str, Any]:
+    return {"shape": picture.shape, "pixels": base64.b64encode(picture.tobytes()).decode()}
+
+
+def _picture(plain: dict[str, Any]) -> NDArray[np.uint8]:
+    import numpy as np
+
+    return np.frombuffer(base64.b64decode(plain["pixels"]), np.uint8).reshape(plain["shape"])
