@@ -117,6 +117,17 @@ def test_what_would_change_nothing_is_refused(cli: Cli, flags: tuple[object, ...
     assert (done.code, problem in done.err) == (2, True), done.err
 
 
+def test_a_mask_grows_in_python(model_path: Path) -> None:
+    hole = np.zeros((40, 48), bool)
+    hole[10:14, 20:22] = True
+    model, photo = bd.load(model_path), to_image(SHARP)
+    grown = model.restore(photo, mask=hole, mask_grow=1, steps=2).draws
+    hole[9:15, 19:23] = True
+    assert np.array_equal(model.restore(photo, mask=hole, steps=2).draws, grown)
+    with pytest.raises(UsageError, match="`mask_grow` 1: needs a mask"):
+        model.restore(photo, mask_grow=1)
+
+
 # Strength
 
 

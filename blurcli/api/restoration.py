@@ -133,6 +133,8 @@ def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoreKeywords) -> R
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     restorer = Restorer(pipeline, chosen.pop("label", None), chosen.pop("guidance", None))
     mask, grow, given = chosen.pop("mask", None), chosen.pop("mask_grow", 0), _photo(photo)
+    if grow and mask is None:
+        raise OptionError("mask_grow", grow, "needs a mask")
     chosen["kernel"] = _kernel(chosen.get("kernel"))
     if isinstance(mask, str) and mask == ALPHA:
         given, mask = given.opaque(), given.transparent
