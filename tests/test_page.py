@@ -2,104 +2,61 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from browser import Page, chromium, needs_browser
 from conftest import Cli
 from PIL import Image
-from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
-QUIET += ("--disable-dev-shm-usage", "--disable-component-update", "--disable-sync", "--window-size=1000,1000")
 PIXELS = (
     "const c = document.querySelectorAll('canvas')[arguments[0]];"
     "return [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
 )
 
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Chromium and ChromeDriver (Debian: chromium-driver)"
-)
 
-
-class Page:
-    """The page, as a user and a debugger see it."""
-
-    def __init__(self, driver: webdriver.Chrome) -> None:
-        self.driver = driver
+class AnimationPage(Page):
+    """The page of an animation, which draws on canvases."""
 
     def pixels(self, panel: int = 0) -> np.ndarray:
         width, height, *values = self.driver.execute_script(PIXELS, panel)
         return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
     def now(self) -> tuple[float, int]:
-        text = self.driver.find_element(By.ID, "now").text  # t 0.50, frame 3 of 5
+        text = self.at("now").text  # t 0.50, frame 3 of 5
         words = text.replace(",", "").split()
         return float(words[1]), int(words[3])
 
-    def press(self, *keys: str) -> None:
-        ActionChains(self.driver).send_keys(*keys).perform()
-
     def drag(self, fraction: float) -> None:
         """Drag the slider's knob to a fraction of its length."""
-        slider = self.driver.find_element(By.ID, "time")
+        slider = self.at("time")
         half = slider.size["width"] / 2
         value = float(slider.get_property("value"))  # type: ignore[arg-type]
         knob = half - 8  # its center does not reach the ends
         chain = ActionChains(self.driver).move_to_element_with_offset(slider, round((2 * value - 1) * knob), 0)
         chain.click_and_hold().move_to_element_with_offset(slider, round((2 * fraction - 1) * half), 0).release().perform()
 
-    def wait(self, condition: Callable[[], bool]) -> None:
-        WebDriverWait(self.driver, 20).until(lambda _: condition())
-
-    def errors(self) -> list[dict[str, Any]]:
-        return [line for line in self.driver.get_log("browser") if line["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
-
-    def requests(self) -> set[str]:
-        """The schemes of all requested addresses."""
-        messages = [json.loads(line["message"])["message"] for line in self.driver.get_log("performance")]  # type: ignore[no-untyped-call]
-        asked = [
-            message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-        ]
-        return {address.split(":")[0] for address in asked}
-
 
 @pytest.fixture
-def open_page() -> Iterator[Callable[[Path], Page]]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for argument in QUIET:
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    try:
-        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    except WebDriverException as error:
-        pytest.skip(f"Chromium does not start here: {(error.msg or '').splitlines()[:1]}")
+def open_page() -> Iterator[Callable[[Path], AnimationPage]]:
+    with chromium() as driver:
 
-    def visit(path: Path) -> Page:
-        driver.get(path.as_uri())
-        page = Page(driver)
-        page.wait(lambda: driver.execute_script("return [...document.images].every((one) => one.complete)"))
-        page.wait(lambda: page.pixels().shape[0] > 0 and page.pixels().any())
-        return page
+        def visit(path: Path) -> AnimationPage:
+            page = AnimationPage(driver, path)
+            page.wait(lambda: page.pixels().shape[0] > 0 and page.pixels().any())
+            return page
 
-    yield visit
-    driver.quit()
+        yield visit
 
 
 @needs_browser
 def test_an_animation_is_scrubbed_and_played(
-    cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Callable[[Path], Page]
+    cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Callable[[Path], AnimationPage]
 ) -> None:
     base = ("--run", tiny_run, "--n", 3, "--frames", 5, "--direction", "both", "--columns", 3)
     assert cli("animate", "animation.html", *base, "--fps", 50, "--loop", 1, "--hold", 0).code == 0
@@ -155,7 +112,7 @@ def test_an_animation_is_scrubbed_and_played(
 
 
 @needs_browser
-def test_space_pauses(cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Callable[[Path], Page]) -> None:
+def test_space_pauses(cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Callable[[Path], AnimationPage]) -> None:
     """Also while a button has the focus; and a narrow screen shows the whole width."""
     assert cli("animate", "animation.html", "--run", tiny_run, "--n", 1, "--fps", 4, "--show", "both").code == 0
     page = open_page(tmp_path / "animation.html")
@@ -169,7 +126,7 @@ def test_space_pauses(cli: Cli, tiny_run: Path, tmp_path: Path, open_page: Calla
     assert page.now() == stopped
     page.driver.set_window_size(400, 800)
     page.wait(lambda: page.driver.find_element(By.TAG_NAME, "canvas").size["width"] < 400)
-    assert page.driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert not page.overflows()
     assert page.errors() == []
 
 
