@@ -52,7 +52,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("direction", "show", "frames", "spacing", "fps", "hold", "loop", "scale", "columns", "labels", "strip", "animation"),
         "preview",
     ),
-    "Output": ("out", "demo", "score", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
+    "Output": ("out", "animate", "demo", "score", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
     "Sharing": ("license", "private", "message", "revision", "replace-card"),
     "Machine": ("device", "precision", "batch-size", "max-batch", "seconds"),
 }
@@ -97,7 +97,8 @@ COMMAND_HELP = {
         (
             "restore photo.jpg",
             "restore photos/ --out restored",
-            "restore photo.jpg --blur 2 --noise 5 --n 8 --mean --spread",
+            "restore photo.jpg --blur 2 --noise 5",
+            "restore photo.jpg --n 8 --mean --spread --out photo.html",
             "restore photo.jpg --mask scratches.png",
             "restore --demo",
         ),

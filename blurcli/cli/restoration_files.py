@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,15 @@ from blurcli.base.filenames import fitting
 from blurcli.workflows.session import read_file
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from blurcli.data.photos import Photo
     from blurcli.model.restore_options import RestoreOptions
+    from blurcli.model.restored import Restored
 
 _SUFFIX = "-restored"
+_PAGE = ".html"
 _TABLE = "restore.csv"
 _COLUMNS = (
     "photo",
@@ -86,8 +92,86 @@ def _holds_photos(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".zip"
 
 
-class ResultFile:
-    """A restored photo as one file."""
+@dataclass(frozen=True)
+class Result:
+    """What is written of a photo.
+
+    Attributes:
+        given: the photo.
+        restored: its restored form.
+        options: how it was restored.
+        compared: the spread to show beside it; None for no comparison.
+    """
+
+    given: Photo
+    restored: Restored
+    options: RestoreOptions
+    compared: NDArray[np.float64] | None = None
+
+    @property
+    def photo(self) -> Photo:
+        """The mean of the draws if it is wanted, or the first draw."""
+        restored = self.restored
+        return self.given.with_pixels(restored.mean if self.options.mean else restored.draws[0])
+
+
+class Target(ABC):
+    """Where results go.
+
+    Attributes:
+        path: what the command prints in the end.
+    """
+
+    path: Path
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Around the work, which ends with the block."""
+        return nullcontext()
+
+    def is_done(self, source: Source) -> bool:
+        """Whether all results of a photo are complete and need not be made again."""
+        return False
+
+    def check_fits(self, photo: Photo) -> None:  # noqa: B027  most targets hold all of any photo
+        """Raise a UsageError if the results cannot hold all of a photo."""
+
+    def log(self, facts: dict[str, Any]) -> None:  # noqa: B027  one photo needs no table
+        """Record what was found in a photo."""
+
+    @abstractmethod
+    def save(self, source: Source, result: Result) -> Path:
+        """Write the results of a photo; returns the path of the main one, or of what holds them."""
+
+
+class _Pictures(Target):
+    """Results as picture files."""
+
+    @abstractmethod
+    def beside(self, source: Source, mark: str) -> Path:
+        """The path of a result of a photo; of the main one with an empty mark."""
+
+    def save(self, source: Source, result: Result) -> Path:
+        """Write all pictures, the main one last."""
+        from blurcli.visualize.comparison import save_comparison, save_spread
+
+        given, restored, options = result.given, result.restored, result.options
+        marks = _draw_marks(options)
+        if marks:
+            for mark, draw in zip(marks, restored.draws, strict=True):
+                given.with_pixels(draw).save(self.beside(source, mark), restored.comment)
+        if options.spread:
+            save_spread(restored.spread, self.beside(source, "-spread"))
+        if result.compared is not None:
+            save_comparison(given, result.photo, result.compared, self.beside(source, "-compare"))
+        if marks:
+            return self.path / source.name
+        path = self.beside(source, "")
+        result.photo.save(path, restored.comment)
+        return path
+
+
+class ResultFile(_Pictures):
+    """A restored photo as one file, which is always written anew."""
 
     def __init__(self, path: Path) -> None:
         from blurcli.base import files
@@ -97,32 +181,16 @@ class ResultFile:
         files.check_writable(path)
         self.path = path
 
-    def opened(self) -> ExitStack:
-        """Nothing to lock: the file is replaced atomically."""
-        return ExitStack()
-
-    def is_done(self, source: Source) -> bool:
-        """A named file is always written anew."""
-        return False
-
     def check_fits(self, photo: Photo) -> None:
         """See `Photo.check_fits`."""
         photo.check_fits(self.path)
 
-    def log(self, facts: dict[str, Any]) -> None:
-        """One photo needs no table."""
-
     def beside(self, source: Source, mark: str) -> Path:
-        """The path of a further result."""
-        return fitting(self.path.with_name(f"{self.path.stem}{mark}.png"))
-
-    def save(self, source: Source, photo: Photo, comment: str) -> Path:
-        """Write the result; returns its path."""
-        photo.save(self.path, comment)
-        return self.path
+        """The path itself, or that of a further result."""
+        return fitting(self.path.with_name(f"{self.path.stem}{mark}.png")) if mark else self.path
 
 
-class ResultFolder:
+class ResultFolder(_Pictures):
     """A folder with the results of every photo; one that is complete there is not made again."""
 
     def __init__(self, path: Path, settings: dict[str, Any], marks: tuple[str, ...]) -> None:
@@ -139,9 +207,6 @@ class ResultFolder:
     def is_done(self, source: Source) -> bool:
         """Whether all results of a photo are complete."""
         return all(self._folder.is_done(self._name(source, mark)) for mark in self._marks)
-
-    def check_fits(self, photo: Photo) -> None:
-        """A PNG holds all of any photo."""
 
     def log(self, facts: dict[str, Any]) -> None:
         """Add a row to the table of the folder."""
@@ -163,41 +228,65 @@ class ResultFolder:
     def _name(self, source: Source, mark: str) -> str:
         return str(fitting(Path(f"{source.name}{mark}.png")))
 
-    def save(self, source: Source, photo: Photo, comment: str) -> Path:
-        """Write the result; returns its path."""
-        path = self.beside(source, "")
-        photo.save(path, comment)
-        return path
+
+class ResultPage(Target):
+    """A page that shows every photo beside its results; it is always written anew."""
+
+    def __init__(self, path: Path) -> None:
+        from blurcli.visualize.restoration_page import RestorationPage
+
+        self.path = path
+        self._page = RestorationPage(path)
+
+    def opened(self) -> AbstractContextManager[None]:
+        """See `RestorationPage.opened`."""
+        return self._page.opened()
+
+    def save(self, source: Source, result: Result) -> Path:
+        """Add a photo to the page."""
+        self._page.add(source.name, result.given, result.restored, result.options)
+        return self.path
 
 
 def target_for(
     given: list[str], sources: list[Source], out: Path | None, options: RestoreOptions, compare: bool, settings: dict[str, Any]
-) -> ResultFile | ResultFolder:
-    """Where the results go: one picture, or a folder, which `settings` describe.
+) -> Target:
+    """Where the results go: one picture, a page, or a folder, which `settings` describe.
 
     Raises:
-        UsageError: one picture for several results, or two results of the same name.
+        UsageError: one picture for several results, two results of the same name, or options that a page makes useless.
     """
-    from blurcli.visualize.image_folder import image_name
-
-    several = options.count > 1 and not options.mean
-    single = len(sources) == 1 and not several
+    marks = _draw_marks(options)
+    single = len(sources) == 1 and not marks
     if out is None:
         single &= not _holds_photos(Path(given[0]).expanduser())
         out = fitting(Path(f"{sources[0].name}{_SUFFIX}.png" if single else f"{_name_of(given)}{_SUFFIX}"))
+    elif out.suffix.lower() == _PAGE and not out.is_dir():
+        if compare:
+            raise UsageError(f"--compare: --out {out} is a page, which compares them; leave it out")
+        if options.strength < 1:
+            raise UsageError(f"--strength {options.strength:g}: --out {out} is a page, which has a slider for it; leave it out")
+        return ResultPage(out)
     elif out.suffix and not out.is_dir() and not single:
         what = f"{len(sources):,} photos" if len(sources) > 1 else f"{options.count} draws"
-        raise UsageError(f"--out {out}: is one picture, and there are {what}; name a folder")
+        raise UsageError(f"--out {out}: is one picture, and there are {what}; name a folder, or a page ({_PAGE})")
     else:
         single = bool(out.suffix) and not out.is_dir()
     if single:
         return ResultFile(out)
-    draws = [f"/{image_name(i)[:-4]}" for i in range(options.count)] if several else [""]
-    marks = (*draws, *(["-spread"] if options.spread else []), *(["-compare"] if compare else []))
+    marks = (*(marks or ("",)), *(["-spread"] if options.spread else []), *(["-compare"] if compare else []))
     twice = [name for name, n in Counter(f"{source.name}{mark}.png" for source in sources for mark in marks).items() if n > 1]
     if twice:
         raise UsageError(f"--out {out}: {twice[0]} is the result of two photos; restore one of them alone, to another --out")
     return ResultFolder(out, settings, marks)
+
+
+def _draw_marks(options: RestoreOptions) -> tuple[str, ...]:
+    """The ends of the names of several draws; none for a single result."""
+    from blurcli.visualize.image_folder import image_name
+
+    several = options.count > 1 and not options.mean
+    return tuple(f"/{image_name(i)[:-4]}" for i in range(options.count)) if several else ()
 
 
 def _name_of(given: list[str]) -> str:

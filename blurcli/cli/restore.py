@@ -28,7 +28,7 @@ from blurcli.cli.common import (
     show,
     takes_sampling_options,
 )
-from blurcli.cli.restoration_files import ResultFile, ResultFolder, Source, find_sources, target_for
+from blurcli.cli.restoration_files import Result, Source, Target, find_sources, target_for
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_model, load_torch, read_file, read_weights
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from blurcli.data.photos import Photo
     from blurcli.model.restore_options import RestoreOptions
     from blurcli.model.restorer import Restorer
+    from blurcli.visualize.restoration_frames import RestorationAnimation
 
 
 @takes_sampling_options("label", "guidance")
@@ -89,12 +90,17 @@ def restore(
     request: SamplingRequest = AS_PRESET,
     guide: GuideOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="A picture, or a folder. [default: PHOTO-restored.png, or FOLDER-restored]")
+        Path | None,
+        typer.Option("--out", help="A picture, a page (.html), or a folder. [default: PHOTO-restored.png, or FOLDER-restored]"),
     ] = None,
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Write given, restored and the spread of draws side by side, too: NAME-compare.png."),
     ] = False,
+    animate: Annotated[
+        Path | None,
+        typer.Option("--animate", help="Show how the first draw emerges, too: .gif, .webp, .png or .apng (animated), .mp4."),
+    ] = None,
     strip: Annotated[bool, typer.Option("--strip", help="Leave out EXIF data and the color profile.")] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Degrade and restore a sample photo, and print the PSNR.")] = False,
     score: Annotated[
@@ -133,6 +139,8 @@ def restore(
     from blurcli.model.restore_options import RestoreOptions
     from blurcli.model.restorer import Restorer
 
+    if animate is not None and (demo or score):
+        raise UsageError(f"--animate {animate}: is for a photo that is restored; leave out --demo and --score")
     by_alpha = mask == ALPHA
     options = RestoreOptions(
         blur,
@@ -151,6 +159,7 @@ def restore(
         seed=seed,
     )
 
+    animation = _animation(animate, options)
     path, chosen_run = (bundled.PHOTOS_PATH, None) if run is None and weights is None else find_weights(run, weights)
 
     def restorer() -> Restorer:
@@ -173,14 +182,18 @@ def restore(
         sources = find_sources(photos or [], stack)
         if options.mask is not None and len(sources) > 1:
             raise UsageError(f"--mask {mask}: is for one photo, and there are {len(sources)}")
+        if animate is not None and len(sources) > 1:
+            raise UsageError(f"--animate {animate}: is for one photo, and there are {len(sources):,}; name one of them")
         model = restorer()
         settings = model.record(options) | {"strip": strip or None}
         if by_alpha:
             settings |= {"mask": ALPHA, "mask_grow": mask_grow}
         target = target_for(photos or [], sources, out, options, compare, settings)
+        if animate is not None and animate in (target.path, *map(Path, photos or [])):
+            raise UsageError(f"--animate {animate}: is the photo, or its result; choose another name")
         stack.enter_context(target.opened())
         for source in sources:
-            if target.is_done(source):
+            if animation is None and target.is_done(source):
                 continue
             try:
                 photo, own = source.read(strip), options
@@ -189,7 +202,7 @@ def restore(
                 target.check_fits(photo)
                 if not warned and (warned := model.warning(photo)):
                     console.notify(f"warning: {source.title}: {warned}")
-                results.append(_restored(source, photo, model, own, target, compare))
+                results.append(_restored(source, photo, model, own, target, compare, animation))
             except UserError as error:
                 if len(sources) == 1:
                     raise
@@ -209,35 +222,40 @@ def _restored(
     photo: Photo,
     restorer: Restorer,
     options: RestoreOptions,
-    target: ResultFile | ResultFolder,
+    target: Target,
     compare: bool,
+    animation: RestorationAnimation | None,
 ) -> dict[str, Any]:
     """Restore one photo and write what is wanted."""
     from blurcli.base import console
-    from blurcli.visualize.comparison import save_comparison, save_spread
-    from blurcli.visualize.image_folder import image_name
 
-    started = time.perf_counter()
+    started, on_step = time.perf_counter(), None if animation is None else animation.started(photo)
     with console.progress(f"restoring {source.title}", restorer.work(photo, options, compare)) as update:
         if compare:
-            restored, spread = restorer.compared(photo, options, update)
+            restored, spread = restorer.compared(photo, options, update, on_step)
         else:
-            restored, spread = restorer(photo, options, update), None
+            restored, spread = restorer(photo, options, update, on_step), None
     seconds = time.perf_counter() - started
     console.notify(f"{source.title}: {restored.description}")
-    several = options.count > 1 and not options.mean
-    result = photo.with_pixels(restored.mean if options.mean else restored.draws[0])
-    if several:
-        for i, draw in enumerate(restored.draws):
-            photo.with_pixels(draw).save(target.beside(source, f"/{image_name(i)[:-4]}"), restored.comment)
-    if options.spread:
-        save_spread(restored.spread, target.beside(source, "-spread"))
-    if spread is not None:
-        save_comparison(photo, result, spread, target.beside(source, "-compare"))
-    path = target.path / source.name if several else target.save(source, result, restored.comment)
+    path = target.save(source, Result(photo, restored, options, spread))
+    if animation is not None:
+        animation.save(restored.draws[0])
     facts = {"photo": source.title, "out": str(path), **restored.facts, "seconds": round(seconds, 1)}
     target.log(facts)
     return facts
+
+
+def _animation(path: Path | None, options: RestoreOptions) -> RestorationAnimation | None:
+    if path is None:
+        return None
+    from blurcli.visualize.animations import PICTURE_FORMATS
+    from blurcli.visualize.restoration_frames import RestorationAnimation
+
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise UsageError(f"--animate {path}: unknown suffix; use {', '.join(PICTURE_FORMATS)}")
+    if options.mean:
+        raise UsageError(f"--animate {path}: shows one draw, and --mean averages several; leave out one of the two")
+    return RestorationAnimation(path, options.steps)
 
 
 def _motion(given: str | None) -> tuple[float, float] | None:

@@ -39,7 +39,7 @@ from blurcli.core.dct import dct2, idct2
 from blurcli.core.measurements import DctFilter, Measurement
 from blurcli.core.plans import make_plan
 from blurcli.core.samplers import SAMPLERS
-from blurcli.core.sampling import sample_by_plan
+from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
 
 _ITERATIONS = 30
@@ -145,6 +145,7 @@ def restore(
     z: Tensor,
     steps: int = 10,
     sampler: str = "abm",
+    on_step: Observer | None = None,
 ) -> Tensor:
     """Sample images given photos of them.
 
@@ -155,6 +156,8 @@ def restore(
         z: (B, C, H, W), T times standard normal noise: 1 for draws from the posterior, 0 for one image without random detail.
         steps: at least 1.
         sampler: a deterministic one in the whitened space: `abm`, `ab2` or `euler`.
+        on_step: called as `on_step(i, t, z, x_hat)` in each step, with the state at its start and the estimate given the
+            photos, both (B, C, H, W).
 
     Returns:
         (B, C, H, W) in the space of the network, without noise, in the dtype of `z`.
@@ -169,7 +172,7 @@ def restore(
     plan = make_plan(method(), space.process, steps, z.device, space=space, final="denoised")
     # The same times, in the whitened space of the data given the photos.
     plan = replace(plan, space=photos.posterior(space), _constants={})
-    return sample_by_plan(ConditionedDenoiser(denoiser, space, photos), plan, z)
+    return sample_by_plan(ConditionedDenoiser(denoiser, space, photos), plan, z, on_step=on_step)
 
 
 def conjugate_gradients(

@@ -20,6 +20,7 @@ from blurcli.core.blind import Degradation, Interval, estimate
 from blurcli.core.measurements import Measurement
 from blurcli.core.restoration import Observation, restore
 from blurcli.core.rng import ImageNoise
+from blurcli.core.sampling import Observer
 from blurcli.core.sampling_options import SamplingConfig
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
@@ -30,6 +31,9 @@ from blurcli.model.restored import Restored
 
 GRAY_LEVELS = 127.5
 """Gray levels of 0 to 255 per unit of images in [-1, 1]."""
+
+OnEstimate = Callable[[int, NDArray[np.float64]], None]
+"""`on_step(i, x_hat)`: the estimate in step i, (C, H, W)."""
 
 _SAMPLER = "abm"
 _DRAWN_PIXELS = 1 << 18  # at a time; draws of larger photos are made one by one
@@ -115,7 +119,11 @@ class Restorer:
 
     @torch.inference_mode()
     def __call__(
-        self, photo: Photo, options: RestoreOptions, on_progress: Callable[[float], None] = lambda windows: None
+        self,
+        photo: Photo,
+        options: RestoreOptions,
+        on_progress: Callable[[float], None] = lambda windows: None,
+        on_step: OnEstimate | None = None,
     ) -> Restored:
         """Restore a photo.
 
@@ -123,6 +131,8 @@ class Restorer:
             photo: the photo.
             options: how it is restored.
             on_progress: receives the number of finished windows, of `work`, with fractions for unfinished ones.
+            on_step: called as `on_step(i, x_hat)` in each step of the first draw, with the estimate given the photo: (C, H, W),
+                gray levels, not clipped.
 
         Raises:
             UsageError: see `work`; or a blur that leaves nothing of the photo.
@@ -136,14 +146,23 @@ class Restorer:
         shown = [noise if has_noise else photo.least_noise for has_noise in self._shown(photo)]
         deviations = torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level
         observation = Observation(y * _known(options, y), measurement, deviations)
-        draws = np.stack([self._to_photo_space(x, photo) for x in self._draws(observation, shape, options, on_progress)])
+
+        def finish(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+            if options.only_fills and options.mask is not None:
+                draws = np.where(options.mask, draws, given_photo.pixels)
+            if options.strength < 1:
+                draws = given_photo.pixels + options.strength * (draws - given_photo.pixels)
+            return draws
+
+        def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
+            if on_step is not None:
+                on_step(i, finish(self._to_photo_space(x_hat[: len(y)], photo)))
+
+        found_draws = self._draws(observation, shape, options, on_progress, None if on_step is None else observe)
+        draws = np.stack([self._to_photo_space(x, photo) for x in found_draws])
         residual, worst = _residuals(draws, photo, measurement, noise, options, self.model.process.shape)
-        if options.only_fills and options.mask is not None:
-            draws = np.where(options.mask, draws, given_photo.pixels)
-        if options.strength < 1:
-            draws = given_photo.pixels + options.strength * (draws - given_photo.pixels)
         return Restored(
-            draws,
+            finish(draws),
             found.blur_px,
             found.noise,
             self._estimated(options),
@@ -155,9 +174,17 @@ class Restorer:
         )
 
     def _draws(
-        self, observation: Observation, shape: tuple[int, int], options: RestoreOptions, on_progress: Callable[[float], None]
+        self,
+        observation: Observation,
+        shape: tuple[int, int],
+        options: RestoreOptions,
+        on_progress: Callable[[float], None],
+        on_step: Observer | None,
     ) -> Iterator[Tensor]:
-        """The draws of one photo, each (B, C, H, W) in model space; B is 3 where a gray model sees the colors as images."""
+        """The draws of one photo, each (B, C, H, W) in model space; B is 3 where a gray model sees the colors as images.
+
+        Steps are observed in the first batch, which has the first draw.
+        """
         finished = 0.0
 
         def report(windows: int) -> None:
@@ -174,14 +201,19 @@ class Restorer:
             z = options.chosen_temperature * w.reshape(count * images, channels, *shape).to(observation.photo.device)
             drawn = [index for index in indices for _ in range(images)]
             conditions = model.conditions(drawn, options.seed, self.sampling(options))
-            x = restore(functools.partial(denoiser, **conditions), self.space(shape), several, z, options.steps)
+            conditioned, observer = functools.partial(denoiser, **conditions), on_step if 0 in indices else None
+            x = restore(conditioned, self.space(shape), several, z, options.steps, on_step=observer)
             yield from x.reshape(count, images, channels, *shape)
 
     def compared(
-        self, photo: Photo, options: RestoreOptions, on_progress: Callable[[float], None] = lambda windows: None
+        self,
+        photo: Photo,
+        options: RestoreOptions,
+        on_progress: Callable[[float], None] = lambda windows: None,
+        on_step: OnEstimate | None = None,
     ) -> tuple[Restored, NDArray[np.float64]]:
         """A restored photo and the spread of draws, of which a single result takes a few more; see `Restored.spread`."""
-        restored = self(photo, options, on_progress)
+        restored = self(photo, options, on_progress, on_step)
         several, before = options.for_spread, self.work(photo, options)
         if several is options:
             return restored, restored.spread

@@ -64,6 +64,11 @@ def film_strip(trajectories: Sequence[Trajectory], scale: int, labels: bool = Fa
     return canvas
 
 
+def captioned(images: Sequence[Image.Image], captions: Sequence[str]) -> list[Image.Image]:
+    """Pictures of one size and mode (RGB or L), each with a line of text below; all results have one size."""
+    return _equally_wide([_captioned(image, [], [(text, _GREY)]) for image, text in zip(images, captions, strict=True)])
+
+
 def default_scale(panels: int, size: tuple[int, int], width_px: int) -> int:
     """The enlargement at which panels side by side are about `width_px` pixels wide, and at most twice as high.
 
