@@ -69,11 +69,11 @@ class Page:
         WebDriverWait(self.driver, 20).until(lambda _: condition())
 
     def seen(self, element: WebElement) -> np.ndarray:
-        """The pixels on the screen in the box of an element, (H, W, 3) uint8."""
+        """The screen's pixels in the box of an element, which is in sight: (H, W, 3) uint8."""
         box = self.driver.execute_script("return arguments[0].getBoundingClientRect().toJSON()", element)
         top = self.driver.execute_script("return window.scrollY")
         clip = {"x": box["x"], "y": box["y"] + top, "width": box["width"], "height": box["height"], "scale": 1}
-        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": False})
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"))
 
     def resize(self, width: int, height: int, ratio: float = 1, mobile: bool = False) -> None:

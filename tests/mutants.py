@@ -809,6 +809,185 @@ MUTANTS = (
             ("states a step too late", "checkpointing", "save_every_steps == 0", "save_every_steps == 1"),
         )
     ),
+    *(
+        Mutant(f"restored page: {what}", file, old, new, f"tests/test_restoration_page.py::{test}")
+        for file, what, old, new, test in (
+            *(
+                ("visualize/templates/restored.html", *rest)
+                for rest in (
+                    ("the strength is that of the photo", "opacity = 1 - share", "opacity = share", "test_pixel_for_pixel"),
+                    (
+                        "the result covers the photo",
+                        "mix-blend-mode: plus-lighter",
+                        "mix-blend-mode: normal",
+                        "test_transparent_pixels_are_mixed_exactly",
+                    ),
+                    (
+                        "pixels are blurred",
+                        "height: 100%; image-rendering: pixelated",
+                        "height: 100%",
+                        "test_an_enlarged_photo_is_shown_by_repeated_pixels",
+                    ),
+                    ("pixels of any size", "Math.round(ratio)) / ratio", "Math.round(ratio)) / 2", "test_pixel_for_pixel"),
+                    (
+                        "the sides are exchanged",
+                        "clip-path: inset(0 0 0 var(--at))",
+                        "clip-path: inset(0 calc(100% - var(--at)) 0 0)",
+                        "test_the_keyboard_reaches_everything",
+                    ),
+                    (
+                        "the list of photos takes no letters",
+                        ' || target === "SELECT") return',
+                        ") return",
+                        "test_the_keyboard_reaches_everything",
+                    ),
+                    (
+                        "a finger cannot scroll",
+                        '(event.pointerType === "touch" && event.target !== at("divider"))',
+                        "false",
+                        "test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere",
+                    ),
+                    (
+                        "a finger cannot drag",
+                        "touch-action: none",
+                        "touch-action: auto",
+                        "test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere",
+                    ),
+                    (
+                        "the knob of a large photo is out of sight",
+                        "position: sticky; top: calc(50% - 16px)",
+                        "position: relative; top: calc(50% - 16px)",
+                        "test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere",
+                    ),
+                    (
+                        "the mouse moves it without a button",
+                        "if (dragging) follow(event)",
+                        "follow(event)",
+                        "test_the_mouse_moves_the_divider",
+                    ),
+                    (
+                        "pictures beside it are forbidden",
+                        """{{ " file: 'self'" if folder }}""",
+                        "",
+                        "test_pictures_beside_the_page_are_shown",
+                    ),
+                    ("a control has no name", ' aria-label="next photo"', "", "test_the_keyboard_reaches_everything"),
+                )
+            ),
+            *(
+                ("visualize/restoration_page.py", *rest)
+                for rest in (
+                    (
+                        "large pictures stay in memory",
+                        "* _BASE64 > MOST_BYTES",
+                        "* 0 > 1",
+                        "test_the_folder_goes_with_its_page",
+                    ),
+                    ("its text has no bytes", "len(page) > MOST_BYTES", "False", "test_the_text_of_many_photos_counts"),
+                    ("foreign files are replaced", "if not (free or", "if not (True or", "test_foreign_files_are_not_touched"),
+                    (
+                        "old pictures stay",
+                        "            self._clear_folder()\n            with",
+                        "            with",
+                        "test_pictures_of_a_large_page_are_beside_it",
+                    ),
+                    ("EXIF data stay", "deep=False, exif=None", "deep=False", "test_photos_of_every_kind"),
+                    (
+                        "the mean is a draw",
+                        "restored.mean, restored",
+                        "restored.draws[0], restored",
+                        "test_the_page_has_the_pictures_of_the_files",
+                    ),
+                    (
+                        "the scale of the spread is wrong",
+                        "* 255 / white)",
+                        "* 128 / white)",
+                        "test_the_page_has_the_pictures_of_the_files",
+                    ),
+                    (
+                        "flags are not spelled",
+                        "spelled(restored.description, console.flag)",
+                        "restored.description",
+                        "test_the_page_says_what_was_found_and_how",
+                    ),
+                    (
+                        "an interrupted one is lost",
+                        "        finally:\n            if",
+                        "        except ZeroDivisionError:\n            pass\n        else:\n            if",
+                        "test_an_interrupted_page_has_what_is_done",
+                    ),
+                )
+            ),
+        )
+    ),
+    *(
+        Mutant(f"restored frames: {what}", file, old, new, f"tests/test_restoration_frames.py::{test}")
+        for what, file, old, new, test in (
+            (
+                "the last draw",
+                "model/restorer.py",
+                "x_hat[: len(y)]",
+                "x_hat[-len(y) :]",
+                "test_estimates_are_those_of_the_first_draw",
+            ),
+            (
+                "every batch",
+                "model/restorer.py",
+                "on_step if 0 in indices else None",
+                "on_step",
+                "test_estimates_are_those_of_the_first_draw",
+            ),
+            (
+                "estimates of another strength",
+                "model/restorer.py",
+                "finish(self._to_photo_space(x_hat[: len(y)], photo))",
+                "self._to_photo_space(x_hat[: len(y)], photo)",
+                "test_estimates_keep_what_the_result_keeps",
+            ),
+            (
+                "estimates without the photo",
+                "core/restoration.py",
+                "return idct2(self._observation.condition(x_dct, error)).to(z)",
+                "return idct2(x_dct).to(z)",
+                "test_estimates_agree_with_the_photo",
+            ),
+            (
+                "the result is missing",
+                "visualize/restoration_frames.py",
+                "            self._frame(result),\n",
+                "            self._frame(given.repeat(factor, 1).repeat(factor, 2)),\n",
+                "test_from_the_photo_to_the_result",
+            ),
+            (
+                "transparency over black",
+                "visualize/restoration_frames.py",
+                '"white"',
+                '"black"',
+                "test_photos_of_other_kinds_and_sizes",
+            ),
+            (
+                "large photos stay large",
+                "visualize/restoration_frames.py",
+                "/ _LARGEST_PX)",
+                "/ 10**9)",
+                "test_photos_of_other_kinds_and_sizes",
+            ),
+            (
+                "done photos have no frames",
+                "cli/restore.py",
+                "if animation is None and target",
+                "if target",
+                "test_a_gif_has_all_frames",
+            ),
+            (
+                "a comparison has no frames",
+                "cli/restore.py",
+                "restorer.compared(photo, options, update, on_step)",
+                "restorer.compared(photo, options, update)",
+                "test_a_page_and_an_animation",
+            ),
+        )
+    ),
 )
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_the_page_says_what_was_found_and_how(cli: Cli, weights: tuple[str, Path
     assert done.code == 0, done.err
     assert json.loads(done.out)["out"] == "x.html"
     assert [one["out"] for one in json.loads(done.out)["photos"]] == ["x.html", "x.html"]
-    page = Path("x.html").read_text(encoding="utf-8")
+    page = re.sub("</?span>", "", Path("x.html").read_text(encoding="utf-8"))
     assert NOTE in page
     found = re.findall(r"<dt>Found</dt><dd>(.*?)</dd>", page)
     assert [re.sub(r"[\d.]+", "1", one) for one in found] == [
@@ -130,11 +131,11 @@ def test_the_page_says_what_was_found_and_how(cli: Cli, weights: tuple[str, Path
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_a_warning_and_an_own_model_of_the_photo(tmp_path: Path) -> None:
+def test_a_warning_is_on_the_page(tmp_path: Path) -> None:
     page = RestorationPage(tmp_path / "x.html")
     with page.opened():
         page.add("a", Photo(SHARP), restored(SHARP, residual=3.0), RestoreOptions())
-    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    text = re.sub("</?span>", "", (tmp_path / "x.html").read_text(encoding="utf-8"))
     assert "blur 1.5 px, noise 4 gray levels; use --blur and --noise to change it; warning: the result does not fit" in text
 
 
@@ -161,7 +162,9 @@ def test_photos_of_every_kind(cli: Cli, weights: tuple[str, Path]) -> None:
             assert np.array_equal(np.asarray(result)[..., 3], np.asarray(clear)[..., 3])
     assert np.array_equal(pixels_of(photos[1]["given"]), np.asarray(color))
     assert picture_of(photos[2]["given"]).info["icc_profile"] == b"a profile"
-    assert all(b"A maker" not in base64.b64decode(source.partition(",")[2]) for source in photos[2]["pictures"])
+    assert all(
+        b"A maker" not in base64.b64decode(source.partition(",")[2]) for source in [photos[2]["given"], *photos[2]["pictures"]]
+    )
     text = Path("x.html").read_text(encoding="utf-8")
     assert text.count("shown with 8 of the 16 bits of the photo") == 2
     comment = picture_of(photos[0]["pictures"][0]).info["Comment"]
@@ -214,6 +217,9 @@ def test_the_folder_goes_with_its_page(tmp_path: Path, monkeypatch: pytest.Monke
         page = RestorationPage(tmp_path / "x.html")
         with page.opened():
             page.add("a", Photo(SHARP), restored(SHARP), RestoreOptions())
+            assert (
+                len(list(tmp_path.glob("x_files/*.png"))) == 2
+            )  # large ones are not kept in memory; old ones stay until the end
         assert (tmp_path / "x_files").exists() == (most == 100)
 
 
@@ -453,10 +459,10 @@ def test_the_mouse_moves_the_divider(page: Page) -> None:
 
 @needs_browser
 def test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere(driver: webdriver.Chrome, tmp_path: Path) -> None:
-    large = np.tile(GIVEN[1], (1, 10, 20))
+    large = np.tile(GIVEN[1], (1, 50, 20)) / 2
     pages = RestorationPage(tmp_path / "x.html")
     with pages.opened():
-        pages.add("large", Photo(large), restored(255 - large), RestoreOptions())
+        pages.add("large", Photo(large), restored(127 - large), RestoreOptions())
     page = Page(driver, tmp_path / "x.html")
     page.resize(390, 844, 3, mobile=True)
     page.driver.execute_script("open(0)")
@@ -466,7 +472,7 @@ def test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere(driver: we
     before = driver.execute_script(scrolled)
     assert before > 300  # the divider is in sight
     knob = driver.execute_script(box, page.at("divider"))
-    x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+    x, y = knob["x"] + knob["width"] / 2, knob["y"] + 200
     page.touch((x, y), (x - 50, y), (x - 100, y + 10))
     assert divider_of(page) == round(100 * (640 - 100) / 1280)
     assert driver.execute_script(scrolled) == before
@@ -474,9 +480,19 @@ def test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere(driver: we
     page.touch((x, y + 40), (x - 50, y + 40), (x - 100, y + 40))
     page.wait(lambda: driver.execute_script(scrolled) > before + 50)
     assert divider_of(page) == round(100 * (640 - 100) / 1280)
+    still = (
+        "const v = document.getElementById('view'), at = v.scrollLeft; setTimeout(() => arguments[0](at === v.scrollLeft), 200)"
+    )
+    page.wait(lambda: driver.execute_async_script(still))
     stage = driver.execute_script(box, page.at("stage"))
     page.touch((200, y + 40))
     page.wait(lambda: divider_of(page) == round(100 * (200 - stage["x"]) / 1280))
+    # The knob stays in sight.
+    driver.execute_script("document.getElementById('view').scrollTop = 300")
+    seen = page.seen(page.at("view"))
+    (rows,) = np.nonzero((seen == 255).all(-1).sum(1) > 20)  # the line alone has 6 white pixels in a row
+    assert len(rows) > 60
+    assert abs(rows.mean() / len(seen) - 0.5) < 0.02
     page.press("f")
     assert page.at("stage").size["width"] <= 390
     assert page.errors() == []
@@ -485,10 +501,11 @@ def test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere(driver: we
 @needs_browser
 def test_pictures_beside_the_page_are_shown(driver: webdriver.Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restoration_page, "MOST_BYTES", 100)
-    pages = RestorationPage(tmp_path / "my x?.html")
+    name = os.fsdecode(b"my x?#\xff.html")  # no valid UTF-8
+    pages = RestorationPage(tmp_path / name)
     with pages.opened():
         pages.add("a", Photo(GIVEN[0]), restored(DRAWS[0][0]), RestoreOptions())
-    page = Page(driver, tmp_path / "my x?.html")
+    page = Page(driver, tmp_path / name)
     page.resize(1280, 800)
     page.press(Keys.HOME)
     assert np.array_equal(stage_of(page), DRAWS[0][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -89,9 +90,11 @@ class RestorationPage:
             shown.append(_Shown(label.replace(" ", "-"), label, _encoded(given, draw, restored.comment)))
         if options.mean:
             shown.append(_Shown("mean", "mean", _encoded(given, restored.mean, restored.comment)))
-        white = _white_levels(restored.spread) if options.spread else 0
+        white = 0
         if options.spread:
-            gray = Photo((restored.spread * 255 / white)[None])
+            spread = restored.spread
+            white = _white_levels(spread)
+            gray = Photo((spread * 255 / white)[None])
             shown.append(_Shown("spread", "spread", _encoded(gray, gray.pixels, restored.comment)))
         height, width = restored.draws.shape[-2:]
         self._facts.append(
@@ -157,7 +160,7 @@ class RestorationPage:
                     name = f"{number:04d}-{one.name}.png"
                     with files.replacing(self._folder / name) as temporary:
                         temporary.write_bytes(one.content)
-                    pictures[i] = replace(one, content=b"", place=f"{quote(self._folder.name)}/{name}")
+                    pictures[i] = replace(one, content=b"", place=f"{quote(os.fsencode(self._folder.name))}/{name}")
 
     def _has_own_folder(self) -> bool:
         return (self._folder / files.SAMPLING).is_file()
