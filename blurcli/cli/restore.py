@@ -240,7 +240,7 @@ def _restored(
     path = target.save(source, Result(photo, restored, options, spread))
     if animation is not None:
         animation.save(restored.draws[0])
-    facts = {"photo": source.title, "out": str(path), **restored.facts, "seconds": round(seconds, 1)}
+    facts = {"photo": source.title, "out": str(path), **restored.facts, "seconds": round(seconds, 3)}
     target.log(facts)
     return facts
 
