@@ -39,7 +39,7 @@ from blurcli.evaluate.features import load_features
 from blurcli.evaluate.restoration import degrade, psnr, ssim
 from blurcli.model.inference import choose_device
 from blurcli.model.pipeline import Pipeline
-from blurcli.model.restore_options import RestoreOptions, measurement_of
+from blurcli.model.restore_options import RestoreOptions, optics_of
 from blurcli.model.restorer import Restorer
 from blurcli.model.weights import load_weights
 from blurcli.visualize import grid_picture
@@ -311,7 +311,7 @@ def _linear(restorer: Restorer, photo: Photo, damage: RestoreOptions) -> Photo:
     height, width = photo.pixels.shape[1:]
     space = restorer.space((height * damage.enlarge, width * damage.enlarge))
     x = restorer.model.moments.to_model_space(torch.from_numpy(photo.pixels)[None] / 127.5 - 1)
-    seen = measurement_of(damage, space.process.shape)
+    seen = optics_of(damage, space.process.shape, 0.0)
     found = Observation(x, seen, torch.tensor([(damage.noise or 0) / 127.5]))
     y = idct2(found.condition(space.mean[None].double(), space.variance))
     return Photo((restorer.model.to_rgb(y)[0].double().numpy() + 1) * 127.5)

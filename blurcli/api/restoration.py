@@ -35,6 +35,8 @@ class RestoreKeywords(TypedDict, total=False):
         motion: length of a straight motion, and its angle in degrees, counterclockwise from the horizontal.
         kernel: any other blur: an array (h, w), or a picture of it.
         noise: standard deviation of the noise, in gray levels of 0 to 255; estimated if not given.
+        light: `linear` where the blur is of linear light, as that of a lens, or `srgb` where it is of the stored values, as
+            that of an image editor; what fits the photo if not given.
         enlarge: pixels of the result per pixel of the photo, along a side.
         mask: the pixels to fill: an array (H, W) of bool; a picture in which all pixels that are not black are filled; or
             `alpha`, for the transparent ones.
@@ -53,6 +55,7 @@ class RestoreKeywords(TypedDict, total=False):
     motion: tuple[float, float]
     kernel: str | Path | NDArray[np.float64]
     noise: float
+    light: str
     enlarge: int
     mask: str | Path | Image.Image | NDArray[np.bool_]
     mask_grow: int

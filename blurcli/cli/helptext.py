@@ -42,7 +42,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         ),
         *("features", "mode", "inception", "ema", "legacy-attention"),
     ),
-    "Damage": ("blur", "defocus", "motion", "kernel", "noise", "enlarge", "mask", "mask-grow"),
+    "Damage": ("blur", "defocus", "motion", "kernel", "light", "noise", "enlarge", "mask", "mask-grow"),
     "Sampling": (
         *("n", "samplers", *(one.flag for one in SAMPLING_OPTIONS), "calibration", "seed", "seeds"),
         *("temperature", "mean", "spread"),

@@ -56,6 +56,14 @@ def restore(
         float | None,
         typer.Option("--noise", min=0, max=255, help="Noise, standard deviation in gray levels of 255. [default: estimated]"),
     ] = None,
+    light: Annotated[
+        str | None,
+        typer.Option(
+            "--light",
+            metavar="linear|srgb",
+            help="The blur is of linear light (a lens), or of the values in the file (software). [default: what fits]",
+        ),
+    ] = None,
     enlarge: Annotated[int, typer.Option("--enlarge", min=1, max=16, help="Enlarge each side so many times.")] = 1,
     mask: Annotated[
         str | None,
@@ -149,6 +157,7 @@ def restore(
         _kernel(kernel),
         noise,
         enlarge,
+        light=light,
         mask=_mask(None if by_alpha else mask, mask_grow),
         strength=strength,
         temperature=temperature,

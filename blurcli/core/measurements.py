@@ -18,14 +18,14 @@ _DISK_SAMPLES = 64  # per pixel and direction, of the edge of a disk
 
 
 class Measurement(ABC):
-    """The linear map A from an image to a photo of it, the same for all channels.
+    """The linear map A from an image to a photo of it.
 
     Attributes:
-        few_frequencies: whether few frequencies of the image are seen, through pixels that are missing. Then a linear system in
-            the frequencies of the image is well conditioned, and one in the pixels of the photo is not.
+        keeps_frequencies: whether A keeps all frequencies, but not all pixels. Then a linear system in the pixels of the photo
+            is better conditioned than one in the frequencies of the image.
     """
 
-    few_frequencies = False
+    keeps_frequencies = False
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -54,6 +54,10 @@ class Measurement(ABC):
     def gram(self, like: Tensor) -> Tensor:
         """Approximate diagonal of `A^T A` in the DCT, (1, 1, H, W); `like` are photos (B, C, h, w)."""
         return self.information(like.new_ones(1, 1, *like.shape[-2:]))
+
+    def repeated(self, count: int) -> Measurement:
+        """The measurement of a batch that repeats the photos so many times."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ class Mask(Measurement):
     """
 
     known: Tensor
+    keeps_frequencies = True
 
     def apply(self, x: Tensor) -> Tensor:
         return self.known.to(x) * x
@@ -240,11 +245,6 @@ class Chain(Measurement):
     """
 
     parts: tuple[Measurement, ...]
-
-    @property
-    def few_frequencies(self) -> bool:  # type: ignore[override]  # an attribute elsewhere
-        """See `Measurement`: blurred, then with missing pixels."""
-        return isinstance(self.parts[-1], Mask)
 
     def apply(self, x: Tensor) -> Tensor:
         for part in self.parts:

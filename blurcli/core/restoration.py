@@ -42,7 +42,7 @@ from blurcli.core.samplers import SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
 
-_ITERATIONS = 30
+_ITERATIONS = 30  # per step, each from the solution of the step before
 _ITERATIONS_OF_MEAN = 100  # once per photo, for the worst-conditioned system
 _TOLERANCE = 1e-6  # of the residual of the linear system, relative to the start
 
@@ -56,11 +56,13 @@ class Observation:
         measurement: A.
         noise: s, the standard deviation of the noise in the units of `photo`, positive: (B,), or (1,) for all; (B or 1, C) for
             one per channel.
+        start: the DCT of a first estimate of the images, like them or (1, C, H, W); None for none.
     """
 
     photo: Tensor
     measurement: Measurement
     noise: Tensor
+    start: Tensor | None = None
 
     @functools.cached_property
     def _photo_dct(self) -> Tensor:
@@ -76,13 +78,14 @@ class Observation:
         error = self._error(x)
         return (error.square() / self.variance).mean((1, 2, 3)).sqrt()
 
-    def condition(self, x_dct: Tensor, variance: Tensor, iterations: int = _ITERATIONS) -> Tensor:
+    def condition(self, x_dct: Tensor, variance: Tensor, iterations: int = _ITERATIONS, start: Tensor | None = None) -> Tensor:
         """`X_y`: the DCT of an estimate, conditioned on the photos.
 
         Args:
             x_dct: X, the DCT of the estimates, (B, C, H, W) float64.
             variance: R of their errors per frequency, (H, W), (C, H, W) or like `x_dct`.
             iterations: of conjugate gradients, at most, where A is not diagonal.
+            start: the solution of a similar system; None for `x_dct`.
 
         Returns:
             (B, C, H, W) float64.
@@ -91,27 +94,32 @@ class Observation:
         if isinstance(a, DctFilter):
             return x_dct + variance * a.back_dct((self._photo_dct - a.seen_dct(x_dct)) / (a.variance(variance) + s2))
 
-        error = self.photo.double() - a.seen(x_dct)
-        if a.few_frequencies:  # an iteration has half the transforms
-            prior, gram = s2 / variance, a.gram(error)
-            return x_dct + conjugate_gradients(
-                lambda change: prior * change + a.back(a.seen(change)),
-                a.back(error),
-                lambda rest: rest / (prior + gram),
-                2 * iterations,
+        if a.keeps_frequencies:
+            error, precision = self.photo.double() - a.seen(x_dct), 1 / (a.variance(variance) + s2)
+            solution = conjugate_gradients(
+                lambda y: a.seen(variance * a.back(y)) + s2 * y, error, lambda y: idct2(precision * dct2(y)), iterations
             )
-        precision = 1 / (a.variance(variance) + s2)
-        solution = conjugate_gradients(
-            lambda y: a.seen(variance * a.back(y)) + s2 * y, error, lambda y: idct2(precision * dct2(y)), iterations
+            return x_dct + variance * a.back(solution)
+        start = x_dct if start is None else start
+        error = self.photo.double() - a.seen(start)
+        # In units of the least noise.
+        prior, weight = s2.min() / variance, s2.min() / s2
+        information = weight * a.gram(error)
+        return start + conjugate_gradients(
+            lambda change: prior * change + a.back(weight * a.seen(change)),
+            a.back(weight * error) + prior * (x_dct - start),
+            lambda rest: rest / (prior + information),
+            iterations,
         )
-        return x_dct + variance * a.back(solution)
 
     def posterior(self, space: WhitenedSpace) -> WhitenedSpace:
         """The whitened space of the data given the photos, per frequency; exact where A is diagonal in the DCT."""
         a, s2 = self.measurement, self.variance
         v = space.variance if space.variance.ndim == 3 else space.variance[None]
         shape = len(self.photo), self.photo.shape[1], *v.shape[-2:]
-        mean = self.condition(space.mean.expand(shape), v, _ITERATIONS_OF_MEAN)
+        mean = self.start
+        if mean is None:
+            mean = self.condition(space.mean.expand(shape), v, _ITERATIONS_OF_MEAN)
         seen = v * a.information(1 / (a.variance(v) + s2))
         return replace(space, mean=mean, variance=v * (1 - seen))  # one for all images with the same blur and noise
 
@@ -130,12 +138,14 @@ class ConditionedDenoiser:
 
     def __init__(self, denoiser: Callable[..., Tensor], space: WhitenedSpace, observation: Observation) -> None:
         self._denoiser, self._space, self._observation = denoiser, space, observation
+        self._last: Tensor | None = observation.start  # where conjugate gradients start, which changes only their number
 
     def __call__(self, z: Tensor, t: Tensor, **conditions: Any) -> Tensor:
         """See `core.denoiser.Denoiser`."""
         x_dct = dct2(self._denoiser(z, t, **conditions).double())
         error = self._space.variance * torch.cos(self._space.angle(t.double())) ** 2
-        return idct2(self._observation.condition(x_dct, error)).to(z)
+        self._last = self._observation.condition(x_dct, error, start=self._last)
+        return idct2(self._last).to(z)
 
 
 def restore(

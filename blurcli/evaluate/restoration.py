@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from blurcli.base.errors import importing
+from blurcli.core.camera import Camera
 from blurcli.data.photos import Photo
-from blurcli.model.restore_options import RestoreOptions, measurement_of
+from blurcli.model.restore_options import RestoreOptions, optics_of
 from blurcli.model.restorer import Restorer
+from blurcli.model.scene import GRAY_LEVELS
 
 _WITHIN = 0.95  # quantile of the upper end of the central 90%
 
@@ -60,7 +62,8 @@ def compare(
     quality, structure, before, inside, restored = [], [], [], [], []
     spreads, errors = [], []
     for i, pixels in enumerate(images):
-        truth, own = Photo(pixels.astype(np.float64)), replace(options, seed=options.seed + i)
+        truth = Photo(pixels.astype(np.float64))
+        own = replace(options, seed=options.seed + i, cropped=False)
         given = degrade(truth, own, own.seed)
         found = restorer(given, own)
         result = Photo(found.mean if len(found.draws) > 1 else found.draws[0])
@@ -93,12 +96,15 @@ def degrade(photo: Photo, options: RestoreOptions, seed: int) -> Photo:
 
     Args:
         photo: the undamaged photo; with `enlarge`, rows and columns beyond whole boxes are dropped.
-        options: the damage; unknown damage counts as none.
+        options: the damage; unknown damage counts as none, and unknown light as that of stored values.
         seed: of the noise.
     """
     height, width = (side - side % options.enlarge for side in photo.pixels.shape[1:])
-    shape = (height, width)
-    seen = measurement_of(options, shape).apply(torch.from_numpy(photo.pixels[:, :height, :width])[None])[0].numpy()
+    camera = Camera(optics_of(options, (height, width), 0.0), options.light == "linear")
+    x = torch.from_numpy(photo.pixels[:, :height, :width])[None] / GRAY_LEVELS - 1
+    seen = (camera.apply(x)[0].numpy() + 1) * GRAY_LEVELS
+    if options.mask is not None:
+        seen = np.where(options.mask, 0, seen)
     noise = np.random.default_rng(seed).standard_normal(seen.shape) * (options.noise or 0)
     return replace(photo, pixels=np.rint(seen + noise).clip(0, 255))
 

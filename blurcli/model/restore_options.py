@@ -18,7 +18,6 @@ from blurcli.core.measurements import (
     Chain,
     Convolution,
     DctFilter,
-    Mask,
     Measurement,
     defocus,
     even_kernel,
@@ -26,12 +25,16 @@ from blurcli.core.measurements import (
     is_even,
 )
 
+LIGHTS = ("linear", "srgb")
+"""What a blur can be of: see `RestoreOptions.light`."""
+
 STEPS = 10
 """Default calls of the network: more change little (docs/restoring.md)."""
 
 _DRAWS = 8  # of a mean or a spread
 _COMPARED_DRAWS = 4  # of the spread beside a single result
 _TEMPERATURE = 0.5  # docs/restoring.md
+_WIDTHS = 3  # of a Gaussian blur, that reach beyond the border of a photo
 _BLURS = ("blur", "defocus", "motion", "kernel")
 
 
@@ -47,6 +50,10 @@ class RestoreOptions:
         noise: standard deviation of the noise in gray levels of 0 to 255; 0 means the noise of rounding; None: estimated.
         enlarge: pixels of the result per pixel of the photo along a side; a pixel of the photo is their average.
         mask: True where the photo is to be filled, (H, W).
+        light: `linear` where the blur is of linear light, as that of a lens, or `srgb` where it is of the stored values, as
+            that of an image editor; None for the one that fits the photo.
+        cropped: whether the scene goes on beyond the borders; else the image is reflected there, as where a whole image was
+            blurred.
         strength: share of the result in [0, 1]; the rest is the given photo.
         temperature: 0 gives one image without random detail; 1 draws from the posterior; None for 0.5, or 1 with `mean` or
             `spread`.
@@ -64,6 +71,8 @@ class RestoreOptions:
     noise: float | None = None
     enlarge: int = 1
     mask: NDArray[np.bool_] | None = None
+    light: str | None = None
+    cropped: bool = True
     strength: float = 1.0
     temperature: float | None = None
     n: int | None = None
@@ -88,6 +97,10 @@ class RestoreOptions:
             raise OptionError("motion", "{:g},{:g}".format(*self.motion), "must be a length of at least 0, and an angle")
         if self.noise is not None and self.noise > 255:
             raise OptionError("noise", f"{self.noise:g}", "is in gray levels of 0 to 255")
+        if self.light not in (None, *LIGHTS):
+            raise OptionError("light", self.light, f"must be {' or '.join(LIGHTS)}")
+        if self.light and self.only_fills:
+            raise OptionError("light", self.light, f"is that of a blur, and {option('mask')} alone only fills; name the blur")
         if not 0 <= self.strength <= 1:
             raise OptionError("strength", f"{self.strength:g}", "must be from 0 (the photo as given) to 1 (the result alone)")
         if self.strength < 1 and self.enlarge > 1:
@@ -145,6 +158,7 @@ class RestoreOptions:
         """The command's options that decide the result; kernels and masks by their digests."""
         given: dict[str, Any] = {name: getattr(self, name) for name in ("blur", "defocus", "noise")}
         given |= {
+            "light": self.light,
             "strength": self.strength if self.strength < 1 else None,
             "enlarge": self.enlarge if self.enlarge > 1 else None,
         }
@@ -185,25 +199,36 @@ def _motion(options: RestoreOptions) -> Tensor:
     return motion(options.motion[0] * options.enlarge, options.motion[1])
 
 
-def measurement_of(options: RestoreOptions, shape: tuple[int, int], blur_px: float | None = None) -> Measurement:
-    """The measurement of an image of a shape (H, W).
+def optics_of(options: RestoreOptions, shape: tuple[int, int], blur_px: float) -> Measurement:
+    """The blur and the averages over boxes of an image.
 
     Args:
         options: the known damage.
-        shape: of the image; with `enlarge` larger than the photo.
+        shape: of the image, (H, W); with `enlarge` larger than the photo.
         blur_px: of a Gaussian blur, where `options` give none.
     """
-    parts: list[Measurement] = [_filter(options, shape, (options.blur or 0.0) if blur_px is None else blur_px)]
-    if options.enlarge > 1:
-        first = parts.pop()
-        if isinstance(first, DctFilter):
-            parts.append(replace(first, box=options.enlarge))
-        else:
-            parts += [first, DctFilter(torch.ones(shape, dtype=torch.float64), options.enlarge)]
-    if options.mask is not None:
-        known = Mask(torch.from_numpy(~options.mask))
-        parts = [known] if options.only_fills else [*parts, known]
-    return parts[0] if len(parts) == 1 else Chain(tuple(parts))
+    blur = _filter(options, shape, blur_px if options.blur is None else options.blur)
+    if options.enlarge == 1:
+        return blur
+    if isinstance(blur, DctFilter):
+        return replace(blur, box=options.enlarge)
+    return Chain((blur, DctFilter(torch.ones(shape, dtype=torch.float64), options.enlarge)))
+
+
+def margin_px(options: RestoreOptions, blur_px: float) -> int:
+    """How far beyond its borders the scene influences a photo, in pixels of the photo; 0 without blur.
+
+    Args:
+        options: the known damage.
+        blur_px: of a Gaussian blur, where `options` give none.
+    """
+    if options.kernel is not None:
+        return int(max(options.kernel.shape)) // 2
+    if options.motion is not None:
+        return math.ceil(options.motion[0] / 2)
+    if options.defocus is not None:
+        return math.ceil(options.defocus)
+    return math.ceil(_WIDTHS * (blur_px if options.blur is None else options.blur))
 
 
 def response_of(options: RestoreOptions, size: tuple[int, ...]) -> Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from blurcli.base.errors import option
 from blurcli.core.blind import Interval
 from blurcli.data.photos import ROUNDING
+from blurcli.model.restore_options import LIGHTS
 
 _MISFIT = 1.5  # residual over noise from which on blur, noise or model do not fit
 _CLEAN = 1.0  # gray levels of noise that nobody sees
@@ -25,6 +26,7 @@ class Restored:
         blur_px: standard deviation of a Gaussian blur, with its interval where it was estimated; 0 where the blur is of another
             kind.
         noise: that of the photo, in gray levels, likewise.
+        linear_light: whether the blur is taken to be of linear light; else of the stored values.
         estimated: names of what was estimated.
         residual: root mean square of the difference between photo and degraded result, over the noise: about 1 where all fits.
         worst_residual: the largest one in a part of the photo, of the size of the model's images.
@@ -36,6 +38,7 @@ class Restored:
     draws: NDArray[np.float64]
     blur_px: Interval
     noise: Interval
+    linear_light: bool
     estimated: tuple[str, ...]
     residual: float
     worst_residual: float
@@ -65,7 +68,7 @@ class Restored:
             clean = self.noise.value < _CLEAN
             found = f"as sharp as the training photos{' and clean' if clean else ''} ({noise})"
         else:
-            found = f"blur {_shown(self.blur_px)} px, {noise}"
+            found = f"blur {_shown(self.blur_px)} px{' of linear light' if self.linear_light else ''}, {noise}"
         if self.estimated:
             found += f"; use {' and '.join(map(option, self.estimated))} to change it"
         if self.residual > _MISFIT:
@@ -85,6 +88,7 @@ class Restored:
             "blur_interval": [self.blur_px.low, self.blur_px.high] if "blur" in self.estimated else None,
             "noise": self.noise.value,
             "noise_interval": [self.noise.low, self.noise.high] if "noise" in self.estimated else None,
+            "light": LIGHTS[0 if self.linear_light else 1],
             "estimated": list(self.estimated),
             "residual_over_noise": self.residual,
             "worst_residual_over_noise": self.worst_residual,

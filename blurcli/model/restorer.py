@@ -17,7 +17,8 @@ from blurcli.base.distributed import SINGLE_PROCESS
 from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.base.version import __version__
 from blurcli.core.blind import Degradation, Interval, estimate
-from blurcli.core.measurements import Measurement
+from blurcli.core.camera import Exposure, blurred_in_light
+from blurcli.core.measurements import Mask
 from blurcli.core.restoration import Observation, restore
 from blurcli.core.rng import ImageNoise
 from blurcli.core.sampling import Observer
@@ -26,11 +27,9 @@ from blurcli.core.whitened import WhitenedSpace
 from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
 from blurcli.data.photos import Photo
 from blurcli.model.pipeline import Pipeline
-from blurcli.model.restore_options import RestoreOptions, digest, measurement_of, response_of
+from blurcli.model.restore_options import RestoreOptions, digest, margin_px, response_of
 from blurcli.model.restored import Restored
-
-GRAY_LEVELS = 127.5
-"""Gray levels of 0 to 255 per unit of images in [-1, 1]."""
+from blurcli.model.scene import GRAY_LEVELS, Scene
 
 OnEstimate = Callable[[int, NDArray[np.float64]], None]
 """`on_step(i, x_hat)`: the estimate in step i, (C, H, W)."""
@@ -92,9 +91,10 @@ class Restorer:
         by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
         return {**given, **by_class, "weights": self.model.digest, "network_precision": self.model.precision}
 
-    def _comment(self, options: RestoreOptions, found: Degradation) -> str:
+    def _comment(self, options: RestoreOptions, found: Degradation, scene: Scene) -> str:
         """What a file of a restored photo says: that it is restored, and how to repeat it."""
         blur = f"blur {found.blur_px.value:.3g} px, " if "blur" in self._estimated(options) else ""
+        blur += "linear light, " if scene.linear_light else ""
         return (
             "Restored by a generative model: one of many images that agree with the photo; not evidence.\n"
             f"blurdiff {__version__} restore {options.flags}\n"
@@ -112,10 +112,9 @@ class Restorer:
         Raises:
             UsageError: the photo is smaller than the model's images, or the mask has another size.
         """
-        shape = self._shape(photo, options)
-        channels = photo.pixels.shape[0] if self._channels == 1 else 1
+        shape = self._check(photo, options)
         count = options.count + (options.for_spread.count if compared and options.for_spread is not options else 0)
-        return count * channels * window_count(shape, self.model.process.shape)
+        return count * self._images(photo) * window_count(shape, self.model.process.shape)
 
     @torch.inference_mode()
     def __call__(
@@ -137,17 +136,15 @@ class Restorer:
         Raises:
             UsageError: see `work`; or a blur that leaves nothing of the photo.
         """
-        shape = self._shape(photo, options)
+        self._check(photo, options)
         given_photo, photo = photo, photo.with_hidden_filled()
-        y, per_level = self._to_model_space(photo)
         found = self.degradation(photo, options)
-        measurement = measurement_of(options, shape, found.blur_px.value)
         noise = max(found.noise.value, _MASK_NOISE if options.only_fills else 0.0)
-        shown = [noise if has_noise else photo.least_noise for has_noise in self._shown(photo)]
-        deviations = torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level
-        observation = Observation(y * _known(options, y), measurement, deviations)
+        scene = self._scene(photo, options, found.blur_px.value, noise)
+        observation = self._observed(scene, noise)
 
         def finish(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+            draws = scene.inside(draws)
             if options.only_fills and options.mask is not None:
                 draws = np.where(options.mask, draws, given_photo.pixels)
             if options.strength < 1:
@@ -156,47 +153,77 @@ class Restorer:
 
         def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
             if on_step is not None:
-                on_step(i, finish(self._to_photo_space(x_hat[: len(y)], photo)))
+                on_step(i, finish(self._to_photo_space(x_hat[: self._images(photo)], photo)))
 
-        found_draws = self._draws(observation, shape, options, on_progress, None if on_step is None else observe)
+        found_draws = self._draws(observation, scene, on_progress, None if on_step is None else observe)
         draws = np.stack([self._to_photo_space(x, photo) for x in found_draws])
-        residual, worst = _residuals(draws, photo, measurement, noise, options, self.model.process.shape)
+        residual, worst = scene.residuals(draws, noise, self.model.process.shape)
         return Restored(
             finish(draws),
             found.blur_px,
             found.noise,
+            scene.linear_light,
             self._estimated(options),
             residual,
             worst,
-            self._comment(options, found),
+            self._comment(options, found, scene),
             options.chosen_temperature,
             options.steps,
         )
 
+    def _scene(self, photo: Photo, options: RestoreOptions, blur_px: float, noise: float) -> Scene:
+        """The scene, with the light that fits the photo where it is not known."""
+        scene = Scene.of(photo, options, blur_px, self.model.process.shape, options.light == "linear")
+        scientific = photo.deep and len(photo.pixels) == 1  # counts of a sensor are linear as they are
+        known = options.light is not None or not options.cropped or options.enlarge > 1 or scientific
+        if known or not margin_px(options, blur_px):
+            return scene
+        part = scene.busiest()
+        exposure, space = self._exposure(part, noise), self.space(part.shape)
+        camera = part.camera(self.model.moments.space)
+        return replace(scene, linear_light=blurred_in_light(camera, exposure, space))
+
+    def _exposure(self, scene: Scene, noise: float) -> Exposure:
+        y, per_level = self._to_model_space(scene.photo)
+        shown = [noise if has_noise else scene.photo.least_noise for has_noise in self._shown(scene.photo)]
+        return scene.exposure(y, torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level)
+
+    def _observed(self, scene: Scene, noise: float) -> Observation:
+        exposure = self._exposure(scene, noise)
+        if scene.options.only_fills:  # the known pixels are put back, whatever they measure
+            known = exposure.known
+            return Observation(exposure.photo * known.to(exposure.photo), Mask(known), exposure.noise)
+        return scene.camera(self.model.moments.space).observe(exposure, self.space(scene.shape))
+
+    def _images(self, photo: Photo) -> int:
+        """How many images a photo is: a gray model sees each color as one."""
+        return len(photo.pixels) if self._channels == 1 else 1
+
     def _draws(
-        self,
-        observation: Observation,
-        shape: tuple[int, int],
-        options: RestoreOptions,
-        on_progress: Callable[[float], None],
-        on_step: Observer | None,
+        self, observation: Observation, scene: Scene, on_progress: Callable[[float], None], on_step: Observer | None
     ) -> Iterator[Tensor]:
         """The draws of one photo, each (B, C, H, W) in model space; B is 3 where a gray model sees the colors as images.
 
         Steps are observed in the first batch, which has the first draw.
         """
+        options, shape = scene.options, scene.shape
+        inside = (shape[0] - 2 * scene.margin_px * options.enlarge, shape[1] - 2 * scene.margin_px * options.enlarge)
+        share = math.prod(window_count(one, self.model.process.shape) ** power for one, power in ((inside, 1), (shape, -1)))
         finished = 0.0
 
         def report(windows: int) -> None:
             nonlocal finished
-            finished += windows / options.steps
+            finished += share * windows / options.steps
             on_progress(finished)
 
         model, (images, channels) = self.model, observation.photo.shape[:2]
         denoiser = WindowedDenoiser(model.model.denoiser, model.process.shape, model.batch_size, report)
         for indices in SINGLE_PROCESS.blocks(range(options.count), max(1, _DRAWN_PIXELS // math.prod(shape))):
             count = len(indices)
-            several = replace(observation, photo=observation.photo.repeat(count, 1, 1, 1))
+            photos, measurement = observation.photo.repeat(count, 1, 1, 1), observation.measurement.repeated(count)
+            several = replace(observation, photo=photos, measurement=measurement)
+            if observation.start is not None:
+                several = replace(several, start=observation.start.repeat(count, 1, 1, 1))
             w = ImageNoise(options.seed, indices)(torch.empty(count, images * channels, *shape))
             z = options.chosen_temperature * w.reshape(count * images, channels, *shape).to(observation.photo.device)
             drawn = [index for index in indices for _ in range(images)]
@@ -223,7 +250,8 @@ class Restorer:
     def _channels(self) -> int:
         return self.model.config.data.channels
 
-    def _shape(self, photo: Photo, options: RestoreOptions) -> tuple[int, int]:
+    def _check(self, photo: Photo, options: RestoreOptions) -> tuple[int, int]:
+        """The shape of the result, after checks of the options."""
         height, width = photo.pixels.shape[1:]
         shape, least = (height * options.enlarge, width * options.enlarge), self.model.process.shape
         if any(own < wanted for own, wanted in zip(shape, least, strict=True)):
@@ -315,33 +343,3 @@ class Restorer:
         found = estimate(channels, space, photo.least_noise * scale, unclipped, known, fixed)
         levels = Interval(*(value / scale for value in (found.noise.low, found.noise.value, found.noise.high)))
         return Degradation(found.blur_px if "blur" in unknown else blur, levels if "noise" in unknown else noise)
-
-
-def _known(options: RestoreOptions, y: Tensor) -> Tensor:
-    if options.mask is None:
-        return torch.ones((), dtype=y.dtype, device=y.device)
-    return torch.from_numpy(~options.mask).to(y)
-
-
-def _residuals(
-    draws: NDArray[np.float64],
-    photo: Photo,
-    measurement: Measurement,
-    noise: float,
-    options: RestoreOptions,
-    part: tuple[int, int],
-) -> tuple[float, float]:
-    """The residual over the noise of the whole photo, and the largest one in parts (h, w) of it; see `Restored`."""
-    again = measurement.apply(torch.from_numpy(draws).double()).numpy()
-    squares: NDArray[np.float64] = ((again - photo.pixels) ** 2).mean((0, 1))
-    known = np.ones(squares.shape) if options.mask is None else (~options.mask).astype(np.float64)
-    starts = [np.arange(0, max(side // own, 1)) * own for side, own in zip(squares.shape, part, strict=True)]
-
-    def by_part(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        sums: NDArray[np.float64] = np.add.reduceat(np.add.reduceat(values, starts[0], 0), starts[1], 1)
-        return sums
-
-    errors, counts = by_part(squares * known), by_part(known)
-    worst = (errors / np.maximum(counts, 1))[counts >= math.prod(part) / 2]
-    whole = float(errors.sum() / counts.sum())
-    return math.sqrt(whole) / noise, math.sqrt(max(worst, default=whole)) / noise
