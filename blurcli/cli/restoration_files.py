@@ -43,8 +43,10 @@ class Source:
     name: str
     content: Callable[[], bytes]
 
-    def read(self, strip: bool) -> Photo:
+    def read(self, strip: bool, value_range: tuple[float, float] | None = None) -> Photo:
         """Decode it, with `strip` without EXIF data and color profile; prints what is lost.
+
+        `value_range` is that of the model's training images, see `read_photo`.
 
         Raises:
             UserError: it is not a readable image.
@@ -52,7 +54,7 @@ class Source:
         from blurcli.base import console
         from blurcli.data.photos import read_photo
 
-        photo = read_photo(self.content(), self.title)
+        photo = read_photo(self.content(), self.title, value_range)
         if photo.note:
             console.notify(f"{self.title}: {photo.note}")
         return replace(photo, exif=None, profile=None) if strip else photo
@@ -113,8 +115,11 @@ class ResultFile:
         """One photo needs no table."""
 
     def beside(self, source: Source, mark: str) -> Path:
-        """The path of a further result."""
-        return fitting(self.path.with_name(f"{self.path.stem}{mark}.png"))
+        """The path of a further result; the spread beside a TIFF is one, too."""
+        from blurcli.data.photos import photo_format
+
+        suffix = self.path.suffix if mark == "-spread" and photo_format(self.path) == "TIFF" else ".png"
+        return fitting(self.path.with_name(f"{self.path.stem}{mark}{suffix}"))
 
     def save(self, source: Source, photo: Photo, comment: str) -> Path:
         """Write the result; returns its path."""

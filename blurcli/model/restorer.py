@@ -15,7 +15,6 @@ from torch import Tensor
 
 from blurcli.base.distributed import SINGLE_PROCESS
 from blurcli.base.errors import OptionError, UsageError, option
-from blurcli.base.version import __version__
 from blurcli.core.blind import Degradation, Interval, estimate
 from blurcli.core.measurements import Measurement
 from blurcli.core.restoration import Observation, restore
@@ -88,14 +87,10 @@ class Restorer:
         by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
         return {**given, **by_class, "weights": self.model.digest, "network_precision": self.model.precision}
 
-    def _comment(self, options: RestoreOptions, found: Degradation) -> str:
-        """What a file of a restored photo says: that it is restored, and how to repeat it."""
-        blur = f"blur {found.blur_px.value:.3g} px, " if "blur" in self._estimated(options) else ""
-        return (
-            "Restored by a generative model: one of many images that agree with the photo; not evidence.\n"
-            f"blurdiff {__version__} restore {options.flags}\n"
-            f"weights {self.model.digest}, {self.model.precision}; {blur}noise {found.noise.value:.3g} gray levels"
-        )
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The values of gray levels 0 and 255 in the model's training images of 16 bits; None for 0 and 65535."""
+        return self.model.config.data.value_range
 
     def work(self, photo: Photo, options: RestoreOptions, compared: bool = False) -> int:
         """How many windows are denoised, over all draws; each in so many calls as there are steps.
@@ -149,9 +144,9 @@ class Restorer:
             self._estimated(options),
             residual,
             worst,
-            self._comment(options, found),
-            options.chosen_temperature,
-            options.steps,
+            options,
+            f"{self.model.digest}, {self.model.precision}",
+            photo.value_range,
         )
 
     def _draws(
