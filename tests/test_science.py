@@ -172,6 +172,11 @@ def test_twelve_bits_in_sixteen_are_noticed(cli: Cli, gray: Path, highest: int, 
     assert not text or "--set 'data.value_range=[0,4095]'" in done.err
 
 
+def test_a_dark_photo_of_known_values_is_no_problem(cli: Cli, of_counts: Path) -> None:
+    tifffile.imwrite("x.tif", np.linspace(110, 900, 40 * 48).reshape(40, 48).astype(np.uint16), photometric="minisblack")
+    assert "values" not in cli("restore", "x.tif", "--weights", of_counts, *QUICK, "--strength", 0).err
+
+
 def test_values_beyond_those_of_training_are_noticed(cli: Cli, of_counts: Path) -> None:
     tifffile.imwrite("x.tif", np.linspace(90, 9000, 40 * 48).reshape(40, 48).astype(np.uint16), photometric="minisblack")
     done = cli("restore", "x.tif", "--weights", of_counts, *QUICK, "--strength", 0, "--out", "y.tif")

@@ -279,7 +279,7 @@ def from_picture(image: Image.Image, profile: bytes | None = None, value_range: 
             what = "floating-point values have" if image.mode == "F" else "values beyond 16 bits have"
             raise ValueError(f"{what} no known range: save it with 8 or 16 bits")
         low, high = value_range or (0.0, float(_DEEPEST))
-        notes += _unlike((values.min(), values.max()), (low, high))
+        notes += filter(None, [_unlike((float(values.min()), float(values.max())), value_range)])
         levels = (values - low) / ((high - low) / _WHITE)
         return Photo(levels, deep=True, profile=profile, exif=exif, note="; ".join(notes), own_range=value_range)
     gray, alpha = image.mode in ("1", "L", "LA"), None
@@ -321,20 +321,20 @@ def _pages(image: Image.Image) -> int:
         return 1
 
 
-def _unlike(values: Range, known: Range) -> list[str]:
-    """What is said of 16-bit values that do not fit those of the training images; a dark photo may have 12 bits in 16."""
-    if is_nearly_black(values, known):
+def _unlike(values: Range, known: Range | None) -> str:
+    """A note if 16-bit values do not fit those of the training images, or fill 12 bits where the model has no range of its own."""
+    low, high = (f"{value:,.10g}" for value in values)
+    if known is None:
         start, end = suggested_range(values)
-        return [
-            f"nearly black to the model: its largest value is {values[1]:,.10g}, and white is {known[1]:,.10g}; multiply all, "
-            f"or use a model that was trained with {option('set')} 'data.value_range=[{start:g},{end:g}]'"
-        ]
-    if values[0] < known[0] or values[1] > known[1]:
-        return [
-            f"its values are from {values[0]:,.10g} to {values[1]:,.10g}, and those of the model's training images from "
-            f"{known[0]:,.10g} to {known[1]:,.10g}"
-        ]
-    return []
+        text = (
+            f"nearly black to the model: its largest value is {high}, and white is {_DEEPEST:,}; multiply all, or use a model "
+            f"that was trained with {option('set')} 'data.value_range=[{start:g},{end:g}]'"
+        )
+        return text if is_nearly_black(values, (0, _DEEPEST)) else ""
+    if known[0] <= values[0] <= values[1] <= known[1]:
+        return ""
+    black, white = (f"{value:,.10g}" for value in known)
+    return f"its values are from {low} to {high}, and those of the model's training images from {black} to {white}"
 
 
 def _upright_exif(image: Image.Image, pages: int) -> bytes | None:
