@@ -322,7 +322,7 @@ def _pages(image: Image.Image) -> int:
 
 
 def _unlike(values: Range, known: Range | None) -> str:
-    """A note if 16-bit values do not fit those of the training images, or fill 12 bits where the model has no range of its own."""
+    """A note if 16-bit values do not fit those of the training images, or fill 12 bits where the model has no own range."""
     low, high = (f"{value:,.10g}" for value in values)
     if known is None:
         start, end = suggested_range(values)
