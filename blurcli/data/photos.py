@@ -315,9 +315,12 @@ def _png_profile(content: bytes) -> bytes | None:
 
 def _pages(image: Image.Image) -> int:
     """The number of pages of a TIFF; 1 for other formats, whose further frames belong to an animation or to the camera."""
+    if image.format != "TIFF":
+        return 1
     try:
-        return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
-    except Exception:  # damaged pages after the first do not matter
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # damaged pages after the first do not matter; Pillow is left in them
+        image.seek(0)
         return 1
 
 
@@ -328,7 +331,7 @@ def _unlike(values: Range, known: Range | None) -> str:
         start, end = suggested_range(values)
         text = (
             f"nearly black to the model: its largest value is {high}, and white is {_DEEPEST:,}; multiply all, or use a model "
-            f"that was trained with {option('set')} 'data.value_range=[{start:g},{end:g}]'"
+            f"that was trained with the range of the camera, such as {option('set')} 'data.value_range=[{start:g},{end:g}]'"
         )
         return text if is_nearly_black(values, (0, _DEEPEST)) else ""
     if known[0] <= values[0] <= values[1] <= known[1]:
