@@ -47,9 +47,9 @@ def moments(channels: int) -> DataMoments:
     return DataMoments(mixed, mean, spectrum if channels == 3 else None)
 
 
-def save_model(path: Path, channels: int = 3, learned: float = 0.02) -> Path:
+def save_model(path: Path, channels: int = 3, learned: float = 0.02, *settings: str) -> Path:
     """A weights file with these moments, and a network that says that much besides them, at random; 0 for nothing."""
-    config = load_config("shapes-blur", parse_overrides([*SETTINGS, f"data.channels={channels}"]))
+    config = load_config("shapes-blur", parse_overrides([*SETTINGS, f"data.channels={channels}", *settings]))
     torch.manual_seed(0)
     network = build_network(config)
     for parameter in network.parameters():

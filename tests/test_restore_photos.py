@@ -220,8 +220,9 @@ def test_a_restored_photo_says_so(cli: Cli, weights: tuple[str, Path], form: str
         comment = image.info["Comment"] if form == "png" else image.info["comment"].decode()
     assert comment.startswith("Restored by a generative model")
     assert f"blurdiff {__version__} restore --noise 4 --temperature 0.5 --steps 2 --seed 7\n" in comment
-    assert f"weights {bd.load(weights[1]).pipeline.digest}, fp32; blur " in comment
-    assert comment.endswith("noise 4 gray levels")
+    digest = bd.load(weights[1]).pipeline.digest
+    assert f"\nRestored with blurdiff {__version__} (weights {digest}, fp32; estimated Gaussian blur " in comment
+    assert comment.endswith(" px, noise 4 gray levels of 255; 2 network calls, temperature 0.5, draws with seed 7).")
 
 
 def test_metadata_are_kept_or_left_out(cli: Cli, weights: tuple[str, Path]) -> None:

@@ -133,7 +133,7 @@ class Model:
         """Restore a photo as `blurdiff restore`: the result is a sharp image that agrees with the photo, one of many.
 
         Args:
-            photo: at least as large as the model's images: a file, a Pillow image, or an array (H, W, C) uint8.
+            photo: at least as large as the model's images: a file, a Pillow image, an array (H, W, C) uint8 or (H, W) uint16.
             **options: see `RestoreKeywords`; without a blur or noise, they are estimated from the photo.
 
         Raises:

@@ -15,6 +15,7 @@ from blurcli.api.options import MAX_SEED, check_names, check_pixels, check_range
 from blurcli.base import console
 from blurcli.base.errors import OptionError, spelled
 from blurcli.core.kernels import normalize_kernel
+from blurcli.data.images import Range
 from blurcli.data.photos import ALPHA, Photo, from_picture, grown, read_kernel, read_mask, read_photo
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.restore_options import RestoreOptions
@@ -23,7 +24,7 @@ from blurcli.model.restorer import Restorer
 from blurcli.workflows import session
 
 _MOST_ENLARGED = 16
-PhotoLike = str | Path | Image.Image | NDArray[np.uint8]
+PhotoLike = str | Path | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class RestoreKeywords(TypedDict, total=False):
@@ -73,7 +74,8 @@ class RestoredPhoto:
 
     Attributes:
         draws: the draws, (n, H, W, C) float32, gray levels of 0 to 255.
-        facts: blur and noise, given or estimated, and the residual of the fit to the photo; as in `blurdiff restore --json`.
+        facts: blur and noise, given or estimated, and the residual of the fit to the photo; `value_range`, the values in the
+            photo's file of gray levels 0 and 255; `methods`, a sentence for a methods section; as in `blurdiff restore --json`.
     """
 
     def __init__(self, photo: Photo, restored: Restored) -> None:
@@ -135,7 +137,7 @@ def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoreKeywords) -> R
         check_range(name, options.get(name), 0)  # type: ignore[arg-type]
     chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     restorer = Restorer(pipeline, chosen.pop("label", None), chosen.pop("guidance", None))
-    mask, grow, given = chosen.pop("mask", None), chosen.pop("mask_grow", 0), _photo(photo)
+    mask, grow, given = chosen.pop("mask", None), chosen.pop("mask_grow", 0), _photo(photo, restorer.value_range)
     if grow and mask is None:
         raise OptionError("mask_grow", grow, "needs a mask")
     chosen["kernel"] = _kernel(chosen.get("kernel"))
@@ -153,21 +155,22 @@ def restore(pipeline: Pipeline, photo: PhotoLike, options: RestoreKeywords) -> R
     return RestoredPhoto(given, restored)
 
 
-def _photo(given: Any) -> Photo:
+def _photo(given: Any, value_range: Range | None) -> Photo:
     if isinstance(given, Image.Image):
-        return _from_picture("photo", given)
+        return _from_picture("photo", given, value_range)
     if isinstance(given, np.ndarray):
-        check_pixels("photo", given)
+        if given.dtype != np.uint16 or given.shape[2:] not in ((), (1,)):
+            check_pixels("photo", given)
         if given.ndim not in (2, 3) or not given.size or given.shape[2:] not in ((), (1,), (3,), (4,)):
             raise OptionError("photo", f"of shape {given.shape}", "must be (H, W) or (H, W, C) with 1, 3 or 4 channels")
-        return from_picture(Image.fromarray(given[..., 0] if given.shape[2:] == (1,) else given))
+        return from_picture(Image.fromarray(given[..., 0] if given.shape[2:] == (1,) else given), value_range=value_range)
     path = Path(given).expanduser()
-    return read_photo(session.read_file(path), str(path))
+    return read_photo(session.read_file(path), str(path), value_range)
 
 
-def _from_picture(name: str, given: Image.Image) -> Photo:
+def _from_picture(name: str, given: Image.Image, value_range: Range | None = None) -> Photo:
     try:
-        return from_picture(given)
+        return from_picture(given, value_range=value_range)
     except ValueError as error:
         raise OptionError(name, f"of mode {given.mode}", str(error)) from None
 

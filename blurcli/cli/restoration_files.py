@@ -49,8 +49,10 @@ class Source:
     name: str
     content: Callable[[], bytes]
 
-    def read(self, strip: bool) -> Photo:
+    def read(self, strip: bool, value_range: tuple[float, float] | None = None) -> Photo:
         """Decode it, with `strip` without EXIF data and color profile; prints what is lost.
+
+        `value_range` is that of the model's training images, see `read_photo`.
 
         Raises:
             UserError: it is not a readable image.
@@ -58,7 +60,7 @@ class Source:
         from blurcli.base import console
         from blurcli.data.photos import read_photo
 
-        photo = read_photo(self.content(), self.title)
+        photo = read_photo(self.content(), self.title, value_range)
         if photo.note:
             console.notify(f"{self.title}: {photo.note}")
         return replace(photo, exif=None, profile=None) if strip else photo
@@ -160,7 +162,7 @@ class _Pictures(Target):
             for mark, draw in zip(marks, restored.draws, strict=True):
                 given.with_pixels(draw).save(self.beside(source, mark), restored.comment)
         if options.spread:
-            save_spread(restored.spread, self.beside(source, "-spread"))
+            save_spread(restored.spread, self.beside(source, "-spread"), given.value_range)
         if result.compared is not None:
             save_comparison(given, result.photo, result.compared, self.beside(source, "-compare"))
         if marks:
@@ -186,8 +188,13 @@ class ResultFile(_Pictures):
         photo.check_fits(self.path)
 
     def beside(self, source: Source, mark: str) -> Path:
-        """The path itself, or that of a further result."""
-        return fitting(self.path.with_name(f"{self.path.stem}{mark}.png")) if mark else self.path
+        """The path itself, or that of a further result; the spread beside a TIFF is one, too."""
+        from blurcli.data.photos import photo_format
+
+        if not mark:
+            return self.path
+        suffix = self.path.suffix if mark == "-spread" and photo_format(self.path) == "TIFF" else ".png"
+        return fitting(self.path.with_name(f"{self.path.stem}{mark}{suffix}"))
 
 
 class ResultFolder(_Pictures):

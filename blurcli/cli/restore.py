@@ -89,7 +89,11 @@ def restore(
     n: Annotated[int | None, typer.Option("--n", min=1, help="Number of draws. [default: 1; 8 for --mean, --spread]")] = None,
     mean: Annotated[bool, typer.Option("--mean", help="Write the mean of the draws.")] = False,
     spread: Annotated[
-        bool, typer.Option("--spread", help="Write their standard deviation, too: 256 values per gray level, 16 bits.")
+        bool,
+        typer.Option(
+            "--spread",
+            help="Write their standard deviation, too: 256 values per gray level; beside a .tif in the photo's values.",
+        ),
     ] = False,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Calls of the network per draw.")] = 10,
     seed: SeedOption = 0,
@@ -205,7 +209,7 @@ def restore(
             if animation is None and target.is_done(source):
                 continue
             try:
-                photo, own = source.read(strip), options
+                photo, own = source.read(strip, model.value_range), options
                 if by_alpha:
                     photo, own = photo.opaque(), replace(options, mask=grown(photo.transparent, mask_grow))
                 target.check_fits(photo)

@@ -34,6 +34,7 @@ _BLURS_PX = torch.cat([torch.linspace(0, 1, 21)[:-1], torch.logspace(0, math.log
 _NOISES = 61  # levels on the grid, from the smallest to the limit
 _SHARP_PX = 0.3  # the smallest blur that can be detected
 _VISIBLE = 4.0  # standard deviations above the power of noise: from there on a ring has signal
+_LOST = 2.0  # least noises: of smaller coefficients rounding leaves nothing
 _FEW_RINGS = 8  # with signal: a photo with fewer is empty, such as a clear sky
 _BLOCK_PX = 8
 _WHOLE = 0.9  # smallest share of unclipped pixels in a block
@@ -74,6 +75,7 @@ def estimate(
     unclipped: Tensor,
     response: Tensor | None = None,
     noise: float | None = None,
+    step: Tensor | None = None,
 ) -> Degradation:
     """Blur and noise of a photo.
 
@@ -84,9 +86,10 @@ def estimate(
         unclipped: (H, W) bool, false at pixels of the smallest or largest value, where noise is clipped.
         response: H of a known blur, (H, W); None for an unknown Gaussian one.
         noise: the known noise, in the units of the photo; None for unknown noise.
+        step: the step of quantization per frequency, in the units of the photo, (H, W); None for none.
     """
     y = photo.double()
-    rings = _Rings.of(dct2(y), space, response)
+    rings = _Rings.of(dct2(y), space, response, torch.zeros(y.shape[-2:]) if step is None else step, least_noise)
     if noise is None:
         most = max(_noise_limit(y, unclipped), least_noise * _MARGIN)
         noises = torch.logspace(math.log10(least_noise), math.log10(most), _NOISES, dtype=torch.float64, device=y.device)
@@ -102,15 +105,20 @@ def estimate(
         # As sharp as the training photos, or without detail that a blur would change: the noise is estimated without blur.
         posterior = posterior[:1] + 1e-300
         blur = Interval(0, 0, blur.high if len(blurs) > 1 else 0)
-    return Degradation(blur, _interval(posterior.sum(0), noises))
+    found = _interval(posterior.sum(0), noises)
+    if noise is None and step is not None:
+        error = rings.quantization
+        found = Interval(*(math.hypot(value, error) for value in (found.low, found.value, found.high)))
+    return Degradation(blur, found)
 
 
 @dataclass(frozen=True)
 class _Rings:
-    """Rings of frequency: the number of coefficients in each, their mean and typical power, V H^2 and lambda.
+    """Rings of frequency: the number of coefficients in each, their mean and typical power, V H^2, lambda, and the squared step.
 
     The typical power is that of a normal distribution with the same median, which ignores a few large coefficients, such as
-    those of a smooth slope.
+    those of a pattern. Rings from the first one on whose coefficients are mostly rounded to 0 are left out: they say nothing of
+    the blur.
     """
 
     count: Tensor
@@ -118,9 +126,10 @@ class _Rings:
     typical: Tensor
     variance: Tensor
     rate: Tensor
+    squared_step: Tensor
 
     @classmethod
-    def of(cls, y_dct: Tensor, space: WhitenedSpace, response: Tensor | None) -> _Rings:
+    def of(cls, y_dct: Tensor, space: WhitenedSpace, response: Tensor | None, step: Tensor, least_noise: float) -> _Rings:
         rate = laplacian(*y_dct.shape[-2:], y_dct.device)
         variance = space.variance if response is None else space.variance * response.to(space.variance) ** 2
         # Evenly spaced in the root of the frequency, because the lowest rings have few coefficients.
@@ -133,10 +142,18 @@ class _Rings:
 
         count = summed(torch.ones_like(rate))
         found = torch.where(count > 0)[0]
-        power, *others = (summed(values)[found] / count[found] for values in (y_dct**2, variance, rate))
+        power, *others = (summed(values)[found] / count[found] for values in (y_dct**2, variance, rate, step.to(rate) ** 2))
         squares = y_dct.flatten(1)[:, 1:] ** 2
-        medians = torch.stack([squares[:, place == ring].median() for ring in found])
-        return cls(count[found], power, medians / _MEDIAN, *others)
+        typical = torch.stack([squares[:, place == ring].median() for ring in found]) / _MEDIAN
+        floor = torch.maximum(others[-1] / 4, torch.tensor(_LOST * least_noise).to(rate) ** 2)
+        kept = (typical > floor).long().cumprod(0) > 0
+        return cls(*(values[kept] for values in (count[found], power, typical, *others)))
+
+    @property
+    def quantization(self) -> float:
+        """The error of quantization at the highest frequencies that are left."""
+        last = self.squared_step[-max(1, len(self.count) // 3) :]
+        return math.sqrt(float(last.mean()) / 12) if len(last) else 0.0
 
     def visible(self, noise: float) -> int:
         """The number of rings that typically have signal."""

@@ -13,6 +13,8 @@ _SAMPLES_PER_PX = 16  # along a line
 # largest value. A background has less than half of the largest value: otherwise the kernel reaches the border, as a box does. A
 # small kernel is all border.
 _BACKGROUND_SHARE, _BACKGROUND_DEVIATION, _MOST_BACKGROUND, _LEAST_SIDE = 0.75, 0.03, 0.5, 5
+_NOISE_DEVIATIONS = 3  # of the noise of a background: smaller values of the kernel are taken for noise
+_DEVIATION_PER_MEDIAN = 1.4826  # standard deviation of normal noise over the median of its absolute values
 _MOST_CUT = 0.5  # share of the mass of a kernel that may be below 0
 
 
@@ -47,9 +49,13 @@ def normalize_kernel(kernel: Tensor) -> tuple[Tensor, list[str]]:
     kernel, done = kernel.double(), list[str]()
     if not kernel.isfinite().all() or not kernel.any():
         raise ValueError("it is empty" if kernel.isfinite().all() else "some of its values are not finite")
-    if background := _background(kernel):
+    background, noise = _background(kernel)
+    if background:
         kernel = kernel - background
         done.append("its border is subtracted")
+    if noise:  # else what is positive in it would add up to a wide kernel of its own
+        kernel = kernel.where(kernel.abs() > _NOISE_DEVIATIONS * noise, 0)
+        done.append("values within its noise are 0")
     mass, cut = kernel.abs().sum(), -kernel.clamp(max=0).sum()
     if cut > _MOST_CUT * mass or not mass:
         raise ValueError("it is flat, or most of it is below 0: a kernel is bright on black")
@@ -72,14 +78,16 @@ def normalize_kernel(kernel: Tensor) -> tuple[Tensor, list[str]]:
     return _trimmed(kernel), done
 
 
-def _background(kernel: Tensor) -> float:
-    """The value of the border of a kernel, where it is background; else 0."""
+def _background(kernel: Tensor) -> tuple[float, float]:
+    """The value of the border of a kernel and the standard deviation of its noise, where it is background; else 0."""
     if min(kernel.shape) < _LEAST_SIDE:
-        return 0.0
+        return 0.0, 0.0
     border, most = torch.cat([kernel[0], kernel[-1], kernel[1:-1, 0], kernel[1:-1, -1]]), float(kernel.max())
     level = float(border.median())
     flat = float(((border - level).abs() <= _BACKGROUND_DEVIATION * most).double().mean())
-    return level if 0 < level < _MOST_BACKGROUND * most and flat >= _BACKGROUND_SHARE else 0.0
+    if not 0 < level < _MOST_BACKGROUND * most or flat < _BACKGROUND_SHARE:
+        return 0.0, 0.0
+    return level, _DEVIATION_PER_MEDIAN * float((border - level).abs().median())
 
 
 def response(kernel: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -36,13 +36,18 @@ def depth(values: Range, value_range: Range | None) -> str | None:
     if not outside and values[1] - values[0] >= (high - low) / _MUCH_UNUSED:
         return None
     problem = "values outside are clipped" if outside else "the images have little contrast"
-    if not outside and values[1] < low + (high - low) / _MUCH_UNUSED:
+    if not outside and is_nearly_black(values, (low, high)):
         problem = "the images are nearly black"
     start, end = suggested_range(values)
     return (
         f"gray values of more than 8 bits are from {values[0]:g} to {values[1]:g}, where {low:g} is black and {high:g} is "
         f"white: {problem}; use {option('set')} 'data.value_range=[{start:g},{end:g}]'"
     )
+
+
+def is_nearly_black(values: Range, known: Range) -> bool:
+    """Whether the largest of the values is in the first quarter of a range."""
+    return values[1] < known[0] + (known[1] - known[0]) / _MUCH_UNUSED
 
 
 def suggested_range(values: Range) -> Range:

@@ -15,12 +15,15 @@ from PIL import Image
 from blurcli.base import files
 from blurcli.base.errors import UsageError, option
 from blurcli.core.kernels import normalize_kernel
-from blurcli.data.images import is_deep, opened, orientation, rgb, turned, upright
+from blurcli.data.images import Range, is_deep, opened, orientation, rgb, turned, upright
+from blurcli.data.notes import is_nearly_black, suggested_range
 from blurcli.data.outputs import OUTPUT, mark
 from blurcli.data.png import encoded_deep
 
-_ORIENTATION, _SOFTWARE = 0x0112, 0x0131  # EXIF
+_ON_THEIR_SIDES = (5, 6, 7, 8)  # orientations
+_ORIENTATION, _SOFTWARE, _DESCRIPTION = 0x0112, 0x0131, 0x010E  # EXIF
 _DEEP, _DEEPEST = 257.0, 65535  # values of 16 bits per gray level, and the largest of them
+_WHITE = 255.0  # gray levels
 ALPHA = "alpha"
 """What takes the place of a mask's file: the transparent pixels are the mask."""
 
@@ -48,7 +51,9 @@ class Photo:
         alpha: transparency, (H, W) uint8; None for an opaque photo.
         profile: its color profile (ICC); None for none.
         exif: its EXIF data; None for none.
-        note: what was lost in reading; empty for nothing.
+        steps: the quantization of its brightness in a JPEG, in gray levels per frequency of blocks of 8x8 pixels; None for none.
+        note: what was lost or is odd in reading; empty for nothing.
+        own_range: values in its file of gray levels 0 and 255; None for the full range of its bits.
     """
 
     pixels: NDArray[np.float64]
@@ -57,11 +62,19 @@ class Photo:
     profile: bytes | None = None
     exif: bytes | None = None
     note: str = ""
+    own_range: Range | None = None
+    steps: NDArray[np.float64] | None = None
+
+    @property
+    def value_range(self) -> Range:
+        """The values in its file of gray levels 0 and 255."""
+        return self.own_range or (0.0, float(_DEEPEST) if self.deep else _WHITE)
 
     @property
     def least_noise(self) -> float:
         """The noise of rounding, in gray levels."""
-        return ROUNDING / (_DEEP if self.deep else 1)
+        low, high = self.value_range
+        return ROUNDING * _WHITE / (high - low)
 
     @property
     def unclipped(self) -> NDArray[np.bool_]:
@@ -104,7 +117,9 @@ class Photo:
     def picture(self) -> Image.Image:
         """The photo as a Pillow image, rounded; colors of 16 bits to 8 bits, because Pillow has no others."""
         if self.deep and len(self.pixels) == 1:
-            return Image.fromarray(np.rint(self.pixels[0] * _DEEP).clip(0, _DEEPEST).astype(np.uint16))
+            low, high = self.value_range
+            values = low + self.pixels[0] * ((high - low) / _WHITE)
+            return Image.fromarray(np.rint(values).clip(0, _DEEPEST).astype(np.uint16))
         levels = np.rint(self.pixels).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
         if self.alpha is not None:
@@ -130,7 +145,7 @@ class Photo:
 
         Args:
             path: the file; an existing one is replaced.
-            comment: what PNG and JPEG store beside the pixels.
+            comment: stored beside the pixels; in TIFF and WebP as the description, unless the photo has its own.
 
         Raises:
             UsageError: see `check_fits`.
@@ -145,6 +160,8 @@ class Photo:
             if "exif" in marks:
                 exif[_SOFTWARE] = marks["exif"][_SOFTWARE]
             marks["exif"] = exif
+        if "exif" in marks and form != "JPEG" and comment:
+            marks["exif"].setdefault(_DESCRIPTION, comment)
         if self.profile is not None:
             marks["icc_profile"] = self.profile
         if form in ("JPEG", "WEBP"):
@@ -180,18 +197,19 @@ def photo_format(path: Path) -> str:
     return form
 
 
-def read_photo(content: bytes, name: str) -> Photo:
+def read_photo(content: bytes, name: str, value_range: Range | None = None) -> Photo:
     """A photo from the content of its file.
 
     Args:
         content: of a format that Pillow decodes, or .npy.
         name: of the file, for messages.
+        value_range: the values that become gray levels 0 and 255 in gray photos of 16 bits; None for (0, 65535).
 
     Raises:
         UserError: it is not a readable image; the message contains `name`.
     """
     with opened(io.BytesIO(content), name) as image:
-        photo = from_picture(image, _png_profile(content))
+        photo = from_picture(image, _png_profile(content), value_range)
         if not _has_deep_colors(image, content):
             return photo
         try:
@@ -202,7 +220,8 @@ def read_photo(content: bytes, name: str) -> Photo:
             channels = [np.asarray(turned(Image.fromarray(values[..., i]), orientation(image))) for i in range(3)]
         except Exception as error:  # FFmpeg raises many types, for compressions that it does not know, too
             way = "pip install av reads all 16" if isinstance(error, ImportError) else "save it as an ordinary PNG for all 16"
-            return replace(photo, note=f"its colors have 16 bits, and 8 are read; {way}")
+            lost = f"its colors have 16 bits, and 8 are read; {way}"
+            return replace(photo, note="; ".join(filter(None, (photo.note, lost))))
         return replace(photo, pixels=np.stack(channels) / _DEEP, deep=True)
 
 
@@ -213,12 +232,13 @@ def read_kernel(content: bytes, name: str) -> tuple[NDArray[np.float64], list[st
         UserError: it is not readable, or not a kernel.
     """
     with opened(io.BytesIO(content), name) as image:
+        pages = _pages(image)
         values = np.array(image if is_deep(image) else image.convert("RGB"), dtype=np.float64)
     try:
         kernel, done = normalize_kernel(torch.from_numpy(values if values.ndim == 2 else values.mean(-1)))
     except ValueError as error:
         raise UsageError(f"{name}: no blur kernel: {error}") from None
-    return kernel.numpy(), done
+    return kernel.numpy(), [*([f"the first of its {pages:,} pages is used"] if pages > 1 else []), *done]
 
 
 def read_mask(content: bytes, name: str) -> NDArray[np.bool_]:
@@ -240,32 +260,49 @@ def grown(mask: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
     return wider
 
 
-def from_picture(image: Image.Image, profile: bytes | None = None) -> Photo:
+def from_picture(image: Image.Image, profile: bytes | None = None, value_range: Range | None = None) -> Photo:
     """A photo from a Pillow image: upright, gray or red, green and blue.
 
     Args:
         image: of any mode.
         profile: its color profile, if it is not in `image.info`.
+        value_range: see `read_photo`.
 
     Raises:
         ValueError: its values have no known range.
     """
     profile = None if image.mode in _OTHER_COLORS else profile or image.info.get("icc_profile")
-    exif = _upright_exif(image)
+    pages = _pages(image)
+    exif = _upright_exif(image, pages)
+    notes = [f"the first of its {pages:,} pages is restored"] if pages > 1 else []
+    steps = _quantization(image)
     image = upright(image)
     if is_deep(image):
         values = np.array(image, dtype=np.float64)[None]
         if image.mode == "F" or values.min() < 0 or values.max() > _DEEPEST:
             what = "floating-point values have" if image.mode == "F" else "values beyond 16 bits have"
             raise ValueError(f"{what} no known range: save it with 8 or 16 bits")
-        return Photo(values / _DEEP, deep=True, profile=profile, exif=exif)
+        low, high = value_range or (0.0, float(_DEEPEST))
+        notes += filter(None, [_unlike((float(values.min()), float(values.max())), value_range)])
+        levels = (values - low) / ((high - low) / _WHITE)
+        return Photo(levels, deep=True, profile=profile, exif=exif, note="; ".join(notes), own_range=value_range)
     gray, alpha = image.mode in ("1", "L", "LA"), None
     if image.has_transparency_data:
         image = image.convert("RGBA") if image.mode not in ("LA", "RGBA") else image
         alpha = np.asarray(image.getchannel("A"))
     colors = rgb(image) if image.mode == "LAB" else image
     pixels = np.asarray(colors.convert("L" if gray else "RGB"), dtype=np.float64)
-    return Photo(pixels[None] if gray else pixels.transpose(2, 0, 1), False, alpha, profile, exif)
+    pixels = pixels[None] if gray else pixels.transpose(2, 0, 1)
+    return Photo(pixels, False, alpha, profile, exif, "; ".join(notes), steps=steps)
+
+
+def _quantization(image: Image.Image) -> NDArray[np.float64] | None:
+    """The steps of a JPEG's brightness, of the upright photo."""
+    tables = getattr(image, "quantization", None)
+    if not tables:
+        return None
+    table = np.array(tables[0], dtype=np.float64).reshape(8, 8)
+    return table.T if orientation(image) in _ON_THEIR_SIDES else table
 
 
 def _has_deep_colors(image: Image.Image, content: bytes) -> bool:
@@ -290,11 +327,39 @@ def _png_profile(content: bytes) -> bytes | None:
     return None
 
 
-def _upright_exif(image: Image.Image) -> bytes | None:
+def _pages(image: Image.Image) -> int:
+    """The number of pages of a TIFF; 1 for other formats, whose further frames belong to an animation or to the camera."""
+    if image.format != "TIFF":
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # damaged pages after the first do not matter; Pillow is left in them
+        image.seek(0)
+        return 1
+
+
+def _unlike(values: Range, known: Range | None) -> str:
+    """A note if 16-bit values do not fit those of the training images, or fill 12 bits where the model has no own range."""
+    low, high = (f"{value:,.10g}" for value in values)
+    if known is None:
+        start, end = suggested_range(values)
+        text = (
+            f"nearly black to the model: its largest value is {high}, and white is {_DEEPEST:,}; multiply all, or use a model "
+            f"that was trained with the range of the camera, such as {option('set')} 'data.value_range=[{start:g},{end:g}]'"
+        )
+        return text if is_nearly_black(values, (0, _DEEPEST)) else ""
+    if known[0] <= values[0] <= values[1] <= known[1]:
+        return ""
+    black, white = (f"{value:,.10g}" for value in known)
+    return f"its values are from {low} to {high}, and those of the model's training images from {black} to {white}"
+
+
+def _upright_exif(image: Image.Image, pages: int) -> bytes | None:
+    """The EXIF data that are kept; those of a stack without the description, which can count its pages."""
     try:
         exif = Image.Exif()  # a copy: the image needs its own to be rotated
         exif.load(image.getexif().tobytes())
-        for tag in [tag for tag in exif if tag not in _KEPT_TAGS]:
+        for tag in [tag for tag in exif if tag not in _KEPT_TAGS or (pages > 1 and tag == _DESCRIPTION)]:
             del exif[tag]
         if _ORIENTATION in exif:
             exif[_ORIENTATION] = 1

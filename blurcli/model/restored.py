@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blurcli.base.errors import option
+from blurcli.base.version import __version__
 from blurcli.core.blind import Interval
+from blurcli.data.images import Range
 from blurcli.data.photos import ROUNDING
-from blurcli.model.restore_options import LIGHTS
+from blurcli.model.restore_options import LIGHTS, RestoreOptions
 
 _MISFIT = 1.5  # residual over noise from which on blur, noise or model do not fit
+_WHOLE = 100  # numbers from here on are shown without decimals
 _CLEAN = 1.0  # gray levels of noise that nobody sees
 
 
@@ -30,9 +33,9 @@ class Restored:
         estimated: names of what was estimated.
         residual: root mean square of the difference between photo and degraded result, over the noise: about 1 where all fits.
         worst_residual: the largest one in a part of the photo, of the size of the model's images.
-        comment: what a file of it says: that it is restored, and how.
-        temperature: see `RestoreOptions`.
-        calls: of the network, per draw and window.
+        options: how it was restored.
+        weights: digest of the model, and precision of its network.
+        value_range: the photo's own values of gray levels 0 and 255.
     """
 
     draws: NDArray[np.float64]
@@ -42,9 +45,9 @@ class Restored:
     estimated: tuple[str, ...]
     residual: float
     worst_residual: float
-    comment: str
-    temperature: float
-    calls: int
+    options: RestoreOptions
+    weights: str
+    value_range: Range
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -61,9 +64,11 @@ class Restored:
     @property
     def description(self) -> str:
         """What was found in the photo, and what to do where it is wrong."""
-        noise = f"noise {_shown(self.noise)} gray levels"
+        own = f" of 255 ({self._in_own_values(self.noise.value)})" if self.value_range != (0, 255) else ""
+        noise = f"noise {_shown(self.noise)} gray levels{own}"
         if "blur" not in self.estimated:
-            found = noise if self.noise.value > ROUNDING else "no noise"
+            low, high = self.value_range
+            found = noise if self.noise.value > ROUNDING * 255 / (high - low) else "no noise"
         elif not self.blur_px.value:
             clean = self.noise.value < _CLEAN
             found = f"as sharp as the training photos{' and clean' if clean else ''} ({noise})"
@@ -81,6 +86,41 @@ class Restored:
         return f"{found}; residual {self.residual:.2f}{worst}"
 
     @property
+    def methods(self) -> str:
+        """A sentence for the methods section of a paper: version, weights, damage and options."""
+        options, found = self.options, dict[str, str]()
+        if self.blur_px.value or "blur" in self.estimated:
+            found["blur"] = f"Gaussian blur {self.blur_px.value:.3g} px{' of linear light' if self.linear_light else ''}"
+        if other := replace(options, blur=None, noise=None).damage:
+            found["other"] = other
+        if not options.only_fills:
+            found["noise"] = f"noise {self._in_own_values(self.noise.value)}"
+        damage = ", ".join(f"estimated {text}" if name in self.estimated else text for name, text in found.items())
+        # Without a mean, every file has one draw, with the same text however many there are.
+        draws = f"mean of {options.count} draws" if options.mean else "draws"
+        how = [
+            f"{options.steps} network calls",
+            f"temperature {options.chosen_temperature:g}",
+            *([f"{draws} with seed {options.seed}"] if options.chosen_temperature else []),
+            *([f"strength {options.strength:g}"] if options.strength < 1 else []),
+        ]
+        return f"Restored with blurdiff {__version__} (weights {self.weights}; {damage}; {', '.join(how)})."
+
+    @property
+    def comment(self) -> str:
+        """What a file of it says: that it is restored, how to repeat it, and the sentence of `methods`."""
+        return (
+            "Restored by a generative model: one of many images that agree with the photo; not evidence.\n"
+            f"blurdiff {__version__} restore {self.options.flags}\n{self.methods}"
+        )
+
+    def _in_own_values(self, levels: float) -> str:
+        """A difference in gray levels in the photo's own values, and how many there are."""
+        low, high = self.value_range
+        own = levels * (high - low) / 255
+        return f"{f'{own:,.0f}' if own >= _WHOLE else f'{own:.3g}'} gray levels of {high - low:,.10g}"
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What was found, in plain types."""
         return {
@@ -92,8 +132,10 @@ class Restored:
             "estimated": list(self.estimated),
             "residual_over_noise": self.residual,
             "worst_residual_over_noise": self.worst_residual,
-            "temperature": self.temperature,
-            "calls": self.calls,
+            "temperature": self.options.chosen_temperature,
+            "calls": self.options.steps,
+            "value_range": list(self.value_range),
+            "methods": self.methods,
         }
 
 

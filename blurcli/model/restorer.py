@@ -15,7 +15,6 @@ from torch import Tensor
 
 from blurcli.base.distributed import SINGLE_PROCESS
 from blurcli.base.errors import OptionError, UsageError, option
-from blurcli.base.version import __version__
 from blurcli.core.blind import Degradation, Interval, estimate
 from blurcli.core.camera import Exposure, blurred_in_light
 from blurcli.core.measurements import Mask
@@ -91,15 +90,10 @@ class Restorer:
         by_class = {name: sampling[name] for name in ("label", "guidance", "guide")}
         return {**given, **by_class, "weights": self.model.digest, "network_precision": self.model.precision}
 
-    def _comment(self, options: RestoreOptions, found: Degradation, scene: Scene) -> str:
-        """What a file of a restored photo says: that it is restored, and how to repeat it."""
-        blur = f"blur {found.blur_px.value:.3g} px, " if "blur" in self._estimated(options) else ""
-        blur += "linear light, " if scene.linear_light else ""
-        return (
-            "Restored by a generative model: one of many images that agree with the photo; not evidence.\n"
-            f"blurdiff {__version__} restore {options.flags}\n"
-            f"weights {self.model.digest}, {self.model.precision}; {blur}noise {found.noise.value:.3g} gray levels"
-        )
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The values of gray levels 0 and 255 in the model's training images of 16 bits; None for 0 and 65535."""
+        return self.model.config.data.value_range
 
     def work(self, photo: Photo, options: RestoreOptions, compared: bool = False) -> int:
         """How many windows are denoised, over all draws; each in so many calls as there are steps.
@@ -166,9 +160,9 @@ class Restorer:
             self._estimated(options),
             residual,
             worst,
-            self._comment(options, found, scene),
-            options.chosen_temperature,
-            options.steps,
+            options,
+            f"{self.model.digest}, {self.model.precision}",
+            photo.value_range,
         )
 
     def _scene(self, photo: Photo, options: RestoreOptions, blur_px: float, noise: float) -> Scene:
@@ -340,6 +334,15 @@ class Restorer:
         known = None if "blur" in unknown else response_of(options, size)
         fixed = None if "noise" in unknown else noise.value * scale
         unclipped = torch.from_numpy(photo.unclipped).to(y.device)
-        found = estimate(channels, space, photo.least_noise * scale, unclipped, known, fixed)
+        step = None if photo.steps is None else _per_frequency(photo.steps, size) * scale
+        if step is not None and self._opponent and len(photo.pixels) > 1:
+            step = step * 3**0.5  # the first channel is the sum over the root of 3, and the table is of the mean
+        found = estimate(channels, space, photo.least_noise * scale, unclipped, known, fixed, step)
         levels = Interval(*(value / scale for value in (found.noise.low, found.noise.value, found.noise.high)))
         return Degradation(found.blur_px if "blur" in unknown else blur, levels if "noise" in unknown else noise)
+
+
+def _per_frequency(steps: NDArray[np.float64], size: tuple[int, ...]) -> Tensor:
+    """A table of blocks of 8x8 pixels, at the frequencies of a photo (h, w)."""
+    rows, columns = (np.minimum(np.rint(np.arange(side) * 8 / side), 7).astype(int) for side in size)
+    return torch.from_numpy(steps[rows[:, None], columns])
