@@ -114,7 +114,8 @@ def test_an_estimate_is_conditioned_as_a_gaussian(name: str, monkeypatch: pytest
     error = (y.flatten(1) - (matrix @ x.flatten(1)[..., None])[..., 0])[..., None]
     expected = x.flatten(1) + (prior @ matrix.mT @ torch.linalg.solve(inner, error))[..., 0]
     found = idct2(Observation(y, measurement, s).condition(dct2(x), r, 300)).flatten(1)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    precise = isinstance(measurement, DctFilter | Mask)  # others are solved in float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 if precise else 1e-4)
 
 
 @pytest.mark.parametrize(("missing", "limit"), [("scattered", 0.02), ("margin", 0.2)])

@@ -151,9 +151,9 @@ class _Rings:
 
     @property
     def quantization(self) -> float:
-        """The error of quantization at the highest frequencies that are left."""
-        last = self.squared_step[-max(1, len(self.count) // 3) :]
-        return math.sqrt(float(last.mean()) / 12) if len(last) else 0.0
+        """The standard deviation of the error of quantization, which is at most that of the coefficients."""
+        error = torch.minimum(self.squared_step / 12, self.typical)
+        return math.sqrt(float(error.mean())) if len(error) else 0.0
 
     def visible(self, noise: float) -> int:
         """The number of rings that typically have signal."""

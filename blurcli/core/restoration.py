@@ -42,7 +42,8 @@ from blurcli.core.samplers import SAMPLERS
 from blurcli.core.sampling import Observer, sample_by_plan
 from blurcli.core.whitened import WhitenedSpace
 
-_ITERATIONS = 30  # per step, each from the solution of the step before
+_ITERATIONS = 30
+_ITERATIONS_PER_STEP = 8  # from the solution of the step before
 _ITERATIONS_OF_MEAN = 100  # once per photo, for the worst-conditioned system
 _TOLERANCE = 1e-6  # of the residual of the linear system, relative to the start
 
@@ -102,15 +103,15 @@ class Observation:
             return x_dct + variance * a.back(solution)
         start = x_dct if start is None else start
         error = self.photo.double() - a.seen(start)
-        # In units of the least noise.
+        # In units of the least noise. The change is computed in float32, which is precise enough for a few iterations.
         prior, weight = s2.min() / variance, s2.min() / s2
-        information = weight * a.gram(error)
-        return start + conjugate_gradients(
-            lambda change: prior * change + a.back(weight * a.seen(change)),
-            a.back(weight * error) + prior * (x_dct - start),
-            lambda rest: rest / (prior + information),
-            iterations,
+        right = (a.back(weight * error) + prior * (x_dct - start)).float()
+        prior, weight = prior.float(), weight.float()
+        information = prior + weight * a.gram(error.float())
+        change = conjugate_gradients(
+            lambda u: prior * u + a.back(weight * a.seen(u)), right, lambda rest: rest / information, iterations
         )
+        return start + change.double()
 
     def posterior(self, space: WhitenedSpace) -> WhitenedSpace:
         """The whitened space of the data given the photos, per frequency; exact where A is diagonal in the DCT."""
@@ -144,7 +145,8 @@ class ConditionedDenoiser:
         """See `core.denoiser.Denoiser`."""
         x_dct = dct2(self._denoiser(z, t, **conditions).double())
         error = self._space.variance * torch.cos(self._space.angle(t.double())) ** 2
-        self._last = self._observation.condition(x_dct, error, start=self._last)
+        iterations = _ITERATIONS if self._last is None else _ITERATIONS_PER_STEP
+        self._last = self._observation.condition(x_dct, error, iterations, self._last)
         return idct2(self._last).to(z)
 
 

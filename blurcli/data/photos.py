@@ -51,7 +51,7 @@ class Photo:
         alpha: transparency, (H, W) uint8; None for an opaque photo.
         profile: its color profile (ICC); None for none.
         exif: its EXIF data; None for none.
-        steps: the quantization of its brightness in a JPEG, in gray levels per frequency of blocks of 8x8 pixels; None for none.
+        steps: the steps of a JPEG's brightness, in gray levels per frequency of blocks of 8x8 pixels; None for other formats.
         note: what was lost or is odd in reading; empty for nothing.
         own_range: values in its file of gray levels 0 and 255; None for the full range of its bits.
     """
