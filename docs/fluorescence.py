@@ -36,6 +36,7 @@ import blurcli as bd
 from blurcli.core import idct2
 from blurcli.core.restoration import Observation
 from blurcli.data.photos import from_picture, read_kernel
+from blurcli.model.degradation import degradation_of
 from blurcli.model.restore_options import RestoreOptions, measurement_of
 from blurcli.model.restorer import Restorer
 from blurcli.visualize import grid_picture
@@ -172,7 +173,7 @@ def richardson_lucy(photo: Array, kernel: Array, iterations: int) -> Array:
 @torch.inference_mode()
 def wiener(photo: Array, kernel: Array, noise: float, restorer: Restorer) -> Array:
     """The Wiener filter with the moments of the training images, and noise in gray levels."""
-    space = restorer.space((SIZE, SIZE))
+    space = restorer.photos.space((SIZE, SIZE))
     y = restorer.model.moments.to_model_space(torch.from_numpy(photo.astype(float))[None, None] * 2 / WHITE - 1)
     measurement = measurement_of(RestoreOptions(kernel=kernel), (SIZE, SIZE))
     x = idct2(Observation(y, measurement, torch.tensor([noise / 127.5])).condition(space.mean[None].double(), space.variance))
@@ -209,7 +210,7 @@ def compare(
 
     def noise_of(photo: Array) -> float:
         known = from_picture(Image.fromarray(photo), value_range=restorer.value_range)
-        return restorer.degradation(known, RestoreOptions(kernel=kernel)).noise.value
+        return degradation_of(restorer.photos, known, RestoreOptions(kernel=kernel)).noise.value
 
     def restored(photo: Array, noise: float | None = None, **options: Any) -> Array:
         return blurdiff(model, photo, kernel=kernel, noise=noise, **options)

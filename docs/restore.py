@@ -37,6 +37,7 @@ from blurcli.data.photos import Photo
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.features import load_features
 from blurcli.evaluate.restoration import degrade, psnr, ssim
+from blurcli.model.degradation import degradation_of
 from blurcli.model.inference import choose_device
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.restore_options import RestoreOptions, optics_of
@@ -241,7 +242,7 @@ def blind(images: Path, thumbnails_of: Path, weights: Path, out: Path = Path("de
 
                     def run(damage: RestoreOptions = damage, originals: list[Photo] = originals) -> dict[str, Any]:
                         found = [
-                            restorer.degradation(degrade(truth, damage, i), RestoreOptions())
+                            degradation_of(restorer.photos, degrade(truth, damage, i), RestoreOptions())
                             for i, truth in enumerate(originals)
                         ]
                         blurs, noises = ([getattr(one, key).value for one in found] for key in ("blur_px", "noise"))
@@ -309,7 +310,7 @@ def _ours(restorer: Restorer, photo: Photo, options: RestoreOptions) -> Photo:
 def _linear(restorer: Restorer, photo: Photo, damage: RestoreOptions) -> Photo:
     """The Wiener filter with the model's moments."""
     height, width = photo.pixels.shape[1:]
-    space = restorer.space((height * damage.enlarge, width * damage.enlarge))
+    space = restorer.photos.space((height * damage.enlarge, width * damage.enlarge))
     x = restorer.model.moments.to_model_space(torch.from_numpy(photo.pixels)[None] / 127.5 - 1)
     seen = optics_of(damage, space.process.shape, 0.0)
     found = Observation(x, seen, torch.tensor([(damage.noise or 0) / 127.5]))

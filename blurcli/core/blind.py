@@ -62,10 +62,14 @@ class Degradation:
     Attributes:
         blur_px: standard deviation of a Gaussian blur in pixels; 0 where no blur is detected.
         noise: standard deviation of the noise, in the units of the photo.
+        color_noise: that of the colors, where it is known apart.
+        blur_range: smallest and largest blur of parts of the photo, where they differ.
     """
 
     blur_px: Interval
     noise: Interval
+    color_noise: float | None = None
+    blur_range: tuple[float, float] | None = None
 
 
 def estimate(
@@ -104,7 +108,8 @@ def estimate(
     if blur.low < _SHARP_PX / 2 or blur.value < _SHARP_PX or empty:
         # As sharp as the training photos, or without detail that a blur would change: the noise is estimated without blur.
         posterior = posterior[:1] + 1e-300
-        blur = Interval(0, 0, blur.high if len(blurs) > 1 else 0)
+        most = float(blurs[-1]) if empty else blur.high  # without detail, any blur is possible
+        blur = Interval(0, 0, most if len(blurs) > 1 else 0)
     found = _interval(posterior.sum(0), noises)
     if noise is None and step is not None:
         error = rings.quantization
@@ -114,7 +119,7 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Rings:
-    """Rings of frequency: the number of coefficients in each, their mean and typical power, V H^2, lambda, and the squared step.
+    """Rings of frequency: the number of coefficients in each, their mean and typical power, V H^2, lambda, the squared step.
 
     The typical power is that of a normal distribution with the same median, which ignores a few large coefficients, such as
     those of a pattern. Rings from the first one on whose coefficients are mostly rounded to 0 are left out: they say nothing of

@@ -1,7 +1,7 @@
 """Photos as cameras make them: blurred in linear light, clipped, and cut from a larger scene.
 
-A photo is `y = clip(g(x) + n)` with `g(x) = D(K L(x))`: L maps stored values to linear light, D maps light to stored values (the
-curve of sRGB, IEC 61966-2-1), and K is the blur. The noise n is that of stored values: the shot noise of light has a nearly
+A photo is `y = clip(g(x) + n)` with `g(x) = D(K L(x))`: L maps stored values to linear light, D is its inverse (the curve of
+sRGB, IEC 61966-2-1), and K is the blur. The noise n is that of stored values: the shot noise of light has a nearly
 constant deviation after the curve. Without L and D the blur is of stored values, as image editors do it.
 
 Restoration needs a linear measurement. Gauss-Newton steps from the photo find the most likely image e under the moments of the

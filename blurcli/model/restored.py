@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from blurcli.base.errors import option
 from blurcli.base.version import __version__
-from blurcli.core.blind import Interval
+from blurcli.core.blind import Degradation, Interval
 from blurcli.data.images import Range
 from blurcli.data.photos import ROUNDING
+from blurcli.model.degradation import differ
 from blurcli.model.restore_options import LIGHTS, RestoreOptions
 
 _MISFIT = 1.5  # residual over noise from which on blur, noise or model do not fit
@@ -26,9 +27,9 @@ class Restored:
 
     Attributes:
         draws: the draws, (n, C, H, W) float64, gray levels, not clipped.
-        blur_px: standard deviation of a Gaussian blur, with its interval where it was estimated; 0 where the blur is of another
-            kind.
-        noise: that of the photo, in gray levels, likewise.
+        found: blur and noise of the photo, in its pixels and gray levels, with intervals where they were estimated; a blur of
+            another kind counts as 0.
+        compressed: whether the photo is a JPEG, whose rounding is counted as noise.
         linear_light: whether the blur is taken to be of linear light; else of the stored values.
         estimated: names of what was estimated.
         residual: root mean square of the difference between photo and degraded result, over the noise: about 1 where all fits.
@@ -39,8 +40,8 @@ class Restored:
     """
 
     draws: NDArray[np.float64]
-    blur_px: Interval
-    noise: Interval
+    found: Degradation
+    compressed: bool
     linear_light: bool
     estimated: tuple[str, ...]
     residual: float
@@ -48,6 +49,16 @@ class Restored:
     options: RestoreOptions
     weights: str
     value_range: Range
+
+    @property
+    def blur_px(self) -> Interval:
+        """Standard deviation of a Gaussian blur."""
+        return self.found.blur_px
+
+    @property
+    def noise(self) -> Interval:
+        """Standard deviation of the noise, of brightness where that of colors is another."""
+        return self.found.noise
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -66,6 +77,8 @@ class Restored:
         """What was found in the photo, and what to do where it is wrong."""
         own = f" of 255 ({self._in_own_values(self.noise.value)})" if self.value_range != (0, 255) else ""
         noise = f"noise {_shown(self.noise)} gray levels{own}"
+        if self.found.color_noise and differ(self.found.color_noise, self.noise.value):
+            noise += f", of colors {self.found.color_noise:.2g}"
         if "blur" not in self.estimated:
             low, high = self.value_range
             found = noise if self.noise.value > ROUNDING * 255 / (high - low) else "no noise"
@@ -74,6 +87,11 @@ class Restored:
             found = f"as sharp as the training photos{' and clean' if clean else ''} ({noise})"
         else:
             found = f"blur {_shown(self.blur_px)} px{' of linear light' if self.linear_light else ''}, {noise}"
+        if self.estimated and self.compressed:
+            found = f"compressed; {found}"
+        if self.found.blur_range:
+            least, most = self.found.blur_range
+            found += f"; the blur differs over the photo ({least:.2g} to {most:.2g} px): that of the sharpest part is undone"
         if self.estimated:
             found += f"; use {' and '.join(map(option, self.estimated))} to change it"
         if self.residual > _MISFIT:
@@ -126,7 +144,9 @@ class Restored:
         return {
             "blur": self.blur_px.value,
             "blur_interval": [self.blur_px.low, self.blur_px.high] if "blur" in self.estimated else None,
+            "blur_range": list(self.found.blur_range) if self.found.blur_range else None,
             "noise": self.noise.value,
+            "color_noise": self.found.color_noise,
             "noise_interval": [self.noise.low, self.noise.high] if "noise" in self.estimated else None,
             "light": LIGHTS[0 if self.linear_light else 1],
             "estimated": list(self.estimated),

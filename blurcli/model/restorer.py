@@ -15,20 +15,20 @@ from torch import Tensor
 
 from blurcli.base.distributed import SINGLE_PROCESS
 from blurcli.base.errors import OptionError, UsageError, option
-from blurcli.core.blind import Degradation, Interval, estimate
 from blurcli.core.camera import Exposure, blurred_in_light
 from blurcli.core.measurements import Mask
 from blurcli.core.restoration import Observation, restore
 from blurcli.core.rng import ImageNoise
 from blurcli.core.sampling import Observer
 from blurcli.core.sampling_options import SamplingConfig
-from blurcli.core.whitened import WhitenedSpace
-from blurcli.core.windows import WindowedDenoiser, moments_at, window_count
+from blurcli.core.windows import WindowedDenoiser, window_count
 from blurcli.data.photos import Photo
+from blurcli.model.degradation import degradation_of, unknown_damage
+from blurcli.model.photo_space import PhotoSpace
 from blurcli.model.pipeline import Pipeline
-from blurcli.model.restore_options import RestoreOptions, digest, margin_px, response_of
+from blurcli.model.restore_options import RestoreOptions, digest, margin_px
 from blurcli.model.restored import Restored
-from blurcli.model.scene import GRAY_LEVELS, Scene
+from blurcli.model.scene import Scene
 
 OnEstimate = Callable[[int, NDArray[np.float64]], None]
 """`on_step(i, x_hat)`: the estimate in step i, (C, H, W)."""
@@ -54,7 +54,7 @@ class Restorer:
     def __init__(self, model: Pipeline, label: str | None = None, guidance: float | None = None) -> None:
         model.family.require_restorer()
         model.model.require_moments()
-        self.model = model
+        self.model, self.photos = model, PhotoSpace(model)
         self._label, self._guidance = label, guidance
 
     def sampling(self, options: RestoreOptions) -> SamplingConfig:
@@ -108,7 +108,7 @@ class Restorer:
         """
         shape = self._check(photo, options)
         count = options.count + (options.for_spread.count if compared and options.for_spread is not options else 0)
-        return count * self._images(photo) * window_count(shape, self.model.process.shape)
+        return count * self.photos.images(photo) * window_count(shape, self.model.process.shape)
 
     @torch.inference_mode()
     def __call__(
@@ -132,10 +132,11 @@ class Restorer:
         """
         self._check(photo, options)
         given_photo, photo = photo, photo.with_hidden_filled()
-        found = self.degradation(photo, options)
+        found = degradation_of(self.photos, photo, options)
         noise = max(found.noise.value, _MASK_NOISE if options.only_fills else 0.0)
-        scene = self._scene(photo, options, found.blur_px.value, noise)
-        observation = self._observed(scene, noise)
+        noises = noise, max(noise, found.color_noise or 0.0)
+        scene = self._scene(photo, options, found.blur_px.value, noises)
+        observation = self._observed(scene, noises)
 
         def finish(draws: NDArray[np.float64]) -> NDArray[np.float64]:
             draws = scene.inside(draws)
@@ -147,17 +148,17 @@ class Restorer:
 
         def observe(i: int, t: float, z: Tensor, x_hat: Tensor) -> None:
             if on_step is not None:
-                on_step(i, finish(self._to_photo_space(x_hat[: self._images(photo)], photo)))
+                on_step(i, finish(self.photos.to_photo(x_hat[: self.photos.images(photo)], photo)))
 
         found_draws = self._draws(observation, scene, on_progress, None if on_step is None else observe)
-        draws = np.stack([self._to_photo_space(x, photo) for x in found_draws])
+        draws = np.stack([self.photos.to_photo(x, photo) for x in found_draws])
         residual, worst = scene.residuals(draws, noise, self.model.process.shape)
         return Restored(
             finish(draws),
-            found.blur_px,
-            found.noise,
+            found,
+            photo.steps is not None,
             scene.linear_light,
-            self._estimated(options),
+            unknown_damage(options),
             residual,
             worst,
             options,
@@ -165,7 +166,7 @@ class Restorer:
             photo.value_range,
         )
 
-    def _scene(self, photo: Photo, options: RestoreOptions, blur_px: float, noise: float) -> Scene:
+    def _scene(self, photo: Photo, options: RestoreOptions, blur_px: float, noises: tuple[float, float]) -> Scene:
         """The scene, with the light that fits the photo where it is not known."""
         scene = Scene.of(photo, options, blur_px, self.model.process.shape, options.light == "linear")
         scientific = photo.deep and len(photo.pixels) == 1  # counts of a sensor are linear as they are
@@ -173,25 +174,19 @@ class Restorer:
         if known or not margin_px(options, blur_px):
             return scene
         part = scene.busiest()
-        exposure, space = self._exposure(part, noise), self.space(part.shape)
+        exposure, space = self._exposure(part, noises), self.photos.space(part.shape)
         camera = part.camera(self.model.moments.space)
         return replace(scene, linear_light=blurred_in_light(camera, exposure, space))
 
-    def _exposure(self, scene: Scene, noise: float) -> Exposure:
-        y, per_level = self._to_model_space(scene.photo)
-        shown = [noise if has_noise else scene.photo.least_noise for has_noise in self._shown(scene.photo)]
-        return scene.exposure(y, torch.tensor([shown], dtype=torch.float64, device=y.device) * per_level)
+    def _exposure(self, scene: Scene, noises: tuple[float, float]) -> Exposure:
+        return scene.exposure(self.photos.to_model(scene.photo), self.photos.noise(scene.photo, *noises))
 
-    def _observed(self, scene: Scene, noise: float) -> Observation:
-        exposure = self._exposure(scene, noise)
+    def _observed(self, scene: Scene, noises: tuple[float, float]) -> Observation:
+        exposure = self._exposure(scene, noises)
         if scene.options.only_fills:  # the known pixels are put back, whatever they measure
             known = exposure.known
             return Observation(exposure.photo * known.to(exposure.photo), Mask(known), exposure.noise)
-        return scene.camera(self.model.moments.space).observe(exposure, self.space(scene.shape))
-
-    def _images(self, photo: Photo) -> int:
-        """How many images a photo is: a gray model sees each color as one."""
-        return len(photo.pixels) if self._channels == 1 else 1
+        return scene.camera(self.model.moments.space).observe(exposure, self.photos.space(scene.shape))
 
     def _draws(
         self, observation: Observation, scene: Scene, on_progress: Callable[[float], None], on_step: Observer | None
@@ -223,7 +218,7 @@ class Restorer:
             drawn = [index for index in indices for _ in range(images)]
             conditions = model.conditions(drawn, options.seed, self.sampling(options))
             conditioned, observer = functools.partial(denoiser, **conditions), on_step if 0 in indices else None
-            x = restore(conditioned, self.space(shape), several, z, options.steps, on_step=observer)
+            x = restore(conditioned, self.photos.space(shape), several, z, options.steps, on_step=observer)
             yield from x.reshape(count, images, channels, *shape)
 
     def compared(
@@ -272,77 +267,3 @@ class Restorer:
             size = "x".join(map(str, options.kernel.shape[::-1]))
             raise UsageError(f"{option('kernel')}: has {size} pixels, more than half of the photo's {width}x{height}")
         return shape
-
-    @functools.lru_cache(maxsize=4)  # noqa: B019  a restorer lives as long as its command
-    def space(self, shape: tuple[int, int]) -> WhitenedSpace:
-        """The whitened space of the data at the size of a photo, (H, W)."""
-        own = self.model.model.space  # type: ignore[attr-defined]  # of this family
-        return WhitenedSpace(replace(own.process, image_size=shape), *moments_at(own.mean, own.variance, shape))
-
-    def _to_model_space(self, photo: Photo) -> tuple[Tensor, Tensor]:
-        """The photo (B, C, h, w) in model space, a gray model seeing each color as an image; and units per gray level, (C,)."""
-        pixels = torch.from_numpy(photo.pixels).to(self.model.state_device) / GRAY_LEVELS - 1
-        shown = len(pixels)
-        if self._channels == 3 and shown == 1:
-            pixels = pixels.expand(3, -1, -1)
-        x = pixels[:, None] if self._channels == 1 else pixels[None]
-        per_level = torch.full((self._channels,), self.model.moments.space.scale / GRAY_LEVELS, dtype=torch.float64)
-        if self._opponent and shown == 1:
-            per_level *= torch.tensor([3**0.5, 1, 1])  # all noise is in the sum of the three
-        return self.model.moments.to_model_space(x), per_level.to(x.device)
-
-    def _to_photo_space(self, x: Tensor, photo: Photo) -> NDArray[np.float64]:
-        """Images of `_to_model_space` as (C, H, W), gray levels."""
-        rgb = (self.model.to_rgb(x).double() + 1) * GRAY_LEVELS
-        pixels = rgb[:, 0] if self._channels == 1 else rgb[0]
-        gray = len(photo.pixels) == 1 and self._channels == 3
-        array: NDArray[np.float64] = (pixels.mean(0, keepdim=True) if gray else pixels).cpu().numpy()
-        return array
-
-    @property
-    def _opponent(self) -> bool:
-        return self._channels == 3 and self.model.moments.space.opponent
-
-    def _shown(self, photo: Photo) -> list[bool]:
-        """Which channels of the model have the noise of the photo: of a gray photo in opponent colors only the brightness."""
-        return [i == 0 or not (self._opponent and len(photo.pixels) == 1) for i in range(self._channels)]
-
-    @staticmethod
-    def _estimated(options: RestoreOptions) -> tuple[str, ...]:
-        if options.mask is not None:
-            return ()
-        blur = () if options.has_blur or options.enlarge > 1 else ("blur",)
-        return (*blur, *(() if options.noise is not None else ("noise",)))
-
-    @torch.inference_mode()
-    def degradation(self, photo: Photo, options: RestoreOptions) -> Degradation:
-        """Blur and noise of a photo in its pixels and gray levels, as given or estimated."""
-        y, per_level = self._to_model_space(photo)
-        blur = Interval(*[options.blur or 0.0] * 3)
-        noise = Interval(*[max(options.noise or 0.0, photo.least_noise)] * 3)
-        unknown = self._estimated(options)
-        if not unknown:
-            return Degradation(blur, noise)
-        size = photo.pixels.shape[1:]
-        space = self.space((int(size[0]), int(size[1])))
-        if self._channels == 3 and (self._opponent or len(photo.pixels) == 1):  # brightness alone: colors are often smoothed
-            y, per_level = y[:, :1], per_level[:1]
-            space = replace(space, mean=space.mean[:1], variance=space.variance[:1])
-        # Three gray images are three channels with one spectrum.
-        channels = y.flatten(0, 1)
-        scale = float(per_level[0])
-        known = None if "blur" in unknown else response_of(options, size)
-        fixed = None if "noise" in unknown else noise.value * scale
-        unclipped = torch.from_numpy(photo.unclipped).to(y.device)
-        step = None if photo.steps is None else _per_frequency(photo.steps, size) * scale
-        if step is not None and self._opponent and len(photo.pixels) > 1:
-            step = step * 3**0.5  # the first channel is the sum over the root of 3, and the table is of the mean
-        found = estimate(channels, space, photo.least_noise * scale, unclipped, known, fixed, step)
-        levels = Interval(*(value / scale for value in (found.noise.low, found.noise.value, found.noise.high)))
-        return Degradation(found.blur_px if "blur" in unknown else blur, levels if "noise" in unknown else noise)
-
-
-def _per_frequency(steps: NDArray[np.float64], size: tuple[int, ...]) -> Tensor:
-    """A table of blocks of 8x8 pixels, at the frequencies of a photo (h, w)."""
-    rows, columns = (np.minimum(np.rint(np.arange(side) * 8 / side), 7).astype(int) for side in size)
-    return torch.from_numpy(steps[rows[:, None], columns])
