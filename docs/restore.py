@@ -3,6 +3,7 @@
     python docs/restore.py thumbnails TEST_IMAGES MODEL --features FILE    # PSNR, SSIM and FD by task and number of calls
     python docs/restore.py wrong TEST_IMAGES MODEL                         # the effect of a wrong blur or noise
     python docs/restore.py photos TRAINING_PHOTOS PHOTOS MODEL...          # whole photos, beside classical methods
+    python docs/restore.py camera PHOTOS MODEL                             # photos as a camera gives them
     python docs/restore.py blind PHOTOS TEST_IMAGES MODEL                  # estimated blur and noise
     python docs/restore.py picture PHOTOS MODEL OUT                        # the picture of README.md
     python docs/restore.py show FILE...                                    # the tables of what was computed
@@ -12,6 +13,7 @@ It needs scikit-image, and the comparisons in `thumbnails` deepinv (0.5): pip in
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import statistics
@@ -31,9 +33,10 @@ from torch import Tensor
 
 from blurcli.base.errors import spelled
 from blurcli.core import dct2, idct2
+from blurcli.core.camera import from_light, to_light
 from blurcli.core.measurements import DctFilter, Mask, Measurement, gaussian_blur
 from blurcli.core.restoration import Observation, restore
-from blurcli.data.photos import Photo
+from blurcli.data.photos import Photo, read_photo
 from blurcli.evaluate.distances import frechet_distance
 from blurcli.evaluate.features import load_features
 from blurcli.evaluate.restoration import degrade, psnr, ssim
@@ -221,6 +224,65 @@ def photos(
                 results.add(f"{key} Wiener", partial(_timed, partial(_linear, restorer, given[photo], damage), truth))
                 for how, options in told.items():
                     results.add(f"{key} {how}", partial(_timed, partial(_ours, restorer, given[photo], options), truth))
+
+
+# Photos as a camera gives them: blurred in linear light, with shot and read noise, clipped, cut from larger ones, and JPEG.
+
+EXPOSURE, WELL, READ = 1.3, 3000, 5  # highlights are clipped; electrons at white, and of noise
+VIEWS = {
+    "Gaussian 1.5 px": RestoreOptions(blur=1.5),
+    "Gaussian 3 px": RestoreOptions(blur=3.0),
+    "disk of 3 px": RestoreOptions(defocus=3.0),
+    "sharp": RestoreOptions(blur=0.0),
+}
+_BEYOND = 24  # px of the scene beyond the border
+
+
+@app.command()
+def camera(
+    images: Path,
+    weights: Path,
+    out: Path = Path("demo/restore/camera.jsonl"),
+    crop: int = 192,
+    quality: int = 85,
+    seeds: int = 1,
+    told_noise: float = 3.5,
+) -> None:
+    """PSNR and SSIM of photos as a camera gives them, restored automatically, and with the true blur and light.
+
+    The same with the blur taken to be of stored values, and the image reflected at the borders, is what `cropped=False` does.
+    """
+    results, restorer = Results(out), Restorer(_model(weights))
+    for seed in range(seeds):
+        for name, whole in _middles(images, crop + 2 * _BEYOND).items():
+            for view, damage in VIEWS.items():
+                given, truth = _photographed(whole, damage, quality, seed)
+                known = replace(damage, noise=told_noise, temperature=0.0)
+                ways = {
+                    "automatic, T 0": RestoreOptions(temperature=0.0),
+                    "automatic, T 0.5": RestoreOptions(),
+                    "known, T 0": replace(known, light="linear"),
+                    "known, of stored values": replace(known, light="srgb"),
+                    "known, reflected borders": replace(known, light="linear", cropped=False),
+                    "known, of stored values, reflected borders": replace(known, light="srgb", cropped=False),
+                }
+                results.add(f"{view}|{name} {seed}|given", partial(_timed, lambda: given, truth))  # noqa: B023  called at once
+                for way, options in ways.items():
+                    run = partial(_ours, restorer, given, options)
+                    results.add(f"{view}|{name} {seed}|{way}", partial(_timed, run, truth))
+
+
+def _photographed(whole: Photo, damage: RestoreOptions, quality: int, seed: int) -> tuple[Photo, Photo]:
+    """A photo of a scene, and its truth: the exposed scene without blur and noise."""
+    light = EXPOSURE * to_light(torch.from_numpy(whole.pixels)[None] / 255)
+    seen = optics_of(damage, (light.shape[-2], light.shape[-1]), 0.0).apply(light)[0].numpy()
+    noise = np.random.default_rng(seed).standard_normal(seen.shape)
+    seen = seen + noise * np.sqrt(seen.clip(0) / WELL + (READ / WELL) ** 2)
+    inside = (slice(None), slice(_BEYOND, -_BEYOND), slice(_BEYOND, -_BEYOND))
+    levels, truth = (np.rint(255 * from_light(torch.from_numpy(one).clamp(0, 1)).numpy()) for one in (seen, light[0].numpy()))
+    content = io.BytesIO()
+    Photo(levels[inside]).picture().save(content, "JPEG", quality=quality)
+    return read_photo(content.getvalue(), "x.jpg"), Photo(truth[inside])
 
 
 def _mean_psnr(run: Callable[[Photo, float], Photo], photos: list[tuple[Photo, Photo]], parameter: float) -> float:

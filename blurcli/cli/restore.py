@@ -29,6 +29,7 @@ from blurcli.cli.common import (
     takes_sampling_options,
 )
 from blurcli.cli.restoration_files import Result, Source, Target, find_sources, target_for
+from blurcli.cli.restoration_plan import Task
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_model, load_torch, read_file, read_weights
 
@@ -205,9 +206,9 @@ def restore(
         if animate is not None and animate in (target.path, *map(Path, photos or [])):
             raise UsageError(f"--animate {animate}: is the photo, or its result; choose another name")
         stack.enter_context(target.opened())
-        for source in sources:
-            if animation is None and target.is_done(source):
-                continue
+        left = [source for source in sources if animation is not None or not target.is_done(source)]
+        Task(left, target, options, compare).announce(model)
+        for source in left:
             try:
                 photo, own = source.read(strip, model.value_range), options
                 if by_alpha:
@@ -222,7 +223,7 @@ def restore(
                 failures.append(error)
                 named = error.text.startswith(source.title)
                 console.notify(f"warning: {error.text}" if named else f"warning: {source.title}: {error.text}")
-    done = len(sources) - len(results) - len(failures)
+    done = len(sources) - len(left)
     if done:
         console.notify(f"{target.path}: {done:,} of {len(sources):,} photos were restored before")
     show({"out": str(target.path), "photos": results}, str(target.path), as_json)
