@@ -183,8 +183,12 @@ def wrong(images: Path, weights: Path, n: int = 256, out: Path = Path("demo/rest
 
 CROP = 256
 DAMAGES = {
-    **{f"blur {b:g} px, noise {g:g}": RestoreOptions(blur=b, noise=g) for b in (1.5, 3.0) for g in (2.0, 8.0, 40.0)},
-    "enlarged 2 times": RestoreOptions(enlarge=2, noise=1.0),
+    **{
+        f"blur {b:g} px, noise {g:g}": RestoreOptions(blur=b, noise=g, light="srgb", cropped=False)
+        for b in (1.5, 3.0)
+        for g in (2.0, 8.0, 40.0)
+    },
+    "enlarged 2 times": RestoreOptions(enlarge=2, noise=1.0, cropped=False),
 }
 _PAD = 24
 
@@ -220,7 +224,7 @@ def photos(
                 key, restorer = f"{name}|{photo}|{file.stem}", Restorer(_model(file))
                 told = {f"T {t:g}": replace(damage, temperature=t) for t in (TEMPERATURES if number == 0 else (0.0,))}
                 if automatic and number == 0 and damage.enlarge == 1:
-                    told["automatic"] = RestoreOptions(temperature=0.0)
+                    told["automatic"] = RestoreOptions(temperature=0.0)  # also of light and borders
                 results.add(f"{key} Wiener", partial(_timed, partial(_linear, restorer, given[photo], damage), truth))
                 for how, options in told.items():
                     results.add(f"{key} {how}", partial(_timed, partial(_ours, restorer, given[photo], options), truth))

@@ -139,6 +139,8 @@ def demo(restorer: Restorer, options: RestoreOptions, out: Path) -> tuple[dict[s
     top, left = _DEMO_CORNER
     cut = whole.pixels[:, top : top + side * options.enlarge, left : left + side * options.enlarge]
     photo = replace(whole, pixels=np.ascontiguousarray(cut), exif=None)
+    # The part is degraded as it is: its borders are reflected, and blur is that of the stored values.
+    options = replace(options, cropped=False, light=options.light or (None if options.only_fills else "srgb"))
     if not (options.has_blur or options.noise is not None or options.enlarge > 1 or options.mask is not None):
         known = replace(options, blur=2.0, noise=4.0)
     else:

@@ -80,7 +80,7 @@ class Restorer:
 
     def record(self, options: RestoreOptions) -> dict[str, Any]:
         """What decides the restored photos, besides the photos themselves, for the record of a folder of them."""
-        given = {key: value for key, value in vars(options).items() if key not in ("kernel", "mask")}
+        given = {key: value for key, value in vars(options).items() if key not in ("kernel", "mask", "cropped")}
         for name in ("kernel", "mask"):
             array = getattr(options, name)
             given[name] = None if array is None else digest(array)
