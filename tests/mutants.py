@@ -744,14 +744,14 @@ MUTANTS = (
             ),
             (
                 "the worst part is an average",
-                "model/restorer.py",
+                "model/scene.py",
                 "max(worst, default=whole)",
                 "whole",
                 "test_the_worst_part_is_named",
             ),
             (
                 "unknown pixels are misfits",
-                "model/restorer.py",
+                "model/scene.py",
                 "errors.sum() / counts.sum()",
                 "squares.mean()",
                 "test_unknown_pixels_are_no_misfit",
@@ -926,8 +926,8 @@ MUTANTS = (
             (
                 "the last draw",
                 "model/restorer.py",
-                "x_hat[: len(y)]",
-                "x_hat[-len(y) :]",
+                "x_hat[: self._images(photo)]",
+                "x_hat[-self._images(photo) :]",
                 "test_estimates_are_those_of_the_first_draw",
             ),
             (
@@ -940,14 +940,14 @@ MUTANTS = (
             (
                 "estimates of another strength",
                 "model/restorer.py",
-                "finish(self._to_photo_space(x_hat[: len(y)], photo))",
-                "self._to_photo_space(x_hat[: len(y)], photo)",
+                "finish(self._to_photo_space(x_hat[: self._images(photo)], photo))",
+                "self._to_photo_space(x_hat[: self._images(photo)], photo)",
                 "test_estimates_keep_what_the_result_keeps",
             ),
             (
                 "estimates without the photo",
                 "core/restoration.py",
-                "return idct2(self._observation.condition(x_dct, error)).to(z)",
+                "return idct2(self._last).to(z)",
                 "return idct2(x_dct).to(z)",
                 "test_estimates_agree_with_the_photo",
             ),
