@@ -328,32 +328,34 @@ def plain(request: pytest.FixtureRequest) -> Pixels:
         return np.full((1, 64, 80), 120.0)
     if request.param == "gradient":
         return (40 + x + y)[None]
-    random, sky = np.random.default_rng(0), np.full((1, 64, 80), 18.0)
+    random, sky = np.random.default_rng(0), np.full((1, 64, 80), 18.0)  # with a few stars
     for _ in range(9):
         sky[0] += 150 * np.exp(-((y - random.integers(4, 60)) ** 2 + (x - random.integers(4, 76)) ** 2) / 12.5)
     return sky
 
 
 def test_windows_leave_no_seams(restorer: Restorer, plain: Pixels) -> None:
-    given = levels(plain)
-    found = restorer(Photo(given), options(blur=0.0, noise=2.0)).draws[0]
+    """With so much noise that the network decides how smooth the result is, and not the photo."""
+    found = restorer(Photo(plain), options(blur=0.0, noise=8.0)).draws[0]
+    change = found - plain
+    assert np.abs(change.reshape(4, 16, 5, 16).mean((1, 3))).max() < 1  # every part keeps its brightness
     for axis, side in ((-2, 64), (-1, 80)):
         places = [edge for start in window_places(side, 16) for edge in (start, start + 16) if 0 < edge < side]
-        steps = np.abs(np.diff(found - given, axis=axis).mean(-1 if axis == -2 else -2))[0]
+        steps = np.abs(np.diff(change, axis=axis).mean(-1 if axis == -2 else -2))[0]
         assert steps[np.array(places) - 1].max() < 1
 
 
 @pytest.fixture
 def restored_in_parts(gray: Path) -> Iterator[Any]:
     """Restores one photo, with so many windows in a batch and so many threads."""
-    pixels = levels(taken(drawn((20, 28), 1), gaussian_blur((20, 28), 0.8), 3.0))
+    pixels = levels(taken(drawn((20, 28), 1), gaussian_blur((20, 28), 0.8), 20.0))
     before = torch.get_num_threads()
 
     def found(windows: int, threads: int) -> Pixels:
         torch.set_num_threads(threads)
         pipeline = bd.load(gray).pipeline
         pipeline._inference._batch_size = windows
-        draws: Pixels = Restorer(pipeline)(Photo(pixels), options(blur=0.8, noise=3.0, temperature=0.5, steps=2)).draws
+        draws: Pixels = Restorer(pipeline)(Photo(pixels), options(blur=0.8, noise=20.0, temperature=0.5, steps=2)).draws
         return draws
 
     yield found
