@@ -892,7 +892,7 @@ MUTANTS = (
                 "core/windows.py",
                 "for image, y, x in part])",
                 "for image, y, x in part]); windows = windows - windows.mean(0)",
-                "test_batches_and_threads_change_nothing",
+                "test_batches_change_nothing",
             ),
             (
                 "gray levels are half a level brighter",
