@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +15,15 @@ from torch import Tensor
 
 from blurcli.config import load_config, parse_overrides
 from blurcli.core import idct2
+from blurcli.core.blind import Interval
 from blurcli.core.colors import from_opponent
 from blurcli.core.measurements import gaussian_blur
 from blurcli.core.moments import DataMoments
 from blurcli.core.windows import moments_at
 from blurcli.families import ModelData
 from blurcli.model.inference import build_network
+from blurcli.model.restore_options import RestoreOptions
+from blurcli.model.restored import Restored
 from blurcli.model.weights import Weights, save_weights
 
 SIDE = 16
@@ -75,6 +80,28 @@ def damaged(pixels: NDArray[np.float64], blur: float = 0.0, noise: float = 0.0, 
     shape = (pixels.shape[1], pixels.shape[2])
     blurred = gaussian_blur(shape, blur).apply(torch.tensor(pixels)[None])[0].numpy()
     return blurred + noise * np.random.default_rng(seed).standard_normal(pixels.shape)
+
+
+def exactly(value: float) -> Interval:
+    return Interval(value, value, value)
+
+
+def restored(**fields: Any) -> Restored:
+    """A result without a restoration: of one black pixel, with the known blur and noise of its options, except for these fields."""
+    options = fields.get("options", RestoreOptions())
+    plain = Restored(
+        draws=np.zeros((1, 1, 1, 1)),
+        blur_px=exactly(options.blur or 0.0),
+        noise=exactly(options.noise or 0.0),
+        linear_light=False,
+        estimated=(),
+        residual=1.0,
+        worst_residual=1.0,
+        options=options,
+        weights="0123, bf16",
+        value_range=(0, 255),
+    )
+    return replace(plain, **fields)
 
 
 def to_image(pixels: NDArray[np.float64]) -> Image.Image:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from browser import Page, chromium, needs_browser
 from conftest import Cli
-from gaussian_photos import damaged, drawn, save_model, to_image
+from gaussian_photos import damaged, drawn, exactly, restored, save_model, to_image
 from numpy.typing import NDArray
 from PIL import Image
 from selenium import webdriver
@@ -22,7 +22,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from blurcli.base.errors import UsageError
-from blurcli.core.blind import Interval
 from blurcli.data.outputs import is_output_folder
 from blurcli.data.photos import Photo
 from blurcli.data.png import encoded_deep
@@ -56,9 +55,15 @@ def photos() -> None:
     to_image(damaged(WIDE, noise=4)).save("photos/b.png")
 
 
-def restored(*draws: NDArray[np.float64], residual: float = 1.0) -> Restored:
-    exact = Interval(1.5, 1.5, 1.5), Interval(4, 4, 4)
-    return Restored(np.stack(draws), *exact, ("blur", "noise"), residual, residual, "Restored.\nblurdiff\nweights", 1.0, 3)
+def result_of(*draws: NDArray[np.float64], residual: float = 1.0) -> Restored:
+    return restored(
+        draws=np.stack(draws),
+        blur_px=exactly(1.5),
+        noise=exactly(4),
+        estimated=("blur", "noise"),
+        residual=residual,
+        worst_residual=residual,
+    )
 
 
 def data_of(path: Path) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def test_the_page_says_what_was_found_and_how(cli: Cli, weights: tuple[str, Path
 def test_a_warning_is_on_the_page(tmp_path: Path) -> None:
     page = RestorationPage(tmp_path / "x.html")
     with page.opened():
-        page.add("a", Photo(SHARP), restored(SHARP, residual=3.0), RestoreOptions())
+        page.add("a", Photo(SHARP), result_of(SHARP, residual=3.0), RestoreOptions())
     text = re.sub("</?span>", "", (tmp_path / "x.html").read_text(encoding="utf-8"))
     assert "blur 1.5 px, noise 4 gray levels; use --blur and --noise to change it; warning: the result does not fit" in text
 
@@ -216,7 +221,7 @@ def test_the_folder_goes_with_its_page(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(restoration_page, "MOST_BYTES", most)
         page = RestorationPage(tmp_path / "x.html")
         with page.opened():
-            page.add("a", Photo(SHARP), restored(SHARP), RestoreOptions())
+            page.add("a", Photo(SHARP), result_of(SHARP), RestoreOptions())
             assert (
                 len(list(tmp_path.glob("x_files/*.png"))) == 2
             )  # large ones are not kept in memory; old ones stay until the end
@@ -227,7 +232,7 @@ def test_the_text_of_many_photos_counts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(restoration_page, "MOST_BYTES", 16_000)
     page = RestorationPage(tmp_path / "x.html")
     with page.opened():
-        page.add("a" * 4000, Photo(SHARP[:, :8, :8]), restored(SHARP[:, :8, :8]), RestoreOptions())
+        page.add("a" * 4000, Photo(SHARP[:, :8, :8]), result_of(SHARP[:, :8, :8]), RestoreOptions())
         assert not (tmp_path / "x_files").exists()
     assert (tmp_path / "x_files").exists()
 
@@ -307,7 +312,7 @@ def page(driver: webdriver.Chrome, tmp_path: Path) -> Page:
     pages = RestorationPage(tmp_path / "x.html")
     with pages.opened():
         for title, given, draws in zip("ab", GIVEN, DRAWS, strict=True):
-            pages.add(title, Photo(given), restored(*draws), RestoreOptions(n=2, mean=True, spread=True))
+            pages.add(title, Photo(given), result_of(*draws), RestoreOptions(n=2, mean=True, spread=True))
     return Page(driver, tmp_path / "x.html")
 
 
@@ -363,7 +368,7 @@ def test_pixel_for_pixel(page: Page, width: int, height: int, ratio: int, mobile
         assert np.array_equal(stage_of(page)[:, ::ratio, ::ratio], given)
         page.press("s", Keys.HOME)
         own = json.loads(page.at("data").get_property("textContent"))["photos"][number]  # type: ignore[arg-type]
-        spread = levels(restored(*draws).spread * 255 / own["white"])
+        spread = levels(result_of(*draws).spread * 255 / own["white"])
         assert np.array_equal(stage_of(page)[:, ::ratio, ::ratio], np.stack([spread] * 3))
         assert page.at("scale").text.startswith(f"0\n{own['white']} gray levels or more\nThe spread: how much the draws differ")
         assert "under this model, blur and noise; relative only" in page.at("scale").text
@@ -378,7 +383,7 @@ def test_transparent_pixels_are_mixed_exactly(driver: webdriver.Chrome, tmp_path
     given, (draw, _) = Photo(GIVEN[0], alpha=alpha), DRAWS[0]
     pages = RestorationPage(tmp_path / "x.html")
     with pages.opened():
-        pages.add("a", given, restored(draw), RestoreOptions())
+        pages.add("a", given, result_of(draw), RestoreOptions())
     page = Page(driver, tmp_path / "x.html")
     page.resize(1280, 800)
     driver.execute_script("document.getElementById('stage').style.background = '#000'")
@@ -462,7 +467,7 @@ def test_a_finger_moves_the_divider_by_its_knob_and_scrolls_elsewhere(driver: we
     large = np.tile(GIVEN[1], (1, 50, 20)) / 2
     pages = RestorationPage(tmp_path / "x.html")
     with pages.opened():
-        pages.add("large", Photo(large), restored(127 - large), RestoreOptions())
+        pages.add("large", Photo(large), result_of(127 - large), RestoreOptions())
     page = Page(driver, tmp_path / "x.html")
     page.resize(390, 844, 3, mobile=True)
     page.driver.execute_script("open(0)")
@@ -504,7 +509,7 @@ def test_pictures_beside_the_page_are_shown(driver: webdriver.Chrome, tmp_path: 
     name = os.fsdecode(b"my x?#\xff.html")  # no valid UTF-8
     pages = RestorationPage(tmp_path / name)
     with pages.opened():
-        pages.add("a", Photo(GIVEN[0]), restored(DRAWS[0][0]), RestoreOptions())
+        pages.add("a", Photo(GIVEN[0]), result_of(DRAWS[0][0]), RestoreOptions())
     page = Page(driver, tmp_path / name)
     page.resize(1280, 800)
     page.press(Keys.HOME)
@@ -518,7 +523,7 @@ def test_an_enlarged_photo_is_shown_by_repeated_pixels(driver: webdriver.Chrome,
     large = DRAWS[0][0].repeat(2, 1).repeat(2, 2) // 2
     pages = RestorationPage(tmp_path / "x.html")
     with pages.opened():
-        pages.add("a", Photo(GIVEN[0]), restored(large), RestoreOptions(enlarge=2))
+        pages.add("a", Photo(GIVEN[0]), result_of(large), RestoreOptions(enlarge=2))
     page = Page(driver, tmp_path / "x.html")
     page.resize(1280, 800)
     page.press(Keys.HOME, "[")

@@ -1,6 +1,7 @@
 """Scores of restored images: against direct computations, and as records."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_a_score_is_recorded_and_ranked(cli: Cli, tmp_path: Path) -> None:
     (line,) = (tmp_path / "runs/evaluations.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["psnr"] == score["psnr"]
     text = cli(*command, "--mean", "--n", 3)
-    assert "coverage" in text.out
+    assert re.search(r"\(coverage\): [\d.]+%\nmeans of 8x8 pixels, likewise: [\d.]+%\n", text.out)
     shown = cli("results")
     assert "PSNR in dB, of images restored after blur 1.5 px, noise 6, seed 0: 6 images" in shown.out
     assert "abm temperature 1 mean of 8" in shown.out
@@ -106,6 +107,7 @@ def test_coverage_is_that_of_an_exact_posterior(cli: Cli, tmp_path: Path) -> Non
     command = ["restore", "--score", "--data", data, "--split", "train", "--weights", model, "--steps", 2, "--json"]
     score = json.loads(cli(*command, "--blur", 1.5, "--noise", 6, "--mean").out)
     assert score["coverage"] == pytest.approx(0.9, abs=0.03)
+    assert 0.8 < score["coverage_of_means"] <= 1  # of 12 images of 3 channels and 4 boxes
     assert score["draws"] == 8
 
 

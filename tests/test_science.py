@@ -10,18 +10,16 @@ import pytest
 import tifffile
 import torch
 from conftest import Cli
-from gaussian_photos import damaged, drawn, save_model
+from gaussian_photos import damaged, drawn, exactly, restored, save_model
 from numpy.typing import NDArray
 from PIL import Image
 
 import blurcli as bd
 from blurcli.base.version import __version__
-from blurcli.core.blind import Interval
 from blurcli.core.kernels import response
 from blurcli.core.measurements import gaussian_blur
 from blurcli.data.photos import Photo, read_photo
 from blurcli.model.restore_options import RestoreOptions, digest
-from blurcli.model.restored import Restored
 
 QUICK = ("--steps", 2)
 DESCRIPTION = 270
@@ -205,8 +203,7 @@ def test_mean_and_spread_are_in_the_photos_values(cli: Cli, of_counts: Path) -> 
 
 def test_little_noise_of_sixteen_bits_is_noise() -> None:
     def described(value_range: tuple[float, float]) -> str:
-        interval = Interval(0.2, 0.2, 0.2)
-        return Restored(np.zeros((1, 1, 1, 1)), interval, interval, (), 1, 1, RestoreOptions(), "", value_range).description
+        return restored(noise=exactly(0.2), value_range=value_range).description
 
     assert described((0, 255)).startswith("no noise")
     assert described((0, 65535)).startswith("noise 0.2 gray levels of 255 (51.4 gray levels of 65,535)")
@@ -216,9 +213,8 @@ def test_little_noise_of_sixteen_bits_is_noise() -> None:
 
 
 def sentence(estimated: tuple[str, ...] = (), value_range: tuple[float, float] = (0, 255), **options: Any) -> str:
-    request = RestoreOptions(**options)
-    blur, noise = (Interval(*[value] * 3) for value in (1.834 if "blur" in estimated else request.blur or 0.0, 3.14159))
-    return Restored(np.zeros((1, 1, 1, 1)), blur, noise, estimated, 1, 1, request, "0123, bf16", value_range).methods
+    found = {"noise": exactly(3.14159), **({"blur_px": exactly(1.834)} if "blur" in estimated else {})}
+    return restored(estimated=estimated, value_range=value_range, options=RestoreOptions(**options), **found).methods
 
 
 KERNEL = np.ones((3, 3)) / 9

@@ -85,6 +85,7 @@ def score(
         "psnr_given": compared.psnr_given,
         "restored_fd": Comparison(ours, theirs).frechet,
         "coverage": compared.coverage,
+        "coverage_of_means": compared.coverage_of_means,
         "spread_correlation": compared.correlation,
         "damage": options.damage,
         "temperature": options.chosen_temperature,
@@ -115,6 +116,7 @@ def score(
         "SSIM": f"{compared.ssim:.4f}",
         f"FD to the undamaged images ({features.key})": f"{found['restored_fd']:.4f}",
         "pixels within the central 90% (coverage)": "" if compared.coverage is None else f"{compared.coverage:.1%}",
+        "means of 8x8 pixels, likewise": "" if compared.coverage_of_means is None else f"{compared.coverage_of_means:.1%}",
         "correlation of spread and error": "" if compared.correlation is None else f"{compared.correlation:.2f}",
         "seconds per image": f"{seconds / count:.2f}",
     }

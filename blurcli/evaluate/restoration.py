@@ -19,6 +19,7 @@ from blurcli.model.restorer import Restorer
 from blurcli.model.scene import GRAY_LEVELS
 
 _WITHIN = 0.95  # quantile of the upper end of the central 90%
+_MEANS_PX = 8  # side of the boxes of which the means are compared
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class RestorationQuality:
         ssim: likewise.
         psnr_given: of the damaged images; None if they have another size.
         coverage: share of the pixels within the central 90% of further draws; None for one draw.
+        coverage_of_means: likewise of the means of boxes of 8x8 pixels, whose error is that of low frequencies.
         correlation: of the spread of the draws and the error of their mean, over all pixels; None for one draw.
         restored: the restored images, (N, C, H, W) uint8.
     """
@@ -38,6 +40,7 @@ class RestorationQuality:
     ssim: float
     psnr_given: float | None
     coverage: float | None
+    coverage_of_means: float | None
     correlation: float | None
     restored: NDArray[np.uint8]
 
@@ -59,7 +62,8 @@ def compare(
         UsageError: see `Restorer`.
         UserError: scikit-image is not installed.
     """
-    quality, structure, before, inside, restored = [], [], [], [], []
+    quality, structure, before, restored = [], [], [], []
+    inside, means_inside = [], []
     spreads, errors = [], []
     for i, pixels in enumerate(images):
         truth = Photo(pixels.astype(np.float64))
@@ -72,10 +76,8 @@ def compare(
         if given.pixels.shape == truth.pixels.shape:
             before.append(psnr(given, truth))
         if len(found.draws) > 1:
-            count = len(found.draws)
-            # Student's t, because the spread of a few draws is uncertain; their mean has an error as well.
-            width = student.ppf(_WITHIN, count - 1) * (1 + 1 / count) ** 0.5 * found.draws.std(0, ddof=1)
-            inside.append(float(np.mean(np.abs(truth.pixels - found.draws.mean(0)) <= width)))
+            inside.append(coverage(found.draws, truth.pixels))
+            means_inside.append(coverage(_box_means(found.draws), _box_means(truth.pixels)))
             spreads.append(found.spread.ravel())
             errors.append(np.sqrt(((found.mean - truth.pixels) ** 2).mean(0)).ravel())
         restored.append(np.rint(result.pixels).clip(0, 255).astype(np.uint8))
@@ -86,9 +88,26 @@ def compare(
         fmean(structure),
         fmean(before) if before else None,
         fmean(inside) if inside else None,
+        fmean(means_inside) if means_inside else None,
         correlation,
         np.stack(restored),
     )
+
+
+def coverage(draws: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """The share of the values of the truth, (...), that lie within the central 90% of further draws, given draws (n, ...)."""
+    count = len(draws)
+    # Student's t, because the spread of a few draws is uncertain; their mean has an error as well.
+    width = student.ppf(_WITHIN, count - 1) * (1 + 1 / count) ** 0.5 * draws.std(0, ddof=1)
+    return float(np.mean(np.abs(truth - draws.mean(0)) <= width))
+
+
+def _box_means(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The means of boxes of 8x8 pixels of images (..., H, W); rows and columns beyond whole boxes are dropped."""
+    rows, columns = (side // _MEANS_PX for side in images.shape[-2:])
+    whole = images[..., : rows * _MEANS_PX, : columns * _MEANS_PX]
+    means: NDArray[np.float64] = whole.reshape(*images.shape[:-2], rows, _MEANS_PX, columns, _MEANS_PX).mean((-3, -1))
+    return means
 
 
 def degrade(photo: Photo, options: RestoreOptions, seed: int) -> Photo:

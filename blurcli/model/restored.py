@@ -109,7 +109,7 @@ class Restored:
         options, found = self.options, dict[str, str]()
         if self.blur_px.value or "blur" in self.estimated:
             found["blur"] = f"Gaussian blur {self.blur_px.value:.3g} px{' of linear light' if self.linear_light else ''}"
-        if other := replace(options, blur=None, noise=None).damage:
+        if other := replace(options, blur=None, noise=None, light=None).damage:  # a light needs a blur
             found["other"] = other
         if not options.only_fills:
             found["noise"] = f"noise {self._in_own_values(self.noise.value)}"
