@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blurcli.config import load_config, parse_overrides
 from blurcli.core import idct2
-from blurcli.core.blind import Interval
+from blurcli.core.blind import Degradation, Interval
 from blurcli.core.colors import from_opponent
 from blurcli.core.measurements import gaussian_blur
 from blurcli.core.moments import DataMoments
@@ -87,12 +87,16 @@ def exactly(value: float) -> Interval:
 
 
 def restored(**fields: Any) -> Restored:
-    """A result without a restoration: of one black pixel, with the known blur and noise of its options, except for these fields."""
+    """A result without a restoration: of one black pixel, with the known blur and noise of its options, except for these fields.
+
+    `blur_px` and `noise` are those of what is found.
+    """
     options = fields.get("options", RestoreOptions())
+    blur, noise = fields.pop("blur_px", exactly(options.blur or 0.0)), fields.pop("noise", exactly(options.noise or 0.0))
     plain = Restored(
         draws=np.zeros((1, 1, 1, 1)),
-        blur_px=exactly(options.blur or 0.0),
-        noise=exactly(options.noise or 0.0),
+        found=Degradation(blur, noise),
+        compressed=False,
         linear_light=False,
         estimated=(),
         residual=1.0,

@@ -841,7 +841,7 @@ MUTANTS = (
             (
                 "stored values are linear light",
                 "core/camera.py",
-                "return light <= (1 + _UNLIKE_LIGHT) * stored",
+                "return light <= (1 + (_UNLIKE_COMPRESSED if compressed else _UNLIKE_LIGHT)) * stored",
                 "return True",
                 "test_the_light_is_told_by_the_photo",
             ),
@@ -896,9 +896,9 @@ MUTANTS = (
             ),
             (
                 "gray levels are half a level brighter",
-                "model/restorer.py",
-                "self.model.to_rgb(x).double() + 1)",
-                "self.model.to_rgb(x).double() + 1.004)",
+                "model/photo_space.py",
+                "self._model.to_rgb(x).double() + 1)",
+                "self._model.to_rgb(x).double() + 1.004)",
                 "test_the_mean_colors_stay",
             ),
             (
@@ -1071,8 +1071,8 @@ MUTANTS = (
             (
                 "the last draw",
                 "model/restorer.py",
-                "x_hat[: self._images(photo)]",
-                "x_hat[-self._images(photo) :]",
+                "x_hat[: self.photos.images(photo)]",
+                "x_hat[-self.photos.images(photo) :]",
                 "test_estimates_are_those_of_the_first_draw",
             ),
             (
@@ -1085,8 +1085,8 @@ MUTANTS = (
             (
                 "estimates of another strength",
                 "model/restorer.py",
-                "finish(self._to_photo_space(x_hat[: self._images(photo)], photo))",
-                "self._to_photo_space(x_hat[: self._images(photo)], photo)",
+                "finish(self.photos.to_photo(x_hat[: self.photos.images(photo)], photo))",
+                "self.photos.to_photo(x_hat[: self.photos.images(photo)], photo)",
                 "test_estimates_keep_what_the_result_keeps",
             ),
             (
@@ -1120,8 +1120,8 @@ MUTANTS = (
             (
                 "done photos have no frames",
                 "cli/restore.py",
-                "if animation is None and target",
-                "if target",
+                "if animation is not None or not target",
+                "if not target",
                 "test_a_gif_has_all_frames",
             ),
             (

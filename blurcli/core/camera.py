@@ -22,7 +22,7 @@ from torch import Tensor
 
 from blurcli.core.colors import RGB, ModelSpace
 from blurcli.core.dct import dct2, idct2
-from blurcli.core.measurements import Chain, Mask, Measurement
+from blurcli.core.measurements import Measurement
 from blurcli.core.restoration import Observation
 from blurcli.core.whitened import WhitenedSpace
 
@@ -30,7 +30,9 @@ from blurcli.core.whitened import WhitenedSpace
 # system is worse conditioned.
 _SCHEDULE = ((8, 15), (4, 15), (2, 15), (1, 15), (1, 25))
 _COMPARED = ((8, 15), (4, 15), (2, 15), (2, 20), (2, 20))  # to tell linear light from stored values
-_UNLIKE_LIGHT = 0.015  # by so much more error, relative, does linear light fit a photo less than stored values do
+# By so much more error does linear light fit a photo less than stored values do. What compression leaves out counts as error,
+# and compressed photos are mostly those of cameras.
+_UNLIKE_LIGHT, _UNLIKE_COMPRESSED = 0.015, 0.06
 _ROUNDED = 1e-6  # of stored values, after changes of the color space
 _KNEE, _SLOPE, _OFFSET, _POWER = 0.04045, 12.92, 0.055, 2.4  # of the curve of sRGB
 
@@ -162,18 +164,17 @@ class Camera:
             exposure: the photo.
             space: the whitened space of the data at the size of the image.
         """
-        if not self.linear_light and not self.clips(exposure):
-            known = exposure.known
-            a = self.optics if bool(known.all()) else Chain((self.optics, Mask(known)))
-            return Observation(exposure.photo * known.to(exposure.photo), a, exposure.noise)
+        if not self.linear_light and bool(exposure.known.all()) and not self.clips(exposure):
+            return Observation(exposure.photo, self.optics, exposure.noise)
         start = self._most_likely(exposure, space, _SCHEDULE)
         return replace(self._linearized(exposure, idct2(start)), start=start)
 
     def misfit(self, exposure: Exposure, space: WhitenedSpace) -> float:
-        """The squared error that the most likely image leaves, relative to another camera's for the same photo."""
+        """The squared error of the brightness that the most likely image leaves, to compare cameras for the same photo."""
         e = idct2(self._most_likely(exposure, space, _COMPARED))
         observation = self._linearized(exposure, e)
-        return float((observation.photo - observation.measurement.apply(e)).square().sum())
+        error = observation.photo - observation.measurement.apply(e)
+        return float((error[:, :1] if self.colors.opponent else error).square().sum())
 
     def _most_likely(self, exposure: Exposure, space: WhitenedSpace, schedule: tuple[tuple[int, int], ...]) -> Tensor:
         """The DCT of e."""
@@ -214,10 +215,10 @@ class Camera:
         return self.colors.from_rgb(2 * stored - 1)
 
 
-def blurred_in_light(camera: Camera, exposure: Exposure, space: WhitenedSpace) -> bool:
+def blurred_in_light(camera: Camera, exposure: Exposure, space: WhitenedSpace, compressed: bool = False) -> bool:
     """Whether a photo was blurred in linear light rather than in its stored values.
 
     Both cameras explain a photo without strong contrast alike; then linear light is taken, which is what lenses blur.
     """
     light, stored = (replace(camera, linear_light=one).misfit(exposure, space) for one in (True, False))
-    return light <= (1 + _UNLIKE_LIGHT) * stored
+    return light <= (1 + (_UNLIKE_COMPRESSED if compressed else _UNLIKE_LIGHT)) * stored

@@ -102,10 +102,7 @@ class Photo:
         """The photo with the color of the nearest visible pixel where alpha is 0: hidden colors must not influence others."""
         if self.alpha is None or (hidden := self.transparent).all() or not hidden.any():
             return self
-        from scipy.ndimage import distance_transform_edt
-
-        rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
-        return replace(self, pixels=self.pixels[:, rows, columns])
+        return replace(self, pixels=filled(self.pixels, hidden))
 
     def with_pixels(self, pixels: NDArray[np.float64]) -> Photo:
         """The photo with other pixels (C, H', W'); H' and W' are whole multiples of H and W."""
@@ -258,6 +255,15 @@ def grown(mask: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
 
     wider: NDArray[np.bool_] = maximum_filter(mask, 2 * px + 1, mode="constant")
     return wider
+
+
+def filled(pixels: NDArray[np.float64], hidden: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Images (..., H, W) with the values of the nearest other pixel where (H, W) is hidden, but not everywhere."""
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    near: NDArray[np.float64] = pixels[..., rows, columns]
+    return near
 
 
 def from_picture(image: Image.Image, profile: bytes | None = None, value_range: Range | None = None) -> Photo:

@@ -176,7 +176,7 @@ class Restorer:
         part = scene.busiest()
         exposure, space = self._exposure(part, noises), self.photos.space(part.shape)
         camera = part.camera(self.model.moments.space)
-        return replace(scene, linear_light=blurred_in_light(camera, exposure, space))
+        return replace(scene, linear_light=blurred_in_light(camera, exposure, space, photo.steps is not None))
 
     def _exposure(self, scene: Scene, noises: tuple[float, float]) -> Exposure:
         return scene.exposure(self.photos.to_model(scene.photo), self.photos.noise(scene.photo, *noises))

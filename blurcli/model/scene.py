@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from blurcli.core.camera import Camera, Exposure
 from blurcli.core.colors import RGB, ModelSpace
-from blurcli.data.photos import Photo
+from blurcli.data.photos import Photo, filled
 from blurcli.model.restore_options import RestoreOptions, margin_px, optics_of
 
 GRAY_LEVELS = 127.5
@@ -62,11 +62,12 @@ class Scene:
 
     def exposure(self, y: Tensor, noise: Tensor) -> Exposure:
         """The photo y, (B, C, h, w) in model space, with the margin; `noise` as in `core.restoration.Observation`."""
+        mask, margin = self.options.mask, self.margin_px
+        pixels = y.cpu().numpy()
         known = torch.ones(y.shape[-2:], dtype=torch.bool, device=y.device)
-        if self.options.mask is not None:
-            known = torch.from_numpy(~self.options.mask).to(y.device)
-        margin = self.margin_px
-        padded = torch.from_numpy(np.pad(y.cpu().numpy(), ((0, 0), (0, 0), *[(margin, margin)] * 2), "symmetric")).to(y)
+        if mask is not None:
+            known, pixels = torch.from_numpy(~mask).to(y.device), filled(pixels, mask)
+        padded = torch.from_numpy(np.pad(pixels, ((0, 0), (0, 0), *[(margin, margin)] * 2), "symmetric")).to(y)
         start = padded.repeat_interleave(self.options.enlarge, -2).repeat_interleave(self.options.enlarge, -1)
         return Exposure(padded, noise, functional.pad(known, [margin] * 4), start)
 
