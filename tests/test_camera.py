@@ -10,6 +10,7 @@ import torch
 from conftest import Cli
 from gaussian_photos import array_of, drawn, encoded, exactly, restored, save_model, to_image
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 from torch import Tensor
@@ -434,3 +435,18 @@ def test_one_draw_has_no_coverage(exact: Restorer) -> None:
     images = [levels(drawn((16, 16), 1)).astype(np.uint8)]
     found = compare(exact, images, options(noise=4.0), lambda done: None)
     assert (found.coverage, found.coverage_of_means) == (None, None)
+
+
+def test_a_gray_photo_in_colors_stays_gray(tmp_path: Path) -> None:
+    gray = to_image(drawn((40, 48), 1)).convert("RGB")
+    gray.save(tmp_path / "photo.png")
+    photo = read_photo((tmp_path / "photo.png").read_bytes(), "photo.png")
+    model = save_model(tmp_path / "color.safetensors")
+    found = Restorer(bd.load(model).pipeline)(photo, RestoreOptions(blur=1, noise=4, steps=2))
+    result = photo.with_pixels(found.draws[0])
+    result.save(tmp_path / "restored.png")
+    with Image.open(tmp_path / "restored.png") as image:
+        assert image.mode == "RGB"
+        values = np.asarray(image)
+    assert np.array_equal(values, np.broadcast_to(values[..., :1], values.shape))
+    assert not np.array_equal(values, np.asarray(gray))

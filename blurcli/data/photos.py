@@ -52,6 +52,7 @@ class Photo:
         profile: its color profile (ICC); None for none.
         exif: its EXIF data; None for none.
         steps: the steps of a JPEG's brightness, in gray levels per frequency of blocks of 8x8 pixels; None for other formats.
+        in_color: whether a gray photo is stored in red, green and blue, as its result is.
         note: what was lost or is odd in reading; empty for nothing.
         own_range: values in its file of gray levels 0 and 255; None for the full range of its bits.
     """
@@ -64,6 +65,7 @@ class Photo:
     note: str = ""
     own_range: Range | None = None
     steps: NDArray[np.float64] | None = None
+    in_color: bool = False
 
     @property
     def value_range(self) -> Range:
@@ -119,6 +121,8 @@ class Photo:
             return Image.fromarray(np.rint(values).clip(0, _DEEPEST).astype(np.uint16))
         levels = np.rint(self.pixels).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
+        if self.in_color:
+            image = image.convert("RGB")
         if self.alpha is not None:
             image.putalpha(Image.fromarray(self.alpha))
         return image
@@ -299,7 +303,9 @@ def from_picture(image: Image.Image, profile: bytes | None = None, value_range: 
     colors = rgb(image) if image.mode == "LAB" else image
     pixels = np.asarray(colors.convert("L" if gray else "RGB"), dtype=np.float64)
     pixels = pixels[None] if gray else pixels.transpose(2, 0, 1)
-    return Photo(pixels, False, alpha, profile, exif, "; ".join(notes), steps=steps)
+    in_color = not gray and bool((pixels == pixels[:1]).all())
+    pixels = pixels[:1] if in_color else pixels
+    return Photo(pixels, False, alpha, profile, exif, "; ".join(notes), steps=steps, in_color=in_color)
 
 
 def _quantization(image: Image.Image) -> NDArray[np.float64] | None:
