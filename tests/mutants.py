@@ -787,6 +787,61 @@ MUTANTS = (
         )
     ),
     *(
+        Mutant(f"found in photos: {what}", file, old, new, f"tests/test_degradation.py::{test}")
+        for what, file, old, new, test in (
+            (
+                "compression is not seen",
+                "core/blind.py",
+                "torch.maximum(others[-1] / 4,",
+                "torch.maximum(0 * others[-1],",
+                "test_blur_is_found_under_compression",
+            ),
+            (
+                "compression has no error",
+                "core/blind.py",
+                "math.hypot(value, error)",
+                "value",
+                "test_compression_is_no_blur",
+            ),
+            ("steps lie on their side", "data/photos.py", "table.T if", "table if", "test_the_steps_turn_with_the_photo"),
+            (
+                "the mean of the parts decides",
+                "model/degradation.py",
+                "replace(whole, blur_px=least,",
+                "replace(whole, blur_px=most,",
+                "test_the_sharpest_part_decides",
+            ),
+            (
+                "colors have the noise of brightness",
+                "model/degradation.py",
+                "max(colors, found.noise.value)",
+                "found.noise.value",
+                "test_noise_of_colors",
+            ),
+            (
+                "colors are smoothed by the noise of brightness",
+                "model/restorer.py",
+                "max(noise, found.color_noise or 0.0)",
+                "noise",
+                "test_colors_are_smoothed_by_their_own_noise",
+            ),
+            (
+                "a full disk is noticed late",
+                "cli/restoration_plan.py",
+                "files.check_space(self.target.path, size)",
+                "pass",
+                "test_a_full_disk_is_noticed_first",
+            ),
+            (
+                "photos that are done are announced",
+                "cli/restore.py",
+                "or not target.is_done(source)]",
+                "or True]",
+                "test_several_photos_are_announced",
+            ),
+        )
+    ),
+    *(
         Mutant(f"camera: {what}", file, old, new, f"tests/test_camera.py::{test}")
         for what, file, old, new, test in (
             (
