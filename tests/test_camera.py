@@ -1,5 +1,6 @@
 """Photos as cameras make them: linear light, clipped values, and scenes that go on beyond the borders."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def exposure(photo: Tensor, known: Tensor | None = None) -> Exposure:
 )
 @pytest.mark.parametrize("linear_light", [True, False])
 def test_the_derivative_is_that_of_the_camera(linear_light: bool, colors: ModelSpace) -> None:
-    camera = Camera(Convolution(COMET), linear_light, colors)
+    camera = Camera(Convolution(COMET), linear_light, colors, steepest=math.inf)
     e, change = values(2, colors=colors), colors.colors(values(2, seed=1, colors=RGB))
     photo, h = camera.apply(e), 1e-6
     observation = camera._linearized(exposure(photo), e)

@@ -10,11 +10,13 @@ data, and with the derivative A of g at e
     y - g(e) + A e = A x + n        A = W D'(K L(e)) K L'(e)
 
 The weights W are 0 at pixels that are missing, and at clipped values where g(e) lies beyond the limit, because these say only
-that it does; elsewhere 1. The scene beyond the borders of a photo is a margin of missing pixels.
+that it does. They are less than 1 where D is steep, near black, because the noise of a sensor grows with its slope. Elsewhere
+they are 1. The scene beyond the borders of a photo is a margin of missing pixels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -142,11 +144,13 @@ class Camera:
         optics: K, a linear measurement.
         linear_light: whether K is of linear light; else of the stored values.
         colors: the space of images and photos.
+        steepest: slope of the curve D beyond which the noise grows with it, as that of a sensor does near black.
     """
 
     optics: Measurement
     linear_light: bool = False
     colors: ModelSpace = RGB
+    steepest: float = 4.0
 
     def apply(self, x: Tensor) -> Tensor:
         """The photos g(x) of images (B, C, H, W): (B, C, h, w), without noise and not clipped."""
@@ -171,8 +175,9 @@ class Camera:
 
     def misfit(self, exposure: Exposure, space: WhitenedSpace) -> float:
         """The squared error of the brightness that the most likely image leaves, to compare cameras for the same photo."""
-        e = idct2(self._most_likely(exposure, space, _COMPARED))
-        observation = self._linearized(exposure, e)
+        alike = replace(self, steepest=math.inf)  # with the same weights for both lights
+        e = idct2(alike._most_likely(exposure, space, _COMPARED))
+        observation = alike._linearized(exposure, e)
         error = observation.photo - observation.measurement.apply(e)
         return float((error[:, :1] if self.colors.opponent else error).square().sum())
 
@@ -195,7 +200,9 @@ class Camera:
         weight = exposure.known.to(seen) * ~(low & (seen <= 0) | high & (seen >= 1))
         before, after = None, weight
         if self.linear_light:
-            before, after = light_slope(stored), weight / light_slope(seen)
+            slope = 1 / light_slope(seen)
+            weight = weight * torch.where(low, 1, (self.steepest / slope).clamp(max=1))
+            before, after = light_slope(stored), weight * slope
         a = Weighted(self.optics, None if before is None else before.float(), after.float(), self.colors)
         return Observation(
             self._colors(weight * (given - seen)) - self._colors(torch.zeros_like(seen)) + a.apply(e), a, exposure.noise
