@@ -32,9 +32,9 @@ from blurcli.core.whitened import WhitenedSpace
 # system is worse conditioned.
 _SCHEDULE = ((8, 15), (4, 15), (2, 15), (1, 15), (1, 25))
 _COMPARED = ((8, 15), (4, 15), (2, 15), (2, 20), (2, 20))  # to tell linear light from stored values
-# By so much more error does linear light fit a photo less than stored values do. What compression leaves out counts as error,
-# and compressed photos are mostly those of cameras.
-_UNLIKE_LIGHT, _UNLIKE_COMPRESSED = 0.015, 0.06
+# A photo is taken to be blurred in linear light unless its error is larger by this share. Compressed photos are mostly those of
+# cameras, and what compression leaves out counts as error, too.
+_UNLIKE_LIGHT, _UNLIKE_COMPRESSED = 0.0005, 0.06
 _ROUNDED = 1e-6  # of stored values, after changes of the color space
 _KNEE, _SLOPE, _OFFSET, _POWER = 0.04045, 12.92, 0.055, 2.4  # of the curve of sRGB
 
@@ -225,7 +225,13 @@ class Camera:
 def blurred_in_light(camera: Camera, exposure: Exposure, space: WhitenedSpace, compressed: bool = False) -> bool:
     """Whether a photo was blurred in linear light rather than in its stored values.
 
-    Both cameras explain a photo without strong contrast alike; then linear light is taken, which is what lenses blur.
+    Both explain a photo without strong contrast about alike.
+
+    Args:
+        camera: how the photo was taken, but for the light.
+        exposure: the photo, or a part of it.
+        space: the whitened space of the data at the size of the image.
+        compressed: whether the photo is a JPEG.
     """
     light, stored = (replace(camera, linear_light=one).misfit(exposure, space) for one in (True, False))
     return light <= (1 + (_UNLIKE_COMPRESSED if compressed else _UNLIKE_LIGHT)) * stored

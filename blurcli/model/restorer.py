@@ -182,11 +182,13 @@ class Restorer:
         return scene.exposure(self.photos.to_model(scene.photo), self.photos.noise(scene.photo, *noises))
 
     def _observed(self, scene: Scene, noises: tuple[float, float]) -> Observation:
-        exposure = self._exposure(scene, noises)
+        exposure, camera = self._exposure(scene, noises), scene.camera(self.model.moments.space)
+        known = exposure.known
         if scene.options.only_fills:  # the known pixels are put back, whatever they measure
-            known = exposure.known
             return Observation(exposure.photo * known.to(exposure.photo), Mask(known), exposure.noise)
-        return scene.camera(self.model.moments.space).observe(exposure, self.photos.space(scene.shape))
+        if scene.options.enlarge > 1 and bool(known.all()) and not scene.linear_light:  # exact, see `Scene.of`
+            return Observation(exposure.photo, camera.optics, exposure.noise)
+        return camera.observe(exposure, self.photos.space(scene.shape))
 
     def _draws(
         self, observation: Observation, scene: Scene, on_progress: Callable[[float], None], on_step: Observer | None

@@ -44,10 +44,11 @@ class Scene:
     def of(cls, photo: Photo, options: RestoreOptions, blur_px: float, seen: tuple[int, ...], linear_light: bool) -> Scene:
         """The scene of a photo that a model sees by windows of a size (h, w).
 
-        A photo of that size has no margin: such a model was trained on images with their borders.
+        A photo of that size has no margin: such a model was trained on images with their borders. Nor has one that is enlarged:
+        what the averages over boxes leave out matters more, and only without a margin their system is solved exactly.
         """
         size = tuple(options.enlarge * side for side in photo.pixels.shape[1:])
-        whole = not options.cropped or size == tuple(seen) or options.only_fills
+        whole = not options.cropped or size == tuple(seen) or options.only_fills or options.enlarge > 1
         return cls(photo, options, blur_px, linear_light, 0 if whole else margin_px(options, blur_px))
 
     @property
