@@ -221,7 +221,7 @@ def test_every_draw_of_a_photo_has_its_class(runs: Path, labels: list[Tensor], m
 
     photo = Photo(np.random.default_rng(0).uniform(0, 255, (3, 8, 20)))
     model = Pipeline.from_weights(load_weights(Run(runs / "teacher").newest_weights()), CPU)
-    options = RestoreOptions(blur=1.0, noise=3.0, n=4, steps=1)
+    options = RestoreOptions(blur=1.0, noise=3.0, n=4, steps=1, cropped=False)
     Restorer(model, "all")(photo, options)
     together = torch.cat(labels).tolist()
     assert together == [label for label in (0, 1, 2, 0) for _ in range(window_count((8, 20), (8, 8)))]

@@ -2,7 +2,7 @@ import pytest
 import scipy.fft
 import torch
 
-from blurcli.core import dct2, idct2
+from blurcli.core import dct2, fast_dct, idct2
 from blurcli.core.dct import dct_matrix
 
 
@@ -40,3 +40,10 @@ def test_autocast_does_not_lower_its_precision() -> None:
 def test_refuses_low_precision() -> None:
     with pytest.raises(TypeError, match=r"float32 or float64, not torch.bfloat16"):
         dct2(torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("size", [(191, 300), (200, 192)])
+def test_large_images_have_the_same_transforms(size: tuple[int, int]) -> None:
+    x = torch.randn(1, 2, *size, dtype=torch.float64)
+    torch.testing.assert_close(fast_dct.dct2(x), dct2(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(fast_dct.idct2(x), idct2(x), rtol=0, atol=1e-12)

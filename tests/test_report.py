@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, DRIVER, QUIET, needs_browser
 from conftest import TINY, Cli, settings
 from PIL import Image
 from selenium import webdriver
@@ -21,7 +22,6 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
-from test_page import CHROMIUM, DRIVER, QUIET, needs_browser
 
 import blurcli as bd
 from blurcli.base.runs import Run

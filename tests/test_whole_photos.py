@@ -96,7 +96,7 @@ def test_sixteen_bits_do_not_fit_everywhere(tmp_path: Path, suffix: str) -> None
 def test_photos_are_upright_exactly_once(tmp_path: Path, orientation: int, form: str) -> None:
     image = Image.new("L", (16, 8))
     image.paste(255, (0, 0, 8, 4))
-    image = image.convert("RGB")
+    image = Image.merge("RGB", [image, image, Image.new("L", image.size, 9)])
     content = encoded(image, form, exif=exif_of(orientation))
     photo = read_photo(content, "x")
     height, width = (8, 16) if orientation < 5 else (16, 8)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurcli.core.dct import dct2
+from blurcli.core.fast_dct import dct2
 from blurcli.core.schedules import laplacian
 from blurcli.core.whitened import WhitenedSpace
 
@@ -154,7 +154,9 @@ class _Rings:
         squares = y_dct.flatten(1)[:, 1:] ** 2
         typical = torch.stack([squares[:, place == ring].median() for ring in found]) / _MEDIAN
         floor = torch.maximum(others[-1] / 4, torch.tensor(_LOST * least_noise).to(rate) ** 2)
-        kept = (typical > floor).long().cumprod(0) > 0
+        full = typical > floor
+        full[:_FEW_RINGS] = True  # of few coefficients, which may be small by chance
+        kept = full.long().cumprod(0) > 0
         return cls(*(values[kept] for values in (count[found], power, typical, *others)))
 
     @property

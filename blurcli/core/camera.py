@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from blurcli.core.colors import RGB, ModelSpace
-from blurcli.core.dct import dct2, idct2
+from blurcli.core.fast_dct import dct2, idct2
 from blurcli.core.measurements import Measurement
 from blurcli.core.restoration import Observation
 from blurcli.core.whitened import WhitenedSpace

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from blurcli.core.dct import dct2, idct2
+from blurcli.core.fast_dct import dct2, idct2
 from blurcli.core.kernels import response
 from blurcli.core.schedules import laplacian
 

@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blurcli.core.dct import dct2, idct2
+from blurcli.core.fast_dct import dct2, idct2
 from blurcli.core.measurements import DctFilter, Measurement
 from blurcli.core.plans import make_plan
 from blurcli.core.samplers import SAMPLERS
