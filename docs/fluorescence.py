@@ -37,7 +37,7 @@ from blurcli.core import idct2
 from blurcli.core.restoration import Observation
 from blurcli.data.photos import from_picture, read_kernel
 from blurcli.model.degradation import degradation_of
-from blurcli.model.restore_options import RestoreOptions, measurement_of
+from blurcli.model.restore_options import RestoreOptions, optics_of
 from blurcli.model.restorer import Restorer
 from blurcli.visualize import grid_picture
 
@@ -175,7 +175,7 @@ def wiener(photo: Array, kernel: Array, noise: float, restorer: Restorer) -> Arr
     """The Wiener filter with the moments of the training images, and noise in gray levels."""
     space = restorer.photos.space((SIZE, SIZE))
     y = restorer.model.moments.to_model_space(torch.from_numpy(photo.astype(float))[None, None] * 2 / WHITE - 1)
-    measurement = measurement_of(RestoreOptions(kernel=kernel), (SIZE, SIZE))
+    measurement = optics_of(RestoreOptions(kernel=kernel), (SIZE, SIZE), 0.0)
     x = idct2(Observation(y, measurement, torch.tensor([noise / 127.5])).condition(space.mean[None].double(), space.variance))
     return (restorer.model.to_rgb(x)[0, 0].double().numpy() + 1) / 2 * WHITE
 

@@ -1,5 +1,7 @@
 """What the documents say is so."""
 
+import ast
+import importlib.util
 import pkgutil
 import re
 import shlex
@@ -99,3 +101,13 @@ def test_the_reference_has_every_public_name(module: ModuleType) -> None:
 
 def test_the_front_page_is_short() -> None:
     assert len(text_of(ROOT / "README.md").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("script", sorted(DOCS.glob("*.py")), ids=lambda path: path.stem)
+def test_the_scripts_of_the_documents_import_what_there_is(script: Path) -> None:
+    """Every name that a script imports from the package."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("blurcli"):
+            module = importlib.import_module(str(node.module))
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}"), (script, name.name)
