@@ -3,7 +3,6 @@
 import io
 import shutil
 from collections import namedtuple
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +54,7 @@ def test_compression_is_no_blur(photos: PhotoSpace, quality: int, subsampling: i
     photo = jpeg(SHARP, quality, subsampling)
     found = degradation_of(photos, photo, AUTOMATIC)
     assert found.blur_px.value <= 0.3
-    without = degradation_of(photos, replace(photo, steps=None), AUTOMATIC)
-    if quality < 90:
-        assert found.noise.value > 1.25 * without.noise.value  # of rounding the coefficients
+    assert found.noise.low > 1  # of rounding the coefficients, however little noise there was before
 
 
 @pytest.mark.parametrize("quality", [90, 75])
