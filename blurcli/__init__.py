@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from blurcli.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from blurcli.api import Animation, Images, Model, RestoredPhoto, be_quiet, distill, load, score, train
+    from blurcli.api import Animation, Images, Model, RestoredPhoto, be_quiet, distill, load, score, study, train
     from blurcli.base.errors import UsageError, UserError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "distill",
     "load",
     "score",
+    "study",
     "train",
 ]
 

@@ -4,6 +4,7 @@
     python docs/restore.py wrong TEST_IMAGES MODEL                         # the effect of a wrong blur or noise
     python docs/restore.py photos TRAINING_PHOTOS PHOTOS MODEL...          # whole photos, beside classical methods
     python docs/restore.py camera PHOTOS MODEL                             # photos as a camera gives them
+    python docs/restore.py models PHOTOS MODEL... --features FILE          # models beside each other, 3, 5 and 10 calls
     python docs/restore.py blind PHOTOS TEST_IMAGES MODEL                  # estimated blur and noise
     python docs/restore.py picture PHOTOS MODEL OUT                        # the picture of README.md
     python docs/restore.py show FILE...                                    # the tables of what was computed
@@ -228,6 +229,47 @@ def photos(
                 results.add(f"{key} Wiener", partial(_timed, partial(_linear, restorer, given[photo], damage), truth))
                 for how, options in told.items():
                     results.add(f"{key} {how}", partial(_timed, partial(_ours, restorer, given[photo], options), truth))
+
+
+# Models beside each other. A name that ends in -0, -1, ... is a seed of the training.
+
+MODEL_TASKS = ("blur 1.5 px, noise 2", "blur 3 px, noise 8", "enlarged 2 times")
+_APART = 16  # px between the windows of SIDE x SIDE pixels whose features are compared
+
+
+@app.command()
+def models(
+    images: Path,
+    weights: list[Path],
+    features: Annotated[Path, typer.Option()],
+    out: Path = Path("demo/restore/models.jsonl"),
+    crop: int = 192,
+) -> None:
+    """PSNR, SSIM and FD of restored photos by model, temperature and number of calls; FD is that of all windows together."""
+    results, truths = Results(out), _middles(images, crop)
+    embed = load_features(str(features), "clean", choose_device("auto"))
+    truth = _embedded(embed, _cut(list(truths.values())))
+    for file in weights:
+        restorer, (model, _, seed) = Restorer(_model(file)), file.stem.rpartition("-")
+        for name in MODEL_TASKS:
+            given = [degrade(photo, DAMAGES[name], i) for i, photo in enumerate(truths.values())]
+            for calls, temperature in ((3, 0.0), (5, 0.0), (10, 0.0), (3, 1.0), (5, 1.0), (10, 1.0)):
+                options = replace(DAMAGES[name], temperature=temperature, steps=calls)
+
+                def run(restorer: Restorer = restorer, given: list[Photo] = given, options: RestoreOptions = options) -> Any:
+                    found = [Photo(np.rint(_ours(restorer, photo, options).pixels.clip(0, 255))) for photo in given]
+                    scores = [_timed(lambda: one, true) for one, true in zip(found, truths.values(), strict=True)]  # noqa: B023
+                    means = {key: statistics.fmean(score[key] for score in scores) for key in ("psnr", "ssim")}
+                    return means | {"fd": frechet_distance(*_embedded(embed, _cut(found)), *truth)}
+
+                results.add(f"{name}|{seed}|{model or seed} T {temperature:g}, {calls} calls", run)
+
+
+def _cut(photos: list[Photo]) -> np.ndarray[Any, Any]:
+    """Windows of SIDE x SIDE pixels of photos of one size."""
+    whole = np.stack([photo.pixels for photo in photos])
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (SIDE, SIDE), (2, 3))[:, :, ::_APART, ::_APART]
+    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, whole.shape[1], SIDE, SIDE)
 
 
 # Photos as a camera gives them: blurred in linear light, with shot and read noise, clipped, cut from larger ones, and JPEG.

@@ -48,6 +48,14 @@ class UserError(Exception):
         return spelled(self.text, lambda name: f"`{name}`")
 
 
+class DivergedError(UserError):
+    """A training diverged: repeated, it diverges again."""
+
+
+class LockedError(UserError):
+    """Another process works in a folder."""
+
+
 class UsageError(UserError):
     """Wrong usage (option, preset, missing file): exit code 2."""
 

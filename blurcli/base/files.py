@@ -14,14 +14,14 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from blurcli.base.cache import cache_folder
-from blurcli.base.errors import UsageError, UserError
+from blurcli.base.errors import LockedError, UsageError, UserError
 
 try:
     import fcntl
@@ -37,6 +37,7 @@ SAMPLING = "sampling.json"
 """The record in a folder of sampled images; it marks the folder as made by blurdiff."""
 
 _LOCK = ".lock"
+_POLL_SEC = 1.0
 _LOCK_HOLDER = ".lock-holder"  # Windows forbids reading a locked file
 
 # Files that file managers, network drives and mounted disks create, and placeholders for empty folders; in lower case.
@@ -235,7 +236,8 @@ def locked(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[N
         notify: receives a warning where the file system has no locks.
 
     Raises:
-        UserError: another process holds the lock, or the folder cannot be written.
+        LockedError: another process holds the lock.
+        UserError: the folder cannot be written.
     """
     lock, holder = FileLock(folder / _LOCK, timeout=0), folder / _LOCK_HOLDER
     with explained(folder):
@@ -244,7 +246,7 @@ def locked(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[N
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(
+        raise LockedError(
             f"{folder}: {_start_of(holder) or 'another process works here'}; wait for it, or use another folder"
         ) from None
     except (OSError, NotImplementedError) as error:
@@ -256,6 +258,19 @@ def locked(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[N
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def waiting_lock(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[None]:
+    """Lock a folder as `locked`, after waiting for other processes."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder, work, notify))
+                break
+            except LockedError:
+                time.sleep(_POLL_SEC)
+        yield
 
 
 def _start_of(path: Path) -> str:

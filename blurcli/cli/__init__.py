@@ -35,6 +35,7 @@ from blurcli.cli.restore import restore
 from blurcli.cli.results import results
 from blurcli.cli.sample import sample
 from blurcli.cli.streams import escape_unprintable
+from blurcli.cli.study import study
 from blurcli.cli.sweep import sweep
 from blurcli.cli.train import train
 from blurcli.workflows.session import started_by_torchrun
@@ -59,6 +60,7 @@ for command in (
     report,
     likelihood,
     sweep,
+    study,
     diagnose,
     data,
     bench,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,9 +11,6 @@ from blurcli.cli import common
 from blurcli.cli.common import find_weights
 from blurcli.core.sampling_options import SamplingRequest
 from blurcli.workflows.session import load_model, measured_images
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @common.takes_sampling_options("delta")
@@ -42,9 +38,7 @@ def likelihood(
     """
     from blurcli import evaluate
     from blurcli.base import console
-    from blurcli.core.bands import band_names, frequency_bands
-    from blurcli.core.likelihood import BANDS_PER_OCTAVE
-    from blurcli.evaluate.likelihood import likelihood_bound
+    from blurcli.evaluate.likelihood import likelihood_score, standard_error
     from blurcli.families import LikelihoodConfig
 
     path, chosen_run = find_weights(run, weights)
@@ -54,52 +48,21 @@ def likelihood(
     dataset, measured = measured_images(model, chosen_run, data, split, n, seed)
     if measured.count < 2:
         raise UsageError(f"{dataset.name}: has one image; a standard error needs at least two: use more with --data")
-    started = time.perf_counter()
     with console.progress("likelihood", measured.count) as update:
-        bound = likelihood_bound(model, measured, chosen, update)
-
-    names = band_names(frequency_bands(*model.process.shape, BANDS_PER_OCTAVE)[1])
+        score, bound = likelihood_score(model, dataset, measured, chosen, update)
+    score |= {"weights": str(path), "step": step, "split": split}
     parts = {"prior": bound.prior, "diffusion": bound.diffusion, "reconstruction": bound.reconstruction}
-    score: dict[str, Any] = {
-        "bits_per_dim": float(bound.total.mean()),
-        "standard_error": _standard_error(bound.total),
-        **{name: float(part.mean()) for name, part in parts.items()},
-        "bands": dict(zip(names, bound.bands.mean(0).tolist(), strict=True)),
-        "n": measured.count,
-        "steps": chosen.steps,
-        "delta": chosen.delta,
-        "calls": calls,
-        "label": measured.label(model),
-        "seed": seed,
-        "weights": str(path),
-        "weights_sha256": model.digest,
-        "step": step,
-        "calibrated": model.calibrated,
-        "network_precision": model.precision,
-        "split": split,
-        "reference": dataset.name,
-        "reference_hash": dataset.fingerprint,
-        "device": str(model.device),
-        "seconds": round(time.perf_counter() - started, 1),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "hardware": evaluate.hardware(model.device),
-        "versions": evaluate.versions(),
-    }
     if chosen_run is not None:
         evaluate.record(chosen_run.evaluations_path, score)
     if as_json:
         console.result_json(score)
         return
-    rows = [[name, f"{part.mean():.4f}", f"{_standard_error(part):.4f}"] for name, part in parts.items()]
-    rows += [["total", f"{bound.total.mean():.4f}", f"{_standard_error(bound.total):.4f}"]]
+    rows = [[name, f"{part.mean():.4f}", f"{standard_error(part):.4f}"] for name, part in parts.items()]
+    rows += [["total", f"{bound.total.mean():.4f}", f"{standard_error(bound.total):.4f}"]]
     rows += [
-        [f"  {name}", f"{band.mean():.4f}", f"{_standard_error(band):.4f}"]
-        for name, band in zip(names, bound.bands.T, strict=True)
+        [f"  {name}", f"{band.mean():.4f}", f"{standard_error(band):.4f}"]
+        for name, band in zip(score["bands"], bound.bands.T, strict=True)
     ]
     process = model.family.describe_likelihood(chosen)
     console.result(f"{process}, {measured.count} images of {dataset.name}; the bands sum to prior + diffusion")
     console.table(["", "bits/dim", "standard error"], rows)
-
-
-def _standard_error(values: Tensor) -> float:
-    return float(values.std() / len(values) ** 0.5)

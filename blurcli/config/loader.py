@@ -180,7 +180,7 @@ def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     while True:
         if any(path.samefile(seen) for seen, _ in layers):
             raise UsageError(f"{path}: extends: the presets extend each other in a circle")
-        layer = _read_yaml(path)
+        layer = read_yaml(path)
         match layer:
             case {"data": {"source": str(source)}}:
                 layer["data"]["source"] = resolve_source(source, path.parent)
@@ -235,12 +235,13 @@ def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 _number_resolvers()
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, with dotted keys in their sections; UsageError that names what is wrong."""
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_YAML_BYTES + 1)
         if len(raw) > _MAX_YAML_BYTES:
-            raise UsageError(f"{path}: longer than {_MAX_YAML_BYTES >> 10} KiB; this is not a preset")
+            raise UsageError(f"{path}: longer than {_MAX_YAML_BYTES >> 10} KiB: too long for a preset or a study")
         content = yaml.load(raw.decode("utf-8"), _Loader)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
@@ -250,13 +251,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsageError(f"{path}: not valid YAML{line}: {error.problem}") from None
     except RecursionError:
-        raise UsageError(f"{path}: nested too deeply for a preset") from None
+        raise UsageError(f"{path}: nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # values that do not match their tag
         raise UsageError(f"{path}: not valid YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UsageError(f"{path}: a preset must be a mapping of keys to values")
+        raise UsageError(f"{path}: must be a mapping of keys to values")
     return _nested(content, path)
 
 

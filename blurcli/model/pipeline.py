@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blurcli.base.checkpoint import content_hash
 from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
-from blurcli.base.errors import UserError
+from blurcli.base.errors import DivergedError, UserError
 from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.execution import state_device
@@ -205,7 +205,7 @@ class Pipeline:
             distributed: the processes that share the work: this one makes every `distributed.size`-th batch.
 
         Raises:
-            UserError: images that are not finite.
+            DivergedError: images that are not finite.
         """
         sampling = sampling or self.sampling()
         batch_size = batch_size or self.batch_size
@@ -224,7 +224,7 @@ class Pipeline:
             conditions = self.conditions(block, seed, sampling)
             images = self.model.sample(plan, start, noise, self._empty(len(block)), conditions, observe)
             if not images.isfinite().all():
-                raise UserError(
+                raise DivergedError(
                     f"images {block[0]} to {block[-1]} of seed {seed} are not finite: the training had diverged "
                     "when these weights were saved; use earlier weights"
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from blurcli.base.errors import UserError, option
+from blurcli.base.errors import DivergedError, option
 from blurcli.base.runs import Run
 from blurcli.training.state import load_state, save_state
 from blurcli.training.trainer import Trainer
@@ -66,13 +66,13 @@ class Checkpointer:
         """Return the training to the last good state, to continue with other random numbers.
 
         Raises:
-            UserError: there is no good state, or restoring has not helped.
+            DivergedError: there is no good state, or restoring has not helped.
         """
         self._diverged_at = max(self._diverged_at, trainer.step)
         saved = self._run.saved_states()
         if not saved or self._restores >= _MAX_RESTORES:
             why = f"{self._restores} restored states diverged too" if saved else "no state was saved before"
-            raise UserError(
+            raise DivergedError(
                 f"{self._run.path}: the training diverged, and {why}: start again with another {option('run')}, and {_ADVICE}"
             )
         states = {path: load_state(path) for path in saved}

@@ -244,3 +244,57 @@ def _save(figure: Figure, path: Path) -> None:
             figure.savefig(temporary, dpi=150, pil_kwargs=mark("PNG"))
         else:
             figure.savefig(temporary, dpi=150)
+
+
+def save_variants(panels: dict[str, dict[str, tuple[list[float], float | None]]], path: Path, width: float = _WIDTH_IN) -> None:
+    """Plot metrics of variants: a point per seed, the mean, and its interval.
+
+    A panel that lacks a variant is of differences to that one, and has a line at 0.
+
+    Args:
+        panels: for each metric, and each variant: the values by seed, and half the width of the mean's interval or None.
+        path: .png or .svg.
+        width: of the figure, in inches.
+    """
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(width, lines * (0.9 + 0.35 * len(names))), layout="constrained")
+    every = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
+    for axes, (metric, rows) in zip(every, panels.items(), strict=False):
+        for name, (values, half_width) in rows.items():
+            row = names.index(name)
+            axes.plot(values, [row] * len(values), "o", markersize=4, color="C0", alpha=0.5)
+            axes.errorbar(np.mean(values), row, xerr=half_width, fmt="D", markersize=5, color="black", capsize=3)
+        if len(rows) < len(names):  # differences to the one that is missing
+            axes.axvline(0, color="black", linewidth=1)
+        axes.set(xlabel=_plain(metric), yticks=range(len(names)), yticklabels=[_plain(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(visible=True, alpha=0.3)
+    _save(figure, path)
+
+
+def save_variant_curves(
+    panels: dict[str, dict[str, list[tuple[int, float, float]]]], path: Path, width: float = _WIDTH_IN
+) -> None:
+    """Plot metrics of variants over training, with the intervals of their means over seeds.
+
+    Args:
+        panels: for each metric, and each variant: tuples (training steps, mean, half the width of the interval).
+        path: .png or .svg.
+        width: of the figure, in inches.
+    """
+    figure = Figure(figsize=(width, 3.2 * len(panels) + 0.8), layout="constrained")
+    every = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (metric, lines) in zip(every, panels.items(), strict=True):
+        for name, points in lines.items():
+            steps, mean, half_width = np.array(points).T
+            axes.errorbar(steps, mean, yerr=half_width, label=_plain(name), marker="o", markersize=4, capsize=3)
+        if all(mean > half_width for points in lines.values() for _, mean, half_width in points):
+            axes.set(yscale="log")
+            _plain_numbers(axes)
+        axes.set_ylabel(_plain(metric))
+        axes.grid(visible=True, alpha=0.3)
+    every[0].legend(fontsize="small")
+    every[-1].set_xlabel("training steps")
+    _save(figure, path)

@@ -1,0 +1,332 @@
+"""A study: one YAML file with a preset, variants of it, seeds, lengths of training, and scores. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from blurcli.base.errors import UsageError, did_you_mean
+from blurcli.config.experiment import Config
+from blurcli.config.loader import load_config, read_yaml
+from blurcli.config.schema import Positive
+from blurcli.config.section import Section
+from blurcli.config.serialization import flatten, leaves
+from blurcli.config.source_names import expand_home, resolve_source
+from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingOption
+
+_SEED = Annotated[int, Field(ge=0, lt=2**63)]
+_SAMPLING = {one.name: one for one in SAMPLING_OPTIONS}
+_MAX_ERRORS = 20
+
+
+class StudyScore(Section):
+    """One measurement of every model.
+
+    Sampling options (`sampler`, `steps`, ...) stand beside these keys; a variant's own `sample` keys come before them.
+    """
+
+    name: str | None = Field(None, min_length=1, description="title of its columns; null for the metric's")
+    features: Literal["inception", "pixels", "file"] | None = Field(
+        None, description="inception (FID), pixels (FD), or file: that of --features; null for the preset's"
+    )
+    n: int | None = Field(None, ge=2, description="number of samples; null for the preset's")
+    split: Literal["train", "test"] | None = Field(None, description="reference images; null for the preset's")
+    mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] | None = Field(
+        None, description="clean-fid's resizing and network; null for the preset's"
+    )
+    metrics: tuple[str, ...] | None = Field(
+        None, min_length=1, description="metrics to show; null for the one that ranks: fid or fd"
+    )
+    likelihood: int | None = Field(
+        None, ge=2, description="instead of scoring samples, bound the likelihood of this many images: bits_per_dim"
+    )
+    sampling: dict[str, Any] = Field(default_factory=dict, description="sampling options by name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_sampling(cls, plain: Any) -> Any:
+        if not isinstance(plain, dict):
+            return plain
+        return {**{key: value for key, value in plain.items() if key not in _SAMPLING}, "sampling": sampling_keys(plain)}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> StudyScore:
+        if self.likelihood is not None:
+            given = [key for key in ("features", "n", "mode", "metrics") if getattr(self, key) is not None]
+            given += [key for key in self.sampling if key not in ("delta", "steps")]
+            if given:
+                raise ValueError(f"likelihood: takes no samples; leave out {', '.join(given)}")
+        return self
+
+
+class StudyFile(Section):
+    """The keys of a study file."""
+
+    preset: str = Field(description="name of a preset, or a YAML file beside this one")
+    data: str | None = Field(None, description="images instead of the preset's")
+    set: dict[str, Any] = Field(default_factory=dict, description="keys over the preset's, for all variants")
+    variants: dict[str, dict[str, Any] | None] = Field(
+        min_length=1,
+        description="for each name keys over the preset's, `sample` keys that only change the scores, and `weights` "
+        "(a file instead of a training), `distill` (a variant to distill), `guide` (a file, or VARIANT@STEPS)",
+    )
+    base: str | None = Field(None, description="variant that the others are compared with; null for the first")
+    seeds: tuple[_SEED, ...] = Field(min_length=1, description="seeds of training and samples; one number: so many, from 0")
+    steps: tuple[Positive, ...] | None = Field(
+        None, min_length=1, description="lengths of training at which all are scored; null for the preset's train.steps"
+    )
+    equal_time: bool = Field(False, description="also score each variant after the training time of the base's longest")
+    scores: tuple[StudyScore, ...] = Field(
+        default_factory=lambda: (StudyScore(),), min_length=1, description="the measurements"
+    )
+
+    @field_validator("seeds", "steps", mode="before")
+    @classmethod
+    def _several(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return range(value) if info.field_name == "seeds" and value <= _MOST_SEEDS else (value,)
+        return value
+
+    @field_validator("seeds", "steps")
+    @classmethod
+    def _different(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        twice = sorted({one for one in value or () if (value or ()).count(one) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} is given twice; leave one out")
+        return value
+
+
+_MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study.
+
+    Attributes:
+        name: its name.
+        config: the resolved preset, with the study's images; for a distilled model, that of its teacher.
+        assigned: its own keys over the preset's, by dotted key.
+        sampling: its own sampling options.
+        weights: a weights file, or its reference on the hub, instead of a training; None for a training.
+        distilled: the name of the variant that is distilled; None for other trainings.
+        guide: a weights file, or a variant and its training steps; None for no guide.
+    """
+
+    name: str
+    config: Config
+    assigned: dict[str, Any]
+    sampling: dict[str, Any]
+    weights: str | None = None
+    distilled: str | None = None
+    guide: str | tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, resolved.
+
+    Attributes:
+        path: its file.
+        base: name of the variant that others are compared with.
+        variants: the rows, in order.
+        seeds: of training and samples.
+        lengths: training steps at which models are scored, in order.
+        equal_time: whether to score at the training time of the base, too.
+        scores: the measurements.
+    """
+
+    path: Path
+    base: str
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    lengths: tuple[int, ...]
+    equal_time: bool
+    scores: tuple[StudyScore, ...]
+
+    def variant(self, name: str) -> Variant:
+        """The variant with a name."""
+        return next(one for one in self.variants if one.name == name)
+
+
+def load_study(path: Path) -> Study:
+    """Read and resolve a study file.
+
+    Raises:
+        UsageError: anything is wrong in it; the text names the file, the key and what is allowed.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; a study is a YAML file with preset, variants and seeds")
+    try:
+        file = StudyFile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UsageError("\n".join(dict.fromkeys(_explained(path, one) for one in error.errors()[:_MAX_ERRORS]))) from None
+    if file.base is not None and file.base not in file.variants:
+        hint = did_you_mean(file.base, list(file.variants))
+        raise UsageError(f"{path}: base: {file.base!r} is no variant{hint} (known: {', '.join(file.variants)})")
+    plain = _config(path, file, "set", {})
+    variants = tuple(_variant(path, file, name, keys or {}, plain) for name, keys in file.variants.items())
+    _check_different(path, variants)
+    lengths = tuple(sorted(file.steps or (plain.train.steps,)))
+    study = Study(path, file.base or variants[0].name, variants, file.seeds, lengths, file.equal_time, file.scores)
+    _check_references(study)
+    return study
+
+
+def training_keys(config: Config) -> dict[str, Any]:
+    """The keys of a configuration that a training depends on, besides its length, with their values."""
+    free = ("sample.", "score.", "train.steps")
+    return {key: value for key, value in flatten(config).items() if not key.startswith(free)}
+
+
+def sampling_keys(plain: dict[str, Any]) -> dict[str, Any]:
+    """The sampling options among some keys, checked.
+
+    Raises:
+        ValueError: a value is of another kind, or out of range.
+    """
+    found = {key: _SAMPLING[key] for key in plain if key in _SAMPLING and plain[key] is not None}
+    return {key: _sampling_value(one, plain[key]) for key, one in found.items()}
+
+
+def _sampling_value(one: SamplingOption, value: Any) -> Any:
+    if one.choices and value not in one.choices:
+        raise ValueError(f"{one.name}: {value!r} must be one of {', '.join(one.choices)}")
+    if one.kind is str and isinstance(value, str):
+        return value
+    is_number = isinstance(value, int if one.kind is int else int | float) and not isinstance(value, bool)
+    low, high = -float("inf") if one.low is None else one.low, float("inf") if one.high is None else one.high
+    if one.kind is str or not is_number or not low <= value <= high:
+        kind = {int: "a whole number", float: "a number", str: "a text"}[one.kind]
+        limits = "" if one.low is None else f" from {one.low:g}" + (f" to {one.high:g}" if one.high is not None else "")
+        raise ValueError(f"{one.name}: {value!r} must be {kind}{limits}")
+    return one.kind(value)
+
+
+def _config(path: Path, file: StudyFile, place: str, keys: dict[str, Any]) -> Config:
+    """The preset with the keys of all variants and others, found at `place` of the file."""
+    preset = file.preset
+    if preset.endswith((".yaml", ".yml")):
+        preset = str(path.parent / expand_home(preset))
+    source = [] if file.data is None else [(f"{path}: data", "data.source", resolve_source(file.data, path.parent))]
+    own = [
+        (f"{path}: {where}", key, value) for where, plain in (("set", file.set), (place, keys)) for key, value in leaves(plain)
+    ]
+    for origin, key, _ in own:
+        if key in ("seed", "train.steps", "data.source"):
+            instead = {"seed": "seeds", "train.steps": "steps", "data.source": "data"}[key]
+            raise UsageError(f"{origin}: {key}: is the same for all variants; use the study's key {instead}")
+    return load_config(preset, [*source, *own])
+
+
+def _variant(path: Path, file: StudyFile, name: str, keys: dict[str, Any], plain: Config) -> Variant:
+    place, keys = f"variants: {name}", dict(keys)
+    if not name.strip() or len(name) > 80 or "@" in name:
+        raise UsageError(f"{path}: {place}: a name has 1 to 80 characters and no @")
+    special: dict[str, Any] = {key: keys.pop(key, None) for key in ("weights", "distill", "guide")}
+    for key, value in special.items():
+        if value is not None and not (isinstance(value, str) and value):
+            raise UsageError(f"{path}: {place}: {key}: got {value!r}; it must be a text")
+    assigned = dict(leaves(keys))
+    try:
+        known = {key.removeprefix("sample."): assigned.pop(key) for key in list(assigned) if key.startswith("sample.")}
+        if unknown := next((key for key in known if key not in _SAMPLING), None):
+            raise UsageError(f"{path}: {place}: sample.{unknown}: unknown key{did_you_mean(unknown, list(_SAMPLING))}")
+        sampling = sampling_keys(known)
+    except ValueError as error:
+        raise UsageError(f"{path}: {place}: sample: {error}") from None
+    guide = _guide(path, special["guide"])
+    if special["weights"] is not None:
+        if assigned or special["distill"] is not None:
+            other = next(iter(assigned), "distill")
+            raise UsageError(f"{path}: {place}: {other}: is of a training, and weights are trained already; leave one out")
+        return Variant(
+            name, plain, {}, sampling, weights=_weights(path, special["weights"]), guide=_guide(path, special["guide"])
+        )
+    if special["distill"] is not None:
+        return Variant(name, plain, assigned, sampling, distilled=special["distill"], guide=guide)
+    config = _config(path, file, place, assigned)
+    before, after = flatten(plain), flatten(config)
+    if without := [key for key in assigned if key in after and before.get(key) == after[key]]:
+        key = without[0]
+        if len(without) == len(assigned) and not sampling and guide is None:
+            hint = "leave the variant out, or write {} for the preset as it is"
+            raise UsageError(f"{path}: {place}: changes nothing: {key} is {after[key]} without it, too; {hint}")
+    return Variant(name, config, assigned, sampling, guide=guide)
+
+
+def _weights(path: Path, name: str) -> str:
+    """A weights file beside the study, or a name that is none of a file."""
+    beside = path.parent / expand_home(name)
+    return str(beside) if beside.exists() else name
+
+
+def _guide(path: Path, name: str | None) -> str | tuple[str, int] | None:
+    if name is None or "@" not in name or name.startswith("hf://"):
+        return name if name is None else _weights(path, name)
+    variant, _, steps = name.rpartition("@")
+    if not steps.isdecimal():
+        raise UsageError(f"{path}: guide: {name!r}: after @ come training steps, a whole number")
+    return variant, int(steps)
+
+
+def _check_different(path: Path, variants: tuple[Variant, ...]) -> None:
+    """Refuse two variants that are the same."""
+
+    def identity(one: Variant) -> tuple[Any, ...]:
+        own = one.assigned if one.distilled else training_keys(one.config)
+        return own, one.sampling, one.weights, one.distilled, one.guide
+
+    for one, other in combinations(variants, 2):
+        if identity(one) == identity(other):
+            raise UsageError(
+                f"{path}: variants: {one.name!r} and {other.name!r} are the same; leave one out, or give it other keys"
+            )
+        if slug(one.name) == slug(other.name):
+            raise UsageError(f"{path}: variants: {one.name!r} and {other.name!r} are too alike for the names of folders")
+
+
+def _check_references(study: Study) -> None:
+    """Check the variants that others name, and the guides' lengths."""
+    trained = [one.name for one in study.variants if one.weights is None and one.distilled is None]
+    for one in study.variants:
+        where = f"{study.path}: variants: {one.name}"
+        if one.distilled is not None and one.distilled not in trained:
+            hint = did_you_mean(one.distilled, trained)
+            raise UsageError(f"{where}: distill: {one.distilled!r} is no trained variant{hint} (known: {', '.join(trained)})")
+        if isinstance(one.guide, tuple):
+            name, steps = one.guide
+            if name not in trained:
+                raise UsageError(f"{where}: guide: {name!r} is no trained variant{did_you_mean(name, trained)}")
+            if steps not in study.lengths:
+                known = ", ".join(map(str, study.lengths))
+                raise UsageError(
+                    f"{where}: guide: {steps} is none of the study's steps ({known}); add it there, or use another"
+                )
+    if study.variant(study.base).distilled is not None and study.equal_time:
+        raise UsageError(f"{study.path}: equal_time: the base {study.base!r} is distilled; compare with a training")
+
+
+def slug(name: str) -> str:
+    """A variant's name as that of a folder."""
+    kept = "".join(character if character.isalnum() or character in "._-" else "-" for character in name.strip())
+    return kept.strip(".").lower() or "variant"
+
+
+def _explained(path: Path, details: ErrorDetails) -> str:
+    location = [str(part) for part in details["loc"]]
+    where = f"{path}: {'.'.join(location)}: " if location else f"{path}: "
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "extra_forbidden":
+        known = [*StudyScore.model_fields, *_SAMPLING] if location[0] == "scores" else [*StudyFile.model_fields]
+        return f"{where}unknown key{did_you_mean(location[-1], [key for key in known if key != 'sampling'])}"
+    if details["type"] == "missing":
+        return f"{where}is missing; a study has at least preset, variants and seeds"
+    if details["type"] == "value_error" and isinstance(details["input"], dict):
+        return where + message
+    return f"{where}got {details['input']!r}; {message[0].lower()}{message[1:]}"
