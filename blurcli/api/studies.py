@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from blurcli.api.data import TrainingImages, source_of
 from blurcli.training import Interrupted
 from blurcli.workflows.study import Worker
 from blurcli.workflows.study_report import report_of
@@ -12,12 +13,18 @@ from blurcli.workflows.study_setup import plan_study
 
 
 def study(
-    file: str | Path, *, out: str | Path | None = None, features: str | Path | None = None, device: str = "auto"
+    file: str | Path,
+    data: TrainingImages | None = None,
+    *,
+    out: str | Path | None = None,
+    features: str | Path | None = None,
+    device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Compare variants of a preset, or continue, as `blurdiff study`; tables and plots are written into the folder.
 
     Args:
         file: YAML file of the study.
+        data: images instead of the file's, as for `train`.
         out: folder of the study; None for one in `runs/` with the name of the file.
         features: network of scores with `features: file`, a TorchScript or torch.export file, which is executed.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
@@ -33,7 +40,8 @@ def study(
         KeyboardInterrupt: as for `train`.
     """
     network = None if features is None else Path(features).expanduser()
-    plan = plan_study(Path(file).expanduser(), None if out is None else Path(out).expanduser(), network, device)
+    folder = None if out is None else Path(out).expanduser()
+    plan = plan_study(Path(file).expanduser(), source_of(data), folder, network, device)
     try:
         Worker(plan, device, network).work(plan.tasks)
     except Interrupted as stop:

@@ -14,7 +14,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ SAMPLING = "sampling.json"
 """The record in a folder of sampled images; it marks the folder as made by blurdiff."""
 
 _LOCK = ".lock"
-_POLL_SEC = 1.0
 _LOCK_HOLDER = ".lock-holder"  # Windows forbids reading a locked file
 
 # Files that file managers, network drives and mounted disks create, and placeholders for empty folders; in lower case.
@@ -258,19 +257,6 @@ def locked(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[N
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
-
-
-@contextmanager
-def waiting_lock(folder: Path, work: str, notify: Callable[[str], None]) -> Iterator[None]:
-    """Lock a folder as `locked`, after waiting for other processes."""
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked(folder, work, notify))
-                break
-            except LockedError:
-                time.sleep(_POLL_SEC)
-        yield
 
 
 def _start_of(path: Path) -> str:

@@ -17,6 +17,7 @@ INTEGER_FLAGS = frozenset(
         "--enlarge",
         "--frames",
         "--interpolate",
+        "--jobs",
         "--loop",
         "--mask-grow",
         "--n",

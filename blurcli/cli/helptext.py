@@ -54,7 +54,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Output": ("out", "animate", "demo", "score", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
     "Sharing": ("license", "private", "message", "revision", "replace-card"),
-    "Machine": ("device", "precision", "batch-size", "max-batch", "seconds"),
+    "Machine": ("device", "precision", "batch-size", "max-batch", "seconds", "part", "jobs"),
 }
 """Names of options, without dashes, by panel and in order; panels without options of a command are not shown."""
 
@@ -125,6 +125,10 @@ COMMAND_HELP = {
     "plot": CommandHelp((), ("plot", "plot runs/a --out plots")),
     "likelihood": CommandHelp(("n", "calls", "split"), ("likelihood --split test",)),
     "sweep": CommandHelp(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
+    "study": CommandHelp(
+        ("data", "out", "dry-run"),
+        ("study docs/studies/blur.yaml --dry-run", "study mine.yaml --jobs 2", "study mine.yaml --part 2/8"),
+    ),
     "diagnose": CommandHelp((), ("diagnose", "diagnose --weights shapes --data shapes")),
     "report": CommandHelp((), ("report", "report runs/a --out a.html")),
     "data": CommandHelp((), ("data path/to/images", "data photos.zip --preset folder-small --json")),

@@ -9,16 +9,17 @@ import typer
 
 from blurcli.base.errors import UsageError
 from blurcli.cli import common
-from blurcli.workflows.study import Worker, parse_part
-from blurcli.workflows.study_report import Report, report_of
-from blurcli.workflows.study_setup import Cost, costs, plan_study, run_jobs
 
 if TYPE_CHECKING:
+    from blurcli.workflows.study import Worker
     from blurcli.workflows.study_plan import Plan
+    from blurcli.workflows.study_report import Report
+    from blurcli.workflows.study_setup import Cost
 
 
 def study(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file of the study; see docs/studies.")],
+    data: Annotated[str | None, typer.Option("--data", help="Images instead of the file's, as for train.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the study. [default: runs/<file>]")] = None,
     features: Annotated[
         Path | None,
@@ -35,20 +36,28 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print trainings, time and disk, and stop.")] = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Compare variants of a preset: trainings with paired seeds, scores, and a table with intervals.
+    """Compare variants of a preset over several seeds.
 
+    Trainings with paired seeds, scores, a table with intervals, and plots.
     What is done is not done again: Ctrl-C and the same command continue; more seeds, variants, lengths or scores in the file
     extend it. The same command can run several times at once: each training is done by one process.
     """
+    from blurcli.workflows.study import Worker
+    from blurcli.workflows.study_plan import parse_part
+    from blurcli.workflows.study_report import report_of
+    from blurcli.workflows.study_setup import costs, plan_study, run_jobs
+
     index, count = parse_part(part)
-    plan = plan_study(file, out, features, device)
+    plan = plan_study(file, data, out, features, device)
     if dry_run:
         _show_costs(costs(plan, device), plan, as_json)
         return
     if jobs > 1:
         if any(task.missing() for task in plan.tasks):
             arguments = ["study", str(file), "--out", str(plan.folder), "--device", device, "--part", f"{index}/{count}"]
-            run_jobs([*arguments, *([] if features is None else ["--features", str(features)])], jobs, plan, device)
+            given = {"--data": data, "--features": features}
+            arguments += [part for flag, value in given.items() if value is not None for part in (flag, str(value))]
+            run_jobs(arguments, jobs, plan, device)
     else:
         _work(Worker(plan, device, features), index, count)
     report = report_of(plan)

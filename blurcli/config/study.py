@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from blurcli.base.errors import UsageError, did_you_mean
 from blurcli.config.experiment import Config
 from blurcli.config.loader import load_config, read_yaml
-from blurcli.config.schema import Positive
+from blurcli.config.schema import Positive, SampleConfig
 from blurcli.config.section import Section
 from blurcli.config.serialization import flatten, leaves
 from blurcli.config.source_names import expand_home, resolve_source
@@ -73,32 +73,41 @@ class StudyFile(Section):
     variants: dict[str, dict[str, Any] | None] = Field(
         min_length=1,
         description="for each name keys over the preset's, `sample` keys that only change the scores, and `weights` "
-        "(a file instead of a training), `distill` (a variant to distill), `guide` (a file, or VARIANT@STEPS)",
+        "(a file instead of a training), `distill` (a variant to distill), `guide` (a file, or VARIANT@LENGTH)",
     )
     base: str | None = Field(None, description="variant that the others are compared with; null for the first")
     seeds: tuple[_SEED, ...] = Field(min_length=1, description="seeds of training and samples; one number: so many, from 0")
     steps: tuple[Positive, ...] | None = Field(
         None, min_length=1, description="lengths of training at which all are scored; null for the preset's train.steps"
     )
+    images: tuple[Positive, ...] | None = Field(
+        None, min_length=1, description="instead of steps, lengths in training images: equal for all batch sizes"
+    )
     equal_time: bool = Field(False, description="also score each variant after the training time of the base's longest")
     scores: tuple[StudyScore, ...] = Field(
         default_factory=lambda: (StudyScore(),), min_length=1, description="the measurements"
     )
 
-    @field_validator("seeds", "steps", mode="before")
+    @field_validator("seeds", "steps", "images", mode="before")
     @classmethod
     def _several(cls, value: Any, info: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return range(value) if info.field_name == "seeds" and value <= _MOST_SEEDS else (value,)
         return value
 
-    @field_validator("seeds", "steps")
+    @field_validator("seeds", "steps", "images")
     @classmethod
     def _different(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
         twice = sorted({one for one in value or () if (value or ()).count(one) > 1})
         if twice:
             raise ValueError(f"{twice[0]} is given twice; leave one out")
         return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> StudyFile:
+        if self.steps is not None and self.images is not None:
+            raise ValueError("steps and images: both are the lengths of training; use one of them")
+        return self
 
 
 _MOST_SEEDS = 1000
@@ -115,7 +124,7 @@ class Variant:
         sampling: its own sampling options.
         weights: a weights file, or its reference on the hub, instead of a training; None for a training.
         distilled: the name of the variant that is distilled; None for other trainings.
-        guide: a weights file, or a variant and its training steps; None for no guide.
+        guide: a weights file, or a variant and its length of training; None for no guide.
     """
 
     name: str
@@ -136,7 +145,8 @@ class Study:
         base: name of the variant that others are compared with.
         variants: the rows, in order.
         seeds: of training and samples.
-        lengths: training steps at which models are scored, in order.
+        lengths: of training at which models are scored, in order: steps, or images.
+        by_images: whether lengths are in images.
         equal_time: whether to score at the training time of the base, too.
         scores: the measurements.
     """
@@ -146,16 +156,25 @@ class Study:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     lengths: tuple[int, ...]
+    by_images: bool
     equal_time: bool
     scores: tuple[StudyScore, ...]
+
+    def steps_of(self, variant: Variant, length: int) -> int:
+        """The training steps of a variant at a length."""
+        return max(1, length // variant.config.train.batch_size) if self.by_images else length
 
     def variant(self, name: str) -> Variant:
         """The variant with a name."""
         return next(one for one in self.variants if one.name == name)
 
 
-def load_study(path: Path) -> Study:
+def load_study(path: Path, data: str | None = None) -> Study:
     """Read and resolve a study file.
+
+    Args:
+        path: the file.
+        data: images instead of the file's; None for those.
 
     Raises:
         UsageError: anything is wrong in it; the text names the file, the key and what is allowed.
@@ -164,6 +183,8 @@ def load_study(path: Path) -> Study:
         raise UsageError(f"{path}: no such file; a study is a YAML file with preset, variants and seeds")
     try:
         file = StudyFile.model_validate(read_yaml(path))
+        # Relative to the working directory, unlike a name in the file.
+        file = file if data is None else file.model_copy(update={"data": str(resolve_source(data))})
     except ValidationError as error:
         raise UsageError("\n".join(dict.fromkeys(_explained(path, one) for one in error.errors()[:_MAX_ERRORS]))) from None
     if file.base is not None and file.base not in file.variants:
@@ -172,8 +193,9 @@ def load_study(path: Path) -> Study:
     plain = _config(path, file, "set", {})
     variants = tuple(_variant(path, file, name, keys or {}, plain) for name, keys in file.variants.items())
     _check_different(path, variants)
-    lengths = tuple(sorted(file.steps or (plain.train.steps,)))
-    study = Study(path, file.base or variants[0].name, variants, file.seeds, lengths, file.equal_time, file.scores)
+    lengths = tuple(sorted(file.images or file.steps or (plain.train.steps,)))
+    by_images, base = file.images is not None, file.base or variants[0].name
+    study = Study(path, base, variants, file.seeds, lengths, by_images, file.equal_time, file.scores)
     _check_references(study)
     return study
 
@@ -250,7 +272,11 @@ def _variant(path: Path, file: StudyFile, name: str, keys: dict[str, Any], plain
         )
     if special["distill"] is not None:
         return Variant(name, plain, assigned, sampling, distilled=special["distill"], guide=guide)
-    config = _config(path, file, place, assigned)
+    # Keys of the sampler are checked with the process; guidance by a guide needs no classes.
+    checked = {f"sample.{key}": value for key, value in sampling.items() if key in SampleConfig.model_fields}
+    if guide is not None:
+        checked.pop("sample.guidance", None)
+    config = _config(path, file, place, {**assigned, **checked})
     before, after = flatten(plain), flatten(config)
     if without := [key for key in assigned if key in after and before.get(key) == after[key]]:
         key = without[0]
@@ -271,7 +297,7 @@ def _guide(path: Path, name: str | None) -> str | tuple[str, int] | None:
         return name if name is None else _weights(path, name)
     variant, _, steps = name.rpartition("@")
     if not steps.isdecimal():
-        raise UsageError(f"{path}: guide: {name!r}: after @ come training steps, a whole number")
+        raise UsageError(f"{path}: guide: {name!r}: after @ comes a length of training, a whole number")
     return variant, int(steps)
 
 
@@ -306,7 +332,7 @@ def _check_references(study: Study) -> None:
             if steps not in study.lengths:
                 known = ", ".join(map(str, study.lengths))
                 raise UsageError(
-                    f"{where}: guide: {steps} is none of the study's steps ({known}); add it there, or use another"
+                    f"{where}: guide: {steps} is none of the study's lengths ({known}); add it there, or use another"
                 )
     if study.variant(study.base).distilled is not None and study.equal_time:
         raise UsageError(f"{study.path}: equal_time: the base {study.base!r} is distilled; compare with a training")

@@ -59,7 +59,7 @@ def _with_spread(mean: float, spread: float | None) -> str:
     if not spread:
         return value_text(float(mean))
     digits = min(6, max(0, 1 - math.floor(math.log10(spread))))
-    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
+    return f"{round(mean, digits) + 0.0:.{digits}f} ± {spread:.{digits}f}"  # without a minus before 0
 
 
 def half_width(values: Sequence[float]) -> float | None:

@@ -275,12 +275,13 @@ def save_variants(panels: dict[str, dict[str, tuple[list[float], float | None]]]
 
 
 def save_variant_curves(
-    panels: dict[str, dict[str, list[tuple[int, float, float]]]], path: Path, width: float = _WIDTH_IN
+    panels: dict[str, dict[str, list[tuple[int, float, float]]]], unit: str, path: Path, width: float = _WIDTH_IN
 ) -> None:
     """Plot metrics of variants over training, with the intervals of their means over seeds.
 
     Args:
-        panels: for each metric, and each variant: tuples (training steps, mean, half the width of the interval).
+        panels: for each metric, and each variant: tuples (length of training, mean, half the width of the interval).
+        unit: of the lengths.
         path: .png or .svg.
         width: of the figure, in inches.
     """
@@ -296,5 +297,5 @@ def save_variant_curves(
         axes.set_ylabel(_plain(metric))
         axes.grid(visible=True, alpha=0.3)
     every[0].legend(fontsize="small")
-    every[-1].set_xlabel("training steps")
+    every[-1].set_xlabel(unit)
     _save(figure, path)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base import console, files
-from blurcli.base.errors import DivergedError, LockedError, OptionError, UsageError
+from blurcli.base.errors import DivergedError, LockedError, UsageError
 from blurcli.workflows.scoring import ScoringOptions, score_images
 from blurcli.workflows.session import load_images, load_model, load_torch, measured_images
-from blurcli.workflows.study_plan import Cell, Plan, Task, record_mark, record_study
+from blurcli.workflows.study_plan import LOCKS, Cell, Plan, Task, record_mark, record_study
 
 if TYPE_CHECKING:
     from blurcli.base.runs import Run
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from blurcli.training.monitoring import DrawPreview
 
 _POLL_SEC = 2.0
-_LOCKS = ".locks"
 
 
 @dataclass
@@ -91,7 +90,7 @@ class Worker:
         return False
 
     def _lock(self, task: Task) -> Path:
-        return self.plan.folder / _LOCKS / "-".join(task.run.path.relative_to(self.plan.folder).parts)
+        return self.plan.folder / LOCKS / "-".join(task.run.path.relative_to(self.plan.folder).parts)
 
     def _do(self, task: Task) -> bool:
         done = False
@@ -114,9 +113,9 @@ class Worker:
         """The weights of a score's guide; None while they are missing."""
         if not isinstance(cell.guide, tuple):
             return (cell.guide,)
-        name, steps = cell.guide
+        name, length = cell.guide
         other = next(one for one in self.plan.tasks if one.seed == task.seed and name in {own.variant for own in one.cells})
-        path = other.run.weights_path(steps)
+        path = other.run.weights_path(self.plan.study.steps_of(other.variant, length))
         if not path.exists() and other.failure is not None:
             raise DivergedError(f"its guide failed: {other.failure}")
         return (path,) if path.exists() else None
@@ -128,7 +127,7 @@ class Worker:
 
         teacher = None
         if task.teacher is not None:
-            weights = task.teacher.run.weights_path(task.teacher.lengths[-1])
+            weights = task.teacher.run.weights_path(task.teacher.config.train.steps)
             keys = {**task.variant.assigned, "seed": task.seed, "data.source": task.config.data.source}
             found = set_up(str(weights), None, task.run.path, keys)
             config, teacher = found.config, found.teacher
@@ -163,6 +162,7 @@ class Worker:
             images = ModelImages(model, step, n, cell.seed, model.resolve(SamplingRequest(**cell.request)))
             line = score_images(scorer, images, n, title, **labels)
             console.notify(f"{title}: {_shown(line, scorer.metric)}")
+        task.run.path.mkdir(parents=True, exist_ok=True)
         record(task.run.evaluations_path, line)
 
     def _likelihood(self, score: StudyScore, task: Task, model: Any, step: int, title: str) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _unfinished(task: Task) -> bool:
 
 
 def _is_trained(task: Task) -> bool:
-    return task.run.weights_path(task.lengths[-1]).exists()
+    return task.run.weights_path(task.config.train.steps).exists()
 
 
 def _has_reached(task: Task, steps: int | None) -> bool:
@@ -256,15 +256,3 @@ def _shown(line: dict[str, Any], metric: str) -> str:
     from blurcli.evaluate import TITLES
 
     return f"{TITLES[metric]} {line[metric]:.4f}"
-
-
-def parse_part(text: str | None) -> tuple[int, int]:
-    """`I/N` as numbers; (1, 1) for None.
-
-    Raises:
-        OptionError: it is something else.
-    """
-    index, _, count = (text or "1/1").partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise OptionError("part", text, "must be I/N, such as 2/8: the second of eight parts")
-    return int(index), int(count)

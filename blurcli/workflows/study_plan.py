@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base import files
-from blurcli.base.errors import UsageError, option
+from blurcli.base.errors import OptionError, UsageError, option
 from blurcli.base.runs import RUNS, Run
 from blurcli.core.sampling_options import SAMPLING_OPTIONS
 
@@ -23,6 +23,9 @@ EQUAL_TIME = "equal time"
 """The label of scores after the training time of the base."""
 
 _FAILURE = "failure.json"
+LOCKS = ".locks"
+"""The folder of the locks of trainings."""
+
 RECORD = "study.yaml"
 """A copy of the file of the study, in its folder."""
 
@@ -36,7 +39,7 @@ class Cell:
     Attributes:
         variant: its name.
         seed: of training and samples.
-        at: the length by which it is compared: training steps, or `EQUAL_TIME`.
+        at: the length by which it is compared: training steps or images, or `EQUAL_TIME`.
         steps: its own training steps; None for those of a weights file or a distillation.
         number: of the score in the study.
         request: sampling options by name.
@@ -193,27 +196,33 @@ def make_plan(study: Study, folder: Path, features: Path | None, equal_time_step
         UsageError: the folder holds trainings of other variants, or a file is missing.
     """
     digest = _digest_of(features, study.scores)
-    tasks: list[Task] = []
+    tasks: dict[tuple[int, str], Task] = {}  # by seed and what is trained
     for seed in study.seeds:
-        first: dict[str, Task] = {}  # by the keys of the training
-        for one in (variant for variant in study.variants if variant.distilled is None):
+        by_name: dict[str, Task] = {}
+        for one in sorted(study.variants, key=lambda variant: variant.distilled is not None):
+            key = seed, _training(one)
+            if key not in tasks:
+                teacher = None if one.distilled is None else by_name[one.distilled]
+                config = _with_seed(study, one, seed) if teacher is None else teacher.config
+                tasks[key] = Task(_run_of(folder, study, one, seed), one, seed, config, (), teacher)
             cells = _cells(study, one, seed, digest, equal_time_steps)
-            key = one.weights or json.dumps(_keys(one.config))
-            if key in first:
-                first[key] = replace(first[key], cells=(*first[key].cells, *cells))
-            else:
-                run = _run_of(folder, study, one, seed)
-                first[key] = Task(run, one, seed, _with_seed(one.config, seed, study), tuple(cells))
-        by_name = {cell.variant: task for task in first.values() for cell in task.cells}
-        tasks += first.values()
-        for one in (variant for variant in study.variants if variant.distilled is not None):
-            teacher = by_name[str(one.distilled)]
-            cells = _cells(study, one, seed, digest, None)
-            run = _run_of(folder, study, one, seed)
-            tasks.append(Task(run, one, seed, teacher.config, tuple(cells), teacher))
-    plan = Plan(study, folder, tuple(tasks))
+            tasks[key] = replace(tasks[key], cells=(*tasks[key].cells, *cells))
+            by_name[one.name] = tasks[key]
+    plan = Plan(study, folder, tuple(tasks.values()))
     _check_folder(plan)
     return plan
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+    """`I/N` as numbers; (1, 1) for None.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    index, _, count = (text or "1/1").partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise OptionError("part", text, "must be I/N, such as 2/8: the second of eight parts")
+    return int(index), int(count)
 
 
 def record_study(plan: Plan) -> None:
@@ -235,37 +244,38 @@ def _keys(config: Config) -> dict[str, Any]:
     return training_keys(config)
 
 
-def _with_seed(config: Config, seed: int, study: Study) -> Config:
+def _training(variant: Variant) -> str:
+    """What a variant trains, besides the seed: equal for variants that share it."""
+    if variant.weights is not None:
+        return variant.weights
+    keys = _keys(variant.config) if variant.distilled is None else {"of": variant.distilled, **variant.assigned}
+    return json.dumps(keys)
+
+
+def _with_seed(study: Study, variant: Variant, seed: int) -> Config:
+    steps = study.steps_of(variant, study.lengths[-1])
     # The weights of every length are needed.
-    train = config.train.model_copy(update={"steps": study.lengths[-1], "keep": None})
-    return config.model_copy(update={"seed": seed, "train": train})
+    train = variant.config.train.model_copy(update={"steps": steps, "keep": None})
+    return variant.config.model_copy(update={"seed": seed, "train": train})
 
 
 def _run_of(folder: Path, study: Study, variant: Variant, seed: int) -> Run:
     """The run of a variant: that of the first variant with the same training that exists, if one does."""
     from blurcli.config.study import slug
 
-    same = [variant]
-    if variant.weights is None and variant.distilled is None:
-        keys = _keys(variant.config)
-        trained = (one for one in study.variants if one.weights is None and one.distilled is None)
-        same = [one for one in trained if _keys(one.config) == keys]
-    runs = [Run(folder / slug(one.name) / f"seed-{seed}") for one in same]
+    own = _training(variant)
+    runs = [Run(folder / slug(one.name) / f"seed-{seed}") for one in study.variants if _training(one) == own]
     return next((run for run in runs if run.config_path.exists()), runs[0])
 
 
 def _cells(
     study: Study, variant: Variant, seed: int, digest: str | None, equal_time_steps: dict[str, int] | None
 ) -> list[Cell]:
-    points: list[tuple[str, int | None]]
-    if variant.weights is None and variant.distilled is None:
-        points = [(str(steps), steps) for steps in study.lengths]
-        if equal_time_steps is not None:
-            points.append((EQUAL_TIME, equal_time_steps[variant.name]))
-    elif variant.distilled is not None:
-        points = [(str(study.lengths[-1]), None)]
-    else:
-        points = [(str(steps), None) for steps in study.lengths]
+    trains = variant.weights is None and variant.distilled is None
+    lengths = study.lengths if variant.distilled is None else study.lengths[-1:]
+    points = [(str(length), study.steps_of(variant, length) if trains else None) for length in lengths]
+    if equal_time_steps is not None and trains:
+        points.append((EQUAL_TIME, equal_time_steps[variant.name]))
     cells = []
     for at, steps in points:
         for number, score in enumerate(study.scores):
@@ -326,7 +336,8 @@ def _check_folder(plan: Plan) -> None:
         if not task.run.config_path.exists() or task.teacher is not None:
             continue
         old, new = (flatten(config) for config in (load_run_config(task.run.config_path), task.config))
-        keys = _keys(task.config)
+        # The training itself compares the images; they may have been moved.
+        keys = [key for key in _keys(task.config) if key != "data.source"]
         if different := [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]:
             raise UsageError(
                 f"{task.run.path}: holds a training of another study, or of an earlier version of {task.variant.name!r}; use "

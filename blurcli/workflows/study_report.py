@@ -102,7 +102,7 @@ class Report:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The columns and rows of the table for people."""
         base, several = self.plan.study.base, len({at for at, _ in self.points()}) > 1
-        titles = ["training steps"] * several + ["variant", "seeds"]
+        titles = ["training images" if self.plan.study.by_images else "training steps"] * several + ["variant", "seeds"]
         for column in self.columns:
             titles += [column.title] + [f"{column.title} less {base}"] * (column.ranks and len(self.plan.study.variants) > 1)
         rows = []
@@ -192,7 +192,8 @@ class Report:
                     own = self.spread(at, variant, column) if at in lengths else None
                     if own is not None:
                         lines.setdefault(variant, []).append((int(at), own.mean, own.half_width or 0.0))
-            yield "training", partial(plots.save_variant_curves, curves)
+            unit = "training images" if self.plan.study.by_images else "training steps"
+            yield "training", partial(plots.save_variant_curves, curves, unit)
 
 
 def report_of(plan: Plan) -> Report:

@@ -7,16 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base import console, files
-from blurcli.base.errors import UserError
+from blurcli.base.errors import LockedError, UserError
 from blurcli.base.threads import available_cores
 from blurcli.workflows.session import load_torch
-from blurcli.workflows.study_plan import Plan, Task, check_is_study, folder_of, make_plan, record_study, training_digest
+from blurcli.workflows.study_plan import LOCKS, Plan, Task, check_is_study, folder_of, make_plan, record_study, training_digest
 
 if TYPE_CHECKING:
     from blurcli.config import Config
@@ -51,15 +52,22 @@ class Cost:
     mib: float
 
 
-def plan_study(path: Path, out: Path | None, features: Path | None, device: str) -> Plan:
+def plan_study(path: Path, data: str | None, out: Path | None, features: Path | None, device: str) -> Plan:
     """Read a study and plan it. With equal times, speeds that are not known yet are measured and kept in the folder.
+
+    Args:
+        path: the file of the study.
+        data: images instead of the file's.
+        out: the folder; None for one in `runs/` with the name of the file.
+        features: the network of scores with `features: file`.
+        device: as for `inference.choose_device`.
 
     Raises:
         UsageError: anything is wrong in the file, or the folder belongs to something else.
     """
     from blurcli.config.study import load_study
 
-    study = load_study(path)
+    study = load_study(path, data)
     folder = folder_of(study, out)
     check_is_study(folder)
     plan = make_plan(study, folder, features)
@@ -70,7 +78,7 @@ def _equal_time_steps(study: Study, plan: Plan, device: str) -> dict[str, int]:
     """The steps of each trained variant in the training time of the base's longest training."""
     path = plan.folder / _SPEEDS
     record_study(plan)
-    with files.waiting_lock(plan.folder / ".locks" / "speeds", "measuring speeds", console.notify):
+    with _lock_when_free(plan.folder / LOCKS / "speeds"):
         known = {line["training"]: line["sec"] for line in files.json_lines(path)} if path.exists() else {}
         seconds = {}
         for variant in study.variants:
@@ -81,8 +89,20 @@ def _equal_time_steps(study: Study, plan: Plan, device: str) -> dict[str, int]:
                 known[key] = _step_sec(variant.config, device, variant.name)
                 files.append_json_line(path, {"training": key, "sec": known[key], "variant": variant.name})
             seconds[variant.name] = known[key]
-    base = seconds[study.base] * study.lengths[-1]
+    base = seconds[study.base] * study.steps_of(study.variant(study.base), study.lengths[-1])
     return {name: max(1, round(base / own)) for name, own in seconds.items()}
+
+
+@contextmanager
+def _lock_when_free(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(files.locked(folder, "measuring speeds", console.notify))
+                break
+            except LockedError:
+                time.sleep(_POLL_SEC)
+        yield
 
 
 def costs(plan: Plan, device: str) -> list[Cost]:
@@ -119,7 +139,7 @@ def _seconds_left(plan: Plan, task: Task, step_sec: float) -> float:
     config = task.config
     steps = max(0, task.lengths[-1] - task.run.newest_step()) if task.lengths else 0
     if task.teacher is not None:
-        steps = task.variant.assigned.get("train.steps") or task.teacher.lengths[-1] // 2
+        steps = task.variant.assigned.get("train.steps") or task.teacher.config.train.steps // 2
     calls = 0
     for cell in task.missing():
         score = plan.study.scores[cell.number]
@@ -149,6 +169,7 @@ def run_jobs(arguments: Sequence[str], jobs: int, plan: Plan, device: str) -> No
     Raises:
         UserError: one of them failed; the message is its last line.
     """
+    record_study(plan)
     folder = plan.folder / "logs"
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
