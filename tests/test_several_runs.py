@@ -132,11 +132,14 @@ def test_a_run_trained_twice_is_not_two_seeds() -> None:
 def test_the_run_of_weights_that_were_scored_elsewhere(cli: Cli, make: Maker) -> None:
     """Their first score is of no run folder, and has the same hash."""
     for seed in (0, 1):
-        make(f"runs/{seed}", f"seed={seed}")
-    line = PROTOCOL | SAMPLING | {"step": 100, "fd": 3.0, "weights_sha256": "runs/0 100", "seed": 5}
+        make(f"runs/x{seed}", f"seed={seed}")  # read after runs/evaluations.jsonl
+    line = PROTOCOL | SAMPLING | {"step": 100, "fd": 3.0, "weights_sha256": "runs/x0 100", "seed": 5, "weights": "w"}
     Path("runs/evaluations.jsonl").write_text(json.dumps(line) + "\n")
     (row,) = rows_of(cli("results", "--json"))
-    assert (row["n"], row["mean"]) == (2, 1.5)
+    assert (row["n"], row["mean"], row["run"]) == (2, 1.5, "runs/x{0,1}")
+    Path("runs/x1/evaluations.jsonl").unlink()
+    (row,) = rows_of(cli("results", "--json"))
+    assert (row["n"], row["mean"], row["run"], row["runs"]) == (2, 2.0, "runs/x0", ["runs/x0"])
 
 
 def test_runs_without_a_configuration_stay_apart(cli: Cli, make: Maker) -> None:
@@ -467,6 +470,7 @@ def test_a_folder_stands_for_its_runs(cli: Cli, make: Maker, charts: dict) -> No
     assert [line.label for line in charts["loss.png"][0].lines] == ["seed 0", "seed 1", "seed 5"]
     assert "skipped study/begun: nothing is recorded yet" in done.err
     # A run is a run, whatever is below it; of a single one the plots are in its folder.
+    make("study/a/0/inner", "seed=8")
     assert cli("plot", "study/a/0", "--format", "png").out == "study/a/0/plots/loss.png\n"
 
 

@@ -97,7 +97,8 @@ def over_trainings(group: Group, trainings: Mapping[str, Training]) -> Group:
         for part in parts:
             part.sort(key=lambda i: trainings[runs[i]].config.seed if runs[i] in trainings else 0)
             row = _merged(group.metric, [group.rows[i] for i in part])
-            merged.append((row | {"runs": [runs[i] for i in part]}, [score for i in part for score in group.scores[i]]))
+            row |= {"runs": [runs[i] for i in part], "run": runs[part[0]] if len(part) == 1 else None}
+            merged.append((row, [score for i in part for score in group.scores[i]]))
     higher_is_better = next(metric.higher_is_better for metric in METRICS if metric.name == group.metric)
     merged.sort(key=lambda pair: float(pair[0]["mean"]), reverse=higher_is_better)
     return replace(group, rows=[row for row, _ in merged], scores=[own for _, own in merged])
