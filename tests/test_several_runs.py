@@ -18,7 +18,7 @@ from blurcli.config import distinguish, load_config, parse_overrides, to_yaml
 from blurcli.core.samplers import SAMPLERS
 from blurcli.evaluate import Training, comparable, network_calls, over_trainings, same_but_for_the_seed
 from blurcli.visualize import comparison_plots
-from blurcli.visualize.comparison_plots import Chart
+from blurcli.visualize.comparison_plots import Chart, Line
 
 PROTOCOL = {"n": 10_000, "features": "pixels-8x8", "reference": "shapes test", "reference_hash": "abcdef0123", "size": [8, 8]}
 SAMPLING = {"sampler": "abm", "steps": 20, "eta": 0.0, "guidance": 1.0, "final": "denoised", "seed": 0}
@@ -366,6 +366,16 @@ def test_two_calls_per_step(cli: Cli, make: Maker, monkeypatch: pytest.MonkeyPat
             "",
             ["objective spectral, lr 0.0015", "objective v, lr 1e-05"],
         ),
+        (
+            [config(), config("process.blur_noise_ratio=0.25"), config("process.blur_noise_ratio=0.1", "optim.lr=1e-5")],
+            "",
+            ["blur_noise_ratio 0.5", "blur_noise_ratio 0.25", "blur_noise_ratio 0.1, lr 1e-05"],
+        ),
+        (
+            [config(), config("optim.lr=1e-5"), config("objective=v")],
+            "",
+            ["objective spectral, lr 0.0015", "objective spectral, lr 1e-05", "objective v, lr 0.0015"],
+        ),
         ([config("seed=3"), config("seed=5", "train.steps=7")], "", ["seed 3", "seed 5"]),
         ([config(), config("train.precision=fp32")], "train.precision", ["auto", "fp32"]),
         ([config(), config()], "", ["", ""]),
@@ -520,6 +530,24 @@ def test_files_of_a_comparison(cli: Cli, make: Maker) -> None:
     assert cli("plot", "runs/b", "--format", "png", "--width", 3).code == 0
     with Image.open("runs/b/plots/loss.png") as picture:
         assert picture.width == 450
+
+
+def test_long_legends_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(comparison_plots, "_save", lambda figure, path: drawn.append(figure))
+    label = "objective spectral, blur_noise_ratio 0.5, lr 0.0015, loss_weight balanced, time_sampling uniform"
+    lines = [Line(label, number, 0, np.ones((3, 4)) * [[1], [2], [3]]) for number in range(6)]
+    for width in (3.3, 7.0):
+        with comparison_plots.printed(width):
+            comparison_plots.save_chart(Chart(label, "x", "y", "title", lines), tmp_path / "x.png", width)
+        figure = drawn.pop()
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        (axes,) = figure.axes
+        for box in (legend.get_window_extent(), axes.title.get_window_extent()):
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+            assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+        assert axes.get_window_extent().height > 0.3 * axes.get_window_extent().width
 
 
 def test_many_lines_differ_in_color_or_marker() -> None:

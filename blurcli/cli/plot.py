@@ -31,7 +31,7 @@ def plot(
         typer.Option("--out", help="Folder for the plots. [default: plots/ in the run folder; of several, in their parent]"),
     ] = None,
     file_format: Annotated[
-        Literal["png", "svg", "pdf", "both"], typer.Option("--format", help="File format; both is png and svg.")
+        Literal["png", "svg", "pdf", "both"], typer.Option("--format", help="png, svg or pdf; both: png and svg.")
     ] = "both",
     width: Annotated[
         float, typer.Option("--width", min=2, max=20, help="Width in inches; a column of a paper has about 3.3.")

@@ -33,7 +33,7 @@ def results(
     ] = None,
     form: Annotated[
         Literal["table", "csv", "markdown", "latex", "json"],
-        typer.Option("--format", help="Form of the output; csv and json are complete, at full precision."),
+        typer.Option("--format", help="table, markdown or latex; csv or json: complete, at full precision."),
     ] = "table",
     as_json: JsonOption = False,
 ) -> None:

@@ -18,7 +18,8 @@ class Distinction(NamedTuple):
 
     Attributes:
         title: the only key that differs; empty if there are several or none.
-        labels: a text per configuration: the value of that key, or the differing keys with their values.
+        labels: a text per configuration: the value of that key, or the differing keys with their values, without those that
+            most configurations have.
     """
 
     title: str
@@ -46,7 +47,9 @@ def _distinguish(flat: Sequence[dict[str, Any]], ignored: Collection[str]) -> Di
         return Distinction(named[0], [_parts(one, keys, {named[0]: ""}) for one in flat])
     last = [key.rpartition(".")[2] for key in keys]
     short = {key: f"{key if last.count(end) > 1 else end} " for key, end in zip(keys, last, strict=True)}
-    return Distinction("", [_parts(one, keys, short) for one in flat])
+    labels = [_parts(one, keys, short) for one in flat]
+    unusual = [_parts(one, [key for key in keys if not _is_usual(flat, key, one.get(key))], short) for one in flat]
+    return Distinction("", unusual if "" not in unusual and len(set(unusual)) == len(set(labels)) else labels)
 
 
 def _parts(flat: dict[str, Any], keys: Sequence[str], titles: dict[str, str]) -> str:
@@ -75,6 +78,10 @@ def _differs(flat: Sequence[dict[str, Any]], key: str) -> bool:
     if key.startswith(_BLUR) and key != _SCHEDULE and 0 < without_blur < len(flat):
         return values != {"None"}
     return len(values) > 1
+
+
+def _is_usual(flat: Sequence[dict[str, Any]], key: str, value: Any) -> bool:
+    return len(flat) > 2 and 2 * sum(repr(one.get(key)) == repr(value) for one in flat) > len(flat)
 
 
 def _text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ _NARROW_IN = 5.0  # below this, a column of a paper
 _LETTER_IN = 0.068  # mean width of a letter of the small font
 _HANDLE_IN = 0.55  # of the line beside a legend entry, with its gaps
 _ROW_IN = 0.17
+_MARGIN_IN = 0.3  # beside the caption
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,11 @@ def save_chart(chart: Chart, path: Path, width: float) -> None:
         path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
-    labels = [_plain(line.label) for line in chart.lines]
-    columns = max(1, min(len(labels), int(width / (_HANDLE_IN + _LETTER_IN * max(map(len, labels))))))
-    caption = textwrap.wrap(_plain(chart.caption), max(20, int(width / _LETTER_IN) - 4))
-    rows = -(-len(labels) // columns) + bool(chart.legend) + len(caption)
+    labels = ["\n".join(_wrapped(line.label, width - _HANDLE_IN)) for line in chart.lines]
+    longest = max(len(part) for label in labels for part in label.split("\n"))
+    columns = max(1, min(len(labels), int(width / (_HANDLE_IN + _LETTER_IN * longest))))
+    caption = _wrapped(chart.caption, width - _MARGIN_IN)
+    rows = -(-sum(label.count("\n") + 1 for label in labels) // columns) + bool(chart.legend) + len(caption)
     figure = Figure(figsize=(width, 0.6 * width + _ROW_IN * rows), layout="constrained")
     axes = figure.subplots()
     for line, label in zip(chart.lines, labels, strict=True):
@@ -118,3 +121,11 @@ def save_chart(chart: Chart, path: Path, width: float) -> None:
         loc="outside lower center", ncols=columns, fontsize="small", title=chart.legend or None, title_fontsize="small"
     )
     _save(figure, path)
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """The lines of a text in the small font, about `width` inches wide, broken after commas where that is possible."""
+    joined = re.sub("(?<!,) ", "\N{NO-BREAK SPACE}", text)
+    most = max(20, int(width / _LETTER_IN))
+    fitting = joined if max(map(len, joined.split(" "))) <= most else text
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(_plain(fitting), most)]

@@ -108,7 +108,7 @@ def _check_images(trainings: dict[str, Training]) -> None:
 
 def _loss_plots(compared: _Compared, notify: Callable[[str], None]) -> Iterator[Plot]:
     """The losses, a plot per kind: different processes, objectives, weights and times have different losses."""
-    kinds: dict[tuple[str, ...], list[Line]] = {}
+    kinds: dict[tuple[str, ...], list[tuple[Line, int]]] = {}
     for number, runs in enumerate(compared.sets):
         found = [points for run in runs if (points := losses_of(Run(Path(run))))]
         if not found:
@@ -117,10 +117,11 @@ def _loss_plots(compared: _Compared, notify: Callable[[str], None]) -> Iterator[
         config = compared.configs[number]
         optim = config.optim
         kind = (str(config.process.kind), config.objective, optim.loss_weight, str(optim.time_sampling))
-        kinds.setdefault(kind, []).append(Line(compared.labels[number], number, 0, _averaged(found)))
-    for (process, objective, weight, times), lines in kinds.items():
+        kinds.setdefault(kind, []).append((Line(compared.labels[number], number, 0, _averaged(found)), len(found)))
+    for (process, objective, weight, times), members in kinds.items():
         described = f"objective {objective}, loss weight {weight}, times {times}" if len(kinds) > 1 else ""
-        caption = filter(None, (described, _spread([len(runs) for runs in compared.sets])))
+        caption = filter(None, (described, _spread([count for _, count in members])))
+        lines = [line for line, _ in members]
         chart = Chart(", ".join(caption), _STEP, "training loss (weighted)", compared.legend, lines, marked=False)
         name = f"loss-{process}-{objective}-{weight}-{times}" if len(kinds) > 1 else "loss"
         yield Plot(name, "Loss over training", partial(save_chart, chart))
