@@ -297,6 +297,23 @@ def test_markdown_and_latex_have_the_same_table(cli: Cli, make: Maker) -> None:
     assert json.loads(cli("results", "--format", "json").out) == json.loads(cli("results", "--json").out)
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "latex", "json"])
+def test_lines_can_hold_anything(cli: Cli, make: Maker, form: str) -> None:
+    odd: tuple[dict, ...] = (
+        {"name": ["\ud800"], "samples": [5], "step": [1], "label": {"a": 1}},
+        {"sampler": "\ud800", "features": "\ud800", "size": ["\ud800", [1]]},
+        {"steps": 1e299, "draws": 1e299, "guidance": [1], "guide": {}, "weights": 3},
+        {"steps": None, "fd": 1e-300, "step": "x|y & z"},
+        {"reference_hash": [1], "n": 0.5, "seed": []},
+    )
+    make("runs/a", scores=odd)
+    make("runs/b", "seed=1", scores=odd)
+    for arguments in ((), ("--sort", "step"), ("--sort", "label"), ("--sort", "calls")):
+        done = cli("results", "--format", form, *arguments)
+        assert (done.code, done.out != "") == (0, True), done.err
+    assert cli("plot", "runs", "--format", "png").code == 0
+
+
 # Network calls
 
 

@@ -106,7 +106,7 @@ def run_label(row: Score, parent: str = "") -> str:
     """The name of what a row of `over_trainings` scores: stored images, a weights file, or its runs below `parent`."""
     if row["samples"] or row["run"] == str(RUNS):
         return value_text(row["samples"] or row["weights"])
-    return common_name([Path(os.path.relpath(run, parent) if parent else run).as_posix() for run in row["runs"]])
+    return value_text(common_name([Path(os.path.relpath(run, parent) if parent else run).as_posix() for run in row["runs"]]))
 
 
 def sorted_by(group: Group, key: str) -> Group:
@@ -186,5 +186,5 @@ def _spread(rows: Sequence[Score]) -> str:
 
 def _exact(value: object) -> str:
     if isinstance(value, list):
-        return "x".join(map(str, value))
+        return value_text("x".join(map(str, value)))
     return repr(value) if isinstance(value, float) else value_text(value)
