@@ -120,8 +120,8 @@ def network_calls(score: Score) -> int | None:
     if calls is None and isinstance(sampler, str) and sampler in SAMPLERS and is_number(steps):
         named = {key: score.get(key) for key in ("label", "guide")}
         calls = SamplingConfig(sampler, int(steps), guidance=guidance if is_number(guidance) else 1.0, **named).calls
-    total = int(calls) * (int(draws) if is_number(draws) else 1) if is_number(calls) else None
-    return total if is_number(total) else None
+    total = int(calls) * (int(draws) if is_number(draws) else 1) if is_number(calls) else 0
+    return total if 0 < total < _LARGEST else None
 
 
 def comparable(scores: Iterable[Score], by: str | None = None) -> list[Group]:
