@@ -13,8 +13,10 @@ import pytest
 from conftest import Cli
 from PIL import Image
 
+from blurcli.base import checkpoint
 from blurcli.base.names import common_name
-from blurcli.config import distinguish, load_config, parse_overrides, to_yaml
+from blurcli.base.runs import Run
+from blurcli.config import distinguish, load_config, parse_overrides, to_json, to_yaml
 from blurcli.core.samplers import SAMPLERS
 from blurcli.evaluate import Training, comparable, network_calls, over_trainings, same_but_for_the_seed
 from blurcli.visualize import comparison_plots
@@ -114,9 +116,28 @@ def test_a_seed_that_occurs_twice() -> None:
     runs = dict(zip("abcd", (*bf16, *fp32), strict=True))
     assert same_but_for_the_seed(runs) == [["b", "a"], ["c", "d"]]
     assert same_but_for_the_seed({**runs, "e": bf16[0]}) == [["a"], ["b"], ["c", "d"], ["e"]]
-    # Distilled from different teachers, they differ in more than the seed.
-    taught = {"a": Training(config("seed=0"), "teacher"), "b": Training(config("seed=1"), "another")}
-    assert same_but_for_the_seed(taught) == [["a"], ["b"]]
+
+
+def test_distilled_runs_are_alike_where_their_teachers_are(tmp_path: Path) -> None:
+    """A teacher is known by its configuration and step; a lost one by its digest."""
+
+    def distilled(name: str, seed: int, step: int, *keys: str) -> Training:
+        run = Run(tmp_path / name)
+        run.path.mkdir()
+        run.config_path.write_text(to_yaml(config(f"seed={seed}")))
+        run.sessions_path.write_text(json.dumps({"teacher": name}) + "\n")
+        teacher = config(f"seed={seed}", "train.precision=fp32", *keys)
+        checkpoint.write(run.teacher_path, "weights", {}, {"config": to_json(teacher), "step": str(step)})
+        return Training.of(run)
+
+    runs = {"a": distilled("a", 0, 100), "b": distilled("b", 1, 100)}
+    runs |= {"longer": distilled("longer", 2, 200), "other": distilled("other", 3, 100, "optim.lr=0.1")}
+    assert same_but_for_the_seed(runs) == [["a", "b"], ["longer"], ["other"]]
+    for name in runs:
+        Run(tmp_path / name).teacher_path.write_bytes(b"damaged")
+    lost = {name: Training.of(Run(tmp_path / name)) for name in ("a", "b")}
+    assert [one.teacher for one in lost.values()] == ["a", "b"]
+    assert same_but_for_the_seed(lost) == [["a"], ["b"]]
 
 
 def test_a_run_trained_twice_is_not_two_seeds() -> None:

@@ -6,10 +6,11 @@ import json
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from blurcli.base import files
+from blurcli.base import checkpoint, files
 from blurcli.base.runs import Run
-from blurcli.config import FREE_KEYS, Config, flatten, load_run_config
+from blurcli.config import FREE_KEYS, Config, flatten, from_json, load_run_config
 from blurcli.evaluate.metrics import METRICS, TITLES
 from blurcli.evaluate.records import Group, Score, is_number, subject_of
 
@@ -20,26 +21,34 @@ class Training:
 
     Attributes:
         config: its resolved configuration.
-        teacher: digest of the model that it was distilled from; None for none.
+        teacher: configuration and step of the model that it was distilled from, or the digest of a lost one; None for none.
     """
 
     config: Config
-    teacher: str | None = None
+    teacher: tuple[Config, str] | str | None = None
 
     @classmethod
     def of(cls, run: Run) -> Training:
         """The training of a run.
 
         Raises:
-            UsageError: config.yaml is missing or damaged.
+            UsageError: a configuration is missing or damaged.
         """
+        config = load_run_config(run.config_path)
+        known = checkpoint.read_metadata(run.teacher_path)
+        if "config" in known:
+            return cls(config, (from_json(known["config"], str(run.teacher_path)), known.get("step", "")))
         teachers = [str(session["teacher"]) for session in files.json_lines(run.sessions_path) if session.get("teacher")]
-        return cls(load_run_config(run.config_path), teachers[-1] if teachers else None)
+        return cls(config, teachers[-1] if teachers else None)
 
     def identity(self, ignored: Collection[str]) -> str:
-        """Everything but the ignored keys, as JSON."""
-        kept = {key: value for key, value in flatten(self.config).items() if key not in ignored}
-        return json.dumps([kept, self.teacher], sort_keys=True)
+        """Everything but the ignored keys, of the teacher, too, as JSON."""
+
+        def kept(config: Config) -> dict[str, Any]:
+            return {key: value for key, value in flatten(config).items() if key not in ignored}
+
+        teacher = (kept(self.teacher[0]), self.teacher[1]) if isinstance(self.teacher, tuple) else self.teacher
+        return json.dumps([kept(self.config), teacher], sort_keys=True)
 
 
 def same_but_for_the_seed(trainings: Mapping[str, Training]) -> list[list[str]]:
