@@ -1121,6 +1121,60 @@ MUTANTS = (
         )
     ),
     *(
+        Mutant(f"several runs: {what}", file, old, new, f"tests/test_several_runs.py::{test}")
+        for what, file, old, new, test in (
+            (
+                "free keys keep seeds apart",
+                "evaluate/trainings.py",
+                '({"seed", *FREE_KEYS}, {"seed"})',
+                '({"seed"}, {"seed"})',
+                "test_keys_that_change_nothing_learned_do_not_matter",
+            ),
+            (
+                "one training counts twice",
+                "evaluate/trainings.py",
+                "if len(seeds) == len(members):",
+                "if True:",
+                "test_a_seed_that_occurs_twice",
+            ),
+            (
+                "steps are not told apart",
+                "evaluate/trainings.py",
+                'across=("weights_sha256",)',
+                'across=("weights_sha256", "step", "steps", "calls")',
+                "test_other_differences_are_rows_of_their_own",
+            ),
+            (
+                "the spread of a population",
+                "evaluate/trainings.py",
+                "statistics.stdev(means)",
+                "statistics.pstdev(means)",
+                "test_trainings_that_differ_in_the_seed_are_one_row",
+            ),
+            (
+                "calls are steps",
+                "core/sampling_options.py",
+                "* SAMPLERS[self.sampler].calls_per_step * (1 + guided)",
+                "",
+                "test_network_calls_of_a_score",
+            ),
+            (
+                "runs of different images in one plot",
+                "visualize/run_comparison.py",
+                "if own != expected:",
+                "if False:",
+                "test_runs_that_cannot_be_compared",
+            ),
+            (
+                "losses of different objectives in one plot",
+                "visualize/run_comparison.py",
+                "config.objective, optim",
+                '"", optim',
+                "test_losses_of_different_objectives_are_never_in_one_plot",
+            ),
+        )
+    ),
+    *(
         Mutant(f"restored frames: {what}", file, old, new, f"tests/test_restoration_frames.py::{test}")
         for what, file, old, new, test in (
             (

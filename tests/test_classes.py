@@ -110,6 +110,19 @@ def test_guidance_of_one_is_the_conditional_model_and_more_goes_beyond(class_run
     assert not torch.allclose(told, untold, atol=1e-4)
 
 
+def test_network_calls_are_those_that_are_made(class_run: Path) -> None:
+    """Two per step with guidance, unless the images have no class."""
+    model = Pipeline.from_weights(load_weights(Run(class_run).newest_weights()), CPU)
+    called: list[object] = []
+    model.network.register_forward_hook(lambda *of: called.append(of[0]))
+    list(model.generate(1, 0, model.sampling("ddim", 1)))  # the first call tries batch sizes
+    for label, guidance, calls in ((None, 1.0, 3), (None, 2.0, 6), ("circle", 2.0, 6), ("none", 2.0, 3)):
+        sampling = model.sampling("ddim", 3, label=label, guidance=guidance)
+        called.clear()
+        list(model.generate(1, 0, sampling))
+        assert len(called) == sampling.calls == calls, label
+
+
 def test_which_class_an_image_has(class_run: Path, cli: Cli) -> None:
     model = Pipeline.from_weights(load_weights(Run(class_run).newest_weights()), CPU)
     as_in_data = model.sampling()

@@ -415,9 +415,12 @@ def test_results_show_what_was_scored(cli: Cli, tiny_run: Path, photos: Path, fe
     assert sorted(block.split(":")[0].split()[0] for block in blocks) == ["FD", "FD", "FD", "bits/dim"]
     (block,) = [block for block in blocks if "8 images" in block]
     assert "reference shapes train (" in block
-    head, *rows = block.splitlines()[1:]
-    assert head.split()[:6] == ["run", "step", "sampler", "steps", "FD", "+-"]
-    assert sorted(row.split()[2] for row in rows) == ["abm", "ddim"]
+    shared, head, *rows, spread, left_out = block.splitlines()[1:]
+    assert shared == "runs in runs/, run a, step 3, final denoised, 2 steps"
+    assert head.split()[:3] == ["sampler", "FD", "n"]
+    assert sorted((row.split()[0], row.count("±")) for row in rows) == [("abm", 1), ("ddim", 0)]
+    assert spread == "±: standard deviation over n seeds of sampling, of the same weights"
+    assert left_out.startswith("not shown: KD")
     assert any(str(photos) in block for block in blocks)
     told = json.loads(cli("results", "runs/a", "--json").out)
     assert [len(group["rows"]) for group in told["groups"]] == [2, 1, 1]

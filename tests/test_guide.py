@@ -75,6 +75,21 @@ def test_guided_by_the_definition(run: Path) -> None:
     torch.testing.assert_close(found, worse + 1.7 * (own - worse), atol=1e-4, rtol=1e-4)
 
 
+def test_network_calls_are_those_that_are_made(run: Path) -> None:
+    """Two per step where the guide is called, too."""
+    guided = Pipeline.from_weights(load_weights(weights(run, 20)), CPU, guide=load_weights(weights(run, 10)))
+    assert guided.guide is not None
+    called: list[object] = []
+    for network in (guided.network, guided.guide.network):
+        network.register_forward_hook(lambda *of: called.append(of[0]))
+    list(guided.generate(1, 0, guided.sampling("ddim", 1, guidance=2.0)))  # the first call of a network tries batch sizes
+    for guidance in (1.0, 2.0):
+        sampling = guided.sampling("ddim", 3, guidance=guidance)
+        called.clear()
+        list(guided.generate(1, 0, sampling))
+        assert len(called) == sampling.calls == (3 if guidance == 1 else 6)
+
+
 def test_a_score_names_the_guide(cli: Cli, run: Path) -> None:
     command = ["fid", "--weights", weights(run, 20), "--n", 4, "--force", "--features", "pixels", "--data", "shapes", "--json"]
     guided = json.loads(cli(*command, "--guide", weights(run, 10), "--guidance", 1.5).out)
@@ -82,7 +97,7 @@ def test_a_score_names_the_guide(cli: Cli, run: Path) -> None:
     assert guided["guide"] == content_hash(dict(load_weights(weights(run, 10)).network))[:16]
     assert json.loads(cli(*command).out)["guide"] is None
     shown = cli("results").out
-    assert f"guidance 1.5 final denoised by {guided['guide']}" in shown
+    assert f"abm guidance 1.5 by {guided['guide']} " in shown
 
 
 def test_animations_can_be_guided(cli: Cli, run: Path) -> None:

@@ -131,6 +131,7 @@ def test_a_sweep_does_not_mix_settings_of_its_samplers(cli: Cli, tiny_run: Path)
     titles = ["abm delta 0.02", "abm guidance 3", "abm class cat", "abm eta 0.5"]
     assert sorted(rows) == sorted(["abm", "ddim", *titles])
     assert [rows["abm"], rows["ddim"]] == first
+    assert (rows["abm"]["calls"], rows["abm guidance 3"]["calls"]) == (2, 4)
     assert all((rows[title]["mean"], rows[title]["seeds"]) == (9.0, 1) for title in titles)
 
 

@@ -14,16 +14,16 @@ from blurcli.visualize.plots import check_plot, save_errors, save_sweep
 from blurcli.visualize.records import band_plots
 
 ROWS = [
-    {"sampler": sampler, "steps": steps, "mean": 1 / steps, "min": 0.9 / steps, "max": 1.2 / steps}
+    {"sampler": sampler, "calls": calls, "mean": 1 / calls, "min": 0.9 / calls, "max": 1.2 / calls}
     for sampler in ("abm", "ddim")
-    for steps in (5, 20)
+    for calls in (5, 20)
 ]
 
 
 def test_a_sweep_names_its_samplers_and_axes(tmp_path: Path) -> None:
     save_sweep(ROWS, "FD", tmp_path / "s.svg")
     text = (tmp_path / "s.svg").read_text()
-    for word in ("abm", "ddim", "FD", "steps", "20"):
+    for word in ("abm", "ddim", "FD", "network calls per image", "20"):
         assert f"<!-- {word}" in text
     save_sweep(ROWS, "FD", tmp_path / "s.png")
     with Image.open(tmp_path / "s.png") as picture:
@@ -93,7 +93,7 @@ def test_the_loss_by_time(tiny_run: Path, cli: Cli, monkeypatch: pytest.MonkeyPa
     health = [{"step": step, "times": [0.0, 1.0], "loss": [[1.0, 3.0], [step, step]]} for step in (1, 2)]
     (tiny_run / "health.jsonl").write_text("\n".join(map(json.dumps, health)) + '\n{"step": 3, "ti')
     seen = []
-    monkeypatch.setattr(plots, "save_loss", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(plots, "save_loss", lambda *arguments, width: seen.append(arguments))
     assert cli("plot", tiny_run, "--format", "png").code == 0
     steps, losses, by_time, path = seen[0]
     logged = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
@@ -109,7 +109,7 @@ def test_a_loss_by_time_of_one_measurement_is_no_curve(tiny_run: Path, cli: Cli,
     (tiny_run / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
     seen = []
     save = plots.save_loss
-    monkeypatch.setattr(plots, "save_loss", lambda *arguments: seen.append(arguments) or save(*arguments))
+    monkeypatch.setattr(plots, "save_loss", lambda *arguments, width: seen.append(arguments) or save(*arguments))
     done = cli("plot", tiny_run, "--format", "png")
     assert "no plot of the loss by time: it needs two measurements; train.health_every_steps sets their interval" in done.err
     assert seen[0][:3] == ([3], [0.5], {})
@@ -132,14 +132,14 @@ def test_scores_over_training_and_against_steps(tmp_path: Path, monkeypatch: pyt
     (run / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)))
     seen = {}
     for name in ("save_scores", "save_sweep"):
-        monkeypatch.setattr(plots, name, lambda what, title, path, name=name: seen.update({name: (what, title)}))
+        monkeypatch.setattr(plots, name, lambda what, title, path, width, name=name: seen.update({name: (what, title)}))
     assert cli("plot", run).code == 0
     assert seen["save_scores"] == (
         {"abm, 1 steps": [(10, 11.5, 11, 12), (20, 21.5, 21, 22)], "abm, 2 steps": [(10, 12.5, 12, 13), (20, 22.5, 22, 23)]},
         "FD (pixels, 5 images)",
     )
     rows, _ = seen["save_sweep"]
-    assert [(row["steps"], row["mean"], row["min"], row["max"]) for row in rows] == [(1, 21.5, 21, 22), (2, 22.5, 22, 23)]
+    assert [(row["calls"], row["mean"], row["min"], row["max"]) for row in rows] == [(1, 21.5, 21, 22), (2, 22.5, 22, 23)]
 
 
 def test_lines_of_a_plot_have_one_setting_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
@@ -159,12 +159,14 @@ def test_lines_of_a_plot_have_one_setting_each(tmp_path: Path, monkeypatch: pyte
     (run / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)))
     seen = {}
     for name in ("save_scores", "save_sweep"):
-        monkeypatch.setattr(plots, name, lambda what, title, path, name=name: seen.update({name: what}))
+        monkeypatch.setattr(plots, name, lambda what, title, path, width, name=name: seen.update({name: what}))
     assert cli("plot", run).code == 0
     titles = ["heat delta 0.01", "heat delta 0.02", "heat delta 0.01 guidance 2", "heat delta 0.01 class cat"]
     assert sorted(seen["save_scores"]) == sorted(f"{title}, {steps} steps" for title in titles for steps in (1, 2))
     assert all([point[0] for point in points] == [10, 20] for points in seen["save_scores"].values())
     assert [row["sampler"] for row in seen["save_sweep"]] == [title for title in sorted(titles) for _ in range(2)]
+    calls = [row["calls"] for row in seen["save_sweep"] if "guidance" in row["sampler"]]
+    assert calls == [2, 4]  # two networks per step
 
     # Weights of the same step from two trainings are two lines.
     other = [line | {"weights_sha256": "other", "fd": 9.0} for line in lines if line["step"] == 20]

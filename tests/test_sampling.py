@@ -11,7 +11,7 @@ from torch import Tensor
 from blurcli.config import SampleConfig
 from blurcli.core import BlurringDiffusion, dct2, encode, idct2, sample
 from blurcli.core.samplers import SAMPLERS, names_for
-from blurcli.core.sampling_options import SAMPLING_OPTIONS
+from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingConfig
 from blurcli.core.whitened import WhitenedSpace
 
 
@@ -325,7 +325,7 @@ def test_calls_dtypes_and_observer(sampler: str, steps: int) -> None:
     assert result.shape == z.shape
     assert result.dtype == torch.float32
     assert torch.isfinite(result).all()
-    assert denoiser.calls == steps
+    assert denoiser.calls == steps * SAMPLERS[sampler].calls_per_step == SamplingConfig(sampler, steps).calls
     assert drawn == ([z.shape] * steps if sampler == "ancestral" else [])
     assert [(i, dtype, shape) for i, _, dtype, shape in seen] == [(i, torch.float32, z.shape) for i in range(steps)]
     assert seen[0][1] == 1

@@ -87,6 +87,16 @@ def read(path: Path, kind: str, name: str | None = None) -> tuple[dict[str, str]
     return metadata, tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file from its header alone, without the checksum; empty if the file is missing or damaged."""
+    try:
+        _check_header(path)
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
 @contextmanager
 def naming_version(metadata: Mapping[str, str], run: Run) -> Iterator[None]:
     """Add to errors in a file of a run which other version of blurdiff wrote it, by the metadata of the file or the run."""

@@ -90,9 +90,16 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def width() -> int:
+    """Characters per line of the terminal that results are printed on; elsewhere 80, or $COLUMNS."""
+    return _stdout.width
+
+
 def table(columns: list[str], rows: list[list[str]]) -> None:
     """Print a result as a table."""
-    drawn = Table(*columns, box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")  # a cut number would be another number
     for row in rows:
         drawn.add_row(*map(escape, row))
     # A pipe gets every digit; on a terminal the width is limited.

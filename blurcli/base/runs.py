@@ -169,6 +169,14 @@ def resolve_run(name: Path) -> Run:
     return inside if elsewhere else here
 
 
+def runs_below(folder: Path) -> list[Run]:
+    """The runs in a folder that is none itself, at any depth and by name; none in a run, or in what is no folder."""
+    if Run(folder).has_begun() or not folder.is_dir():
+        return []
+    configs = (Run(Path(parent)) for parent, _, names in sorted(os.walk(folder)) if Run(folder).config_path.name in names)
+    return [run for run in configs if run.path != folder]
+
+
 def missing_run(path: Path) -> str:
     """Why a path is no folder, to follow its name in a message: what is there instead, or a run with a similar name."""
     if path.is_symlink() and (problem := files.unreadable(path)):

@@ -34,7 +34,7 @@ _EXTRA_PATH = {
     **dict.fromkeys(("train", "likelihood", "diagnose", "sweep", "distill", "report"), ("--data",)),
     "fid": ("--samples", "--data"),
 }
-_ONE_EACH = ("plot", "report", "data", "presets")
+_ONE_EACH = ("report", "data", "presets")
 """Commands with one argument; several arguments mean several commands."""
 
 _FLAG_WORDS = {

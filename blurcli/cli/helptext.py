@@ -52,7 +52,21 @@ PANELS: dict[str, tuple[str, ...]] = {
         *("direction", "show", "frames", "spacing", "fps", "hold", "loop", "scale", "columns", "labels", "strip", "animation"),
         "preview",
     ),
-    "Output": ("out", "animate", "demo", "score", "plot", "format", "name", "dry-run", "json", "force", "scale", "preview"),
+    "Output": (
+        "out",
+        "animate",
+        "demo",
+        "score",
+        "plot",
+        "format",
+        "width",
+        "name",
+        "dry-run",
+        "json",
+        "force",
+        "scale",
+        "preview",
+    ),
     "Sharing": ("license", "private", "message", "revision", "replace-card"),
     "Machine": ("device", "precision", "batch-size", "max-batch", "seconds", "part", "jobs"),
 }
@@ -121,8 +135,10 @@ COMMAND_HELP = {
         ("data", "n", "features"),
         ("fid", "fid --n 10000 --features pixels", "fid --samples theirs/ --data path/to/images"),
     ),
-    "results": CommandHelp((), ("results", "results runs/a runs/b")),
-    "plot": CommandHelp((), ("plot", "plot runs/a --out plots")),
+    "results": CommandHelp(
+        ("metric", "sort", "format"), ("results", "results runs/a runs/b", "results --metric precision --format latex")
+    ),
+    "plot": CommandHelp((), ("plot", "plot runs/a --out plots", "plot runs/a runs/b --format pdf --width 3.3")),
     "likelihood": CommandHelp(("n", "calls", "split"), ("likelihood --split test",)),
     "sweep": CommandHelp(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
     "study": CommandHelp(

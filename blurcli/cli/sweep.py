@@ -128,7 +128,7 @@ def _identity(score: dict[str, Any]) -> tuple[str, str]:
 
 def _summary(scores: list[dict[str, Any]], metric: str, usual: dict[str, Any]) -> list[dict[str, Any]]:
     """Mean, minimum and maximum over seeds for each sampler, its unusual settings, and number of steps."""
-    from blurcli.evaluate import sampling_title, subject_of
+    from blurcli.evaluate import network_calls, sampling_title, subject_of
 
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for score in scores:
@@ -138,7 +138,8 @@ def _summary(scores: list[dict[str, Any]], metric: str, usual: dict[str, Any]) -
         first = next(iter(by_seed.values()))
         values = [score[metric] for score in by_seed.values()]
         spread = {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "seeds": len(values)}
-        rows.append({"sampler": sampling_title(first, usual), "steps": first["steps"], **spread})
+        counts = {"steps": first["steps"], "calls": network_calls(first)}
+        rows.append({"sampler": sampling_title(first, usual), **counts, **spread})
     return sorted(rows, key=lambda row: (row["sampler"], row["steps"]))
 
 

@@ -1,5 +1,6 @@
 """Presets: their keys, and how they are read, validated and written. Imports no torch."""
 
+from blurcli.config.differences import Distinction, distinguish
 from blurcli.config.experiment import Config
 from blurcli.config.loader import (
     derive_config,
@@ -23,6 +24,7 @@ __all__ = [
     "DataConfig",
     "DiffusionConfig",
     "DistillConfig",
+    "Distinction",
     "HeatConfig",
     "OptimConfig",
     "SampleConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainConfig",
     "derive_config",
     "differing_keys",
+    "distinguish",
     "expand_home",
     "flatten",
     "from_json",

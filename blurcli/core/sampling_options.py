@@ -137,6 +137,12 @@ class SamplingConfig(SamplingRequest):
         return SAMPLERS[self.sampler](**self.method_options).stochastic
 
     @property
+    def calls(self) -> int:
+        """Network calls per image: those of its steps, twice where guidance needs a second prediction, see `GuidedNetwork`."""
+        guided = self.guidance != 1 and (self.guide is not None or self.label != "none")
+        return self.steps * SAMPLERS[self.sampler].calls_per_step * (1 + guided)
+
+    @property
     def title(self) -> str:
         """In words: `abm, 20 steps, final denoised`."""
         others = ((one, getattr(self, one.name)) for one in SAMPLING_OPTIONS if one.name not in ("sampler", "steps"))

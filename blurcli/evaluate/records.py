@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from blurcli.base import files
-from blurcli.core.sampling_options import SAMPLING_OPTIONS
-from blurcli.evaluate.metrics import RANKING, TITLES, Metric
+from blurcli.core.samplers import SAMPLERS
+from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingConfig
+from blurcli.evaluate.metrics import METRICS, RANKING, TITLES, Metric
 
 Score = dict[str, Any]
 
@@ -38,8 +39,9 @@ class Group:
     Attributes:
         metric: name of the metric by which they are ranked.
         protocol: the shared keys, and the name of the `reference`.
-        rows: one per subject, the best first: its labels and settings, the mean of every metric over its seeds, `std` of the
-            ranking metric (None for one seed), `min`, `max`, and the number of `seeds`.
+        rows: one per subject, the best first: its labels and settings, network `calls` per image (None if unknown), the mean
+            of every metric over its seeds, `std` of the ranking metric (None for one seed), `min`, `max`, and the number of
+            `seeds`.
         scores: for each row, the scores behind it, one per seed.
     """
 
@@ -50,8 +52,13 @@ class Group:
 
     def title(self, row: Score) -> str:
         """`sampling_title` of a row, with the precision of the network only if rows differ in it."""
-        found = {other.get("network_precision") for other in self.rows}
-        return sampling_title(row, {"network_precision": found.pop() if len(found) == 1 else None})
+        return sampling_title(row, {"network_precision": self.shared_settings.get("network_precision")})
+
+    @property
+    def shared_settings(self) -> Score:
+        """The settings of sampling and restoration that have one value in all rows."""
+        keys = (*SAMPLING, *_EXECUTION, *_RESTORATION)
+        return {key: self.rows[0].get(key) for key in keys if len({repr(_setting(row, key)) for row in self.rows}) == 1}
 
 
 def record(path: Path, score: Score) -> None:
@@ -76,7 +83,7 @@ def subject_of(score: Score, across: Collection[str] = ()) -> str:
 
     Args:
         score: a line of evaluations.jsonl, or a row of a `Group`.
-        across: keys that may differ, such as ("steps",) for a curve over the sampler's steps.
+        across: keys that may differ, such as ("weights_sha256", "step") for a curve over training.
 
     Returns:
         The identity, as JSON.
@@ -106,19 +113,38 @@ def sampling_title(score: Score, usual: Score | None = None) -> str:
     return " ".join(parts)
 
 
-def comparable(scores: Iterable[Score]) -> list[Group]:
-    """Scores grouped by protocol, and ranked within each group."""
+def network_calls(score: Score) -> int | None:
+    """Network calls per image, over all draws of a restored one; those of a likelihood are recorded. None if unknown."""
+    draws = score.get("draws")
+    calls, sampler, steps, guidance = (score.get(key) for key in ("calls", "sampler", "steps", "guidance"))
+    if calls is None and isinstance(sampler, str) and sampler in SAMPLERS and is_number(steps):
+        named = {key: score.get(key) for key in ("label", "guide")}
+        calls = SamplingConfig(sampler, int(steps), guidance=guidance if is_number(guidance) else 1.0, **named).calls
+    total = int(calls) * (int(draws) if is_number(draws) else 1) if is_number(calls) else 0
+    return total if 0 < total < _LARGEST else None
+
+
+def comparable(scores: Iterable[Score], by: str | None = None) -> list[Group]:
+    """Scores grouped by protocol, and ranked within each group.
+
+    Args:
+        scores: lines of evaluations.jsonl.
+        by: name of a metric: only scores that have it, ranked by it, in the groups of the metrics that rank; None for all.
+    """
+    ranking = [metric for metric in RANKING if metric.name == by] or RANKING
     groups: dict[tuple[Metric, str], list[Score]] = {}
     for score in scores:
-        for metric in RANKING:
-            if is_number(score.get(metric.name)) and is_number(score.get("n")) and score.get("reference_hash"):
+        for metric in ranking:
+            numbers = (metric.name, by or metric.name, "n")
+            if all(is_number(score.get(key)) for key in numbers) and score.get("reference_hash"):
                 protocol = json.dumps([_protocol_value(score, key) for key in metric.protocol])
                 groups.setdefault((metric, protocol), []).append(score)
+    chosen = next((metric for metric in METRICS if metric.name == by), None)
     return [
         Group(
-            metric.name,
+            (chosen or metric).name,
             {key: _protocol_value(members[0], key) for key in ("reference", *metric.protocol)},
-            *_rows(metric, members),
+            *_rows(chosen or metric, members),
         )
         for (metric, _), members in groups.items()
     ]
@@ -165,6 +191,7 @@ def _row(metric: str, scores: list[Score]) -> Score:
     ranked = values[metric]
     return {
         **{key: scores[0].get(key) for key in _ROW_KEYS},
+        "calls": network_calls(scores[0]),
         "name": ", ".join(names) or scores[0].get("name"),
         **{name: statistics.fmean(found) for name, found in values.items() if found},
         "std": statistics.stdev(ranked) if len(ranked) > 1 else None,

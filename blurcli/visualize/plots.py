@@ -45,10 +45,10 @@ def check_plot(path: Path, name: str = "out") -> None:
 
 
 def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path, width: float = _WIDTH_IN) -> None:
-    """Plot the score against sampler steps: a line per sampler, with bars from the smallest to the largest score over seeds.
+    """Plot the score against network calls: a line per sampler, with bars from the smallest to the largest score over seeds.
 
     Args:
-        rows: dictionaries with the keys sampler, steps, mean, min and max.
+        rows: dictionaries with the keys sampler, calls (per image), mean, min and max.
         metric: name of the score, the label of the axis.
         path: .png or .svg.
         width: of the figure, in inches.
@@ -57,10 +57,10 @@ def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path, width: float
     axes = figure.subplots()
     for sampler in dict.fromkeys(row["sampler"] for row in rows):
         own = [row for row in rows if row["sampler"] == sampler]
-        steps, mean, low, high = (np.array([row[key] for row in own]) for key in ("steps", "mean", "min", "max"))
-        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=_plain(sampler), marker="o", markersize=4, capsize=3)
-    axes.set(xscale="log", yscale="log", xlabel="steps (network calls per image)", ylabel=_plain(metric))
-    axes.set_xticks(sorted({row["steps"] for row in rows}))
+        calls, mean, low, high = (np.array([row[key] for row in own]) for key in ("calls", "mean", "min", "max"))
+        axes.errorbar(calls, mean, yerr=[mean - low, high - mean], label=_plain(sampler), marker="o", markersize=4, capsize=3)
+    axes.set(xscale="log", yscale="log", xlabel="network calls per image", ylabel=_plain(metric))
+    axes.set_xticks(sorted({row["calls"] for row in rows}))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     _plain_numbers(axes)

@@ -1,4 +1,4 @@
-"""The records of a run as plots: losses, scores over training and against the sampler's steps, power spectra."""
+"""The records of a run as plots: losses, scores over training and against network calls, power spectra."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Plot:
     Attributes:
         name: for the name of a file.
         title: its title.
-        save: `save(path)` or `save(path, width=inches)` writes it to a .png or .svg.
+        save: `save(path)` or `save(path, width=inches)` writes it to a .png, .svg or .pdf.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Plot:
 
 def loss_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
     """The loss over training, if it is recorded; `notify` receives the reason if it is not."""
-    lines = [line for line in files.json_lines(run.metrics_path) if are_numbers([line.get("step"), line.get("loss")])]
-    if not lines:
+    points = losses_of(run)
+    if not points:
         notify(f"no plot of the loss: {run.metrics_path} is missing or empty; blurdiff train writes it")
         return
-    steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
+    steps, losses = [step for step, _ in points], [loss for _, loss in points]
     by_time: dict[float, Points] = {}
     for step, times, rows, _ in _health(run):
         for t, bands in zip(times, rows, strict=False):
@@ -67,26 +67,31 @@ def band_plots(run: Run) -> Iterator[Plot]:
 
 
 def score_plots(run: Run, notify: Callable[[str], None]) -> Iterator[Plot]:
-    """Scores over training and against sampler steps, if there are at least two; `notify` receives the reason if not."""
-    groups = [group for group in evaluate.comparable(_scores(run)) if "features" in group.protocol]
+    """Scores over training and against network calls, if there are at least two; `notify` receives the reason if not."""
+    groups = [group for group in evaluate.comparable(model_scores(run)) if "features" in group.protocol]
     for number, group in enumerate(groups):
-        name = f"{group.metric}-{group.protocol['features']}-n{group.protocol['n']}" + f"-{number}" * (number > 0)
-        name = re.sub(r"[^\w.-]", "_", name)  # lines of a file can hold anything
+        name = score_plot_name(group, number)
         title = f"{evaluate.TITLES[group.metric]} ({group.protocol['features']}, {group.protocol['n']:,} images)"
-        over_training, over_steps = _over_training(group), _over_steps(group)
+        over_training, over_calls = _over_training(group), _over_calls(group)
         if over_training:
             yield Plot(name, f"{title} over training", partial(plots.save_scores, over_training, title))
         else:
             notify(f"no plot of {title} over training: it needs scores of two weights files; set train.score_every_steps")
-        if over_steps:
-            yield Plot(f"sweep-{name}", f"{title} against sampler steps", partial(plots.save_sweep, over_steps, title))
+        if over_calls:
+            yield Plot(f"sweep-{name}", f"{title} against network calls", partial(plots.save_sweep, over_calls, title))
         else:
-            notify(f"no plot of {title} against the sampler's steps: record them with blurdiff sweep")
+            notify(f"no plot of {title} against network calls: record them with blurdiff sweep")
+
+
+def score_plot_name(group: evaluate.Group, number: int) -> str:
+    """The name of the file of a plot of scores, the `number`-th of a run, from 0 on."""
+    name = f"{group.metric}-{group.protocol['features']}-n{group.protocol['n']}" + f"-{number}" * (number > 0)
+    return re.sub(r"[^\w.-]", "_", name)  # lines of a file can hold anything
 
 
 def newest_spectra(run: Run) -> dict[str, Any] | None:
     """The score with power spectra of the newest weights and most images, for `save_spectrum`; None if there is none."""
-    with_spectra = filter(_has_spectra, _scores(run))
+    with_spectra = filter(_has_spectra, model_scores(run))
     return max(with_spectra, key=lambda score: (score["step"], is_number(score.get("n")) and score["n"]), default=None)
 
 
@@ -95,7 +100,14 @@ def are_numbers(values: object) -> TypeGuard[list[float]]:
     return isinstance(values, list) and bool(values) and all(map(is_number, values))
 
 
-def _scores(run: Run) -> list[Score]:
+def losses_of(run: Run) -> Points:
+    """The logged training losses of a run by step; lines without both are skipped."""
+    lines = files.json_lines(run.metrics_path)
+    return [(line["step"], line["loss"]) for line in lines if are_numbers([line.get("step"), line.get("loss")])]
+
+
+def model_scores(run: Run) -> list[Score]:
+    """The scores of images that the model of a run made; those of stored images have no step."""
     return [score for score in evaluate.recorded(run.evaluations_path) if are_numbers([score.get("step"), score.get("steps")])]
 
 
@@ -133,19 +145,19 @@ def _over_training(group: evaluate.Group) -> dict[str, list[tuple[int, float, fl
     }
 
 
-def _over_steps(group: evaluate.Group) -> list[dict[str, Any]]:
-    """The scores of the newest weights by sampler steps, if there are at least two numbers of steps."""
+def _over_calls(group: evaluate.Group) -> list[dict[str, Any]]:
+    """The scores of the newest weights by network calls per image, if there are at least two numbers of calls."""
     newest = max(int(row["step"]) for row in group.rows)
-    rows = [row for row in group.rows if row["step"] == newest]
+    rows = [row for row in group.rows if row["step"] == newest and row["calls"] is not None]
     several = len({str(row["weights_sha256"]) for row in rows}) > 1
     points = [
         {
             "sampler": group.title(row) + f" {row['weights_sha256']}" * several,
-            "steps": row["steps"],
+            "calls": row["calls"],
             "mean": row[group.metric],
             "min": row["min"],
             "max": row["max"],
         }
         for row in rows
     ]
-    return sorted(points, key=lambda row: (row["sampler"], row["steps"])) if len({row["steps"] for row in rows}) > 1 else []
+    return sorted(points, key=lambda row: (row["sampler"], row["calls"])) if len({row["calls"] for row in rows}) > 1 else []

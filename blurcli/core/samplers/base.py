@@ -70,6 +70,7 @@ class Sampler(ABC):
         predicts_endpoint: whether it is for models that predict the ODE endpoint, see `Objective.predicts_endpoint`.
         falling_spectrum: whether a whitened method without a known spectrum uses the power law of natural images, not a flat
             one.
+        calls_per_step: how often a step calls `estimate`.
     """
 
     name: ClassVar[str]
@@ -77,6 +78,7 @@ class Sampler(ABC):
     whitened: ClassVar[bool] = False
     predicts_endpoint: ClassVar[bool] = False
     falling_spectrum: ClassVar[bool] = False
+    calls_per_step: ClassVar[int] = 1
 
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
