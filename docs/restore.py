@@ -4,7 +4,7 @@
     python docs/restore.py wrong TEST_IMAGES MODEL                         # the effect of a wrong blur or noise
     python docs/restore.py photos TRAINING_PHOTOS PHOTOS MODEL...          # whole photos, beside classical methods
     python docs/restore.py camera PHOTOS MODEL                             # photos as a camera gives them
-    python docs/restore.py models PHOTOS MODEL... --features FILE          # models beside each other, 3, 5 and 10 calls
+    python docs/restore.py models PHOTOS MODEL... --features FILE          # models beside each other, 5 and 10 calls
     python docs/restore.py blind PHOTOS TEST_IMAGES MODEL                  # estimated blur and noise
     python docs/restore.py picture PHOTOS MODEL OUT                        # the picture of README.md
     python docs/restore.py show FILE...                                    # the tables of what was computed
@@ -253,7 +253,7 @@ def models(
         restorer, (model, _, seed) = Restorer(_model(file)), file.stem.rpartition("-")
         for name in MODEL_TASKS:
             given = [degrade(photo, DAMAGES[name], i) for i, photo in enumerate(truths.values())]
-            for calls, temperature in ((3, 0.0), (5, 0.0), (10, 0.0), (3, 1.0), (5, 1.0), (10, 1.0)):
+            for calls, temperature in ((5, 0.0), (10, 0.0), (5, 1.0), (10, 1.0)):
                 options = replace(DAMAGES[name], temperature=temperature, steps=calls)
 
                 def run(restorer: Restorer = restorer, given: list[Photo] = given, options: RestoreOptions = options) -> Any:

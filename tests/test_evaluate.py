@@ -109,7 +109,7 @@ def test_what_is_found_out_before_the_work(cli: Cli, tiny_run: Path, photos: Pat
     """And what a file of images may be that cannot be read."""
     samples = ["fid", "--samples", "photos", "--data", "photos", "--features", few]
     for arguments, code, text in (
-        (["--plot", "x.txt"], 2, "--plot x.txt: unknown format of a plot; end the name in .png or .svg"),
+        (["--plot", "x.txt"], 2, "--plot x.txt: unknown format of a plot; end the name in .png, .svg or .pdf"),
         (["--run", "absent"], 2, "absent: not a run folder (it has no config.yaml)"),
         (["--split", "test"], 2, "has no sub-folders train and test"),
     ):
@@ -213,7 +213,7 @@ def test_existing_images_of_many_sizes(cli: Cli, photos: Path) -> None:
         (["--samples", "photos", "--data", "absent"], "absent': no such folder, .zip file or dataset"),
         (["--samples", "absent.npz", "--data", "photos"], "absent.npz: no such file"),
         (["--size", "8"], "--size: resizes --samples"),
-        (["--plot", "x.gif"], "unknown format of a plot; end the name in .png or .svg"),
+        (["--plot", "x.gif"], "unknown format of a plot; end the name in .png, .svg or .pdf"),
         (["--n", "1"], "Invalid value for '--n'"),
     ],
 )

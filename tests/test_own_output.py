@@ -20,7 +20,7 @@ from blurcli.data import outputs as own_outputs
 from blurcli.data.archives import open_images
 from blurcli.data.packed_cache import pack
 from blurcli.data.photos import Photo
-from blurcli.visualize import ImageFolder, plots, save_grid
+from blurcli.visualize import ImageFolder, figures, save_grid
 from blurcli.visualize.animations import save_animation
 
 OWN = "made by blurdiff"
@@ -55,7 +55,7 @@ def littered(photos: Path, tiny_run: Path) -> Path:
     for suffix in (".gif", ".webp", ".png", ".apng"):
         save_animation(pictures, photos / "elsewhere" / f"moving{suffix}")
     (figure := Figure()).subplots()
-    plots._save(figure, photos / "loss.png")
+    figures.save_figure(figure, photos / "loss.png")
     return photos
 
 

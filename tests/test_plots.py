@@ -10,7 +10,8 @@ from PIL import Image
 from blurcli.base.errors import UsageError, UserError
 from blurcli.base.runs import Run
 from blurcli.visualize import plots
-from blurcli.visualize.plots import check_plot, save_errors, save_sweep
+from blurcli.visualize.figures import check_plot
+from blurcli.visualize.plots import save_errors, save_sweep
 from blurcli.visualize.records import band_plots
 
 ROWS = [
@@ -50,7 +51,7 @@ def test_the_color_scale_of_errors_shows_small_ones(tmp_path: Path) -> None:
 
 
 def test_refusals_come_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"unknown format of a plot; end the name in .png or .svg"):
+    with pytest.raises(UsageError, match=r"unknown format of a plot; end the name in .png, .svg or .pdf"):
         check_plot(tmp_path / "s.jpeg")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):

@@ -572,7 +572,7 @@ def test_files_of_a_comparison(cli: Cli, make: Maker) -> None:
 
 def test_long_legends_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(comparison_plots, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(comparison_plots, "save_figure", lambda figure, path: drawn.append(figure))
     label = "objective spectral, blur_noise_ratio 0.5, lr 0.0015, loss_weight balanced, time_sampling uniform"
     lines = [Line(label, number, 0, np.ones((3, 4)) * [[1], [2], [3]]) for number in range(6)]
     for width in (3.3, 7.0):

@@ -24,7 +24,7 @@ def diagnose(
     seed: common.SeedOption = 0,
     calibrated: common.CalibrationOption = True,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: diagnose-*.png in the run folder]")
+        Path | None, typer.Option("--out", help="Plot: .png, .svg or .pdf. [default: diagnose-*.png in the run folder]")
     ] = None,
     device: common.DeviceOption = "auto",
     precision: common.PrecisionOption = None,
@@ -38,7 +38,7 @@ def diagnose(
     from blurcli.base import console
     from blurcli.core.bands import band_names, frequency_bands
     from blurcli.evaluate import denoising
-    from blurcli.visualize import plots
+    from blurcli.visualize import figures, plots
 
     path, chosen_run = find_weights(run, weights)
     model, step = load_model(path, device, calibrated, precision=precision)
@@ -47,7 +47,7 @@ def diagnose(
     marks = ("" if calibrated else "-uncalibrated") + ("" if precision is None else f"-{model.precision}")
     name = f"diagnose-{step:08d}-{split}{marks}.png"
     out = out or (chosen_run.path if chosen_run is not None else Path()) / name
-    plots.check_plot(out)
+    figures.check_plot(out)
     _, measured = measured_images(model, chosen_run, data, split, n, seed)
     with console.progress("measuring", measured.count) as update:
         errors = denoising.denoising_errors(model, measured, times=_TIMES, per_octave=1, on_batch=update)

@@ -52,7 +52,7 @@ def fid(
     name: Annotated[str, typer.Option("--name", help="Label of the score in evaluations.jsonl.")] = "",
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Plot of power spectra, .png or .svg. [default: spectrum-*.png in the run folder]"),
+        typer.Option("--plot", help="Plot of power spectra: .png, .svg or .pdf. [default: spectrum-*.png in the run folder]"),
     ] = None,
     device: common.DeviceOption = "auto",
     precision: common.PrecisionOption = None,
@@ -67,12 +67,12 @@ def fid(
     """
     from blurcli import evaluate
     from blurcli.base import console
-    from blurcli.visualize import plots
+    from blurcli.visualize import figures, plots
 
     if seed + repeats > 2**64:
         raise UsageError(f"--seed {seed} --repeats {repeats}: the last seed must be below 2^64")
     if plot is not None:
-        plots.check_plot(plot, "plot")
+        figures.check_plot(plot, "plot")
     options = ScoringOptions(features, mode, split, data, published, inception, device)
     if samples is not None:
         if started_by_torchrun():

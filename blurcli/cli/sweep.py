@@ -40,7 +40,7 @@ def sweep(
     batch_size: common.BatchSizeOption = None,
     calibrated: common.CalibrationOption = True,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Plot, .png or .svg. [default: sweep-*.png in the run folder]")
+        Path | None, typer.Option("--out", help="Plot: .png, .svg or .pdf. [default: sweep-*.png in the run folder]")
     ] = None,
     device: common.DeviceOption = "auto",
     precision: common.PrecisionOption = None,
@@ -53,7 +53,7 @@ def sweep(
     """
     from blurcli import evaluate
     from blurcli.base import console, files
-    from blurcli.visualize import plots
+    from blurcli.visualize import figures, plots
 
     if seed + seeds > 2**64:
         raise UsageError(f"--seed {seed} --seeds {seeds}: the last seed must be below 2^64")
@@ -73,7 +73,7 @@ def sweep(
     out = (
         out or (chosen_run.path if chosen_run is not None else Path()) / f"sweep-{step:08d}-{scorer.features.key}-n{count}.png"
     )
-    plots.check_plot(out)
+    figures.check_plot(out)
     check_enough(scorer, count, force)
 
     points = [

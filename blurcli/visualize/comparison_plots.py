@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from blurcli.visualize.plots import _plain, _plain_numbers, _save
+from blurcli.visualize.figures import literal, plain_numbers, save_figure
 
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito's, for the color-blind
 _MARKERS = "os^Dv*PX"  # one more than colors, so that pairs repeat late
@@ -107,7 +107,7 @@ def save_chart(chart: Chart, path: Path, width: float) -> None:
             axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
         else:
             axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=color, capsize=2)
-    axes.set(yscale="log", xlabel=chart.x, ylabel=_plain(chart.y))
+    axes.set(yscale="log", xlabel=chart.x, ylabel=literal(chart.y))
     if chart.by_count:
         axes.set_xscale("log")
         axes.set_xticks(sorted({float(x) for line in chart.lines for x in line.points[:, 0]}))
@@ -115,12 +115,12 @@ def save_chart(chart: Chart, path: Path, width: float) -> None:
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(5 if width < _NARROW_IN else 8, steps=(1, 2, 2.5, 5, 10), integer=True))
-    _plain_numbers(axes)
+    plain_numbers(axes)
     axes.set_title("\n".join(caption), fontsize="small")
     figure.legend(
         loc="outside lower center", ncols=columns, fontsize="small", title=chart.legend or None, title_fontsize="small"
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _wrapped(text: str, width: float) -> list[str]:
@@ -128,4 +128,4 @@ def _wrapped(text: str, width: float) -> list[str]:
     joined = re.sub("(?<!,) ", "\N{NO-BREAK SPACE}", text)
     most = max(20, int(width / _LETTER_IN))
     fitting = joined if max(map(len, joined.split(" "))) <= most else text
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(_plain(fitting), most)]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(literal(fitting), most)]

@@ -1,47 +1,25 @@
-"""Plots of measurements, as PNG or SVG."""
+"""Plots of measurements, as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import FormatStrFormatter, NullLocator
 from torch import Tensor
 
-from blurcli.base import files
-from blurcli.base.errors import OptionError, one_line
 from blurcli.core.bands import frequency_bands
-from blurcli.data.outputs import mark
 from blurcli.evaluate.distances import BANDS_PER_OCTAVE
+from blurcli.visualize.figures import literal, plain_numbers, save_figure, thinned
 
-_SUFFIXES = (".png", ".svg")
 _WIDTH_IN = 7.0
 _MOST_POINTS = 2_000  # per line: more are not visible
 _MOST_MARKERS = 150
 _COLOR_RANGES = (2, 3, 5, 10, 30, 100)  # of relative errors, as factors on either side of 1
-
-
-def check_plot(path: Path, name: str = "out") -> None:
-    """Raise, before the work, the errors of saving a plot.
-
-    Args:
-        path: the file.
-        name: name of the option, for messages.
-
-    Raises:
-        OptionError: the suffix is neither .png nor .svg.
-        UserError: the file cannot be written.
-    """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise OptionError(name, path, f"unknown format of a plot; end the name in {' or '.join(_SUFFIXES)}")
-    files.check_writable(path)
 
 
 def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path, width: float = _WIDTH_IN) -> None:
@@ -50,7 +28,7 @@ def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path, width: float
     Args:
         rows: dictionaries with the keys sampler, calls (per image), mean, min and max.
         metric: name of the score, the label of the axis.
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     figure = Figure(figsize=(width, 4.5), layout="constrained")
@@ -58,14 +36,14 @@ def save_sweep(rows: list[dict[str, Any]], metric: str, path: Path, width: float
     for sampler in dict.fromkeys(row["sampler"] for row in rows):
         own = [row for row in rows if row["sampler"] == sampler]
         calls, mean, low, high = (np.array([row[key] for row in own]) for key in ("calls", "mean", "min", "max"))
-        axes.errorbar(calls, mean, yerr=[mean - low, high - mean], label=_plain(sampler), marker="o", markersize=4, capsize=3)
-    axes.set(xscale="log", yscale="log", xlabel="network calls per image", ylabel=_plain(metric))
+        axes.errorbar(calls, mean, yerr=[mean - low, high - mean], label=literal(sampler), marker="o", markersize=4, capsize=3)
+    axes.set(xscale="log", yscale="log", xlabel="network calls per image", ylabel=literal(metric))
     axes.set_xticks(sorted({row["calls"] for row in rows}))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    _plain_numbers(axes)
+    plain_numbers(axes)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_loss(
@@ -83,18 +61,18 @@ def save_loss(
         steps: training steps.
         losses: the weighted loss at each step.
         by_time: for each time t, pairs (step, unweighted loss); empty for no second panel.
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     figure = Figure(figsize=(width, 7 if by_time else 4), layout="constrained")
     panels = figure.subplots(1 + bool(by_time), sharex=True, squeeze=False)[:, 0]
     marker = "o" if len(steps) == 1 else ""  # a line of one point is invisible
-    panels[0].plot(*_thinned(list(zip(steps, losses, strict=True)), _MOST_POINTS), linewidth=1, marker=marker)
+    panels[0].plot(*thinned(list(zip(steps, losses, strict=True)), _MOST_POINTS), linewidth=1, marker=marker)
     panels[0].set(yscale="log", ylabel="training loss (weighted)")
     if by_time:
         for t, points in by_time.items():
             panels[1].plot(
-                *_thinned(points, _MOST_MARKERS),
+                *thinned(points, _MOST_MARKERS),
                 label=f"t = {t:.3g}",
                 marker="o",
                 markersize=3,
@@ -103,9 +81,9 @@ def save_loss(
         panels[1].set(yscale="log", ylabel="mean squared error (noise variance = 1)")
         panels[1].legend(ncols=3, fontsize="small")
     panels[-1].set_xlabel("training steps")
-    _plain_numbers(panels[0])
+    plain_numbers(panels[0])
     panels[-1].grid(visible=True, alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_bands(by_band: dict[str, list[tuple[int, float]]], path: Path, width: float = _WIDTH_IN) -> None:
@@ -113,18 +91,18 @@ def save_bands(by_band: dict[str, list[tuple[int, float]]], path: Path, width: f
 
     Args:
         by_band: for each band, the lowest frequencies first, pairs (step, unweighted loss).
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     figure = Figure(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()
     for number, (band, points) in enumerate(by_band.items()):
         color = colormaps["plasma"](0.9 * number / len(by_band))
-        axes.plot(*_thinned(points, _MOST_MARKERS), label=_plain(band), marker="o", markersize=3, color=color)
+        axes.plot(*thinned(points, _MOST_MARKERS), label=literal(band), marker="o", markersize=3, color=color)
     axes.set(yscale="log", xlabel="training steps", ylabel="mean squared error (noise variance = 1)")
-    _plain_numbers(axes)
+    plain_numbers(axes)
     figure.legend(loc="outside lower center", ncols=4, fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_scores(
@@ -135,18 +113,18 @@ def save_scores(
     Args:
         lines: for each sampler, tuples (training steps, mean, smallest, largest).
         metric: name of the score, the label of the axis.
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     figure = Figure(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, points in lines.items():
         steps, mean, low, high = np.array(points).T
-        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=_plain(name), marker="o", markersize=4, capsize=3)
-    axes.set(yscale="log", xlabel="training steps", ylabel=_plain(metric))
-    _plain_numbers(axes)
+        axes.errorbar(steps, mean, yerr=[mean - low, high - mean], label=literal(name), marker="o", markersize=4, capsize=3)
+    axes.set(yscale="log", xlabel="training steps", ylabel=literal(metric))
+    plain_numbers(axes)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, width: float = _WIDTH_IN) -> None:
@@ -158,7 +136,7 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, w
         times: (T,), uniform in [0, 1], at least 2.
         relative: relative errors (T, bands), positive.
         bands: names of the bands.
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     figure = Figure(figsize=(width, 4.5), layout="constrained")
@@ -180,7 +158,7 @@ def save_errors(times: Tensor, relative: Tensor, bands: list[str], path: Path, w
     scale = figure.colorbar(image, label="squared error / squared error of the Wiener filter")
     ticks = np.linspace(-end, end, 5)
     scale.set_ticks(list(ticks), labels=[f"{float(f'{10.0**k:.2g}'):g}" for k in ticks])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -> None:
@@ -188,7 +166,7 @@ def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -
 
     Args:
         score: a line of evaluations.jsonl with spectrum, reference_spectrum (None if it is unknown), size and reference.
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     bands = frequency_bands(score["size"][0], score["size"][1], BANDS_PER_OCTAVE)[1][1:]
@@ -198,7 +176,7 @@ def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     if score["reference_spectrum"] is not None:
         reference = np.array(score["reference_spectrum"][1:])
-        upper.plot(wavelength, reference, label=_plain(f"data: {score['reference']}"), color="black", marker="o", markersize=3)
+        upper.plot(wavelength, reference, label=literal(f"data: {score['reference']}"), color="black", marker="o", markersize=3)
         lower.plot(wavelength, 10 * np.log10(ours / reference), color="C1", marker="o", markersize=3)
     upper.plot(wavelength, ours, label="samples", color="C1", marker="o", markersize=3)
     lower.axhline(0, color="black", linewidth=1)
@@ -211,39 +189,7 @@ def save_spectrum(score: dict[str, Any], path: Path, width: float = _WIDTH_IN) -
     lower.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     for axes in (upper, lower):
         axes.grid(visible=True, which="both", alpha=0.3)
-    _save(figure, path)
-
-
-def _thinned(points: Sequence[tuple[float, float]], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The x and y of at most `most` points of a line: means over groups of neighbors."""
-    starts = np.arange(0, len(points), -(-len(points) // most))
-    counts = np.diff(np.append(starts, len(points)))
-    x, y = np.add.reduceat(np.array(points, np.float64), starts).T / counts
-    return x, y
-
-
-def _plain(text: str) -> str:
-    """A text that Matplotlib shows literally: without formulas, control characters and undecodable bytes."""
-    return one_line(text).encode(errors="backslashreplace").decode().replace("$", r"\$")
-
-
-def _plain_numbers(axes: Axes) -> None:
-    """Plain numbers instead of powers of ten on a logarithmic y axis, and a grid."""
-    low, high = axes.get_ylim()
-    if high < 10 * low:  # A range below a decade has too few default ticks.
-        axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-        axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2468" else "")
-    axes.grid(visible=True, which="both", alpha=0.3)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with files.replacing(path) as temporary:
-        if path.suffix.lower() == ".png":
-            figure.savefig(temporary, dpi=150, pil_kwargs=mark("PNG"))
-        else:
-            figure.savefig(temporary, dpi=150)
+    save_figure(figure, path)
 
 
 def save_variants(panels: dict[str, dict[str, tuple[list[float], float | None]]], path: Path, width: float = _WIDTH_IN) -> None:
@@ -253,7 +199,7 @@ def save_variants(panels: dict[str, dict[str, tuple[list[float], float | None]]]
 
     Args:
         panels: for each metric, and each variant: the values by seed, and half the width of the mean's interval or None.
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
@@ -268,10 +214,10 @@ def save_variants(panels: dict[str, dict[str, tuple[list[float], float | None]]]
             axes.errorbar(np.mean(values), row, xerr=half_width, fmt="D", markersize=5, color="black", capsize=3)
         if len(rows) < len(names):  # differences to the one that is missing
             axes.axvline(0, color="black", linewidth=1)
-        axes.set(xlabel=_plain(metric), yticks=range(len(names)), yticklabels=[_plain(name) for name in names])
+        axes.set(xlabel=literal(metric), yticks=range(len(names)), yticklabels=[literal(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(visible=True, alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_variant_curves(
@@ -282,7 +228,7 @@ def save_variant_curves(
     Args:
         panels: for each metric, and each variant: tuples (length of training, mean, half the width of the interval).
         unit: of the lengths.
-        path: .png or .svg.
+        path: .png, .svg or .pdf.
         width: of the figure, in inches.
     """
     figure = Figure(figsize=(width, 3.2 * len(panels) + 0.8), layout="constrained")
@@ -290,12 +236,12 @@ def save_variant_curves(
     for axes, (metric, lines) in zip(every, panels.items(), strict=True):
         for name, points in lines.items():
             steps, mean, half_width = np.array(points).T
-            axes.errorbar(steps, mean, yerr=half_width, label=_plain(name), marker="o", markersize=4, capsize=3)
+            axes.errorbar(steps, mean, yerr=half_width, label=literal(name), marker="o", markersize=4, capsize=3)
         if all(mean > half_width for points in lines.values() for _, mean, half_width in points):
             axes.set(yscale="log")
-            _plain_numbers(axes)
-        axes.set_ylabel(_plain(metric))
+            plain_numbers(axes)
+        axes.set_ylabel(literal(metric))
         axes.grid(visible=True, alpha=0.3)
     every[0].legend(fontsize="small")
     every[-1].set_xlabel(unit)
-    _save(figure, path)
+    save_figure(figure, path)

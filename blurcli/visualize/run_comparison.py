@@ -19,7 +19,7 @@ from blurcli.config.repeat import without_folder
 from blurcli.evaluate import Group, Training
 from blurcli.evaluate.records import Score
 from blurcli.visualize.comparison_plots import Chart, Line, save_chart
-from blurcli.visualize.plots import _thinned
+from blurcli.visualize.figures import thinned
 from blurcli.visualize.records import Plot, Points, losses_of, model_scores, score_plot_name
 
 _MOST_POINTS = 150  # of a line of losses
@@ -129,9 +129,9 @@ def _loss_plots(compared: _Compared, notify: Callable[[str], None]) -> Iterator[
 
 def _averaged(lines: Sequence[Points]) -> NDArray[np.float64]:
     """Mean, smallest and largest of lines at the x of the longest, (N, 4); each counts from its beginning to its end."""
-    thinned = [_thinned(points, _MOST_POINTS) for points in lines]
-    x, _ = max(thinned, key=lambda line: float(line[0][-1]))
-    values = np.array([np.interp(x, own, y, left=np.nan, right=np.nan) for own, y in thinned])
+    fewer = [thinned(points, _MOST_POINTS) for points in lines]
+    x, _ = max(fewer, key=lambda line: float(line[0][-1]))
+    values = np.array([np.interp(x, own, y, left=np.nan, right=np.nan) for own, y in fewer])
     return np.stack([x, np.nanmean(values, 0), np.nanmin(values, 0), np.nanmax(values, 0)], axis=1)
 
 

@@ -155,7 +155,7 @@ class Worker:
         title = f"{cell.variant}, seed {cell.seed}, step {step:,}"
         labels = {**record_mark(cell), "weights": str(weights)}
         if score.likelihood is not None:
-            line = self._likelihood(score, task, model, step, title) | labels
+            line = self._likelihood(score, task, model, step, title) | labels | {"name": task.variant.name}
         else:
             shape = (model.config.data.channels, *model.config.data.image_size)
             scorer, n = self._scorer(score, task.config, shape), score.n or task.config.score.n
@@ -171,7 +171,8 @@ class Worker:
 
         sampling, split = score.sampling, score.split or task.config.score.split
         chosen = model.family.resolve_likelihood(LikelihoodConfig(steps=sampling.get("steps"), delta=sampling.get("delta")))
-        dataset, measured = measured_images(model, None, task.config.data.source, split, score.likelihood, task.seed)
+        # The same noise for all seeds of training, so that their bounds can be compared.
+        dataset, measured = measured_images(model, None, task.config.data.source, split, score.likelihood, 0)
         with console.progress(title, measured.count) as update:
             line, _ = likelihood_score(model, dataset, measured, chosen, update)
         console.notify(f"{title}: {_shown(line, 'bits_per_dim')}")
