@@ -120,6 +120,9 @@ def test_the_spread_decides_the_digits(values: dict[int, float], text: str, diff
         ({"seeds": [0, 1, 0]}, r"tiny.yaml: seeds: got .*0 is given twice"),
         ({"seeds": []}, r"tiny.yaml: seeds: got "),
         ({"seeds": True}, r"tiny.yaml: seeds: got "),
+        ({"variants": {"none": {}, "b": {"data.channels": 1}}}, r"variants: b: data.channels is 1, and that of 'none' is 3"),
+        ({"variants": {"none": {}, "b": {"preset": "shapes-blue"}}}, r"preset 'shapes-blue' is unknown"),
+        ({"variants": {"none": {}, "b": {"preset": "shapes-noblur", "weights": "x"}}}, r"b: preset: is of a training"),
         ({"images": [8]}, r"steps and images: both are the lengths"),
         (
             {"variants": {"none": {"sample.sampler": "heat"}}},
@@ -162,6 +165,10 @@ def test_a_study_resolves_its_files(tmp_path: Path) -> None:
     study = load_study(path)
     assert (study.seeds, study.lengths, study.base) == ((0, 1), (7,), "none")
     assert study.variant("none").config.process.model_dump()["blur_sigma_max"] == 0
+    other = load_study(written(tmp_path, variants={"mine": {}, "theirs": {"preset": "shapes-noblur"}}, base=None))
+    assert other.variant("theirs").config == study.variant("none").config.model_copy(
+        update={"train": study.variant("none").config.train.model_copy(update={"steps": 1600})}
+    )
     with pytest.raises(UsageError, match="no such file; a study is a YAML file"):
         load_study(tmp_path / "absent.yaml")
 

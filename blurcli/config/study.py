@@ -72,8 +72,8 @@ class StudyFile(Section):
     set: dict[str, Any] = Field(default_factory=dict, description="keys over the preset's, for all variants")
     variants: dict[str, dict[str, Any] | None] = Field(
         min_length=1,
-        description="for each name keys over the preset's, `sample` keys that only change the scores, and `weights` "
-        "(a file instead of a training), `distill` (a variant to distill), `guide` (a file, or VARIANT@LENGTH)",
+        description="for each name keys over the preset's, `sample` keys that only change the scores, and "
+        "`preset` (another one), `weights` (a file instead of a training), `distill` (a variant to distill), `guide` (a file, or VARIANT@LENGTH)",
     )
     base: str | None = Field(None, description="variant that the others are compared with; null for the first")
     seeds: tuple[_SEED, ...] = Field(min_length=1, description="seeds of training and samples; one number: so many, from 0")
@@ -230,9 +230,9 @@ def _sampling_value(one: SamplingOption, value: Any) -> Any:
     return one.kind(value)
 
 
-def _config(path: Path, file: StudyFile, place: str, keys: dict[str, Any]) -> Config:
-    """The preset with the keys of all variants and others, found at `place` of the file."""
-    preset = file.preset
+def _config(path: Path, file: StudyFile, place: str, keys: dict[str, Any], preset: str | None = None) -> Config:
+    """The preset, the study's or another, with the keys of all variants and others, found at `place` of the file."""
+    preset = preset or file.preset
     if preset.endswith((".yaml", ".yml")):
         preset = str(path.parent / expand_home(preset))
     source = [] if file.data is None else [(f"{path}: data", "data.source", resolve_source(file.data, path.parent))]
@@ -250,7 +250,7 @@ def _variant(path: Path, file: StudyFile, name: str, keys: dict[str, Any], plain
     place, keys = f"variants: {name}", dict(keys)
     if not name.strip() or len(name) > 80 or "@" in name:
         raise UsageError(f"{path}: {place}: a name has 1 to 80 characters and no @")
-    special: dict[str, Any] = {key: keys.pop(key, None) for key in ("weights", "distill", "guide")}
+    special: dict[str, Any] = {key: keys.pop(key, None) for key in ("preset", "weights", "distill", "guide")}
     for key, value in special.items():
         if value is not None and not (isinstance(value, str) and value):
             raise UsageError(f"{path}: {place}: {key}: got {value!r}; it must be a text")
@@ -263,6 +263,8 @@ def _variant(path: Path, file: StudyFile, name: str, keys: dict[str, Any], plain
     except ValueError as error:
         raise UsageError(f"{path}: {place}: sample: {error}") from None
     guide = _guide(path, special["guide"])
+    if special["preset"] is not None and (special["weights"] or special["distill"]) is not None:
+        raise UsageError(f"{path}: {place}: preset: is of a training; leave it out, or weights and distill")
     if special["weights"] is not None:
         if assigned or special["distill"] is not None:
             other = next(iter(assigned), "distill")
@@ -276,11 +278,11 @@ def _variant(path: Path, file: StudyFile, name: str, keys: dict[str, Any], plain
     checked = {f"sample.{key}": value for key, value in sampling.items() if key in SampleConfig.model_fields}
     if guide is not None:
         checked.pop("sample.guidance", None)
-    config = _config(path, file, place, {**assigned, **checked})
+    config = _config(path, file, place, {**assigned, **checked}, special["preset"])
     before, after = flatten(plain), flatten(config)
     if without := [key for key in assigned if key in after and before.get(key) == after[key]]:
         key = without[0]
-        if len(without) == len(assigned) and not sampling and guide is None:
+        if len(without) == len(assigned) and not sampling and guide is None and special["preset"] is None:
             hint = "leave the variant out, or write {} for the preset as it is"
             raise UsageError(f"{path}: {place}: changes nothing: {key} is {after[key]} without it, too; {hint}")
     return Variant(name, config, assigned, sampling, guide=guide)
@@ -334,6 +336,13 @@ def _check_references(study: Study) -> None:
                 raise UsageError(
                     f"{where}: guide: {steps} is none of the study's lengths ({known}); add it there, or use another"
                 )
+    first = study.variants[0].config.data
+    for one in study.variants:
+        for key in ("source", "image_size", "channels"):
+            own, other = getattr(one.config.data, key), getattr(first, key)
+            if own != other:
+                where = f"{study.path}: variants: {one.name}: data.{key} is {own}"
+                raise UsageError(f"{where}, and that of {study.variants[0].name!r} is {other}: scores could not be compared")
     if study.variant(study.base).distilled is not None and study.equal_time:
         raise UsageError(f"{study.path}: equal_time: the base {study.base!r} is distilled; compare with a training")
 
