@@ -72,8 +72,9 @@ class StudyFile(Section):
     set: dict[str, Any] = Field(default_factory=dict, description="keys over the preset's, for all variants")
     variants: dict[str, dict[str, Any] | None] = Field(
         min_length=1,
-        description="for each name keys over the preset's, `sample` keys that only change the scores, and "
-        "`preset` (another one), `weights` (a file instead of a training), `distill` (a variant to distill), `guide` (a file, or VARIANT@LENGTH)",
+        description="for each name keys over the preset's, `sample` keys that only change the scores, and `preset` "
+        "(another one), `weights` (a file instead of a training), `distill` (a variant to distill), "
+        "`guide` (a file, or VARIANT@LENGTH)",
     )
     base: str | None = Field(None, description="variant that the others are compared with; null for the first")
     seeds: tuple[_SEED, ...] = Field(min_length=1, description="seeds of training and samples; one number: so many, from 0")
