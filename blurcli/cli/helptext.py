@@ -143,7 +143,7 @@ COMMAND_HELP = {
     "sweep": CommandHelp(("steps", "samplers", "seeds"), ("sweep --steps 5,10,20 --samplers abm,ancestral --seeds 3",)),
     "study": CommandHelp(
         ("data", "out", "dry-run"),
-        ("study docs/studies/blur.yaml --dry-run", "study mine.yaml --jobs 2", "study mine.yaml --part 2/8"),
+        ("study docs/studies/shapes.yaml --dry-run", "study mine.yaml --jobs 2", "study mine.yaml --part 2/8"),
     ),
     "diagnose": CommandHelp((), ("diagnose", "diagnose --weights shapes --data shapes")),
     "report": CommandHelp((), ("report", "report runs/a --out a.html")),

@@ -84,8 +84,8 @@ class Worker:
             try:
                 return self._do(task)
             except DivergedError as error:
-                task.fail(error.text)
-                console.notify(f"{task.variant.name}, seed {task.seed}: {error.text}; the study goes on without it")
+                task.fail(str(error))
+                console.notify(f"{task.variant.name}, seed {task.seed}: {error}; the study goes on without it")
                 return True
         return False
 
