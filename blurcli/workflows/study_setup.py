@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -200,10 +199,10 @@ def run_jobs(arguments: Sequence[str], jobs: int, plan: Plan, device: str) -> No
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Interrupt what still runs, as Ctrl-C does, and wait until it has saved."""
+    """Stop what still runs, and wait until it has saved."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # not SIGINT, which is ignored by what a shell started in the background
     for process in running:
         try:
             process.wait(_END_SEC)
