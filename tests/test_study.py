@@ -23,6 +23,7 @@ from blurcli.base.errors import DivergedError, UsageError
 from blurcli.base.tables import write_table
 from blurcli.config.study import load_study
 from blurcli.evaluate.paired import Spread, half_width
+from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights
 from blurcli.workflows.study import Worker
 from blurcli.workflows.study_plan import Plan, make_plan, parse_part
@@ -245,10 +246,12 @@ def test_the_table_is_that_of_the_recorded_lines(small: Plan) -> None:
     assert row["difference_half_width"] == pytest.approx(12.7062047 * statistics.stdev(pairs) / math.sqrt(2), rel=1e-6)
     assert row["pairs"] == 2
     titles, rows = report.table()
-    assert titles == ["training steps", "variant", "seeds", "FD", "FD less none", "precision", "bits/dim", "bits/dim less none"]
-    assert [line[:3] for line in rows[:3]] == [["3", "none", "2"], ["3", "blur", "2"], ["3", "blur, ddim", "2"]]
-    assert rows[0][4] == ""
-    assert rows[4][3] == Spread(dict(enumerate(own))).text
+    assert titles[:4] == ["training steps", "variant", "seeds", "calls"]
+    assert titles[4:] == ["FD", "FD less none", "precision", "bits/dim", "bits/dim less none"]
+    named = [("3", "none", "2", "2"), ("3", "blur", "2", "2"), ("3", "blur, ddim", "2", "3")]
+    assert [tuple(line[:4]) for line in rows[:3]] == named
+    assert rows[0][5] == ""
+    assert rows[4][4] == Spread(dict(enumerate(own))).text
 
 
 def test_samplers_and_bounds_are_scored(small: Plan) -> None:
@@ -261,6 +264,23 @@ def test_samplers_and_bounds_are_scored(small: Plan) -> None:
         assert row["seed"] in (0, 1)
     found = lines(small.folder / "blur" / "seed-0" / "evaluations.jsonl")
     assert len(found) == 2 * 3, "two lengths; abm, ddim, and one bound"
+
+
+def test_a_score_is_that_of_fid_and_samples_are_made_once(tmp_path: Path, cli: Cli, monkeypatch: Any) -> None:
+    made: list[int] = []
+    generate = Pipeline.generate
+
+    def counted(self: Pipeline, indices: Any, seed: int, *rest: Any, **options: Any) -> Any:
+        made.append(seed)
+        return generate(self, indices, seed, *rest, **options)
+
+    monkeypatch.setattr(Pipeline, "generate", counted)
+    scores = [{"features": "pixels"}, {"features": "pixels", "split": "test"}]
+    plan = done(written(tmp_path, variants={"none": NONE}, seeds=[4], steps=[3], scores=scores), tmp_path / "out")
+    assert made == [4]
+    for row in report_of(plan).rows:
+        scored = cli("fid", "--run", plan.tasks[0].run.path, "--seed", 4, "--split", row["split"], "--json")
+        assert json.loads(scored.out)["fd"] == row["fd"], scored.err
 
 
 def test_a_training_is_that_of_train(small: Plan, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ class Pipeline:
         sampling = sampling or self.sampling()
         batch_size = batch_size or self.batch_size
         indices = list(range(count) if isinstance(count, int) else count)
-        self.compile(batch_size, evaluations=len(indices) * sampling.steps)
+        self.compile(batch_size, evaluations=len(indices) * sampling.calls)
         plan = self.model.plan(sampling, start, self.state_device)
         done = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,15 +18,18 @@ from blurcli.workflows.session import load_images, load_model, load_torch, measu
 from blurcli.workflows.study_plan import LOCKS, Cell, Plan, Task, record_mark, record_study
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from blurcli.base.runs import Run
     from blurcli.config import Config
     from blurcli.config.study import StudyScore
     from blurcli.data import Dataset
-    from blurcli.evaluate import Scorer
+    from blurcli.evaluate import ModelImages, ScoredImages, Scorer
     from blurcli.training import Metrics
     from blurcli.training.monitoring import DrawPreview
 
 _POLL_SEC = 2.0
+_MOST_KEPT_BYTES = 1 << 30
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Worker:
     features: Path | None
     _scorers: dict[Any, Scorer] = field(default_factory=dict)
     _datasets: dict[str, Dataset] = field(default_factory=dict)
+    _samples: dict[str, list[Tensor]] = field(default_factory=dict)  # of the last score
 
     def work(self, tasks: Sequence[Task]) -> None:
         """Do what is missing of some tasks; wait for those that other processes do.
@@ -160,10 +166,25 @@ class Worker:
             shape = (model.config.data.channels, *model.config.data.image_size)
             scorer, n = self._scorer(score, task.config, shape), score.n or task.config.score.n
             images = ModelImages(model, step, n, cell.seed, model.resolve(SamplingRequest(**cell.request)))
-            line = score_images(scorer, images, n, title, **labels)
+            line = score_images(scorer, self._kept(images, title), n, title, **labels)
             console.notify(f"{title}: {_shown(line, scorer.metric)}")
         task.run.path.mkdir(parents=True, exist_ok=True)
         record(task.run.evaluations_path, line)
+
+    def _kept(self, images: ModelImages, title: str) -> ScoredImages:
+        """The same images, kept for the next score: several features may be measured on them."""
+        from blurcli.evaluate import StoredImages
+        from blurcli.model.pipeline import to_uint8
+
+        data = images.pipeline.config.data
+        if images.count * data.channels * math.prod(data.image_size) > _MOST_KEPT_BYTES:
+            return images
+        key = json.dumps(images.protocol)
+        if key not in self._samples:
+            with console.progress(title, images.count) as update:
+                made = images.pipeline.generate(images.count, images.seed, images.sampling, on_progress=update)
+                self._samples = {key: [to_uint8(batch) for batch in made]}
+        return StoredImages(self._samples[key], images.count, images.protocol)
 
     def _likelihood(self, score: StudyScore, task: Task, model: Any, step: int, title: str) -> dict[str, Any]:
         from blurcli.evaluate.likelihood import likelihood_score

@@ -102,7 +102,13 @@ class Report:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The columns and rows of the table for people."""
         base, several = self.plan.study.base, len({at for at, _ in self.points()}) > 1
-        titles = ["training images" if self.plan.study.by_images else "training steps"] * several + ["variant", "seeds"]
+        calls = {point: self._calls(*point) for point in self.points()}
+        differ = len(set(calls.values())) > 1
+        titles = (
+            ["training images" if self.plan.study.by_images else "training steps"] * several
+            + ["variant", "seeds"]
+            + ["calls"] * differ
+        )
         for column in self.columns:
             titles += [column.title] + [f"{column.title} less {base}"] * (column.ranks and len(self.plan.study.variants) > 1)
         rows = []
@@ -110,6 +116,7 @@ class Report:
             spreads = [self.spread(at, variant, column) for column in self.columns]
             counts = sorted({len(one.values) for one in spreads if one is not None})
             cells = [self._length(at, variant)] * several + [variant, " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))]
+            cells += [calls[at, variant]] * differ
             for column, own in zip(self.columns, spreads, strict=True):
                 cells.append("" if own is None else own.text)
                 if column.ranks and len(self.plan.study.variants) > 1:
@@ -161,6 +168,13 @@ class Report:
 
     def _title(self, number: int) -> str:
         return next((column.title for column in self.columns if column.number == number), str(number))
+
+    def _calls(self, at: str, variant: str) -> str:
+        """The network calls per sample; several where scores differ in them."""
+        from blurcli.evaluate import network_calls
+
+        own = (row for row in self.rows if (row["at"], row["variant"]) == (at, variant) and "sampler" in row)
+        return ", ".join(dict.fromkeys(str(network_calls(row)) for row in own))
 
     def _length(self, at: str, variant: str) -> str:
         if at != EQUAL_TIME:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from blurcli.base import console, files
 from blurcli.base.errors import LockedError, UserError
+from blurcli.base.pace import Pace
 from blurcli.base.threads import available_cores
 from blurcli.workflows.session import load_torch
 from blurcli.workflows.study_plan import LOCKS, Plan, Task, check_is_study, folder_of, make_plan, record_study, training_digest
@@ -142,7 +143,7 @@ def _seconds_left(plan: Plan, task: Task, step_sec: float) -> float:
     calls = 0
     for cell in task.missing():
         score = plan.study.scores[cell.number]
-        own = (score.n or config.score.n) * cell.request.get("steps", config.sample.steps)
+        own = (score.n or config.score.n) * cell.request.get("steps", config.sample.steps) * (1 + (cell.guide is not None))
         calls += own if score.likelihood is None else 32 * score.likelihood
     return step_sec * (steps + calls * _FORWARD / config.train.batch_size)
 
@@ -186,7 +187,9 @@ def run_jobs(arguments: Sequence[str], jobs: int, plan: Plan, device: str) -> No
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment, start_new_session=True)
             )
     try:
-        with console.progress("scores", len(plan.cells)) as update:
+        pace = Pace(len(plan.cells))
+        pace.start(len(plan.rows()))
+        with console.progress("scores", len(plan.cells), pace) as update:
             while any(process.poll() is None for process in processes):
                 update(len(plan.rows()))
                 time.sleep(_POLL_SEC)
