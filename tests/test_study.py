@@ -5,23 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import signal
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import Cli, Process, settings, shell
+from PIL import Image
 from safetensors.torch import load_file
 from scipy import stats
 
 from blurcli.base.checkpoint import content_hash
 from blurcli.base.errors import DivergedError, UsageError
 from blurcli.base.tables import write_table
-from blurcli.config.study import load_study
+from blurcli.config.study import load_study, slug
 from blurcli.evaluate.paired import Spread, half_width
 from blurcli.model.pipeline import Pipeline
 from blurcli.model.weights import load_weights
@@ -40,6 +43,7 @@ SET = {
     "sample.steps": 2,
     "score.n": 200,
 }
+LIKELIHOOD = {"likelihood": 4, "split": "train"}
 NONE = {"process.blur_sigma_max": 0}
 STUDY: dict[str, Any] = {
     "preset": "shapes-blur",
@@ -121,7 +125,22 @@ def test_the_spread_decides_the_digits(values: dict[int, float], text: str, diff
         ({"seeds": [0, 1, 0]}, r"tiny.yaml: seeds: got .*0 is given twice"),
         ({"seeds": []}, r"tiny.yaml: seeds: got "),
         ({"seeds": True}, r"tiny.yaml: seeds: got "),
-        ({"variants": {"none": {}, "b": {"data.channels": 1}}}, r"variants: b: data.channels is 1, and that of 'none' is 3"),
+        ({"variants": {"none": {}, "b": {"data.channels": 1}}}, r"variants: b: data.channels is 1, and that of the study's"),
+        (
+            {"variants": {"none": {}, "b": {"score.n": 9}}},
+            r"variants: b: score.n: is the same for all variants; use .* key scores",
+        ),
+        (
+            {"variants": {"none": {}, "b": {"distill": "none", "trian.steps": 3}}},
+            r"variants: b: trian: unknown key; did you mean 'train'",
+        ),
+        ({"variants": {"none": {}, "b": {"distill": "none", "train.steps": "3x"}}}, r"variants: b: train.steps: got '3x'"),
+        ({"variants": {"none": {"weights": "shapes"}}, "equal_time": True}, r"equal_time: the base 'none' is no training"),
+        ({"scores": [{"sampling": 3}]}, r"scores.0: sampling: unknown key"),
+        ({"scores": []}, r"scores: got \[\]"),
+        ({"seeds": 5000}, r"seeds: got 5000; a number counts the seeds, at most 1000; for the seed 5000 write \[5000\]"),
+        ({"seeds": [-1]}, r"seeds: got \[-1\]; must be whole numbers from 0"),
+        ({"seeds": "0"}, r"seeds: got '0'; must be whole numbers from 0"),
         ({"variants": {"none": {}, "b": {"preset": "shapes-blue"}}}, r"preset 'shapes-blue' is unknown"),
         ({"variants": {"none": {}, "b": {"preset": "shapes-noblur", "weights": "x"}}}, r"b: preset: is of a training"),
         ({"images": [8]}, r"steps and images: both are the lengths"),
@@ -129,7 +148,7 @@ def test_the_spread_decides_the_digits(values: dict[int, float], text: str, diff
             {"variants": {"none": {"sample.sampler": "heat"}}},
             r"variants: none: sample: delta: sampler heat needs it",
         ),
-        ({"steps": [0]}, r"tiny.yaml: steps.0: got 0"),
+        ({"steps": [0]}, r"tiny.yaml: steps: got \[0\]; must be whole numbers from 1"),
         ({"base": "nome"}, r"base: 'nome' is no variant; did you mean 'none'\? \(known: none, blur\)"),
         ({"variants": {}}, r"tiny.yaml: variants: got "),
         ({"variants": {"none": NONE, "same": NONE}}, r"variants: 'none' and 'same' are the same"),
@@ -158,6 +177,23 @@ def test_the_spread_decides_the_digits(values: dict[int, float], text: str, diff
 def test_wrong_files_are_refused(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         load_study(written(tmp_path, **keys))
+
+
+def test_names_that_are_numbers_need_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("preset: shapes-blur\nseeds: 1\nvariants: {0.5: {}}\n")
+    with pytest.raises(UsageError, match=r"variants: the name 0.5 is not a text: put it in quotes"):
+        load_study(path)
+
+
+def test_folders_of_variants_are_no_files_of_the_study() -> None:
+    assert (slug("table.md"), slug("logs"), slug("ratio 0.25"), slug("../x")) == (
+        *("table.md-variant", "logs-variant", "ratio-0.25"),
+        "-x",
+    )
+    long = [slug("\N{GRINNING FACE}" * 40 + end) for end in "ab"]
+    assert long[0] != long[1]
+    assert all(len(one.encode()) <= 110 for one in long)
 
 
 def test_a_study_resolves_its_files(tmp_path: Path) -> None:
@@ -208,6 +244,82 @@ def test_sample_keys_of_the_preset_are_those_of_scores(small: Plan, tmp_path: Pa
     plan = make_plan(load_study(written(tmp_path, set={**SET, "sample.steps": 9})), small.folder, None)
     assert {cell.request["steps"] for cell, _ in plan.cells} == {9}
     assert all(task.missing() for task in plan.tasks)
+
+
+def test_what_needs_each_other_is_in_one_part(tmp_path: Path) -> None:
+    variants = {"none": NONE, "few": {"distill": "none"}, "blur": {}, "led": {"optim.lr": 0.01, "guide": "blur@3"}}
+    plan = plan_study(written(tmp_path, variants=variants), None, tmp_path / "out", None, "cpu")
+    parts = [{(task.variant.name, task.seed) for task in plan.part(index, 4)} for index in (1, 2, 3, 4)]
+    assert parts == [{("none", s), ("few", s)} if i == 0 else {("blur", s), ("led", s)} for s in (0, 1) for i in (0, 1)]
+
+
+def test_a_changed_distillation_is_another_one(tmp_path: Path) -> None:
+    def of(steps: int, lengths: list[int]) -> Any:
+        variants = {"none": NONE, "few": {"distill": "none", "train.steps": steps}}
+        plan = plan_study(written(tmp_path, variants=variants, steps=lengths, seeds=[0]), None, tmp_path / "out", None, "cpu")
+        return plan.tasks[1].run
+
+    assert of(3, [3]) == of(3, [3])
+    assert len({of(3, [3]).path, of(4, [3]).path, of(3, [3, 5]).path}) == 3
+
+
+def test_replaced_files_are_scored_anew(small: Plan, tmp_path: Path) -> None:
+    files = [small.folder / "blur" / f"seed-{seed}" / "weights" / "step-00000005.safetensors" for seed in (0, 1)]
+    marks = []
+    for file in files:
+        shutil.copy(file, tmp_path / "w.safetensors")
+        variants = {"none": {"weights": "w.safetensors"}, "led": {"guide": "w.safetensors", "sample.guidance": 2}}
+        plan = plan_study(written(tmp_path, variants=variants, seeds=[0], steps=[3]), None, tmp_path / "out", None, "cpu")
+        marks.append({cell.variant: cell.mark for cell, _ in plan.cells})
+    assert marks[0]["none"] != marks[1]["none"]
+    assert marks[0]["led"] != marks[1]["led"]
+    for name, message in (
+        ("absent", r"variants: none: .*absent: "),
+        ("led", r"is a variant, whose weights as a guide are written"),
+    ):
+        changed = {**variants, "none": {"guide": name, "sample.guidance": 2}}
+        with pytest.raises(UsageError, match=message):
+            plan_study(written(tmp_path, variants=changed), None, tmp_path / "out", None, "cpu")
+
+
+def test_other_images_are_refused_and_moved_ones_are_not(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 60, 8, 8, 3), np.uint8)
+    for folder, images in zip(("a", "b"), pixels, strict=True):
+        (tmp_path / folder).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / folder / f"{i}.png")
+    keys = {key: value for key, value in SET.items() if key != "data.shapes_count"}
+    path = written(
+        tmp_path, preset="folder-small", set=keys, variants={"none": NONE}, seeds=[0], steps=[2], scores=[LIKELIHOOD]
+    )
+
+    def run(images: str) -> list[dict[str, Any]]:
+        plan = plan_study(path, str(tmp_path / images), tmp_path / "out", None, "cpu")
+        Worker(plan, "cpu", None).work(plan.tasks)
+        return report_of(plan).rows
+
+    rows = run("a")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert run("moved") == rows
+    with pytest.raises(UsageError, match=r"none/seed-0: was trained on other images \(.*a\) than .*b; use another folder"):
+        run("b")
+
+
+def test_scores_are_of_the_studys_images(tmp_path: Path) -> None:
+    variants = {"none": NONE, "few": {"data.shapes_count": 230}}
+    plan = done(written(tmp_path, variants=variants, seeds=[0], steps=[2]), tmp_path / "out")
+    assert len({row["reference_hash"] for row in report_of(plan).rows}) == 1
+
+
+def test_damaged_records_are_missing_scores(small: Plan, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small.folder, tmp_path / "copy"))
+    path = folder / "none" / "seed-0" / "evaluations.jsonl"
+    damaged = [{**line, **({"fd": float("nan")} if "fd" in line else {})} for line in lines(path)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in damaged) + "{}\n[1]\ntext")
+    (folder / "speeds.jsonl").write_text('{}\n{"sec": 0}\n')
+    plan = make_plan(small.study, folder, None)
+    assert len(report_of(plan).rows) == len(small.cells) - 2
+    assert sum(len(plan.left(task)) for task in plan.tasks) == 2
 
 
 def test_folders_of_something_else_are_refused(small: Plan, tmp_path: Path) -> None:
@@ -354,7 +466,8 @@ def test_a_stopped_study_continues(tmp_path: Path) -> None:
 
 
 def test_a_diverging_training_is_named_and_the_others_go_on(tmp_path: Path, monkeypatch: Any) -> None:
-    variants = {"none": NONE, "wild": {"optim.lr": 0.5}, "few": {"distill": "wild"}}
+    led = {**NONE, "guide": "wild@3", "sample.guidance": 2}
+    variants = {"none": NONE, "led": led, "wild": {"optim.lr": 0.5}, "few": {"distill": "wild"}}
     plan = plan_study(written(tmp_path, variants=variants, seeds=[0]), None, tmp_path / "out", None, "cpu")
     real, tries = Worker._train, []
 
@@ -370,11 +483,12 @@ def test_a_diverging_training_is_named_and_the_others_go_on(tmp_path: Path, monk
         Worker(plan, "cpu", None).work(plan.tasks)
     assert tries == [3], "not tried again"
     report = report_of(plan)
-    assert {row["variant"] for row in report.rows} == {"none"}
+    assert [row["variant"] for row in report.rows] == ["none", "none"]
     caption = "\n".join(report.caption())
     assert "Failed: wild, seed 0: the training diverged" in caption
     assert "Failed: few, seed 0: its teacher failed" in caption
-    assert "3 of 5 scores are missing." in caption
+    assert "Failed: led, seed 0: its guide failed" in caption
+    assert "5 of 7 scores are missing." in caption
 
 
 def test_weights_distillations_and_guides_are_variants(small: Plan, tmp_path: Path) -> None:
@@ -386,10 +500,13 @@ def test_weights_distillations_and_guides_are_variants(small: Plan, tmp_path: Pa
         "few, 2": {"distill": "blur", "train.steps": 4, "sample.steps": 2},
         "guided": {"guide": "blur@3", "sample.guidance": 2.0},
     }
-    plan = done(written(tmp_path, variants=variants, base="blur", seeds=[1], steps=[3, 5]), tmp_path / "out")
+    scores = [*STUDY["scores"], {"likelihood": 4}]
+    path = written(tmp_path, variants=variants, base="blur", seeds=[1], steps=[3, 5], scores=scores)
+    plan = done(path, tmp_path / "out")
     weaker = load_weights(plan.tasks[0].run.weights_path(3))
     report = report_of(plan)
-    rows = {(row["variant"], row["at"]): row for row in report.rows}
+    assert {row["variant"] for row in report.rows if row["score"] == 1} == {"blur", "theirs", "guided"}
+    rows = {(row["variant"], row["at"]): row for row in report.rows if row["score"] == 0}
     assert len(rows) == 8, "the distillation has one length"
     assert rows["theirs", "3"]["fd"] == rows["theirs", "5"]["fd"] == rows["blur", "5"]["fd"]
     assert (rows["few", "5"]["sampler"], rows["few", "5"]["steps"], rows["few", "5"]["train_steps"]) == ("consistency", 1, 4)
@@ -397,11 +514,8 @@ def test_weights_distillations_and_guides_are_variants(small: Plan, tmp_path: Pa
     assert rows["few, 2", "5"]["weights_sha256"] == rows["few", "5"]["weights_sha256"]
     assert rows["guided", "5"]["guide"] == content_hash(dict(weaker.network))[:16]
     assert rows["guided", "5"]["guidance"] == 2.0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name[0] != ".") == [
-        "blur",
-        "few",
-        "theirs",
-    ]
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name[0] != ".")
+    assert [name[:4] for name in folders] == ["blur", "few-", "thei"]
 
 
 def test_equal_time(tmp_path: Path, monkeypatch: Any) -> None:
@@ -453,7 +567,7 @@ def test_heat_is_a_variant(tmp_path: Path) -> None:
 def test_scores_that_cannot_be_measured_are_found_first(tmp_path: Path, inception_file: Path) -> None:
     for scores, message in (
         ([{"features": "pixels", "n": 20}], r"scores: n 20: too few for the 192 features"),
-        ([{"features": "pixels", "metrics": ["fid"]}], r"metrics: 'fid' is not measured in these features \(known: fd, "),
+        ([{"features": "pixels", "metrics": ["fid"]}], r"metrics: 'fid' is not measured here \(known: fd, "),
         ([{"features": "file"}], r"scores: features: file: name the network's file with `features` FILE"),
     ):
         path = written(tmp_path, scores=scores)

@@ -53,7 +53,7 @@ def study(
         _show_costs(costs(plan, device), plan, as_json)
         return
     if jobs > 1:
-        if any(task.missing() for task in plan.tasks):
+        if any(plan.left(task) for task in plan.tasks):
             arguments = ["study", str(file), "--out", str(plan.folder), "--device", device, "--part", f"{index}/{count}"]
             given = {"--data": data, "--features": features}
             arguments += [part for flag, value in given.items() if value is not None for part in (flag, str(value))]

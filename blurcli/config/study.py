@@ -2,116 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from blurcli.base.errors import UsageError, did_you_mean
 from blurcli.config.experiment import Config
-from blurcli.config.loader import load_config, read_yaml
-from blurcli.config.schema import Positive, SampleConfig
-from blurcli.config.section import Section
+from blurcli.config.loader import derive_config, load_config, read_yaml
+from blurcli.config.schema import SampleConfig
 from blurcli.config.serialization import flatten, leaves
 from blurcli.config.source_names import expand_home, resolve_source
-from blurcli.core.sampling_options import SAMPLING_OPTIONS, SamplingOption
+from blurcli.config.study_schema import SAMPLING, StudyFile, StudyScore, sampling_keys
 
-_SEED = Annotated[int, Field(ge=0, lt=2**63)]
-_SAMPLING = {one.name: one for one in SAMPLING_OPTIONS}
 _MAX_ERRORS = 20
 
 
-class StudyScore(Section):
-    """One measurement of every model.
-
-    Sampling options (`sampler`, `steps`, ...) stand beside these keys; a variant's own `sample` keys come before them.
-    """
-
-    name: str | None = Field(None, min_length=1, description="title of its columns; null for the metric's")
-    features: Literal["inception", "pixels", "file"] | None = Field(
-        None, description="inception (FID), pixels (FD), or file: that of --features; null for the preset's"
-    )
-    n: int | None = Field(None, ge=2, description="number of samples; null for the preset's")
-    split: Literal["train", "test"] | None = Field(None, description="reference images; null for the preset's")
-    mode: Literal["clean", "legacy_tensorflow", "legacy_pytorch"] | None = Field(
-        None, description="clean-fid's resizing and network; null for the preset's"
-    )
-    metrics: tuple[str, ...] | None = Field(
-        None, min_length=1, description="metrics to show; null for the one that ranks: fid or fd"
-    )
-    likelihood: int | None = Field(
-        None, ge=2, description="instead of scoring samples, bound the likelihood of this many images: bits_per_dim"
-    )
-    sampling: dict[str, Any] = Field(default_factory=dict, description="sampling options by name")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_sampling(cls, plain: Any) -> Any:
-        if not isinstance(plain, dict):
-            return plain
-        return {**{key: value for key, value in plain.items() if key not in _SAMPLING}, "sampling": sampling_keys(plain)}
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> StudyScore:
-        if self.likelihood is not None:
-            given = [key for key in ("features", "n", "mode", "metrics") if getattr(self, key) is not None]
-            given += [key for key in self.sampling if key not in ("delta", "steps")]
-            if given:
-                raise ValueError(f"likelihood: takes no samples; leave out {', '.join(given)}")
-        return self
-
-
-class StudyFile(Section):
-    """The keys of a study file."""
-
-    preset: str = Field(description="name of a preset, or a YAML file beside this one")
-    data: str | None = Field(None, description="images instead of the preset's")
-    set: dict[str, Any] = Field(default_factory=dict, description="keys over the preset's, for all variants")
-    variants: dict[str, dict[str, Any] | None] = Field(
-        min_length=1,
-        description="for each name keys over the preset's, `sample` keys that only change the scores, and `preset` "
-        "(another one), `weights` (a file instead of a training), `distill` (a variant to distill), "
-        "`guide` (a file, or VARIANT@LENGTH)",
-    )
-    base: str | None = Field(None, description="variant that the others are compared with; null for the first")
-    seeds: tuple[_SEED, ...] = Field(min_length=1, description="seeds of training and samples; one number: so many, from 0")
-    steps: tuple[Positive, ...] | None = Field(
-        None, min_length=1, description="lengths of training at which all are scored; null for the preset's train.steps"
-    )
-    images: tuple[Positive, ...] | None = Field(
-        None, min_length=1, description="instead of steps, lengths in training images: equal for all batch sizes"
-    )
-    equal_time: bool = Field(False, description="also score each variant after the training time of the base's longest")
-    scores: tuple[StudyScore, ...] = Field(
-        default_factory=lambda: (StudyScore(),), min_length=1, description="the measurements"
-    )
-
-    @field_validator("seeds", "steps", "images", mode="before")
-    @classmethod
-    def _several(cls, value: Any, info: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return range(value) if info.field_name == "seeds" and value <= _MOST_SEEDS else (value,)
-        return value
-
-    @field_validator("seeds", "steps", "images")
-    @classmethod
-    def _different(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        twice = sorted({one for one in value or () if (value or ()).count(one) > 1})
-        if twice:
-            raise ValueError(f"{twice[0]} is given twice; leave one out")
-        return value
-
-    @model_validator(mode="after")
-    def _one_length(self) -> StudyFile:
-        if self.steps is not None and self.images is not None:
-            raise ValueError("steps and images: both are the lengths of training; use one of them")
-        return self
-
-
-_MOST_SEEDS = 1000
+_LONGEST = 100  # bytes of the name of a folder
+_OF_FILES = (".md", ".tex", ".csv", ".png", ".svg", ".yaml", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -146,6 +58,7 @@ class Study:
         base: name of the variant that others are compared with.
         variants: the rows, in order.
         seeds: of training and samples.
+        config: the preset with the keys of all variants: its images and `score` are those of all scores.
         lengths: of training at which models are scored, in order: steps, or images.
         by_images: whether lengths are in images.
         equal_time: whether to score at the training time of the base, too.
@@ -156,6 +69,7 @@ class Study:
     base: str
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
+    config: Config
     lengths: tuple[int, ...]
     by_images: bool
     equal_time: bool
@@ -183,20 +97,27 @@ def load_study(path: Path, data: str | None = None) -> Study:
     if not path.is_file():
         raise UsageError(f"{path}: no such file; a study is a YAML file with preset, variants and seeds")
     try:
-        file = StudyFile.model_validate(read_yaml(path))
+        plain = read_yaml(path)
+        names = plain.get("variants")
+        for name in names if isinstance(names, dict) else ():
+            if not isinstance(name, str):
+                raise UsageError(f"{path}: variants: the name {name} is not a text: put it in quotes")
+        file = StudyFile.model_validate(plain)
         # Relative to the working directory, unlike a name in the file.
         file = file if data is None else file.model_copy(update={"data": str(resolve_source(data))})
     except ValidationError as error:
-        raise UsageError("\n".join(dict.fromkeys(_explained(path, one) for one in error.errors()[:_MAX_ERRORS]))) from None
+        # An invalid item also makes its list too short.
+        found = [one for one in error.errors() if one["type"] != "too_short" or one["input"] in ([], {}, ())] or error.errors()
+        raise UsageError("\n".join(dict.fromkeys(_explained(path, one) for one in found[:_MAX_ERRORS]))) from None
     if file.base is not None and file.base not in file.variants:
         hint = did_you_mean(file.base, list(file.variants))
         raise UsageError(f"{path}: base: {file.base!r} is no variant{hint} (known: {', '.join(file.variants)})")
-    plain = _config(path, file, "set", {})
-    variants = tuple(_variant(path, file, name, keys or {}, plain) for name, keys in file.variants.items())
+    config = _config(path, file, "set", {})
+    variants = tuple(_variant(path, file, name, keys or {}, config) for name, keys in file.variants.items())
     _check_different(path, variants)
-    lengths = tuple(sorted(file.images or file.steps or (plain.train.steps,)))
+    lengths = tuple(sorted(file.images or file.steps or (config.train.steps,)))
     by_images, base = file.images is not None, file.base or variants[0].name
-    study = Study(path, base, variants, file.seeds, lengths, by_images, file.equal_time, file.scores)
+    study = Study(path, base, variants, file.seeds, config, lengths, by_images, file.equal_time, file.scores)
     _check_references(study)
     return study
 
@@ -207,43 +128,19 @@ def training_keys(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flatten(config).items() if not key.startswith(free)}
 
 
-def sampling_keys(plain: dict[str, Any]) -> dict[str, Any]:
-    """The sampling options among some keys, checked.
-
-    Raises:
-        ValueError: a value is of another kind, or out of range.
-    """
-    found = {key: _SAMPLING[key] for key in plain if key in _SAMPLING and plain[key] is not None}
-    return {key: _sampling_value(one, plain[key]) for key, one in found.items()}
-
-
-def _sampling_value(one: SamplingOption, value: Any) -> Any:
-    if one.choices and value not in one.choices:
-        raise ValueError(f"{one.name}: {value!r} must be one of {', '.join(one.choices)}")
-    if one.kind is str and isinstance(value, str):
-        return value
-    is_number = isinstance(value, int if one.kind is int else int | float) and not isinstance(value, bool)
-    low, high = -float("inf") if one.low is None else one.low, float("inf") if one.high is None else one.high
-    if one.kind is str or not is_number or not low <= value <= high:
-        kind = {int: "a whole number", float: "a number", str: "a text"}[one.kind]
-        limits = "" if one.low is None else f" from {one.low:g}" + (f" to {one.high:g}" if one.high is not None else "")
-        raise ValueError(f"{one.name}: {value!r} must be {kind}{limits}")
-    return one.kind(value)
-
-
 def _config(path: Path, file: StudyFile, place: str, keys: dict[str, Any], preset: str | None = None) -> Config:
     """The preset, the study's or another, with the keys of all variants and others, found at `place` of the file."""
     preset = preset or file.preset
     if preset.endswith((".yaml", ".yml")):
         preset = str(path.parent / expand_home(preset))
     source = [] if file.data is None else [(f"{path}: data", "data.source", resolve_source(file.data, path.parent))]
-    own = [
-        (f"{path}: {where}", key, value) for where, plain in (("set", file.set), (place, keys)) for key, value in leaves(plain)
-    ]
-    for origin, key, _ in own:
-        if key in ("seed", "train.steps", "data.source"):
-            instead = {"seed": "seeds", "train.steps": "steps", "data.source": "data"}[key]
-            raise UsageError(f"{origin}: {key}: is the same for all variants; use the study's key {instead}")
+    instead = {"seed": "seeds", "train.steps": "steps", "data.source": "data", "train.keep": "steps"}
+    own = []
+    for where, plain in (("set", file.set), (place, keys)):
+        for key, value in leaves(plain):
+            if other := instead.get(key, "scores" if key.startswith("score.") and where != "set" else None):
+                raise UsageError(f"{path}: {where}: {key}: is the same for all variants; use the study's key {other}")
+            own.append((f"{path}: {where}", key, value))
     return load_config(preset, [*source, *own])
 
 
@@ -258,8 +155,8 @@ def _variant(path: Path, file: StudyFile, name: str, keys: dict[str, Any], plain
     assigned = dict(leaves(keys))
     try:
         known = {key.removeprefix("sample."): assigned.pop(key) for key in list(assigned) if key.startswith("sample.")}
-        if unknown := next((key for key in known if key not in _SAMPLING), None):
-            raise UsageError(f"{path}: {place}: sample.{unknown}: unknown key{did_you_mean(unknown, list(_SAMPLING))}")
+        if unknown := next((key for key in known if key not in SAMPLING), None):
+            raise UsageError(f"{path}: {place}: sample.{unknown}: unknown key{did_you_mean(unknown, list(SAMPLING))}")
         sampling = sampling_keys(known)
     except ValueError as error:
         raise UsageError(f"{path}: {place}: sample: {error}") from None
@@ -337,21 +234,33 @@ def _check_references(study: Study) -> None:
                 raise UsageError(
                     f"{where}: guide: {steps} is none of the study's lengths ({known}); add it there, or use another"
                 )
-    first = study.variants[0].config.data
     for one in study.variants:
         for key in ("source", "image_size", "channels"):
-            own, other = getattr(one.config.data, key), getattr(first, key)
+            own, other = getattr(one.config.data, key), getattr(study.config.data, key)
             if own != other:
                 where = f"{study.path}: variants: {one.name}: data.{key} is {own}"
-                raise UsageError(f"{where}, and that of {study.variants[0].name!r} is {other}: scores could not be compared")
-    if study.variant(study.base).distilled is not None and study.equal_time:
-        raise UsageError(f"{study.path}: equal_time: the base {study.base!r} is distilled; compare with a training")
+                raise UsageError(f"{where}, and that of the study's preset {other}: scores could not be compared")
+        if one.distilled is not None:
+            _check_distillation(study, one)
+    if study.base not in trained and study.equal_time:
+        raise UsageError(f"{study.path}: equal_time: the base {study.base!r} is no training; compare with one")
+
+
+def _check_distillation(study: Study, variant: Variant) -> None:
+    """Check the keys of a distillation before its teacher is trained."""
+    origin = f"{study.path}: variants: {variant.name}"
+    own = {"objective": "consistency", "sample.sampler": "consistency", "sample.eta": 0.0, "sample.guidance": 1.0}
+    overrides = [*(("distillation", *pair) for pair in own.items()), *((origin, *pair) for pair in variant.assigned.items())]
+    derive_config(study.variant(str(variant.distilled)).config, origin, overrides)
 
 
 def slug(name: str) -> str:
-    """A variant's name as that of a folder."""
+    """A variant's name as that of a folder, and never that of a file of the study."""
     kept = "".join(character if character.isalnum() or character in "._-" else "-" for character in name.strip())
-    return kept.strip(".").lower() or "variant"
+    kept = kept.strip(".").lower() or "variant"
+    if len(kept.encode()) > _LONGEST:
+        kept = f"{kept.encode()[: _LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(kept.encode()).hexdigest()[:8]}"
+    return f"{kept}-variant" if kept == "logs" or Path(kept).suffix in _OF_FILES else kept
 
 
 def _explained(path: Path, details: ErrorDetails) -> str:
@@ -359,10 +268,11 @@ def _explained(path: Path, details: ErrorDetails) -> str:
     where = f"{path}: {'.'.join(location)}: " if location else f"{path}: "
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "extra_forbidden":
-        known = [*StudyScore.model_fields, *_SAMPLING] if location[0] == "scores" else [*StudyFile.model_fields]
+        known = [*StudyScore.model_fields, *SAMPLING] if location[0] == "scores" else [*StudyFile.model_fields]
         return f"{where}unknown key{did_you_mean(location[-1], [key for key in known if key != 'sampling'])}"
     if details["type"] == "missing":
         return f"{where}is missing; a study has at least preset, variants and seeds"
     if details["type"] == "value_error" and isinstance(details["input"], dict):
         return where + message
+    message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping of keys to values")
     return f"{where}got {details['input']!r}; {message[0].lower()}{message[1:]}"

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base import console, files
-from blurcli.base.errors import DivergedError, LockedError, UsageError
+from blurcli.base.errors import DivergedError, LockedError, UsageError, option
 from blurcli.workflows.scoring import ScoringOptions, score_images
-from blurcli.workflows.session import load_images, load_model, load_torch, measured_images
-from blurcli.workflows.study_plan import LOCKS, Cell, Plan, Task, record_mark, record_study
+from blurcli.workflows.session import chosen_count, load_images, load_model, load_torch
+from blurcli.workflows.study_plan import LOCKS, Plan, record_mark, record_study
+from blurcli.workflows.study_tasks import Cell, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from blurcli.base.runs import Run
     from blurcli.config import Config
-    from blurcli.config.study import StudyScore
+    from blurcli.config.study_schema import StudyScore
     from blurcli.data import Dataset
     from blurcli.evaluate import ModelImages, ScoredImages, Scorer
     from blurcli.training import Metrics
@@ -59,14 +60,15 @@ class Worker:
             UserError: a file cannot be read or written.
             Interrupted: a signal stopped a training, after its state was saved.
         """
-        pending = [task for task in tasks if _unfinished(task)]
+        self._check_images(tasks)
+        pending = [task for task in tasks if self.plan.left(task)]
         if not pending:
             return
         record_study(self.plan)
         load_torch()
-        self._check_scores(pending)
+        self._check_scores()
         told = False
-        while pending := [task for task in pending if _unfinished(task)]:
+        while pending := [task for task in pending if self.plan.left(task)]:
             progressed = False
             for task in pending:
                 progressed = self._try(task) or progressed
@@ -81,10 +83,6 @@ class Worker:
     def _try(self, task: Task) -> bool:
         """Do what can be done of a task now; whether it was anything."""
         if task.teacher is not None and not _is_trained(task.teacher):
-            if task.teacher.failure is not None:
-                task.run.path.mkdir(parents=True, exist_ok=True)
-                task.fail(f"its teacher failed: {task.teacher.failure}")
-                return True
             return False
         with suppress(LockedError), files.locked(self._lock(task), "working on the study", console.notify):
             try:
@@ -104,9 +102,9 @@ class Worker:
             if task.variant.weights is None and not _has_reached(task, steps):
                 self._train(task, steps)
                 done = True
-            for cell in task.missing():
+            for cell in self.plan.left(task):
                 # Sampling options do not matter to the likelihood: its score may be that of another variant.
-                if cell.steps == steps and cell.mark not in task.scores() and (guide := self._guide(task, cell)) is not None:
+                if cell.steps == steps and cell.mark not in task.scores() and (guide := self._guide(cell)) is not None:
                     self._score(task, cell, guide[0])
                     done = True
         return done
@@ -115,15 +113,13 @@ class Worker:
         """The lengths of a training in order; None for the end of a distillation, and for weights."""
         return [*task.lengths] or [None]
 
-    def _guide(self, task: Task, cell: Cell) -> tuple[Path | str | None] | None:
+    def _guide(self, cell: Cell) -> tuple[Path | str | None] | None:
         """The weights of a score's guide; None while they are missing."""
         if not isinstance(cell.guide, tuple):
             return (cell.guide,)
         name, length = cell.guide
-        other = next(one for one in self.plan.tasks if one.seed == task.seed and name in {own.variant for own in one.cells})
+        other = self.plan.task_of(name, cell.seed)
         path = other.run.weights_path(self.plan.study.steps_of(other.variant, length))
-        if not path.exists() and other.failure is not None:
-            raise DivergedError(f"its guide failed: {other.failure}")
         return (path,) if path.exists() else None
 
     def _train(self, task: Task, steps: int | None) -> None:
@@ -161,10 +157,10 @@ class Worker:
         title = f"{cell.variant}, seed {cell.seed}, step {step:,}"
         labels = {**record_mark(cell), "weights": str(weights)}
         if score.likelihood is not None:
-            line = self._likelihood(score, task, model, step, title) | labels | {"name": task.variant.name}
+            line = self._likelihood(score, model, step, title) | labels | {"name": task.variant.name}
         else:
             shape = (model.config.data.channels, *model.config.data.image_size)
-            scorer, n = self._scorer(score, task.config, shape), score.n or task.config.score.n
+            scorer, n = self._scorer(score, shape), score.n or self.plan.study.config.score.n
             images = ModelImages(model, step, n, cell.seed, model.resolve(SamplingRequest(**cell.request)))
             line = score_images(scorer, self._kept(images, title), n, title, **labels)
             console.notify(f"{title}: {_shown(line, scorer.metric)}")
@@ -186,44 +182,63 @@ class Worker:
                 self._samples = {key: [to_uint8(batch) for batch in made]}
         return StoredImages(self._samples[key], images.count, images.protocol)
 
-    def _likelihood(self, score: StudyScore, task: Task, model: Any, step: int, title: str) -> dict[str, Any]:
+    def _likelihood(self, score: StudyScore, model: Any, step: int, title: str) -> dict[str, Any]:
+        from blurcli.evaluate.denoising import MeasuredImages
         from blurcli.evaluate.likelihood import likelihood_score
         from blurcli.families import LikelihoodConfig
 
-        sampling, split = score.sampling, score.split or task.config.score.split
+        config, sampling = self.plan.study.config, score.sampling
+        split = score.split or config.score.split
         chosen = model.family.resolve_likelihood(LikelihoodConfig(steps=sampling.get("steps"), delta=sampling.get("delta")))
-        # The same noise for all seeds of training, so that their bounds can be compared.
-        dataset, measured = measured_images(model, None, task.config.data.source, split, score.likelihood, 0)
+        dataset = load_images(config, config.data.source, split, None if model.classes is None else model.classes.names)
+        # The same images and noise for all trainings, so that their bounds can be compared.
+        measured = MeasuredImages(dataset.images, chosen_count(score.likelihood, dataset), 0, dataset.labels)
         with console.progress(title, measured.count) as update:
             line, _ = likelihood_score(model, dataset, measured, chosen, update)
         console.notify(f"{title}: {_shown(line, 'bits_per_dim')}")
         return line | {"step": step, "split": split}
 
-    def _scorer(self, score: StudyScore, config: Config, shape: tuple[int, int, int]) -> Scorer:
+    def _scorer(self, score: StudyScore, shape: tuple[int, int, int]) -> Scorer:
+        config = self.plan.study.config
         features = str(self.features) if score.features == "file" else score.features
         options = ScoringOptions(features, score.mode, score.split, config.data.source, None, None, self.device)
-        key = (options, shape, config.score.model_dump_json(), config.data.model_dump_json())
-        if key not in self._scorers:
-            self._scorers[key] = options.scorer(config, None, shape)
-        return self._scorers[key]
+        if (options, shape) not in self._scorers:
+            self._scorers[options, shape] = options.scorer(config, None, shape)
+        return self._scorers[options, shape]
 
-    def _check_scores(self, tasks: Sequence[Task]) -> None:
+    def _check_scores(self) -> None:
         """Find what a score lacks (a split, a network, images, a metric) before the first training."""
         from blurcli.evaluate import TITLES
 
-        for score in self.plan.study.scores:
-            for config in {task.config.data.model_dump_json(): task.config for task in tasks}.values():
-                shape = (config.data.channels, *config.data.image_size)
-                if score.likelihood is not None:
-                    load_images(config, config.data.source, score.split or config.score.split)
-                    continue
-                scorer, n = self._scorer(score, config, shape), score.n or config.score.n
-                scorer.check_enough(n, f"{self.plan.study.path}: scores: n", "or other features")
-                known = [metric.name for metric in scorer.metrics if metric.name in TITLES]
-                if unknown := [name for name in score.metrics or () if name not in known]:
+        study, config = self.plan.study, self.plan.study.config
+        for score in study.scores:
+            if score.likelihood is not None:
+                chosen_count(score.likelihood, load_images(config, config.data.source, score.split or config.score.split))
+                continue
+            scorer = self._scorer(score, (config.data.channels, *config.data.image_size))
+            scorer.check_enough(score.n or config.score.n, f"{study.path}: scores: n", "or other features")
+            known = [metric.name for metric in scorer.metrics if metric.name in TITLES]
+            if unknown := [name for name in score.metrics or () if name not in known]:
+                raise UsageError(
+                    f"{study.path}: scores: metrics: {unknown[0]!r} is not measured here (known: {', '.join(known)})"
+                )
+
+    def _check_images(self, tasks: Sequence[Task]) -> None:
+        """Refuse other images than those of a training that is there; they may have been moved."""
+        from blurcli.config import load_run_config
+
+        for task in tasks:
+            if not task.run.config_path.exists() or task.teacher is not None:
+                continue
+            known = load_run_config(task.run.config_path).data.source
+            if known != task.config.data.source and task.run.saved_states():
+                from blurcli.training.state import newest_state
+
+                state, _ = newest_state(task.run, console.notify)
+                if state.data != self._images(task.config).fingerprint:
                     raise UsageError(
-                        f"{self.plan.study.path}: scores: metrics: {unknown[0]!r} is not measured in these features (known: "
-                        f"{', '.join(known)})"
+                        f"{task.run.path}: was trained on other images ({known}) than {task.config.data.source}; use another "
+                        f"folder with {option('out')}"
                     )
 
 
@@ -241,10 +256,6 @@ class _Reporter:
 
     def on_log(self, metrics: Metrics) -> None:
         self._update(metrics.step, note=f"{metrics.images_per_sec:.0f} images/s")
-
-
-def _unfinished(task: Task) -> bool:
-    return task.failure is None and bool(task.missing())
 
 
 def _is_trained(task: Task) -> bool:

@@ -6,111 +6,26 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurcli.base import files
-from blurcli.base.errors import OptionError, UsageError, option
+from blurcli.base.errors import OptionError, UsageError, UserError, option
 from blurcli.base.runs import RUNS, Run
 from blurcli.core.sampling_options import SAMPLING_OPTIONS
+from blurcli.workflows.study_tasks import EQUAL_TIME, MARK, Cell, Task
 
 if TYPE_CHECKING:
     from blurcli.config import Config
-    from blurcli.config.study import Study, StudyScore, Variant
+    from blurcli.config.study import Study, Variant
+    from blurcli.config.study_schema import StudyScore
 
-EQUAL_TIME = "equal time"
-"""The label of scores after the training time of the base."""
-
-_FAILURE = "failure.json"
 LOCKS = ".locks"
 """The folder of the locks of trainings."""
 
 RECORD = "study.yaml"
 """A copy of the file of the study, in its folder."""
-
-_MARK = "study"  # the key of a score in evaluations.jsonl
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One score: of a variant with a seed after a length of training.
-
-    Attributes:
-        variant: its name.
-        seed: of training and samples.
-        at: the length by which it is compared: training steps or images, or `EQUAL_TIME`.
-        steps: its own training steps; None for those of a weights file or a distillation.
-        number: of the score in the study.
-        request: sampling options by name.
-        guide: as of its variant.
-        mark: identifies what is scored, and how, in evaluations.jsonl.
-    """
-
-    variant: str
-    seed: int
-    at: str
-    steps: int | None
-    number: int
-    request: dict[str, Any]
-    guide: str | tuple[str, int] | None
-    mark: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """One training with its scores, or a weights file with its scores.
-
-    Attributes:
-        run: the folder.
-        variant: the first variant that needs it.
-        seed: of training and samples.
-        config: of the training, and of the images of scores.
-        cells: the scores.
-        teacher: the training that it distills; None for others.
-    """
-
-    run: Run
-    variant: Variant
-    seed: int
-    config: Config
-    cells: tuple[Cell, ...]
-    teacher: Task | None = None
-
-    @property
-    def lengths(self) -> list[int]:
-        """The training steps after which there are scores, or that guides need."""
-        return sorted({cell.steps for cell in self.cells if cell.steps is not None})
-
-    @property
-    def group(self) -> Path:
-        """The folder of the training on which it depends: these are done by one process."""
-        return (self.teacher or self).run.path
-
-    @property
-    def failure(self) -> str | None:
-        """Why it cannot be done; None if nothing is known against it."""
-        path = self.run.path / _FAILURE
-        if not path.exists():
-            return None
-        found = files.json_lines(path)
-        return str(found[-1].get("error")) if found else "unknown"
-
-    def fail(self, reason: str) -> None:
-        """Record why it cannot be done; a repetition would fail again."""
-        with files.replacing(self.run.path / _FAILURE) as temporary:
-            temporary.write_text(json.dumps({"error": reason}) + "\n", encoding="utf-8")
-
-    def scores(self) -> dict[str, dict[str, Any]]:
-        """The recorded scores by their marks."""
-        if not self.run.evaluations_path.exists():
-            return {}
-        return {line[_MARK]: line for line in files.json_lines(self.run.evaluations_path) if isinstance(line.get(_MARK), str)}
-
-    def missing(self) -> list[Cell]:
-        """The scores that are not recorded, the shortest trainings first."""
-        known = self.scores()
-        return sorted((cell for cell in self.cells if cell.mark not in known), key=lambda cell: cell.steps or 0)
 
 
 @dataclass(frozen=True)
@@ -138,10 +53,33 @@ class Plan:
         )
 
     def part(self, index: int, count: int) -> list[Task]:
-        """The tasks of part `index` of `count`, from 1."""
-        groups = list(dict.fromkeys(task.group for task in self.tasks))
-        own = set(groups[index - 1 :: count])
-        return [task for task in self.tasks if task.group in own]
+        """The tasks of part `index` of `count`, from 1. Those that need each other are in one part."""
+        groups: list[set[Run]] = []
+        for task in self.tasks:
+            needed = {task.run} if task.teacher is None else {task.run, task.teacher.run}
+            needed |= {self.task_of(cell.guide[0], cell.seed).run for cell in task.cells if isinstance(cell.guide, tuple)}
+            joined = [group for group in groups if group & needed]
+            groups = [group for group in groups if group not in joined] + [needed.union(*joined)]
+        places = {task.run: i for i, task in enumerate(self.tasks)}
+        groups.sort(key=lambda group: min(places[run] for run in group))
+        own = {run for group in groups[index - 1 :: count] for run in group}
+        return [task for task in self.tasks if task.run in own]
+
+    def task_of(self, variant: str, seed: int) -> Task:
+        """The task that makes the model of a variant."""
+        return next(task for task in self.tasks if task.seed == seed and variant in {cell.variant for cell in task.cells})
+
+    def guide_failure(self, cell: Cell) -> str | None:
+        """Why a score's guide will never be there; None if nothing is known against it."""
+        if not isinstance(cell.guide, tuple):
+            return None
+        task = self.task_of(cell.guide[0], cell.seed)
+        missing = not task.run.weights_path(self.study.steps_of(task.variant, cell.guide[1])).exists()
+        return f"its guide failed: {task.failure}" if missing and task.failure is not None else None
+
+    def left(self, task: Task) -> list[Cell]:
+        """The scores of a task that are missing and not known to be impossible."""
+        return [] if task.failure is not None else [cell for cell in task.missing() if self.guide_failure(cell) is None]
 
     def rows(self) -> list[dict[str, Any]]:
         """The recorded scores as plain dictionaries, one per variant, length, score and seed.
@@ -158,8 +96,10 @@ class Plan:
         return rows
 
     def failures(self) -> list[str]:
-        """The trainings that failed, with the reason."""
-        return [f"{task.variant.name}, seed {task.seed}: {reason}" for task in self.tasks if (reason := task.failure)]
+        """The trainings and guides that failed, with the reason."""
+        found = {(task.variant.name, task.seed): task.failure for task in self.tasks}
+        found |= {(cell.variant, cell.seed): reason for cell, _ in self.cells if (reason := self.guide_failure(cell))}
+        return [f"{name}, seed {seed}: {reason}" for (name, seed), reason in found.items() if reason]
 
     def trainings(self) -> list[Task]:
         """The tasks that train."""
@@ -200,7 +140,7 @@ def make_plan(study: Study, folder: Path, features: Path | None, equal_time_step
     for seed in study.seeds:
         by_name: dict[str, Task] = {}
         for one in sorted(study.variants, key=lambda variant: variant.distilled is not None):
-            key = seed, _training(one)
+            key = seed, _training(study, one)
             if key not in tasks:
                 teacher = None if one.distilled is None else by_name[one.distilled]
                 config = _with_seed(study, one, seed) if teacher is None else teacher.config
@@ -235,7 +175,7 @@ def record_study(plan: Plan) -> None:
 
 def record_mark(cell: Cell) -> dict[str, str]:
     """The labels of a score in evaluations.jsonl."""
-    return {"name": cell.variant, _MARK: cell.mark}
+    return {"name": cell.variant, MARK: cell.mark}
 
 
 def _keys(config: Config) -> dict[str, Any]:
@@ -244,12 +184,15 @@ def _keys(config: Config) -> dict[str, Any]:
     return training_keys(config)
 
 
-def _training(variant: Variant) -> str:
+def _training(study: Study, variant: Variant) -> str:
     """What a variant trains, besides the seed: equal for variants that share it."""
     if variant.weights is not None:
         return variant.weights
-    keys = _keys(variant.config) if variant.distilled is None else {"of": variant.distilled, **variant.assigned}
-    return json.dumps(keys)
+    if variant.distilled is None:
+        return json.dumps(_keys(variant.config))
+    teacher = study.variant(variant.distilled)
+    steps = study.steps_of(teacher, study.lengths[-1])
+    return json.dumps(["distillation", _keys(teacher.config), steps, variant.assigned])
 
 
 def _with_seed(study: Study, variant: Variant, seed: int) -> Config:
@@ -263,8 +206,10 @@ def _run_of(folder: Path, study: Study, variant: Variant, seed: int) -> Run:
     """The run of a variant: that of the first variant with the same training that exists, if one does."""
     from blurcli.config.study import slug
 
-    own = _training(variant)
-    runs = [Run(folder / slug(one.name) / f"seed-{seed}") for one in study.variants if _training(one) == own]
+    own = _training(study, variant)
+    # A distillation of another teacher, or with other keys, is another one.
+    end = "" if variant.distilled is None else f"-{hashlib.sha256(own.encode()).hexdigest()[:8]}"
+    runs = [Run(folder / (slug(one.name) + end) / f"seed-{seed}") for one in study.variants if _training(study, one) == own]
     return next((run for run in runs if run.config_path.exists()), runs[0])
 
 
@@ -279,8 +224,10 @@ def _cells(
     cells = []
     for at, steps in points:
         for number, score in enumerate(study.scores):
+            if score.likelihood is not None and variant.distilled is not None:
+                continue  # a distilled model has no bound
             request = _request(variant, score)
-            mark = _mark(variant, seed, steps, score, request, digest)
+            mark = _mark(study, variant, seed, steps, score, request, digest)
             cells.append(Cell(variant.name, seed, at, steps, number, request, variant.guide, mark))
     return cells
 
@@ -301,16 +248,43 @@ def _request(variant: Variant, score: StudyScore) -> dict[str, Any]:
 
 
 def _mark(
-    variant: Variant, seed: int, steps: int | None, score: StudyScore, request: dict[str, Any], digest: str | None
+    study: Study, variant: Variant, seed: int, steps: int | None, score: StudyScore, request: dict[str, Any], digest: str | None
 ) -> str:
-    """Identifies a score within its folder: what differs between those of one training."""
+    """Identifies a score within its folder: what differs between those of one training, or of weights of one name."""
     shown = score.model_dump(exclude={"name", "metrics", "sampling"}, exclude_none=True)
-    usual = variant.config.score.model_dump()
-    shown = {key: usual.get(key) for key in ("features", "n", "split", "mode")} | shown if score.likelihood is None else shown
+    usual = study.config.score.model_dump()
+    keys = ("split",) if score.likelihood is not None else ("features", "n", "split", "mode")
+    shown = {key: usual.get(key) for key in keys} | shown
     own = {"score": shown, "request": request, "guide": variant.guide, "steps": steps, "seed": seed}
     if score.features == "file":
         own["network"] = digest
+    named = {"weights": variant.weights, "guided by": variant.guide}
+    own |= {key: _content(study, variant, name) for key, name in named.items() if isinstance(name, str)}
     return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _hash_of(path: Path, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _content(study: Study, variant: Variant, name: str) -> str:
+    """What identifies the model of a name: the content of a file, or the name of one elsewhere."""
+    from blurcli.workflows.session import resolve_weights
+
+    where = f"{study.path}: variants: {variant.name}: {name}"
+    if name in [one.name for one in study.variants]:
+        raise UsageError(f"{where}: is a variant, whose weights as a guide are written as {name}@{study.lengths[-1]}")
+    try:
+        path, _ = resolve_weights(name)
+    except UserError as error:
+        raise UsageError(f"{where}: {error.text}") from None
+    if isinstance(path, str):
+        return path
+    if problem := files.unreadable(path):
+        raise UsageError(f"{where}: {problem}")
+    return _hash_of(path, path.stat().st_mtime_ns)
 
 
 def _digest_of(features: Path | None, scores: Iterable[StudyScore]) -> str | None:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from blurcli.base import files
 from blurcli.base.tables import write_table
-from blurcli.workflows.study_plan import EQUAL_TIME, Plan
+from blurcli.workflows.study_plan import Plan
+from blurcli.workflows.study_tasks import EQUAL_TIME
 
 if TYPE_CHECKING:
     from blurcli.evaluate.paired import Spread
 
 Row = dict[str, Any]
+
+_PLOTS, _PLOT_SUFFIXES = ("scores", "training"), (".png", ".svg")
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,10 @@ class Report:
     def write(self) -> list[Path]:
         """Write table.md, table.csv, table.tex and scores.csv, and plots as PNG and SVG; returns the files."""
         titles, rows = self.table()
-        caption = self.caption()
+        caption = [" ".join(line.split()) for line in self.caption()]
+        for name in _PLOTS:  # those of an earlier file may have no successor
+            for suffix in _PLOT_SUFFIXES:
+                (self.plan.folder / f"{name}{suffix}").unlink(missing_ok=True)
         texts = {
             "table.md": write_table(titles, rows, "markdown") + "".join(f"\n{line}\n" for line in caption),
             "table.tex": "".join(f"% {line}\n" for line in caption) + write_table(titles, rows, "latex"),
@@ -155,7 +161,7 @@ class Report:
             with files.replacing(paths[-1]) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         for name, save in self._plots():
-            for suffix in (".png", ".svg"):
+            for suffix in _PLOT_SUFFIXES:
                 paths.append(self.plan.folder / (name + suffix))
                 save(paths[-1])
         return paths
@@ -196,7 +202,7 @@ class Report:
                 found = {variant: of(last, variant, column) for at, variant in self.points() if at == last}
                 known = {name: ([*own.values.values()], own.half_width) for name, own in found.items() if own is not None}
                 panels |= {title: known} if known else {}
-        yield "scores", partial(plots.save_variants, panels)
+        yield _PLOTS[0], partial(plots.save_variants, panels)
         lengths = [at for at in ats if at != EQUAL_TIME]
         if len(lengths) > 1:
             curves: dict[str, dict[str, list[tuple[int, float, float]]]] = {}
@@ -207,7 +213,7 @@ class Report:
                     if own is not None:
                         lines.setdefault(variant, []).append((int(at), own.mean, own.half_width or 0.0))
             unit = "training images" if self.plan.study.by_images else "training steps"
-            yield "training", partial(plots.save_variant_curves, curves, unit)
+            yield _PLOTS[1], partial(plots.save_variant_curves, curves, unit)
 
 
 def report_of(plan: Plan) -> Report:
@@ -237,6 +243,7 @@ def _columns(number: int, name: str | None, metrics: tuple[str, ...] | None, row
     from blurcli.evaluate.metrics import RANKING
 
     ranking = next(one.name for one in RANKING if is_number(rows[0].get(one.name)))
+    ranking = ranking if metrics is None or ranking in metrics else metrics[0]
     columns = []
     for metric in metrics or (ranking,):
         title = TITLES[metric] if name is None else name if metric == ranking else f"{TITLES[metric]} ({name})"

@@ -17,7 +17,8 @@ from blurcli.base.errors import LockedError, UserError
 from blurcli.base.pace import Pace
 from blurcli.base.threads import available_cores
 from blurcli.workflows.session import load_torch
-from blurcli.workflows.study_plan import LOCKS, Plan, Task, check_is_study, folder_of, make_plan, record_study, training_digest
+from blurcli.workflows.study_plan import LOCKS, Plan, check_is_study, folder_of, make_plan, record_study, training_digest
+from blurcli.workflows.study_tasks import Task
 
 if TYPE_CHECKING:
     from blurcli.config import Config
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _SPEEDS = "speeds.jsonl"
 _MEASURED_SEC = 3.0
 _POLL_SEC = 1.0
+_LONGEST_SEC = 1e6
 _END_SEC = 60.0  # for a job to save its training after a signal
 _FORWARD = 1 / 3  # of the work of a training step per image
 _WEIGHTS, _STATE = 4, 2 * 16  # bytes per parameter: of a weights file, and of the two states of a run
@@ -79,7 +81,8 @@ def _equal_time_steps(study: Study, plan: Plan, device: str) -> dict[str, int]:
     path = plan.folder / _SPEEDS
     record_study(plan)
     with _lock_when_free(plan.folder / LOCKS / "speeds"):
-        known = {line["training"]: line["sec"] for line in files.json_lines(path)} if path.exists() else {}
+        lines = files.json_lines(path) if path.exists() else []
+        known = {str(line.get("training")): line["sec"] for line in lines if _is_duration(line.get("sec"))}
         seconds = {}
         for variant in study.variants:
             if variant.weights is not None or variant.distilled is not None:
@@ -105,6 +108,10 @@ def _lock_when_free(folder: Path) -> Iterator[None]:
         yield
 
 
+def _is_duration(value: object) -> bool:
+    return isinstance(value, float) and 0 < value < _LONGEST_SEC
+
+
 def costs(plan: Plan, device: str) -> list[Cost]:
     """What is left of a study, with speeds measured on this machine; the parameters of distillations are their teachers'."""
     load_torch()
@@ -114,7 +121,7 @@ def costs(plan: Plan, device: str) -> list[Cost]:
     speeds: dict[str, float] = {}
     for name in dict.fromkeys(task.variant.name for task in plan.tasks):
         own = [task for task in plan.tasks if task.variant.name == name]
-        config, left = own[0].config, [task for task in own if task.missing() and task.failure is None]
+        config, left = own[0].config, [task for task in own if plan.left(task)]
         key = training_digest(config)
         if left and key not in speeds:
             speeds[key] = _step_sec(config, device, name)
@@ -196,7 +203,7 @@ def run_jobs(arguments: Sequence[str], jobs: int, plan: Plan, device: str) -> No
     finally:
         _end(processes)
     for process, log in zip(processes, logs, strict=True):
-        if process.returncode:
+        if process.returncode and any(plan.left(task) for task in plan.tasks):
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise UserError(f"{log}: a job ended with code {process.returncode}: {lines[-1] if lines else 'no message'}")
 
