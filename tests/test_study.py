@@ -646,3 +646,14 @@ def test_tables_escape_what_their_format_means() -> None:
     assert r"a|b \& 5\% \textbackslash{}x & 1,000 \\" in latex
     assert r"p $\pm$ q r & -2.5 $\pm$ 0.1 \\" in latex
     assert list(csv.reader(write_table(titles, rows, "csv").splitlines(keepends=True))) == [titles, *rows]
+
+
+def test_results_and_plots_take_a_study(small: Plan, cli: Cli, tmp_path: Path) -> None:
+    shown = cli("results", small.folder)
+    assert shown.code == 0, shown.err
+    assert "none/seed-{0,1" in shown.out
+    drawn = cli("plot", small.folder, "--out", "plots", "--format", "pdf")
+    assert drawn.code == 0, drawn.err
+    assert (tmp_path / "plots" / "loss.pdf").stat().st_size > 1000
+    refused = cli("plot", small.folder, "--out", "plots.pdf")
+    assert (refused.code, Path("plots.pdf").exists()) == (2, False)

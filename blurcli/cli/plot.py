@@ -46,6 +46,10 @@ def plot(
     from blurcli.base import console, files
     from blurcli.visualize.comparison_plots import printed
 
+    if out is not None and out.suffix.lower() in (".png", ".svg", ".pdf"):
+        raise UsageError(
+            f"--out {out}: is the folder of several plots; choose their format with --format {out.suffix[1:].lower()}"
+        )
     chosen = _chosen(runs or ())
     folder = out or _common_folder(chosen) / "plots"
     plots = list(_plots(chosen))

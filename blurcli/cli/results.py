@@ -22,7 +22,8 @@ def results(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Run folders, or evaluations.jsonl files. [default: all below runs/]", autocompletion=completion.runs
+            help="Run folders, folders of runs, or evaluations.jsonl files. [default: all below runs/]",
+            autocompletion=completion.runs,
         ),
     ] = None,
     metric: Annotated[
@@ -86,6 +87,9 @@ def _recorded(runs: Sequence[Path] | None) -> tuple[list[dict[str, Any]], dict[s
     for given in runs or ():
         found = resolve_run(given).path
         path = found / "evaluations.jsonl" if found.is_dir() else found
+        if found.is_dir() and not path.exists() and (below := sorted(found.glob("**/evaluations.jsonl"))):
+            paths |= {own.resolve(): own for own in below if not files.unreadable(own)}
+            continue
         if not (found.exists() or found.is_symlink()):
             raise UsageError(f"{given}: no such run folder or file of scores{similar_run(given)}")
         if reason := files.unreadable(path):

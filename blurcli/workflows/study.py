@@ -74,9 +74,8 @@ class Worker:
                 progressed = self._try(task) or progressed
             if not progressed:
                 if not told:
-                    console.notify(
-                        f"waiting for {len(pending)} trainings of other processes; Ctrl-C and the same command continue"
-                    )
+                    several = f"{len(pending)} trainings" if len(pending) > 1 else "a training"
+                    console.notify(f"waiting for {several} of other processes; Ctrl-C ends the waiting")
                 told = True
                 time.sleep(_POLL_SEC)
 
