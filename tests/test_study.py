@@ -644,7 +644,7 @@ def test_tables_escape_what_their_format_means() -> None:
     assert r"\begin{tabular}{lr}" in latex
     assert r"name\_a & n \\" in latex
     assert r"a|b \& 5\% \textbackslash{}x & 1,000 \\" in latex
-    assert r"p $\pm$ q r & -2.5 $\pm$ 0.1 \\" in latex
+    assert r"p $\pm$ q r & $-$2.5 $\pm$ 0.1 \\" in latex
     assert list(csv.reader(write_table(titles, rows, "csv").splitlines(keepends=True))) == [titles, *rows]
 
 

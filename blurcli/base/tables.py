@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 FORMATS = ("csv", "markdown", "latex")
@@ -40,9 +41,13 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], form: str
         shown = [[_on_one_line(cell).replace("|", "\\|") for cell in line] for line in (columns, *lines)]
         shown.insert(1, ["---:" if aligned else "---" for aligned in right])
         return "".join(f"| {' | '.join(line)} |\n" for line in shown)
-    head, *body = (" & ".join(_on_one_line(cell).translate(_LATEX) for cell in line) + r" \\" for line in (columns, *lines))
+    head, *body = (" & ".join(_latex(cell) for cell in line) + r" \\" for line in (columns, *lines))
     kinds = "".join("r" if aligned else "l" for aligned in right)
     return "\n".join([rf"\begin{{tabular}}{{{kinds}}}", r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}", ""])
+
+
+def _latex(text: str) -> str:
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", _on_one_line(text).translate(_LATEX))  # the sign of a number
 
 
 def _is_numeric(text: str) -> bool:
