@@ -1303,10 +1303,10 @@ MUTANTS = (
                 "test_another_protocol",
             ),
             (
-                "study: done scores are measured again",
-                "workflows/study_tasks.py",
-                "if cell.mark not in known)",
-                "if cell.mark)",
+                "study: trained lengths are trained again",
+                "workflows/study.py",
+                "if task.variant.weights is None and not _has_reached(task, steps):",
+                "if task.variant.weights is None:",
                 "test_what_is_done",
             ),
             (
@@ -1321,13 +1321,6 @@ MUTANTS = (
                 "workflows/study.py",
                 "except DivergedError as error:",
                 "except ZeroDivisionError as error:",
-                "test_a_diverging",
-            ),
-            (
-                "study: a diverged training is tried again",
-                "workflows/study_plan.py",
-                "return [] if task.failure is not None else [",
-                "return [",
                 "test_a_diverging",
             ),
             (
