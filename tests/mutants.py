@@ -1314,7 +1314,7 @@ MUTANTS = (
                 "workflows/study.py",
                 'files.locked(self._lock(task), "working on the study", console.notify)',
                 "suppress()",
-                "test_two_processes",
+                "test_what_another",
             ),
             (
                 "study: a diverged training ends the study",

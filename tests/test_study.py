@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy import stats
 
+from blurcli.base import files
 from blurcli.base.checkpoint import content_hash
 from blurcli.base.errors import DivergedError, UsageError
 from blurcli.base.tables import write_table
@@ -434,7 +435,7 @@ def test_what_is_done_is_not_done_again_and_can_be_extended(small: Plan, tmp_pat
 
 def test_two_processes_and_jobs_share_the_work(tmp_path: Path) -> None:
     path = written(tmp_path, steps=[2], seeds=[0, 1, 2])
-    first = Process("study", path, "--out", "out", "--jobs", "2", cwd=tmp_path, environment={"PYTHONPATH": str(Path.cwd())})
+    first = Process("study", path, "--out", "out", "--jobs", "2", cwd=tmp_path)
     second = Process("study", path, "--out", "out", cwd=tmp_path)
     results = first.result(), second.result()
     assert [one.code for one in results] == [0, 0], results
@@ -444,6 +445,19 @@ def test_two_processes_and_jobs_share_the_work(tmp_path: Path) -> None:
         assert len(lines(run / "sessions.jsonl")) == 1, "trained once"
         assert len(lines(run / "evaluations.jsonl")) == 1, "scored once"
     assert results[0].out == results[1].out
+
+
+def test_what_another_process_does_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_study(written(tmp_path, steps=[2], seeds=[0]), None, tmp_path / "out", None, "cpu")
+    worker = Worker(plan, "cpu", None)
+
+    def waits(seconds: float) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("blurcli.workflows.study.time.sleep", waits)
+    with files.locked(worker._lock(plan.tasks[0]), "training", print), pytest.raises(TimeoutError):
+        worker.work(plan.tasks)
+    assert [row["variant"] for row in report_of(plan).rows] == ["blur"]
 
 
 def test_a_stopped_study_continues(tmp_path: Path) -> None:
