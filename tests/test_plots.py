@@ -10,7 +10,7 @@ from PIL import Image
 from blurcli.base.errors import UsageError, UserError
 from blurcli.base.runs import Run
 from blurcli.visualize import plots
-from blurcli.visualize.figures import check_plot
+from blurcli.visualize.figures import check_plot, thinned
 from blurcli.visualize.plots import save_errors, save_sweep
 from blurcli.visualize.records import band_plots
 
@@ -216,7 +216,7 @@ def test_long_records_stay_small(tmp_path: Path) -> None:
     plots.save_loss(steps, [float(step % 2) + 1 for step in steps], by_time, tmp_path / "l.svg")
     plots.save_bands({"a": by_time[0.0], "$\\bad$ \ud800\n": by_time[0.0]}, tmp_path / "b.svg", width=4.2)
     assert (tmp_path / "l.svg").stat().st_size < 300_000
-    x, y = plots._thinned([(step, step % 2) for step in range(1001)], 100)
+    x, y = thinned([(step, step % 2) for step in range(1001)], 100)
     assert len(x) <= 100
     assert (x[0], y[0]) == (5.0, pytest.approx(5 / 11))
     assert x[-1] <= 1000
