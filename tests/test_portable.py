@@ -36,7 +36,7 @@ COMMANDS = [
     ["diagnose", "--run", "r", "--n", "2"],
     ["sweep", "--run", "r", "--n", "4", "--steps", "2", "--force"],
     ["results", "r"],
-    ["plot", "r", "--out", "loss.png"],
+    ["plot", "r", "--out", "plots"],
     ["report", "r", "--n", "2"],
     ["presets"],
     ["bench", "--preset", "shapes-blur", "--seconds", "0.1", "--batch-size", "2"],

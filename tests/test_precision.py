@@ -26,9 +26,9 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_every_command_with_a_device_has_a_precision() -> None:
     commands = {info.name: inspect.signature(info.callback or (lambda: None)).parameters for info in app.registered_commands}
-    assert {name for name, found in commands.items() if "device" in found} == {
-        name for name, found in commands.items() if "precision" in found
-    }
+    with_device = {name for name, found in commands.items() if "device" in found}
+    # In a study it is a key of the file, because variants may differ in it.
+    assert with_device - {"study"} == {name for name, found in commands.items() if "precision" in found}
     choices = get_args(get_args(get_args(PrecisionOption)[0])[0])
     assert set(choices) == set(get_args(TrainConfig.model_fields["precision"].annotation))
 
