@@ -101,10 +101,6 @@ class Plan:
         found |= {(cell.variant, cell.seed): reason for cell, _ in self.cells if (reason := self.guide_failure(cell))}
         return [f"{name}, seed {seed}: {reason}" for (name, seed), reason in found.items() if reason]
 
-    def trainings(self) -> list[Task]:
-        """The tasks that train."""
-        return [task for task in self.tasks if task.variant.weights is None]
-
 
 def folder_of(study: Study, out: Path | None) -> Path:
     """The folder of a study: `out`, or one in `runs/` with the name of its file."""
