@@ -176,9 +176,9 @@ MUTANTS = (
     ),
     Mutant(
         "Adam's beta1 changed",
-        "training/trainer.py",
-        "named_parameters()), 0.9, config.optim.beta2)",
-        "named_parameters()), 0.5, config.optim.beta2)",
+        "training/optimizers.py",
+        "_BETA1 = 0.9",
+        "_BETA1 = 0.5",
         f"{INVARIANTS}::test_adam_has_the_betas_of_the_preset",
     ),
     Mutant(

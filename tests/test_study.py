@@ -558,6 +558,22 @@ def test_equal_time(tmp_path: Path, monkeypatch: Any) -> None:
     assert measured == ["none", "deep", "blur"], "measured once and kept"
 
 
+def test_a_cooled_training_of_each_length_is_one_of_its_own(tmp_path: Path) -> None:
+    """What it learns depends on its length; the guide is the training of the length that is named."""
+    variants = {"cooled": {"optim.cooldown": 1}, "guided": {"optim.cooldown": 1, "guide": "cooled@3", "sample.guidance": 2.0}}
+    plan = done(written(tmp_path, variants=variants, base="cooled", seeds=[1]), tmp_path / "out")
+    trained = {task.lengths[0]: task for task in plan.tasks}
+    assert {steps: (task.config.train.steps, task.lengths) for steps, task in trained.items()} == {3: (3, [3]), 5: (5, [5])}
+    for steps, task in trained.items():
+        assert lines(task.run.metrics_path)[-1]["lr"] == pytest.approx(task.config.optim.lr / steps)
+    weights = {steps: load_weights(task.run.weights_path(steps)) for steps, task in trained.items()}
+    rows = {(row["variant"], row["at"]): row for row in report_of(plan).rows}
+    assert rows["cooled", "3"]["weights_sha256"] != rows["cooled", "5"]["weights_sha256"]
+    assert rows["guided", "5"]["guide"] == content_hash(dict(weights[3].network))[:16]
+    assert rows["guided", "5"]["weights_sha256"] == rows["cooled", "5"]["weights_sha256"]
+    assert len(plan.part(1, 2)) + len(plan.part(2, 2)) == 2
+
+
 def test_lengths_in_images_are_equal_for_all_batch_sizes(tmp_path: Path) -> None:
     variants = {"four": {}, "eight": {"train.batch_size": 8}}
     path = written(tmp_path, variants=variants, base="four", seeds=[0], steps=None, images=[16, 24])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from blurcli.base.checkpoint import Tensors
 from blurcli.base.runs import Run
-from blurcli.config import Config, OptimConfig, load_config, parse_overrides
+from blurcli.config import Config, load_config, parse_overrides
 from blurcli.core import UNet
 from blurcli.core.whitened import WhitenedSpace
 from blurcli.data import Dataset, ReadOptions, load_dataset
@@ -51,7 +51,9 @@ def equal(a: Tensors, b: Tensors) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("options", [(), ("objective=eps",), ("model.dropout=0.3", "optim.decay_from_step=3")])
+@pytest.mark.parametrize(
+    "options", [(), ("objective=eps",), ("model.dropout=0.3", "optim.decay_from_step=3"), ("optim.optimizer=muon",)]
+)
 def test_resumed_equals_uninterrupted(tmp_path: Path, options: tuple[str, ...]) -> None:
     at_once = run_training(tmp_path / "a", "train.steps=12", *options)
     run_training(tmp_path / "b", "train.steps=5", *options)
@@ -274,10 +276,17 @@ def test_moving_average(tmp_path: Path) -> None:
 
 
 def test_learning_rate() -> None:
-    optim = OptimConfig(lr=1.0, warmup_steps=4, decay_from_step=100)  # type: ignore[call-arg]
-    assert [learning_rate(optim, step) for step in (0, 1, 3, 50, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
-    assert learning_rate(optim, 399) == pytest.approx(0.5)
-    assert learning_rate(OptimConfig(lr=1.0, warmup_steps=0), 10**6) == 1.0  # type: ignore[call-arg]
+    def rates(steps: list[int], *assignments: str) -> list[float]:
+        config = tiny_config("optim.lr=1", "optim.warmup_steps=0", "optim.decay_from_step=null", *assignments)
+        return [learning_rate(config, step) for step in steps]
+
+    assert rates([0, 1, 3, 50, 99], "optim.warmup_steps=4", "optim.decay_from_step=100") == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert rates([399], "optim.decay_from_step=100") == pytest.approx([0.5])
+    assert rates([10**6]) == [1.0]
+    assert rates([0, 25, 50, 75, 99], "train.steps=100", "optim.cooldown=0.5") == pytest.approx([1, 1, 1, 0.5, 0.02])
+    assert rates([0, 50, 100], "train.steps=100", "optim.cooldown=1") == pytest.approx([1, 0.5, 0])
+    both = ("train.steps=200", "optim.cooldown=1", "optim.decay_from_step=25", "optim.warmup_steps=4")
+    assert rates([0, 99], *both) == pytest.approx([0.25, 0.5 * 0.505])
 
 
 def test_gradients_are_clipped() -> None:

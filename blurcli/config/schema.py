@@ -124,12 +124,21 @@ class ModelConfig(Section):
 
 
 class OptimConfig(Section):
-    """Adam, its learning rate, and the EMA of the weights."""
+    """The optimizer, its learning rate, and the EMA of the weights."""
 
+    optimizer: Literal["adam", "muon"] = Field(
+        "adam", description="adam, or muon: orthogonalized updates for convolutions, Adam for all else"
+    )
     lr: float = Field(2e-4, gt=0, le=1, description="learning rate after warm-up")
     beta2: float = Field(0.999, gt=0, lt=1, description="Adam's decay of the squared gradient")
     warmup_steps: int = Field(5000, ge=0, description="steps over which the learning rate rises from 0")
     decay_from_step: Positive | None = Field(None, description="from this step lr falls as 1 / sqrt(step); null for constant")
+    cooldown: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="last share of train.steps in which lr falls linearly to 0 besides; 1 for all of it",
+    )
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     loss_weight: Annotated[str, one_of(LOSS_WEIGHTS)] = Field(
         "balanced",

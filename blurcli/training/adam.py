@@ -38,12 +38,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self, lr: float, skip: Tensor) -> None:
-        """Update the parameters with their gradients.
-
-        Args:
-            lr: learning rate.
-            skip: a boolean scalar on the device: whether to change nothing, decided without waiting for the device.
-        """
+        """See `Optimizer.step`."""
         states = self.state.values()
         adam(
             list(self._parameters.values()),
@@ -64,22 +59,5 @@ class Adam:
         )
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """The state by `exp_avg.NAME`, `exp_avg_sq.NAME` and `step.NAME`."""
-        return {f"{key}.{name}": tensor for name, state in self.state.items() for key, tensor in state.items()}
-
-    def check(self, saved: Mapping[str, Tensor]) -> None:
-        """Check the names and shapes of a saved state.
-
-        Raises:
-            KeyError: a tensor is missing.
-            ValueError: a tensor has another shape.
-        """
-        for name, own in self.named_tensors().items():
-            if saved[name].shape != own.shape:
-                raise ValueError(f"{name} has shape {tuple(saved[name].shape)}, not {tuple(own.shape)}")
-
-    def load(self, saved: Mapping[str, Tensor]) -> None:
-        """Continue from a saved state, as `named_tensors` returned it."""
-        for name, own in self.named_tensors().items():
-            # Copied, because the fused kernel needs moments with the memory layout of their parameter.
-            own.copy_(saved[name])
+        """The state by `adam.exp_avg.NAME`, `adam.exp_avg_sq.NAME` and `adam.step.NAME`."""
+        return {f"adam.{key}.{name}": tensor for name, state in self.state.items() for key, tensor in state.items()}

@@ -66,7 +66,7 @@ class RunningMetrics:
         loss = self._loss.item() / finite if finite else None
         images = self.steps * self._trainer.config.train.batch_size
         rate = images / (time.perf_counter() - self._started)
-        lr = learning_rate(self._trainer.config.optim, self._trainer.step - 1)
+        lr = learning_rate(self._trainer.config, self._trainer.step - 1)
         grad_norm = last if math.isfinite(last) else None
         self.skipped_before = int(self._trainer.skipped)
         metrics = Metrics(self._trainer.step, loss, grad_norm, lr, rate, self.skipped_before)

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from blurcli.base.checkpoint import Tensors, check_fit
 from blurcli.base.distributed import SINGLE_PROCESS, DistributedContext
 from blurcli.base.errors import UserError
-from blurcli.config import Config, OptimConfig
+from blurcli.config import Config
 from blurcli.core import UNet
 from blurcli.core.augment import augment, draw_augment_labels
 from blurcli.core.denoiser import Network
@@ -28,8 +28,8 @@ from blurcli.core.weighting import LOSS_WEIGHTS, signal_share
 from blurcli.families import ModelData, family_of
 from blurcli.model.inference import CompileOrFallback, build_network, load_network, memory_format, mixed_precision
 from blurcli.model.weights import Weights
-from blurcli.training.adam import Adam
 from blurcli.training.losses import DistillationLoss, ObjectiveLoss, TrainingLoss
+from blurcli.training.optimizers import check_state, load_state, make_optimizer
 from blurcli.training.state import TrainingState
 
 Conditions = dict[str, Tensor]
@@ -87,7 +87,7 @@ class Trainer:
         self.network: UNet = network.to(device).to(memory_format=memory_format(config, device))
         self.ema: UNet = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.network.checkpoint_activations = config.train.checkpoint_activations
-        self.optimizer = Adam(dict(self.network.named_parameters()), 0.9, config.optim.beta2)
+        self.optimizer = make_optimizer(dict(self.network.named_parameters()), config.optim)
         self._parallel = None
         if distributed.size > 1:
             # 1x1 convolutions: all memory layouts are the same.
@@ -153,7 +153,7 @@ class Trainer:
         bad = ~(loss.isfinite() & grad_norm.isfinite())
         self.skipped += bad
         self.consecutive_skips = (self.consecutive_skips + 1) * bad
-        self.optimizer.step(learning_rate(self.config.optim, self.step), skip=bad)
+        self.optimizer.step(learning_rate(self.config, self.step), skip=bad)
         self.step += 1
         self._update_ema()
         return loss, grad_norm
@@ -207,7 +207,7 @@ class Trainer:
         averages = dict(self.ema.named_parameters())
         for name, parameter in self.network.named_parameters():
             tensors |= {f"net.{name}": parameter, f"ema.{name}": averages[name]}
-        tensors |= {f"adam.{name}": tensor for name, tensor in self.optimizer.named_tensors().items()}
+        tensors |= self.optimizer.named_tensors()
         tensors |= {"health.skipped": self.skipped, "health.skipped_in_row": self.consecutive_skips}
         return tensors
 
@@ -250,12 +250,12 @@ class Trainer:
         check_fit(self.network, parts["ema"], path)
         try:
             skipped, consecutive, restores = (parts["health"][k] for k in ("skipped", "skipped_in_row", "restores"))
-            self.optimizer.check(parts["adam"])
+            check_state(self.optimizer, state.tensors)
         except (KeyError, ValueError) as error:
             raise UserError(f"{path}: the state is incomplete ({error}); the file is damaged") from None
         self.network.load_state_dict(parts["net"])
         self.ema.load_state_dict(parts["ema"])
-        self.optimizer.load(parts["adam"])
+        load_state(self.optimizer, state.tensors)
         self.skipped, self.consecutive_skips = skipped.to(self.device), consecutive.to(self.device)
         self.restores, self.step = int(restores), state.step
 
@@ -282,7 +282,7 @@ def _broadcast_moments(moments: DataMoments, distributed: DistributedContext) ->
 
 def _parts(state: TrainingState) -> dict[str, Tensors]:
     """The tensors of a state, grouped by their part of the training."""
-    parts: dict[str, Tensors] = {"net": {}, "ema": {}, "adam": {}, "health": {}}
+    parts: dict[str, Tensors] = {"net": {}, "ema": {}, "health": {}}
     for full_name, tensor in state.tensors.items():
         part, _, name = full_name.partition(".")
         parts.setdefault(part, {})[name] = tensor
@@ -311,11 +311,14 @@ def largest_batch(trainer: Trainer, most: int) -> int:
     return size
 
 
-def learning_rate(optim: OptimConfig, step: int) -> float:
-    """The learning rate of step `step`, counted from 0: linear warm-up, constant, then 1 / sqrt(step).
+def learning_rate(config: Config, step: int) -> float:
+    """The learning rate of step `step`, counted from 0: linear warm-up, constant, then 1 / sqrt(step); times the cooldown.
 
-    It does not depend on the length of the training, so a run can be extended.
+    Without a cooldown it does not depend on the length of the training. A cooled training can be extended, too: its learning
+    rate then rises to that of the longer one.
     """
+    optim = config.optim
     warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
     decay = 1.0 if optim.decay_from_step is None else max(1.0, (step + 1) / optim.decay_from_step) ** -0.5
-    return optim.lr * warm * decay
+    left = 1 - step / config.train.steps
+    return optim.lr * warm * decay * min(1.0, left / optim.cooldown if optim.cooldown else 1.0)

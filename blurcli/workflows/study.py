@@ -114,12 +114,10 @@ class Worker:
 
     def _guide(self, cell: Cell) -> tuple[Path | str | None] | None:
         """The weights of a score's guide; None while they are missing."""
-        if not isinstance(cell.guide, tuple):
-            return (cell.guide,)
-        name, length = cell.guide
-        other = self.plan.task_of(name, cell.seed)
-        path = other.run.weights_path(self.plan.study.steps_of(other.variant, length))
-        return (path,) if path.exists() else None
+        if (trained := self.plan.guide_of(cell)) is not None:
+            return (trained[1],) if trained[1].exists() else None
+        assert not isinstance(cell.guide, tuple)
+        return (cell.guide,)
 
     def _train(self, task: Task, steps: int | None) -> None:
         from blurcli.model.inference import choose_device

@@ -57,7 +57,7 @@ class Plan:
         groups: list[set[Run]] = []
         for task in self.tasks:
             needed = {task.run} if task.teacher is None else {task.run, task.teacher.run}
-            needed |= {self.task_of(cell.guide[0], cell.seed).run for cell in task.cells if isinstance(cell.guide, tuple)}
+            needed |= {guide[0].run for cell in task.cells if (guide := self.guide_of(cell)) is not None}
             joined = [group for group in groups if group & needed]
             groups = [group for group in groups if group not in joined] + [needed.union(*joined)]
         places = {task.run: i for i, task in enumerate(self.tasks)}
@@ -65,17 +65,25 @@ class Plan:
         own = {run for group in groups[index - 1 :: count] for run in group}
         return [task for task in self.tasks if task.run in own]
 
-    def task_of(self, variant: str, seed: int) -> Task:
-        """The task that makes the model of a variant."""
-        return next(task for task in self.tasks if task.seed == seed and variant in {cell.variant for cell in task.cells})
+    def guide_of(self, cell: Cell) -> tuple[Task, Path] | None:
+        """The task that trains the guide of a score, and the weights; None for no guide, and for that of a file."""
+        if not isinstance(cell.guide, tuple):
+            return None
+        name, length = cell.guide
+        steps = self.study.steps_of(self.study.variant(name), length)
+        task = next(
+            task
+            for task in self.tasks
+            if task.seed == cell.seed and any(one.variant == name and one.steps in (steps, None) for one in task.cells)
+        )
+        return task, task.run.weights_path(steps)
 
     def guide_failure(self, cell: Cell) -> str | None:
         """Why a score's guide will never be there; None if nothing is known against it."""
-        if not isinstance(cell.guide, tuple):
+        if (guide := self.guide_of(cell)) is None:
             return None
-        task = self.task_of(cell.guide[0], cell.seed)
-        missing = not task.run.weights_path(self.study.steps_of(task.variant, cell.guide[1])).exists()
-        return f"its guide failed: {task.failure}" if missing and task.failure is not None else None
+        task, path = guide
+        return f"its guide failed: {task.failure}" if task.failure is not None and not path.exists() else None
 
     def left(self, task: Task) -> list[Cell]:
         """The scores of a task that are missing and not known to be impossible."""
@@ -132,18 +140,19 @@ def make_plan(study: Study, folder: Path, features: Path | None, equal_time_step
         UsageError: the folder holds trainings of other variants, or a file is missing.
     """
     digest = _digest_of(features, study.scores)
-    tasks: dict[tuple[int, str], Task] = {}  # by seed and what is trained
+    tasks: dict[tuple[int, str, int | None], Task] = {}  # by seed, what is trained, and its length if that changes the rest
     for seed in study.seeds:
         by_name: dict[str, Task] = {}
         for one in sorted(study.variants, key=lambda variant: variant.distilled is not None):
-            key = seed, _training(study, one)
-            if key not in tasks:
-                teacher = None if one.distilled is None else by_name[one.distilled]
-                config = _with_seed(study, one, seed) if teacher is None else teacher.config
-                tasks[key] = Task(_run_of(folder, study, one, seed), one, seed, config, (), teacher)
-            cells = _cells(study, one, seed, digest, equal_time_steps)
-            tasks[key] = replace(tasks[key], cells=(*tasks[key].cells, *cells))
-            by_name[one.name] = tasks[key]
+            teacher = None if one.distilled is None else by_name[one.distilled]
+            for steps, cells in _by_training(one, _cells(study, one, seed, digest, equal_time_steps)).items():
+                key = seed, _training(study, one), steps
+                if key not in tasks:
+                    config = _with_seed(study, one, seed, steps) if teacher is None else teacher.config
+                    tasks[key] = Task(_run_of(folder, study, one, seed, steps), one, seed, config, (), teacher)
+                tasks[key] = replace(tasks[key], cells=(*tasks[key].cells, *cells))
+                if cells[0].at != EQUAL_TIME:
+                    by_name[one.name] = tasks[key]  # in the end that of the greatest length
     plan = Plan(study, folder, tuple(tasks.values()))
     _check_folder(plan)
     return plan
@@ -191,21 +200,31 @@ def _training(study: Study, variant: Variant) -> str:
     return json.dumps(["distillation", _keys(teacher.config), steps, variant.assigned])
 
 
-def _with_seed(study: Study, variant: Variant, seed: int) -> Config:
-    steps = study.steps_of(variant, study.lengths[-1])
+def _by_training(variant: Variant, cells: Iterable[Cell]) -> dict[int | None, list[Cell]]:
+    """The scores of a variant by the length of their training, or None where one training has all of them on its way."""
+    cooled = variant.weights is None and variant.distilled is None and variant.config.optim.cooldown > 0
+    groups: dict[int | None, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.steps if cooled else None, []).append(cell)
+    return groups
+
+
+def _with_seed(study: Study, variant: Variant, seed: int, steps: int | None) -> Config:
+    steps = steps or study.steps_of(variant, study.lengths[-1])
     # The weights of every length are needed.
     train = variant.config.train.model_copy(update={"steps": steps, "keep": None})
     return variant.config.model_copy(update={"seed": seed, "train": train})
 
 
-def _run_of(folder: Path, study: Study, variant: Variant, seed: int) -> Run:
+def _run_of(folder: Path, study: Study, variant: Variant, seed: int, steps: int | None) -> Run:
     """The run of a variant: that of the first variant with the same training that exists, if one does."""
     from blurcli.config.study import slug
 
     own = _training(study, variant)
     # A distillation of another teacher, or with other keys, is another one.
     end = "" if variant.distilled is None else f"-{hashlib.sha256(own.encode()).hexdigest()[:8]}"
-    runs = [Run(folder / (slug(one.name) + end) / f"seed-{seed}") for one in study.variants if _training(study, one) == own]
+    place = f"seed-{seed}" if steps is None else f"seed-{seed}-steps-{steps}"
+    runs = [Run(folder / (slug(one.name) + end) / place) for one in study.variants if _training(study, one) == own]
     return next((run for run in runs if run.config_path.exists()), runs[0])
 
 

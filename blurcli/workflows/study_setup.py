@@ -133,7 +133,7 @@ def costs(plan: Plan, device: str) -> list[Cost]:
                 name,
                 len(own) if trains else 0,
                 len(own) - len(left),
-                own[0].lengths[-1] if own[0].lengths else None,
+                max((task.lengths[-1] for task in own if task.lengths), default=None),
                 sum(_seconds_left(plan, task, speeds[key]) for task in left),
                 (kept * _WEIGHTS + _STATE) * parameters * len(own) * trains / 2**20,
             )
