@@ -174,6 +174,15 @@ MUTANTS = (
         "return None if True else",
         f"{INVARIANTS}::test_the_loss_weight_counts",
     ),
+    *(
+        Mutant(f"Muon: {name}", "training/muon.py", before, after, f"tests/test_optimizers.py::{test}")
+        for name, before, after, test in (
+            ("no look-ahead", "gradient.lerp_(momentum, _MOMENTUM)", "momentum.clone()", "test_muon_is_that_of_pytorch"),
+            ("a step of the iteration less", "_ITERATIONS - 1", "_ITERATIONS - 2", "test_orthogonalized_is_the_iteration_of_the_paper"),
+            ("another scale", "math.sqrt(momentum.shape[-1])", "math.sqrt(momentum.shape[-2])", "test_muon_is_that_of_pytorch"),
+            ("skipped steps count", "torch.where(skip, momentum, ", "torch.where(~skip, momentum, ", "test_a_skipped_step_changes_nothing"),
+        )
+    ),
     Mutant(
         "Adam's beta1 changed",
         "training/optimizers.py",
@@ -1325,10 +1334,17 @@ MUTANTS = (
             ),
             (
                 "study: guides are those of the end",
-                "workflows/study.py",
-                "self.plan.study.steps_of(other.variant, length)",
-                "other.config.train.steps",
+                "workflows/study_plan.py",
+                "return task, task.run.weights_path(steps)",
+                "return task, task.run.weights_path(task.config.train.steps)",
                 "test_weights_distillations",
+            ),
+            (
+                "study: cooled trainings share their way",
+                "workflows/study_plan.py",
+                "groups.setdefault(cell.steps if cooled else None, [])",
+                "groups.setdefault(None, [])",
+                "test_a_cooled_training",
             ),
             (
                 "study: images are steps",
