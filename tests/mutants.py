@@ -178,9 +178,19 @@ MUTANTS = (
         Mutant(f"Muon: {name}", "training/muon.py", before, after, f"tests/test_optimizers.py::{test}")
         for name, before, after, test in (
             ("no look-ahead", "gradient.lerp_(momentum, _MOMENTUM)", "momentum.clone()", "test_muon_is_that_of_pytorch"),
-            ("a step of the iteration less", "_ITERATIONS - 1", "_ITERATIONS - 2", "test_orthogonalized_is_the_iteration_of_the_paper"),
+            (
+                "a step of the iteration less",
+                "_ITERATIONS - 1",
+                "_ITERATIONS - 2",
+                "test_orthogonalized_is_the_iteration_of_the_paper",
+            ),
             ("another scale", "math.sqrt(momentum.shape[-1])", "math.sqrt(momentum.shape[-2])", "test_muon_is_that_of_pytorch"),
-            ("skipped steps count", "torch.where(skip, momentum, ", "torch.where(~skip, momentum, ", "test_a_skipped_step_changes_nothing"),
+            (
+                "skipped steps count",
+                "torch.where(skip, momentum, ",
+                "torch.where(~skip, momentum, ",
+                "test_a_skipped_step_changes_nothing",
+            ),
         )
     ),
     Mutant(

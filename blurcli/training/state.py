@@ -21,7 +21,7 @@ class TrainingState:
         config: the resolved preset.
         step: training steps done.
         data: fingerprint of the training images.
-        tensors: parameters, their EMA, the moments of Adam and the moments of the data, by name.
+        tensors: parameters, their EMA, the state of the optimizer and the moments of the data, by name.
     """
 
     config: Config

@@ -100,7 +100,7 @@ def _sections(subject: Subject, progress: OpenProgress, animated: bool) -> Itera
 
 def _facts(subject: Subject) -> Part:
     config, model = subject.model.config, subject.model
-    data, sampling = config.data, model.sampling()
+    data, optim, sampling = config.data, config.optim, model.sampling()
     sessions = files.json_lines(subject.run.sessions_path) if subject.run is not None else []
     classes = model.classes.names if model.classes is not None else ()
     seen, count = subject.step * config.train.batch_size, _image_count(subject, sessions)
@@ -127,7 +127,7 @@ def _facts(subject: Subject) -> Part:
         ("steps", f"{subject.step:,}{state}"),
         ("batch size", f"{config.train.batch_size:,}"),
         ("images seen", f"{seen:,}{passes}"),
-        ("optimizer", f"Adam, learning rate {config.optim.lr:g}, EMA decay {config.optim.ema_decay:g}"),
+        ("optimizer", f"{optim.optimizer.capitalize()}, learning rate {optim.lr:g}, EMA decay {optim.ema_decay:g}"),
         ("training time", _training_time(subject, config.train.batch_size)),
         ("device", _distinct(sessions, _device) or "not recorded"),
         ("precision", _distinct(sessions, lambda one: one.get("precision")) or f"{config.train.precision} (set; not recorded)"),

@@ -138,10 +138,12 @@ def _configured(teacher: Weights, assigned: list[tuple[str, str, Any]]) -> Confi
         raise UsageError(f"{chosen['objective'][0]}: a distilled model has objective {OBJECTIVE}; leave it out")
     own: dict[str, Any] = {
         "objective": OBJECTIVE,
+        "optim.optimizer": "adam",
         "optim.lr": teacher.config.optim.lr / 2,
         "optim.loss_weight": "consistency",
         "optim.warmup_steps": steps // 20,
         "optim.decay_from_step": max(1, steps // 20),
+        "optim.cooldown": 0.0,
         "optim.ema_decay": max(0.9, 1 - 5 / steps),
         # 2, 4, 8, ... parts for equally many steps each, the finest last.
         "distill.double_every_steps": max(1, steps // math.ceil(math.log2(max(2, parts)))),
