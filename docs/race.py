@@ -209,7 +209,7 @@ def run(
     out: Annotated[Path, typer.Argument(help="Folder for networks, results and the table; continued where it is there.")],
     data: Annotated[str, typer.Argument(help="Training images: a folder, or a dataset's name.")],
     features: Annotated[str, typer.Option(help="As for blurdiff fid: inception, pixels or a file.")],
-    preset: Annotated[str, typer.Option(help="Ours; the others have its size.")] = "docs/studies/cifar10-16.yaml",
+    preset: Annotated[str, typer.Option(help="Ours; the others have its size.")] = "docs/studies/faster-16.yaml",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset.")] = None,
     edm: Annotated[Path | None, typer.Option(help="Checkout of EDM.")] = None,
     peers: Annotated[str | None, typer.Option(help="Like ours,edm. [default: all that can be imported]")] = None,

@@ -147,6 +147,7 @@ def test_a_whole_report(cli: Cli, tiny_run: Path) -> None:
         "number of images\n64\n",
         "steps\n3\n",
         "batch size\n4\n",
+        "optimizer\nMuon, learning rate 0.0015, EMA decay 0.99\n",
         "images seen\n12, 0.188 times each\n",
         "cpu (",
     ):

@@ -315,6 +315,18 @@ def test_refuses_another_configuration(cli: Cli, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
 
 
+def test_a_run_goes_on_as_it_began_when_its_preset_has_changed(cli: Cli) -> None:
+    """Its own optimizer, though the preset of its name has another now."""
+    start(cli, "--set", "optim.optimizer=adam")
+    again = cli("train", "--preset", "shapes-blur", "--run", "r", *settings("train.steps=4"))
+    assert again.code == 2
+    assert "continue it as it began with --run alone" in again.err
+    assert "optim.optimizer: adam -> muon" in again.err
+    alone = cli("train", "--run", "r", "--set", "train.steps=4")
+    assert alone.code == 0, alone.err
+    assert load_config("r/config.yaml").optim.optimizer == "adam"
+
+
 def test_refuses_what_is_trained_already(cli: Cli) -> None:
     start(cli)
     again = cli("train", "--run", "r")

@@ -326,7 +326,8 @@ def _record_session(run: Run, trainer: Trainer, dataset: Dataset, teacher: Weigh
 def _check_agreement(old: Config, new: Config, run: Run) -> None:
     if different := differing_keys(old, new):
         raise UsageError(
-            f"{run.path}: holds a run with another configuration; use another {option('run')}, or its values:\n  "
+            f"{run.path}: holds a run with another configuration; use another {option('run')}, continue it as it began with "
+            f"{option('run')} alone, or use its values:\n  "
             + "\n  ".join(different)
             + other_version(run.version)
         )
