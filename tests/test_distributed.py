@@ -64,8 +64,8 @@ def test_training_equals_that_of_one_process(tmp_path: Path, cli: Cli) -> None:
         assert done.code == 0, done.err
         assert done.out == f"r/weights/step-{steps:08d}.safetensors\n"  # said once
     one, two = (load_file(folder / "r" / "weights" / "step-00000020.safetensors") for folder in (tmp_path, together))
-    # Sums in another order, which 20 steps of Adam make 1e-5 of.
-    assert relative_difference(one, two) < 1e-4
+    # Sums in another order, which 20 steps of Muon make 3e-4 of.
+    assert relative_difference(one, two) < 2e-3
     losses, shared = (
         [json.loads(line)["loss"] for line in (folder / "r" / "metrics.jsonl").read_text().splitlines()]
         for folder in (tmp_path, together)

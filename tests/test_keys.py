@@ -134,7 +134,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "model.patch_size": ("2", "weights"),
     "model.time_scale": ("100", "weights"),
     "model.norm_groups": ("4", "weights"),
-    "optim.optimizer": ("muon", "weights"),
+    "optim.optimizer": ("adam", "weights"),
     "optim.lr": ("1e-2", "weights"),
     "optim.beta2": ("0.5", "weights"),
     "optim.warmup_steps": ("9", "weights"),

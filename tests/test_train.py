@@ -220,7 +220,8 @@ def stepped(*options: str) -> Trainer:
     ],
 )
 def test_what_only_costs_or_saves_does_not_change_the_training(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = ["model.dropout=0.5", "train.precision=fp32", "optim.lr=1e-3"]
+    # Muon brings all singular values of a gradient to one, also those that are mere rounding.
+    base = ["model.dropout=0.5", "train.precision=fp32", "optim.lr=1e-3", "optim.optimizer=adam"]
     if option == "train.compile=true":
         base += ["model.multipliers=[1]", "model.attention_levels=[0]"]
         compiler = torch.compile  # traced and differentiated as always, but not translated to C++, which takes a minute
