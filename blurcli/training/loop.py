@@ -327,9 +327,7 @@ def _check_agreement(old: Config, new: Config, run: Run) -> None:
     if different := differing_keys(old, new):
         raise UsageError(
             f"{run.path}: holds a run with another configuration; use another {option('run')}, continue it as it began with "
-            f"{option('run')} alone, or use its values:\n  "
-            + "\n  ".join(different)
-            + other_version(run.version)
+            f"{option('run')} alone, or use its values:\n  " + "\n  ".join(different) + other_version(run.version)
         )
 
 
