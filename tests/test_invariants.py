@@ -137,7 +137,7 @@ def test_the_loss_weight_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_adam_has_the_betas_of_the_preset() -> None:
-    optimizer = tiny_trainer("optim.beta2=0.98").optimizer
+    optimizer = tiny_trainer("optim.beta2=0.98", "optim.optimizer=adam").optimizer
     assert (optimizer.beta1, optimizer.beta2) == (0.9, 0.98)
 
 
