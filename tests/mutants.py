@@ -191,6 +191,12 @@ MUTANTS = (
                 "torch.where(~skip, momentum, ",
                 "test_a_skipped_step_changes_nothing",
             ),
+            (
+                "weights in channels-last order stay",
+                "torch._foreach_add_(list(group.values()), changes)",
+                "torch._foreach_add_([_matrix(parameter) for parameter in group.values()], list(updates))",
+                "test_weights_in_channels_last_order_are_updated_likewise",
+            ),
         )
     ),
     Mutant(

@@ -83,6 +83,21 @@ def test_weights_are_matrices_of_outputs_by_inputs() -> None:
         torch.testing.assert_close(weight.detach().flatten(1), expected if wide is matrix else expected.T)
 
 
+def test_weights_in_channels_last_order_are_updated_likewise() -> None:
+    plain = weights((16, 16, 3, 3), (160, 16, 3, 3))
+    other = {name: nn.Parameter(weight.detach().clone(memory_format=torch.channels_last)) for name, weight in plain.items()}
+    optimizers = [Muon(parameters, 0.9, 0.99) for parameters in (plain, other)]
+    for _ in range(3):
+        set_gradients(plain)
+        for name, weight in plain.items():
+            assert weight.grad is not None
+            other[name].grad = weight.grad.clone(memory_format=torch.channels_last)
+        for optimizer in optimizers:
+            optimizer.step(0.1, GO)
+    for name, weight in plain.items():
+        torch.testing.assert_close(other[name], weight)
+
+
 def test_only_convolutions_of_some_width_are_matrices() -> None:
     parameters = weights((16, 16, 1, 1), (16, 15, 3, 3), (64, 64), (64,))
     names = set(Muon(parameters, 0.9, 0.99).named_tensors())

@@ -38,9 +38,7 @@ class Muon:
                 rows, columns = _matrix(parameter).shape
                 groups.setdefault((rows, columns), {})[name] = parameter
         self._groups = list(groups.values())
-        self._momenta = [
-            torch.stack([_matrix(parameter) for parameter in group.values()]).detach().zero_() for group in self._groups
-        ]
+        self._momenta = [_stacked(group.values()).detach().zero_() for group in self._groups]
         others = {name: parameter for name, parameter in parameters.items() if not _is_matrix(parameter)}
         self._adam = Adam(others, beta1, beta2)
 
@@ -53,7 +51,8 @@ class Muon:
             momentum.lerp_(gradient, 1 - _MOMENTUM)
             scale = -lr * _RMS * math.sqrt(momentum.shape[-1]) * ~skip
             updates = orthogonalized(gradient.lerp_(momentum, _MOMENTUM), scale)
-            torch._foreach_add_([_matrix(parameter) for parameter in group.values()], list(updates))
+            changes = [_weight(update, parameter) for update, parameter in zip(updates, group.values(), strict=True)]
+            torch._foreach_add_(list(group.values()), changes)
 
     def named_tensors(self) -> dict[str, Tensor]:
         """The state by `muon.momentum.NAME` for matrices, (R, C), and that of Adam for all else."""
@@ -104,3 +103,8 @@ def _matrix(weight: Tensor) -> Tensor:
     """A weight (out, in, k, k) as a matrix (R, C), transposed where R would exceed C."""
     flat = weight.flatten(1)
     return flat if flat.shape[0] <= flat.shape[1] else flat.T
+
+
+def _weight(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_matrix`; in-place changes of a matrix would not reach a weight in channels-last order."""
+    return (matrix if like.shape[0] <= like[0].numel() else matrix.T).reshape(like.shape)
