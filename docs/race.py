@@ -8,7 +8,7 @@
 The networks, losses, optimizers and samplers of the others are called by `race_peers.py` beside this. All get the same batches,
 which are only mirrored. Each is trained by two recipes: `own`, with the learning rate, decay and average that it publishes (a
 length stated as a part of its training is a part of the budget), and `tuned`, with the preset's warm-up, decay and average, and
-the learning rate of `--lrs` with the best distance of seed 0. Ours has its preset only.
+the learning rate of `--lrs` with the best distance of seed 0. Ours has its preset only. The sampler is chosen by seed 0, too.
 
 Every training is a process of its own, and several commands can share OUT: what is in OUT/results.jsonl is not done again.
 """
@@ -187,10 +187,10 @@ def _tasks(base: Task, recipes: list[str], seeds: list[int], lrs: list[float], c
     kind = CONTESTANTS[base.peer]
     draws = [(sampler, about) for about in calls for sampler in kind.samplers]
     if not issubclass(kind, Peer):
-        yield from (replace(base, recipe="own", lr=base.config().optim.lr, seed=seed, draws=draws) for seed in seeds)
+        yield from _of_seeds(replace(base, recipe="own", lr=base.config().optim.lr, draws=draws), seeds)
         return
     if "own" in recipes:
-        yield from (replace(base, recipe="own", lr=kind.lr, seed=seed, draws=draws) for seed in seeds)
+        yield from _of_seeds(replace(base, recipe="own", lr=kind.lr, draws=draws), seeds)
     if "tuned" not in recipes:
         return
     base = replace(base, recipe="tuned")
@@ -201,7 +201,15 @@ def _tasks(base: Task, recipes: list[str], seeds: list[int], lrs: list[float], c
     if best is None:
         print(f"left out: {base.peer}, tuned: its learning rates have no results of seed 0 yet; run this again", flush=True)
         return
-    yield from (replace(base, lr=best, seed=seed, draws=draws) for seed in seeds)
+    yield from _of_seeds(replace(base, lr=best, draws=draws), seeds)
+
+
+def _of_seeds(base: Task, seeds: list[int]) -> Iterator[Task]:
+    """A training by several seeds; those after seed 0 are drawn from by the samplers that are best in seed 0."""
+    for task in (replace(base, seed=seed) for seed in seeds):
+        rows = [row for row in results(Path(base.out)) if replace(base, seed=0).key.items() <= row.items()]
+        best = {about: _best(rows, about)[0]["sampler"] for about in {row["about"] for row in rows}} if task.seed else {}
+        yield replace(task, draws=[(sampler, about) for sampler, about in task.draws if best.get(about, sampler) == sampler])
 
 
 @app.command()
@@ -295,13 +303,10 @@ def table(out: Path) -> None:
 
 
 def _best(rows: list[Row], about: int) -> list[Row]:
-    """The rows at about so many calls of the sampler with the smallest mean distance."""
-    by_sampler: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["about"] == about:
-            by_sampler.setdefault(row["sampler"], []).append(row)
-    distances = {sampler: Spread({row["seed"]: row["fd"] for row in own}).mean for sampler, own in by_sampler.items()}
-    return by_sampler[min(distances, key=lambda sampler: distances[sampler])] if distances else []
+    """The rows at about so many calls of the sampler with the smallest distance in the first seed."""
+    rows = [row for row in rows if row["about"] == about]
+    first = min(rows, key=lambda row: (row["seed"], row["fd"]), default=None)
+    return [row for row in rows if first is not None and row["sampler"] == first["sampler"]]
 
 
 def _text(rows: list[Row], key: str) -> str:

@@ -323,6 +323,10 @@ def test_the_best_learning_rate_of_seed_0_is_used(
     run(seeds="0,1")
     tuned = [(one.lr, one.seed, {about for _, about in one.draws}) for one in pretended if one.recipe == "tuned"]
     assert tuned == [(1e-3, 0, {35}), (4e-3, 0, {35}), (4e-3, 0, {20, 35}), (4e-3, 1, {20, 35})]
+    assert [{sampler for sampler, _ in one.draws} for one in pretended[-2:]] == [
+        {*race.CONTESTANTS["diffusers"].samplers},
+        {"dpmpp-2m"},
+    ]
     pretended.clear()
     run(seeds="0,1")
     assert not pretended
