@@ -302,7 +302,9 @@ def test_other_images_are_refused_and_moved_ones_are_not(tmp_path: Path) -> None
     rows = run("a")
     (tmp_path / "a").rename(tmp_path / "moved")
     assert run("moved") == rows
-    with pytest.raises(UsageError, match=r"none/seed-0-steps-2: was trained on other images \(.*a\) than .*b; use another folder"):
+    with pytest.raises(
+        UsageError, match=r"none/seed-0-steps-2: was trained on other images \(.*a\) than .*b; use another folder"
+    ):
         run("b")
 
 
